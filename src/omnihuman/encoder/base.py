@@ -1,0 +1,31 @@
+"""Encoder: Signal -> Features."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from omnihuman.types import Features, Layout, Signal
+
+
+class Encoder(nn.Module, ABC):
+    """A pretrained network that reads one modality.
+
+    Attributes:
+        reads: the field of a sample that it reads.
+        out_dim: width D of its tokens.
+        transform: turns that field into the moments of a signal, ``[T ...]``; picklable, needs no weights.
+    """
+
+    reads: ClassVar[Literal["frames", "waveform", "instruction"]]
+    out_dim: int
+    transform: Callable[[Any], Tensor]
+
+    @abstractmethod
+    def layout(self, amount: int) -> Layout:
+        """Tokens made of ``amount`` frames, 16 kHz sound samples or instruction tokens."""
+
+    @abstractmethod
+    def forward(self, signal: Signal) -> Features:
+        """Read the real moments; the tokens of all others are hidden by the mask and finite."""

@@ -1,0 +1,135 @@
+"""Any causal language model of transformers, fed with embeddings of packed samples."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from omnihuman.llm import packed
+from omnihuman.types import IGNORE_INDEX
+
+
+class CausalLM(nn.Module):
+    """Embeddings of a packed row ``[1 L D]`` -> summed loss over the supervised tokens, or generated texts.
+
+    Reference: the decoder of HumanOmni is Qwen2.5; its trainer pads a batch where this packs it.
+
+    Args:
+        tokenizer: folder or hub id of a tokenizer with ChatML marks.
+        weights: folder or hub id of a model; ``null`` builds ``architecture`` at random.
+        architecture: fields of the model's own configuration, ``model_type`` among them.
+        lora: fields of a peft ``LoraConfig``; ``null`` leaves the model as it is.
+        activation_checkpointing: recompute every block in the backward pass instead of keeping its activations.
+        dtype: of the parameters, ``float32`` or ``bfloat16``.
+
+    Raises:
+        ValueError: neither weights nor an architecture is given, or the vocabulary is too small for the tokenizer.
+    """
+
+    def __init__(
+        self,
+        tokenizer: str,
+        *,
+        weights: str | None = None,
+        architecture: Mapping[str, Any] | None = None,
+        lora: Mapping[str, Any] | None = None,
+        activation_checkpointing: bool = False,
+        dtype: str = "float32",
+    ) -> None:
+        super().__init__()
+        packed.register()
+        self.tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+        options = {"attn_implementation": packed.NAME, "dtype": getattr(torch, dtype)}
+        if weights is not None:
+            self.model = AutoModelForCausalLM.from_pretrained(weights, **options)
+        elif architecture is not None:
+            config = AutoConfig.for_model(**{"vocab_size": len(self.tokenizer)} | dict(architecture))
+            self.model = AutoModelForCausalLM.from_config(config, **options)
+        else:
+            raise ValueError("llm: give `weights` (a folder or hub id) or `architecture` (to build it at random).")
+        self.hidden_size: int = self.model.config.hidden_size
+        if len(self.tokenizer) > (vocabulary := self.model.get_input_embeddings().num_embeddings):
+            raise ValueError(
+                f"llm: tokenizer {tokenizer!r} has {len(self.tokenizer)} entries, the model only {vocabulary}: "
+                "they do not belong together."
+            )
+        if lora is not None:
+            from peft import LoraConfig, inject_adapter_in_model
+
+            self.model = inject_adapter_in_model(LoraConfig(**lora), self.model)
+        if activation_checkpointing:
+            enable = getattr(self.model, "activation_checkpointing_enable", None)  # its name since transformers 5.23
+            (enable or self.model.gradient_checkpointing_enable)()
+
+    @property
+    def end_id(self) -> int:
+        """Id of the mark that ends an answer."""
+        token = self.tokenizer.convert_tokens_to_ids("<|im_end|>")
+        assert isinstance(token, int)
+        return token
+
+    def embed(self, input_ids: Int[Tensor, "1 L"]) -> Float[Tensor, "1 L D"]:
+        """Embeddings of the text; a slot's id gives a placeholder that ``splice`` overwrites."""
+        embedded = self.model.get_input_embeddings()(input_ids.clamp(min=0))
+        assert isinstance(embedded, Tensor)
+        return embedded
+
+    def forward(
+        self,
+        embeds: Float[Tensor, "1 L D"],
+        labels: Int[Tensor, "1 L"],
+        position_ids: Int[Tensor, "1 L"],
+        bounds: Sequence[int],
+    ) -> tuple[Float[Tensor, ""], int]:
+        """Cross-entropy summed over the supervised tokens, and their number.
+
+        Logits exist only for positions whose next token is supervised; the first token of a sample never is.
+        """
+        following = labels[0].roll(-1)
+        following[torch.tensor(bounds[1:], device=labels.device) - 1] = IGNORE_INDEX
+        places = (following != IGNORE_INDEX).nonzero().squeeze(-1)
+        logits = self.model(
+            inputs_embeds=embeds,
+            position_ids=position_ids,
+            use_cache=False,
+            logits_to_keep=places,
+            bounds=tuple(bounds),
+        ).logits
+        return F.cross_entropy(logits[0].float(), following[places], reduction="sum"), len(places)
+
+    @torch.no_grad()
+    def generate(self, embeds: Float[Tensor, "1 L D"], bounds: Sequence[int], **options: Any) -> list[str]:
+        """The answers to the packed prompts, one per sample; greedy unless ``options`` (of transformers) say else."""
+        rows = [embeds[0, start:end] for start, end in itertools.pairwise(bounds)]
+        longest = max(len(row) for row in rows)
+        padded = torch.stack([F.pad(row, (0, 0, longest - len(row), 0)) for row in rows])
+        starts = torch.tensor([longest - len(row) for row in rows], device=embeds.device)
+        mask = torch.arange(longest, device=embeds.device) >= starts[:, None]
+        options = {"do_sample": False, "max_new_tokens": 64, "use_cache": True} | options
+        with self._ordinary_attention():
+            ids = self.model.generate(
+                inputs_embeds=padded,
+                attention_mask=mask.long(),
+                eos_token_id=self.end_id,
+                pad_token_id=self.end_id,
+                **options,
+            )
+        return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+    @contextmanager
+    def _ordinary_attention(self) -> Iterator[None]:
+        """Generation works on a padded batch with a cache, which packed attention refuses."""
+        self.model.set_attn_implementation("sdpa")
+        training = self.model.training
+        self.model.eval()
+        try:
+            yield
+        finally:
+            self.model.set_attn_implementation(packed.NAME)
+            self.model.train(training)

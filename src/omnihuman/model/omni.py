@@ -1,0 +1,188 @@
+"""The one model: encode, project, fuse, splice, read. Every variant is a choice of parts."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from omnihuman.encoder.base import Encoder
+from omnihuman.fusion.base import Fusion
+from omnihuman.llm.causal import CausalLM
+from omnihuman.model.splice import splice
+from omnihuman.projector.base import Projector
+from omnihuman.types import SLOTS, Batch, Features, Layout, Output, Streams
+
+_T = TypeVar("_T")
+
+
+class OmniModel(nn.Module):
+    """A packed ``Batch`` -> ``Output``: encoders, projectors and fusions wired by stream names, then the LLM.
+
+    Widths are never written in a config: the constructor asks each part for its own and tells the next one.
+
+    Args:
+        encoders: by name; the name is also the name of its signal in the batch.
+        projectors: by the stream they make; called with ``in_dim`` and ``out_dim``.
+        llm: the language model; its ``hidden_size`` is the width of every slot.
+        sources: which stream a projector reads, where it is not the one of its own name.
+        early_fusions: run before the projectors, in order; called with ``dims``.
+        fusions: run after the projectors, in order; called with ``dims``.
+
+    Raises:
+        ValueError: a projector or fusion reads a stream that is not there, widths differ, or a stream ends nowhere.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder],
+        projectors: Mapping[str, Callable[..., Projector]],
+        llm: CausalLM,
+        *,
+        sources: Mapping[str, str] | None = None,
+        early_fusions: Mapping[str, Callable[..., Fusion]] | None = None,
+        fusions: Mapping[str, Callable[..., Fusion]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.sources = {name: name for name in projectors} | dict(sources or {})
+        dims = {name: encoder.out_dim for name, encoder in encoders.items()}
+        self.encoders = nn.ModuleDict(encoders)
+        self.early_fusions, dims = _chain(early_fusions or {}, dims)
+        self._check_sources(projectors, dims)
+        self.projectors = nn.ModuleDict(
+            {name: make(in_dim=dims[self.sources[name]], out_dim=llm.hidden_size) for name, make in projectors.items()}
+        )
+        dims = self._with_projected(dims, dict.fromkeys(projectors, llm.hidden_size))
+        self.fusions, dims = _chain(fusions or {}, dims)
+        self._check_ends(dims, llm.hidden_size)
+        self.llm = llm
+
+    def forward(self, batch: Batch) -> Output:
+        """The summed loss over the answers of the packed row."""
+        bounds = batch.bounds.tolist()
+        embeds, streams = self._embed(batch, bounds)
+        loss, targets = self.llm(embeds, batch.labels, batch.position_ids, bounds)
+        return Output(loss, targets, streams)
+
+    def generate(self, batch: Batch, **options: Any) -> list[str]:
+        """Answers to the packed prompts, one per sample; ``options`` are those of transformers' ``generate``."""
+        bounds = batch.bounds.tolist()
+        return self.llm.generate(self._embed(batch, bounds)[0], bounds, **options)
+
+    @torch.no_grad()
+    def fusion_weights(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """What each fusion that weighs gives to its inputs for every sample, ``[B K]``, by the fusion's name."""
+        self._embed(batch, batch.bounds.tolist())
+        fusions = {**self.early_fusions, **self.fusions}
+        return {name: fusion.weights for name, fusion in fusions.items() if fusion.weights is not None}
+
+    def layouts(self, amounts: Mapping[str, int]) -> dict[str, int]:
+        """Tokens that each slot takes, from the amount of what each encoder reads (``frames``, ``waveform``).
+
+        A modality whose amount is 0 or missing fills no slot.
+        """
+        streams: dict[str, Layout | None] = {}
+        for name, encoder in self._encoders():
+            amount = 1 if encoder.reads == "instruction" else amounts.get(encoder.reads, 0)
+            streams[name] = encoder.layout(amount) if amount else None
+        streams = _lay_out(self.early_fusions, streams)
+        projected = {
+            name: self._projector(name).layout(layout) if (layout := streams[source]) else None
+            for name, source in self.sources.items()
+        }
+        streams = _lay_out(self.fusions, self._with_projected(streams, projected))
+        return {slot: layout.total if (layout := streams.get(slot)) else 0 for slot in SLOTS}
+
+    @property
+    def transforms(self) -> dict[str, tuple[str, Callable[[Any], torch.Tensor]]]:
+        """For each signal, the field of a sample that it reads and what makes it of that field."""
+        return {name: (encoder.reads, encoder.transform) for name, encoder in self._encoders()}
+
+    def train(self, mode: bool = True) -> "OmniModel":
+        """As usual, but what is frozen stays in eval mode: no dropout, no stochastic depth where nothing learns."""
+        super().train(mode)
+        eval_frozen(self)
+        return self
+
+    def _encoders(self) -> list[tuple[str, Encoder]]:
+        return [(name, module) for name, module in self.encoders.items() if isinstance(module, Encoder)]
+
+    def _embed(self, batch: Batch, bounds: list[int]) -> tuple[torch.Tensor, Streams]:
+        streams: Streams = {name: encoder(batch.signals[name]) for name, encoder in self.encoders.items()}
+        for fusion in self.early_fusions.values():
+            streams = fusion(streams)
+        projected = {
+            name: project_real(self._projector(name), streams[source]) for name, source in self.sources.items()
+        }
+        streams = self._with_projected(streams, projected)
+        for fusion in self.fusions.values():
+            streams = fusion(streams)
+        slots = {slot: streams[slot] for slot in SLOTS if slot in streams}
+        return splice(self.llm.embed(batch.input_ids), batch.input_ids, bounds, slots), slots
+
+    def _projector(self, name: str) -> Projector:
+        projector = self.projectors[name]
+        assert isinstance(projector, Projector)
+        return projector
+
+    def _with_projected(self, streams: Mapping[str, _T], projected: Mapping[str, _T]) -> dict[str, _T]:
+        """Replace every stream that a projector reads; the instruction, which none reads, stays."""
+        read = set(self.sources.values())
+        return {name: stream for name, stream in streams.items() if name not in read} | dict(projected)
+
+    def _check_sources(self, projectors: Mapping[str, Any], dims: Mapping[str, int]) -> None:
+        if foreign := sorted(set(self.sources) - set(projectors)):
+            raise ValueError(f"sources names {foreign}, but the projectors are {sorted(projectors)}.")
+        if missing := {name: source for name, source in self.sources.items() if source not in dims}:
+            raise ValueError(f"these projectors read streams that are not there: {missing}; there are {dict(dims)}.")
+
+    def _check_ends(self, dims: Mapping[str, int], hidden_size: int) -> None:
+        conditions = {fusion.condition for fusion in [*self.early_fusions.values(), *self.fusions.values()]}
+        if lost := sorted(set(dims) - set(SLOTS) - conditions):
+            raise ValueError(
+                f"the streams {lost} end nowhere: no fusion reads them and no slot has their name ({', '.join(SLOTS)})."
+            )
+        if wrong := {slot: dims[slot] for slot in SLOTS if dims.get(slot, hidden_size) != hidden_size}:
+            raise ValueError(f"the slots {wrong} do not have the language model's width {hidden_size}: add projectors.")
+
+
+def eval_frozen(model: nn.Module) -> None:
+    """Put every module in eval mode whose parameters are all frozen, with all below it."""
+    for module in model.modules():
+        own = list(module.parameters())
+        if own and not any(parameter.requires_grad for parameter in own):
+            module.eval()
+
+
+def project_real(projector: Projector, features: Features) -> Features:
+    """Project only the samples that have the stream; without any, one blank sample, so that every rank takes part."""
+    real = features.mask.flatten(1).any(dim=1)
+    if real.all():
+        whole: Features = projector(features)
+        return whole
+    rows = real.nonzero().squeeze(-1) if real.any() else real.new_zeros(1, dtype=torch.long)
+    part: Features = projector(replace(features, tokens=features.tokens[rows], mask=features.mask[rows], levels=()))
+    size = (len(real), *part.tokens.shape[1:])
+    tokens = part.tokens.new_zeros(size).index_copy(0, rows, part.tokens)
+    return replace(part, tokens=tokens, mask=part.mask.new_zeros(size[:-1]).index_copy(0, rows, part.mask))
+
+
+def _chain(makers: Mapping[str, Callable[..., Fusion]], dims: dict[str, int]) -> tuple[nn.ModuleDict, dict[str, int]]:
+    """Build fusions in order, each told the widths that the ones before it leave."""
+    fusions = nn.ModuleDict()
+    for name, make in makers.items():
+        fusion = make(dims=dims)
+        fusions[name] = fusion
+        dims = fusion.without_inputs(dims) | {fusion.output: fusion.out_dim}
+    return fusions, dims
+
+
+def _lay_out(fusions: nn.ModuleDict, streams: dict[str, Layout | None]) -> dict[str, Layout | None]:
+    """What ``_chain`` does to widths and ``forward`` to tokens, for layouts."""
+    for fusion in fusions.values():
+        assert isinstance(fusion, Fusion)
+        there = [layout for name in fusion.inputs if (layout := streams[name])]
+        merged = fusion.layout(there) if len(there) == len(fusion.inputs) else None
+        streams = fusion.without_inputs(streams) | {fusion.output: merged}
+    return streams

@@ -1,0 +1,26 @@
+"""Train one stage: ``python -m omnihuman.train +experiment=humanomni_stage1``."""
+
+import hydra
+from omegaconf import DictConfig
+
+from omnihuman.build import config_dir, register_resolvers
+
+register_resolvers()
+
+
+@hydra.main(config_path=config_dir(), config_name="train", version_base="1.3")
+def main(config: DictConfig) -> None:
+    """Compose, train the missing parents, then train."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from omnihuman.training.stage import run_stage  # torch is not needed to print --help
+
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode == RunMode.MULTIRUN:
+        config.variant = hydra_config.job.override_dirname
+    run_stage(config, list(hydra_config.overrides.task))
+
+
+if __name__ == "__main__":
+    main()

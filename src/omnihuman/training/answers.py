@@ -1,0 +1,79 @@
+"""Validation by answers: generate, score, and see what the fusion listens to."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from omnihuman.data.module import OmniData
+from omnihuman.model.omni import OmniModel
+from omnihuman.pl import pl
+
+
+class Answers(pl.Callback):
+    """After every validation, ask the questions of the validation records and score the answers.
+
+    Logs ``val/<task>/<measure>`` for the first modal and ``val/<task>_<modal>/<measure>`` for the others, and
+    ``val/gate/<task>/<stream>``: the mean weight that a fusion gives a stream under the instructions of a task.
+
+    Args:
+        data: where the questions come from.
+        metrics: task -> metric with ``update(answers, truths)`` and ``compute()``.
+        modals: what the model may use: ``video_audio``, ``video``, ``audio``; asked one after the other.
+        limit: questions per task and modal, ``None`` for all.
+        weights_tasks: tasks whose mean fusion weights are logged.
+        max_new_tokens: length limit of an answer.
+    """
+
+    def __init__(
+        self,
+        data: OmniData,
+        metrics: Mapping[str, Any],
+        modals: Sequence[str] = (),
+        limit: int | None = None,
+        weights_tasks: Sequence[str] = (),
+        max_new_tokens: int = 16,
+    ) -> None:
+        self.data, self.metrics, self.modals, self.limit = data, dict(metrics), list(modals), limit
+        self.weights_tasks, self.max_new_tokens = list(weights_tasks), max_new_tokens
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.sanity_checking or not self.modals:
+            return
+        # a sharded model moves in step on all ranks, so each of them asks everything; others share the questions
+        sharded = getattr(pl_module, "_sharded", False)
+        share = (0, 1) if sharded else (trainer.global_rank, trainer.world_size)
+        for task, metric in self.metrics.items():
+            for modal in self.modals:
+                metric.counts.reset()
+                asked = self._ask(pl_module, task, modal, metric, share, synced_gpus=sharded)
+                if asked:
+                    name = task if modal == self.modals[0] else f"{task}_{modal}"
+                    for measure, value in metric.compute().items():
+                        pl_module.log(f"val/{name}/{measure}", value, prog_bar=measure == "war", batch_size=1)
+        for task in self.weights_tasks:
+            self._weigh(pl_module, task, share)
+
+    def _ask(self, pl_module: Any, task: str, modal: str, metric: Any, share: tuple[int, int], **options: Any) -> int:
+        asked = 0
+        for batch in self.data.prompts([task], modal, self.limit, *share):
+            answers = pl_module.model.generate(
+                batch.to(pl_module.device), max_new_tokens=self.max_new_tokens, **options
+            )
+            metric.update(answers, [meta["answer"] for meta in batch.meta])
+            asked += len(answers)
+        return asked
+
+    @torch.no_grad()
+    def _weigh(self, pl_module: Any, task: str, share: tuple[int, int]) -> None:
+        model: OmniModel = pl_module.model
+        sums: dict[str, torch.Tensor] = {}
+        count: dict[str, int] = defaultdict(int)
+        for batch in self.data.prompts([task], self.modals[0], self.limit, *share):
+            for name, weights in model.fusion_weights(batch.to(pl_module.device)).items():
+                sums[name] = sums.get(name, torch.zeros(())) + weights.float().cpu().sum(dim=0)
+                count[name] += len(weights)
+        for name, total in sums.items():
+            for stream, weight in zip(model.fusions[name].inputs, total / count[name], strict=True):
+                pl_module.log(f"val/{name}/{task}/{stream}", float(weight), sync_dist=True, batch_size=1)

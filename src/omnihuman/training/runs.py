@@ -1,0 +1,111 @@
+"""A run is a folder whose name is a function of names, and a hash of what decides its result."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from omnihuman.build import prune
+
+log = logging.getLogger(__name__)
+
+SHARED = ("size", "seed", "trainer", "data", "model", "encoder", "projector", "fusion", "llm", "random_weights", "runs")
+"""Config groups and keys whose overrides hold for the parents of a run as well as for the run itself."""
+
+IRRELEVANT = ("num_workers", "quarantine_file", "timeout")
+"""Data options that change how fast a run is, not what it learns."""
+
+DECISIVE = ("stage", "optimizer", "scheduler", "trainable", "init_from", "seed", "random_weights")
+TRAINER = ("max_steps", "max_epochs", "precision", "limit_train_batches", "gradient_clip_val")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a run lives and what it is.
+
+    Attributes:
+        folder: ``runs/<size>/<experiment>[/<overrides>]``.
+        digest: hash of what decides the result, parents included.
+    """
+
+    folder: Path
+    digest: str
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "weights.safetensors"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    def recorded(self) -> str | None:
+        """The digest of what lies in the folder, ``None`` where nothing does."""
+        file = self.folder / "digest"
+        return file.read_text().strip() if file.is_file() else None
+
+    def finished(self) -> bool:
+        """Whether this very run has been trained to its end."""
+        return self.recorded() == self.digest and self.weights.is_file()
+
+    def checkpoint(self) -> Path | None:
+        """The newest checkpoint of this very run, if it was interrupted."""
+        if self.recorded() != self.digest or self.weights.is_file():
+            return None
+        found = sorted(self.checkpoints.glob("step=*"), key=lambda path: int(path.stem.split("=")[1]))
+        return found[-1] if found else None
+
+    def open(self, config: DictConfig, overwrite: bool = False) -> None:
+        """Make the folder this run's own; what another config left there moves aside, it is never lost."""
+        if (self.recorded() not in (None, self.digest)) or (overwrite and self.recorded()):
+            number = next(n for n in range(1, 10**6) if not self.folder.with_name(f"{self.folder.name}.{n}").exists())
+            aside = self.folder.with_name(f"{self.folder.name}.{number}")
+            self.folder.rename(aside)
+            log.warning("%s held another run (other config, or overwrite=true): moved to %s", self.folder, aside)
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(config, self.folder / "config.yaml")
+        (self.folder / "digest").write_text(self.digest + "\n")
+
+
+def run_of(config: DictConfig, parents: Sequence[Run] = ()) -> Run:
+    """The run that a composed config means, given the runs it starts from."""
+    folder = Path(config.runs) / config.size / config.name
+    if config.get("variant"):
+        folder = folder / config.variant
+    return Run(folder, _digest(config, parents))
+
+
+def _digest(config: DictConfig, parents: Sequence[Run]) -> str:
+    said: Any = OmegaConf.to_container(config, resolve=True)
+    decisive = {key: said[key] for key in DECISIVE}
+    decisive["model"] = prune(said["model"])
+    decisive["data"] = {key: value for key, value in said["data"].items() if key not in IRRELEVANT}
+    decisive["trainer"] = {key: value for key, value in said["trainer"].items() if key in TRAINER}
+    decisive["parents"] = [parent.digest for parent in parents]
+    text = json.dumps(decisive, sort_keys=True, default=str)
+    # where the package lies on this machine is no part of a model
+    text = text.replace(str(files("omnihuman")), "")
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def shared_overrides(overrides: Sequence[str]) -> list[str]:
+    """The overrides of a command line that its parents need as well."""
+
+    def key(override: str) -> str:
+        return override.split("=", 1)[0].lstrip("+~").replace("/", ".").split("@")[0].split(".")[0]
+
+    kept = [override for override in overrides if key(override) in SHARED]
+    # a group choice (trainer=fsdp) is shared; a value below it (trainer.max_steps=2) is the child's own
+    return [override for override in kept if not override.lstrip("+~").startswith("trainer.")]
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that writes, before Lightning knows."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0")))) == 0

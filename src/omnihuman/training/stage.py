@@ -1,0 +1,163 @@
+"""A stage is a run: build, load, freeze, fit, write down."""
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from omnihuman.build import build
+from omnihuman.data.module import OmniData
+from omnihuman.model.omni import OmniModel
+from omnihuman.pl import pl
+from omnihuman.training.answers import Answers
+from omnihuman.training.callbacks import Account, MetricsTable, Throughput
+from omnihuman.training.chain import Link, link, train_missing
+from omnihuman.training.runs import Run, is_main_process
+from omnihuman.training.summary import write_summary
+from omnihuman.training.supervised import Supervised
+from omnihuman.training.trainable import effective_table
+from omnihuman.training.weights import canonical, load_weights, save_weights
+
+log = logging.getLogger(__name__)
+console = Console()
+
+
+def run_stage(config: DictConfig, overrides: Sequence[str]) -> Run:
+    """Train what the config says and return the finished run.
+
+    Args:
+        config: the composed root config ``train``.
+        overrides: the command line it was composed from; parents get what they share with it.
+
+    Raises:
+        ValueError: something the user wrote does not hold; the message names it.
+    """
+    _log_to_console()
+    if config.name is None:
+        raise ValueError("no experiment: python -m omnihuman.train +experiment=humanomni_stage1 (see conf/experiment).")
+    chain = link(config, overrides)
+    train_missing(chain.parents, allowed=config.chain)
+    run = chain.run
+    if run.finished() and not config.overwrite:
+        console.print(f"{run.folder} is finished already ({run.weights}); overwrite=true trains it again.")
+        return run
+    if is_main_process():
+        run.open(config, overwrite=config.overwrite)
+    fit(config, chain)
+    return run
+
+
+def fit(config: DictConfig, chain: Link) -> None:
+    """Train one run, whose parents are there and whose folder is open, to its end."""
+    run = chain.run
+    pl.seed_everything(config.seed, verbose=False)
+    model: OmniModel = build(config.model)
+    inherited = start_from(model, config, chain)
+    module = Supervised(
+        model, OmegaConf.to_container(config.trainable), build(config.optimizer), build(config.scheduler)
+    )
+    if is_main_process():
+        print_table(module)
+    data: OmniData = build(config.data)
+    data.connect(model.transforms, model.layouts, model.llm.tokenizer)
+    checkpoint = run.checkpoint()
+    speed, account = Throughput(), Account(run.folder / "skipped.jsonl")
+    callbacks = [speed, account, Answers(data, **_plain(config.answers, metrics=build_all(config.answers.metrics)))]
+    trainer = _trainer(config, run, data, callbacks, checkpoint)
+    started = time.perf_counter()
+    trainer.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=False)
+    if trainer.interrupted:
+        raise KeyboardInterrupt(f"interrupted; the same command goes on from {run.checkpoints}")
+    state = {canonical(name): value for name, value in _full_state(module).items()}
+    trained, skipped = account.totals()
+    if trainer.is_global_zero:
+        save_weights(run.weights, state, module.trained | inherited, {"experiment": config.name, "digest": run.digest})
+        facts = {
+            "experiment": config.name,
+            "command": " ".join(chain.command),
+            "steps": trainer.global_step,
+            "seconds": time.perf_counter() - started,
+            "planned": trained + sum(skipped.values()),
+            "trained": trained,
+            "skipped": skipped,
+            "tokens_per_second": speed.tokens / max(1e-9, speed.worked + speed.waited),
+            "samples_per_second": speed.samples / max(1e-9, speed.worked + speed.waited),
+            "data_wait": speed.waited / max(1e-9, speed.worked + speed.waited),
+            "next": next_command(config),
+        }
+        write_summary(run.folder, facts, console)
+    trainer.strategy.barrier()
+
+
+def start_from(model: OmniModel, config: DictConfig, chain: Link) -> set[str]:
+    """Load what ``init_from`` names, in order, and report the keys; the names that are no longer the foundation's."""
+    inherited: set[str] = set()
+    for entry, parent in zip(config.init_from, chain.parents, strict=True):
+        only: Any = entry.get("only", "*")
+        report = load_weights(model, parent.run.weights, only if isinstance(only, str) else list(only))
+        log.info("init_from %s: %s", entry["run"], report)
+        inherited |= set(report.loaded)
+    return inherited
+
+
+def print_table(module: Supervised) -> None:
+    """The effective table: what trains, at which rate."""
+    table = Table(title="parts", title_justify="left")
+    for column in ("part", "class", "parameters", "trainable", "lr"):
+        table.add_column(column, justify="left" if column in ("part", "class") else "right")
+    for part, name, total, trained, rate in effective_table(module.model, module.groups):
+        table.add_row(part, name, f"{total:,}", f"{trained:,}", rate, style="bold" if trained else "dim")
+    console.print(table)
+
+
+def _trainer(config: DictConfig, run: Run, data: OmniData, callbacks: list[Any], checkpoint: Path | None) -> pl.Trainer:
+    options: Any = OmegaConf.to_container(config.trainer, resolve=True)
+    every = options.pop("checkpoint_every")
+    saver = pl.callbacks.ModelCheckpoint(
+        run.checkpoints, filename="{step}", every_n_train_steps=every, save_top_k=1, save_on_train_epoch_end=False
+    )
+    saver.FILE_EXTENSION = ".ckpt"
+    bar = (
+        pl.callbacks.RichProgressBar(refresh_rate=1, leave=True)
+        if console.is_terminal
+        else pl.callbacks.TQDMProgressBar(refresh_rate=20)
+    )
+    at = 0 if checkpoint is None else int(checkpoint.stem.split("=")[1])
+    loggers = [
+        MetricsTable(run.folder / "metrics.csv", resume_at=at),
+        pl.loggers.TensorBoardLogger(str(run.folder), name="", version="tensorboard"),
+    ]
+    if isinstance(options.get("strategy"), dict):
+        options["strategy"] = build(options["strategy"])
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    return pl.Trainer(
+        callbacks=[*callbacks, saver, bar],
+        logger=loggers,
+        accumulate_grad_batches=data.rows_per_step(options),
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+        **options,
+    )
+
+
+def _full_state(module: Supervised) -> dict[str, Any]:
+    """The parameters, gathered on rank 0 where they are sharded."""
+    if not getattr(module, "_sharded", False):
+        return dict(module.model.state_dict())
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    return get_model_state_dict(module.model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+
+
+def _log_to_console() -> None:
+    root = logging.getLogger()
+    root.handlers = [RichHandler(console=console, show_path=False, show_level=False, omit_repeated_times=False)]
+    root.setLevel(logging.INFO if is_main_process() else logging.WARNING)

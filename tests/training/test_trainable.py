@@ -1,0 +1,66 @@
+"""The table: which parameters learn, and at which rate."""
+
+import pytest
+import torch
+from torch import nn
+
+from omnihuman.model.omni import eval_frozen
+from omnihuman.training.trainable import effective_table, set_trainable
+
+
+class Parts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.projectors = nn.ModuleDict({"face": nn.Linear(2, 2), "body": nn.Linear(2, 2)})
+        self.encoders = nn.ModuleDict({"video": nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))})
+        self.llm = nn.Linear(2, 2)
+
+    def train(self, mode: bool = True) -> "Parts":
+        super().train(mode)
+        eval_frozen(self)
+        return self
+
+
+def test_the_first_pattern_that_names_a_parameter_wins() -> None:
+    groups = set_trainable(Parts(), {"projectors.face.*": 1e-3, "projectors.*": {"lr": 1e-4, "weight_decay": 0.1}})
+    assert [(group.lr, group.weight_decay, len(group.names)) for group in groups] == [(1e-3, None, 2), (1e-4, 0.1, 2)]
+
+
+def test_what_no_pattern_names_is_frozen_and_in_eval_mode_also_after_train() -> None:
+    model = Parts()
+    set_trainable(model, {"projectors.face.*": 1e-3})
+    model.train()
+    assert [name for name, p in model.named_parameters() if p.requires_grad] == [
+        "projectors.face.weight",
+        "projectors.face.bias",
+    ]
+    assert model.projectors["face"].training
+    assert not any(m.training for m in (model.projectors["body"], model.encoders["video"], model.llm))
+    assert not model.encoders["video"][1].training  # a frozen part's dropout is off, though it has no parameters
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"projector.*": 1e-3}, r"'projector\.\*' matches no parameter.*projectors\.face"),
+        ({"projectors.*": 1e-3, "projectors.face.*": 1e-4}, "earlier pattern"),
+        ({}, "nothing would learn"),
+        ({"llm.*": {"rate": 1e-3}}, "takes lr and weight_decay"),
+    ],
+)
+def test_a_table_that_does_not_hold_is_an_error(table: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        set_trainable(Parts(), table)
+
+
+def test_the_effective_table_has_a_row_a_part() -> None:
+    model = Parts()
+    rows = effective_table(model, set_trainable(model, {"projectors.face.*": 1e-3}))
+    assert ("projectors.face", "Linear", 6, 6, "0.001") in rows and ("llm", "Linear", 6, 0, "frozen") in rows
+    assert sum(row[2] for row in rows) == sum(p.numel() for p in model.parameters())
+
+
+def test_wrappers_do_not_hide_names() -> None:
+    wrapped = nn.ModuleDict({"_orig_mod": nn.ModuleDict({"llm": nn.Linear(2, 2)})})
+    assert set_trainable(wrapped, {"llm.*": 1.0})[0].names == ("llm.weight", "llm.bias")
+    assert torch.is_tensor(wrapped["_orig_mod"]["llm"].weight)
