@@ -1,0 +1,1 @@
+"""The built-in corpus: short clips of people, drawn, voiced and described from a seed."""

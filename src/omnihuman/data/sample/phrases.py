@@ -1,0 +1,176 @@
+"""The words for what the built-in corpus shows: looks, expressions, actions, voices, sounds, and the questions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from omnihuman.data.sample import world
+from omnihuman.data.sample.lexicon import LEXICON
+from omnihuman.data.sample.world import Identity
+
+#: emotion -> the adjective that fits "looks ..." and "sounds ..."
+FEELS = {
+    "happy": "happy", "sad": "sad", "neutral": "neutral", "angry": "angry", "surprise": "surprised",
+    "disgust": "disgusted", "fear": "afraid",
+}  # fmt: skip
+LOOKS = {
+    "happy": ("smiles with red cheeks", "laughs with a wide mouth", "smiles and bobs up and down"),
+    "sad": ("cries with the mouth turned down", "sinks slowly in tears", "cries and looks down"),
+    "neutral": ("stays calm", "does not change", "stays still and calm"),
+    "angry": ("frowns and shows the teeth", "turns red and frowns", "turns red and shakes from side to side"),
+    "surprise": ("opens the eyes and the mouth wide", "raises the brows with a round mouth", "jumps up with wide eyes"),
+    "disgust": (
+        "wrinkles the nose and shows the tongue",
+        "turns green and turns away",
+        "turns away with the tongue out",
+    ),
+    "fear": ("trembles with wide eyes", "turns pale and trembles", "turns pale with raised brows"),
+}
+MOUTHS = {
+    "happy": "It smiles and shows the teeth.", "sad": "It is turned down.", "neutral": "It stays calm.",
+    "angry": "It shows the closed teeth.", "surprise": "It opens wide and round.", "disgust": "It shows the tongue.",
+    "fear": "It opens and trembles.",
+}  # fmt: skip
+BROWS = {
+    "happy": "They are a little raised.", "sad": "They are up in the middle and down outside.",
+    "neutral": "They stay level.", "angry": "They are pulled down hard.", "surprise": "They are raised high.",
+    "disgust": "They are pulled together.", "fear": "They are raised in the middle.",
+}  # fmt: skip
+EYES = {
+    "happy": "They are narrow and happy.", "sad": "They are wet with tears.", "neutral": "They stay calm.",
+    "angry": "They stare.", "surprise": "They are wide open.", "disgust": "They are almost closed.",
+    "fear": "They are wide with small pupils.",
+}  # fmt: skip
+VOICES = {
+    "happy": "bright and lively", "sad": "slow and quiet", "neutral": "flat and calm", "angry": "loud and harsh",
+    "surprise": "rising and excited", "disgust": "low and creaky", "fear": "high and trembling",
+}  # fmt: skip
+#: (does, doing)
+ACTS = {
+    "wave": ("waves with one hand", "waving"), "jump": ("jumps up and down", "jumping"),
+    "clap": ("claps the hands", "clapping"), "bow": ("bows down", "bowing"), "dance": ("dances", "dancing"),
+    "walk": ("walks from left to right", "walking"), "sit": ("sits down on a chair", "sitting down"),
+    "point": ("points to the right", "pointing"),
+}  # fmt: skip
+POSES = {
+    "wave": "One hand is up and swings.", "jump": "Both feet leave the ground.", "clap": "Both hands meet in front.",
+    "bow": "The body leans far down.", "dance": "The arms and legs swing.", "walk": "The legs step to the right.",
+    "sit": "The knees are bent on a chair.", "point": "One arm is stretched out.",
+}  # fmt: skip
+#: (does, object or None, what the hands do)
+INTERACTS = {
+    "drink": ("drinks from a cup", "a cup", "One hand lifts a cup to the mouth."),
+    "read": ("reads a book", "a book", "Both hands hold an open book."),
+    "kick": ("kicks a ball", "a ball", "One foot kicks a ball."),
+    "umbrella": ("holds an umbrella", "an umbrella", "One hand holds an umbrella up."),
+    "phone": ("talks on a phone", "a phone", "One hand holds a phone to the ear."),
+    "guitar": ("plays a guitar", "a guitar", "Both hands play a guitar."),
+    "box": ("lifts a box", "a box", "Both hands lift a box."),
+    "hug": ("hugs {other}", None, "Both arms are around {other}."),
+    "handshake": ("shakes hands with {other}", None, "One hand shakes the hand of {other}."),
+}
+#: (what is heard, its class)
+HEARD = {
+    "dog": "a dog barks", "bell": "a bell rings", "rain": "rain falls", "engine": "an engine runs",
+    "siren": "a siren wails", "knocking": "somebody knocks on a door", "whistle": "somebody whistles",
+    "clapping": "people clap", "music": "music plays",
+}  # fmt: skip
+PLACES = {
+    "room": "in a room", "park": "in a park", "street": "on a street", "beach": "on a beach", "stage": "on a stage",
+}  # fmt: skip
+
+#: the first two are the official wordings of the emotion question, the others are ours
+EMOTION_STEMS = (
+    "As an emotional recognition expert, in the video, when the characters display their emotions, "
+    "which predominant feeling is most clearly expressed?",
+    "As an emotional recognition expert; throughout the video, which emotion conveyed by the characters "
+    "is the most obvious to you?",
+    "Which emotion does the person feel most?",
+    "What is the main emotion?",
+    "Choose the emotion that fits the person best.",
+)
+EMOTION_STEMS_HEARD = (
+    "Which emotion does the voice carry?",
+    "What is the main emotion of the speaker?",
+    "Choose the emotion that fits the voice best.",
+)
+
+ASK: dict[str, tuple[str, ...]] = {
+    "face_hair": ("What does the hair around the face look like?", "Describe the hair of the face."),
+    "face_extras": ("Are there glasses or a beard on the face?", "Which facial features does the face have?"),
+    "face_expression": ("Describe the facial expression.", "What does the face do?", "How does the face look?"),
+    "face_emotion": ("Which emotion is on the face?", "What does the facial expression show?"),
+    "face_mouth": ("What does the mouth in the face do?", "Describe the mouth of the face."),
+    "face_brows": ("How are the brows of the face?", "Describe the brows in the face."),
+    "face_eyes": ("How are the eyes of the face?", "Describe the eyes in the face."),
+    "body_clothes": ("What does the person wear on the body?", "Describe the clothes on the body."),
+    "body_action": ("What action does the body do?", "Which body action is this?", "Describe the body action."),
+    "body_pose": ("Describe the pose of the body.", "How does the body move?"),
+    "body_side": ("From which side is the body seen?", "Is the body seen from the front or from behind?"),
+    "interaction_how": ("How does the person interact with objects or people?", "Describe the interaction."),
+    "interaction_object": ("Which object does the person interact with?", "What object is used in the interaction?"),
+    "interaction_people": ("Is another person there to interact with?", "Who takes part in the interaction?"),
+    "interaction_place": ("Where does the interaction take place?", "In which place do objects and people interact?"),
+    "caption_seen": ("Describe in detail what is seen.", "Give a detailed caption of the pictures."),
+    "caption_both": ("Describe in detail what is seen and heard.", "Give a detailed caption with the sound."),
+    "expression": ("Describe how the expression changes over time.", "Tell how the expression begins, grows and ends.",
+                   "How does the expression change from start to end?"),
+    "audio_caption": ("Describe what is heard.", "Give a caption of the sound.", "What can be heard?"),
+    "audio_voice": ("Describe the voice.", "How does the voice sound?"),
+    "transcription": ("Write down the spoken words.", "What words are spoken?", "Transcribe the speech."),
+    "sound": ("Which sound is this?", "What kind of sound is heard?", "Name the sound."),
+    "speaker": ("What does {who} say?", "Which words does {who} speak?"),
+}  # fmt: skip
+
+
+def joined(parts: list[str]) -> str:
+    """Parts; one phrase, with commas and ``and`` before the last.
+
+    >>> joined(["a hat", "glasses", "a beard"])
+    'a hat, glasses and a beard'
+    """
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def hair(person: Identity) -> str:
+    """A person; the hair in words."""
+    return "no hair" if person.hair == "no" else f"{person.hair} {person.hair_color} hair"
+
+
+def extras(person: Identity) -> list[str]:
+    """A person; glasses and beard in words, where there are any."""
+    return ["glasses"] * person.glasses + ["a beard"] * person.beard
+
+
+def clothes(person: Identity) -> list[str]:
+    """A person; shirt and hat in words."""
+    return [f"a {person.shirt} shirt", *([f"a {person.hat} hat"] if person.hat else [])]
+
+
+def vocabulary() -> set[str]:
+    """Every word, in lower case and without punctuation, that a seed's corpus may say or ask."""
+    tables: list[Any] = [FEELS, LOOKS, MOUTHS, BROWS, EYES, VOICES, ACTS, POSES, INTERACTS, HEARD, PLACES, ASK]
+    tables += [tuple(LEXICON), _FRAME, EMOTION_STEMS, EMOTION_STEMS_HEARD, world.EMOTIONS, world.SOUNDS]
+    tables += [world.HAIR_STYLES, world.HAIR_COLORS, world.SHIRT_COLORS, world.HAT_COLORS]
+    return {word for text in _strings(tables) for word in text.lower().translate(_NO_MARKS).split()}
+
+
+_NO_MARKS = str.maketrans(",.;?{}\n", "       ")
+#: the words of the sentences above that stand in no table
+_FRAME = (
+    "a man woman with and is the face has no hair glasses beard looks of shirt hat wears seen from behind front it in "
+    "there interaction object alone yes two people talk to each other they on left right says then voice sound "
+    "expression tone sounds this first at end start stays neutral calm does not change calms down which"
+)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Nested tables; all strings in them but keys, which nobody says."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from _strings(tuple(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _strings(item)
