@@ -61,8 +61,8 @@ class Sample:
     def instruction(self) -> str:
         """The words of the first user turn, without the slots."""
         text = next(text for role, text in self.messages if role == "user")
-        for slot in SLOTS:
-            text = text.replace(f"<{slot}>", "")
+        for tag in ("<video>", "<image>", "<audio>"):
+            text = text.replace(tag, "")
         return text.strip()
 
 

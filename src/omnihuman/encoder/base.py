@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from omnihuman.types import Features, Layout, Signal
@@ -29,3 +30,8 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, signal: Signal) -> Features:
         """Read the real moments; the tokens of all others are hidden by the mask and finite."""
+
+    def graph(self) -> torch.set_grad_enabled:
+        """A context in which a graph is kept only if something here learns."""
+        learns = any(parameter.requires_grad for parameter in self.parameters())
+        return torch.set_grad_enabled(learns and torch.is_grad_enabled())

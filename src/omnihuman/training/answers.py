@@ -1,14 +1,16 @@
 """Validation by answers: generate, score, and see what the fusion listens to."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from omnihuman.data.module import OmniData
+from omnihuman.data.record import MODALS
 from omnihuman.model.omni import OmniModel
 from omnihuman.pl import pl
+from omnihuman.types import Batch
 
 
 class Answers(pl.Callback):
@@ -57,7 +59,7 @@ class Answers(pl.Callback):
 
     def _ask(self, pl_module: Any, task: str, modal: str, metric: Any, share: tuple[int, int], **options: Any) -> int:
         asked = 0
-        for batch in self.data.prompts([task], modal, self.limit, *share):
+        for batch in self._questions(task, modal, share):
             answers = pl_module.model.generate(
                 batch.to(pl_module.device), max_new_tokens=self.max_new_tokens, **options
             )
@@ -65,12 +67,18 @@ class Answers(pl.Callback):
             asked += len(answers)
         return asked
 
+    def _questions(self, task: str, modal: str, share: tuple[int, int]) -> Iterator[Batch]:
+        """The same questions for every modal, so that they can be compared."""
+        needs = sorted({slot for each in self.modals for slot in MODALS[each]})
+        rank, world = share
+        return self.data.prompts([task], modal, needs=needs, limit=self.limit, rank=rank, world=world)
+
     @torch.no_grad()
     def _weigh(self, pl_module: Any, task: str, share: tuple[int, int]) -> None:
         model: OmniModel = pl_module.model
         sums: dict[str, torch.Tensor] = {}
         count: dict[str, int] = defaultdict(int)
-        for batch in self.data.prompts([task], self.modals[0], self.limit, *share):
+        for batch in self._questions(task, self.modals[0], share):
             for name, weights in model.fusion_weights(batch.to(pl_module.device)).items():
                 sums[name] = sums.get(name, torch.zeros(())) + weights.float().cpu().sum(dim=0)
                 count[name] += len(weights)

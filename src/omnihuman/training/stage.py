@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import transformers
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.logging import RichHandler
@@ -60,22 +61,26 @@ def fit(config: DictConfig, chain: Link) -> None:
     pl.seed_everything(config.seed, verbose=False)
     model: OmniModel = build(config.model)
     inherited = start_from(model, config, chain)
-    module = Supervised(
-        model, OmegaConf.to_container(config.trainable), build(config.optimizer), build(config.scheduler)
-    )
+    trainable: Any = OmegaConf.to_container(config.trainable, resolve=True)
+    module = Supervised(model, trainable, build(config.optimizer), build(config.scheduler))
     if is_main_process():
         print_table(module)
     data: OmniData = build(config.data)
     data.connect(model.transforms, model.layouts, model.llm.tokenizer)
+    log.info("%d training samples, %d left out", len(data.train_samples), len(data.train_samples.skipped))
     checkpoint = run.checkpoint()
     speed, account = Throughput(), Account(run.folder / "skipped.jsonl")
-    callbacks = [speed, account, Answers(data, **_plain(config.answers, metrics=build_all(config.answers.metrics)))]
+    asked: Any = OmegaConf.to_container(config.answers, resolve=True)
+    metrics = {task: build(metric) for task, metric in asked.pop("metrics").items()}
+    callbacks = [speed, account, Answers(data, metrics, **asked)]
     trainer = _trainer(config, run, data, callbacks, checkpoint)
     started = time.perf_counter()
     trainer.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=False)
     if trainer.interrupted:
         raise KeyboardInterrupt(f"interrupted; the same command goes on from {run.checkpoints}")
     state = {canonical(name): value for name, value in _full_state(module).items()}
+    if trainer.is_global_zero:
+        account.note(data.train_samples.skipped)  # what could not even be planned
     trained, skipped = account.totals()
     if trainer.is_global_zero:
         save_weights(run.weights, state, module.trained | inherited, {"experiment": config.name, "digest": run.digest})
@@ -84,7 +89,7 @@ def fit(config: DictConfig, chain: Link) -> None:
             "command": " ".join(chain.command),
             "steps": trainer.global_step,
             "seconds": time.perf_counter() - started,
-            "planned": trained + sum(skipped.values()),
+            "planned": data.planned(trainer.global_step) + len(data.train_samples.skipped),
             "trained": trained,
             "skipped": skipped,
             "tokens_per_second": speed.tokens / max(1e-9, speed.worked + speed.waited),
@@ -137,14 +142,23 @@ def _trainer(config: DictConfig, run: Run, data: OmniData, callbacks: list[Any],
     if isinstance(options.get("strategy"), dict):
         options["strategy"] = build(options["strategy"])
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    return pl.Trainer(
+    trainer = pl.Trainer(
         callbacks=[*callbacks, saver, bar],
         logger=loggers,
-        accumulate_grad_batches=data.rows_per_step(options),
         use_distributed_sampler=False,
         enable_model_summary=False,
         log_every_n_steps=1,
         **options,
+    )
+    trainer.accumulate_grad_batches = data.rows_per_step(trainer.world_size)
+    return trainer
+
+
+def next_command(config: DictConfig) -> str:
+    """What a user would want to do with a finished run."""
+    where = "" if config.size == "nano" else f" size={config.size}"
+    return (
+        f'python -m omnihuman.generate run={config.name}{where} video=clip.mp4 instruction="What is the main emotion?"'
     )
 
 
@@ -160,4 +174,6 @@ def _full_state(module: Supervised) -> dict[str, Any]:
 def _log_to_console() -> None:
     root = logging.getLogger()
     root.handlers = [RichHandler(console=console, show_path=False, show_level=False, omit_repeated_times=False)]
+    transformers.utils.logging.set_verbosity_error()  # what it says of loading, encoders check and say themselves
+    transformers.utils.logging.disable_progress_bar()
     root.setLevel(logging.INFO if is_main_process() else logging.WARNING)

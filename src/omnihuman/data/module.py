@@ -1,0 +1,296 @@
+"""The data of a run: records, mixture, plan, loaders that resume exactly."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch.utils.data import DataLoader
+
+from omnihuman.data.chat import SYSTEM, Chat
+from omnihuman.data.dataset import Layouts, Policy, Samples, Transforms, views_of
+from omnihuman.data.plan import Row, plan_epoch, rows_per_step, shuffled
+from omnihuman.data.record import MODALS, BadSample, Record, read_records
+from omnihuman.pl import pl
+from omnihuman.types import Batch
+
+Source = str | Mapping[str, Any]
+
+
+class Loader(DataLoader[Batch]):
+    """A loader whose whole state is two integers: the epoch, and how many batches of it were handed out.
+
+    Args:
+        samples: maps a row to a batch.
+        plan: the rows of an epoch.
+        options: of the DataLoader.
+    """
+
+    def __init__(self, samples: Samples, plan: Callable[[int], list[Row]], **options: Any) -> None:
+        self.plan, self.epoch, self.handed = plan, 0, 0
+        super().__init__(samples, batch_size=None, sampler=_Rows(self), **options)
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        if self.handed >= len(self):  # the epoch was handed out whole
+            self.epoch, self.handed = self.epoch + 1, 0
+        for batch in super().__iter__():
+            self.handed += 1
+            yield batch
+
+    def __len__(self) -> int:
+        return len(self.plan(self.epoch))
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.epoch, "handed": self.handed}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.epoch, self.handed = state["epoch"], state["handed"]
+
+
+class _Rows:
+    """The rows that are still to come."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.loader.plan(self.loader.epoch)[self.loader.handed :])
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+
+class OmniData(pl.LightningDataModule):
+    """Train and validation batches of packed rows.
+
+    Args:
+        records: data file, or list of data files or ``{path, weight}``; a weight of 0.5 uses half of a file in each
+            epoch (another half in the next), 2 uses it twice.
+        root: folder of the media; paths in records are relative to it and may not leave it.
+        val_records: data file of the validation samples, ``None`` for no validation.
+        num_frames: frames of a video.
+        batch_size: samples of an optimizer step, over all devices and micro-batches.
+        max_tokens: of one packed row; a step takes as many rows as that needs.
+        tasks: only records of these tasks, ``None`` for all; a record that names no task is always used.
+        views: a record is used once for each of these that leaves something of it: ``video_audio``, ``video``, ``audio``.
+        on_bad_sample: ``raise``, ``skip`` or ``quarantine``.
+        quarantine_file: where ``quarantine`` keeps its list.
+        missing: ``absent`` or ``fill``, see ``Samples``.
+        max_length: of one sample in tokens, ``None`` for what a row holds.
+        system: the system prompt, ``None`` for none.
+        markers: wrap slots in plain-text markers.
+        separator: between the slots and the words of a turn.
+        val_limit: use only so many validation records, ``None`` for all.
+        num_workers: processes that decode.
+        timeout: seconds for reading one file.
+        seed: of order and mixture.
+        make: called before the first use, with nothing; makes a corpus that is made and not given.
+
+    Raises:
+        ValueError: a data file or the mixture does not hold.
+    """
+
+    def __init__(
+        self,
+        records: Source | Sequence[Source],
+        root: str,
+        *,
+        num_frames: int,
+        batch_size: int,
+        max_tokens: int,
+        val_records: str | None = None,
+        tasks: Sequence[str] | None = None,
+        views: Sequence[str] = ("video_audio",),
+        on_bad_sample: Policy = "raise",
+        quarantine_file: str | None = None,
+        missing: Literal["absent", "fill"] = "absent",
+        max_length: int | None = None,
+        system: str | None = SYSTEM,
+        markers: bool = True,
+        separator: str = "\n",
+        val_limit: int | None = None,
+        num_workers: int = 1,
+        timeout: float = 60.0,
+        seed: int = 42,
+        make: Callable[[], object] | None = None,
+    ) -> None:
+        super().__init__()
+        sources = [records] if isinstance(records, str | Mapping) else list(records)
+        self.sources = [{"path": s, "weight": 1.0} if isinstance(s, str) else {"weight": 1.0, **s} for s in sources]
+        self.root, self.val_records, self.val_limit = Path(root), val_records, val_limit
+        self.batch_size, self.max_tokens, self.seed = batch_size, max_tokens, seed
+        self.tasks, self.views = tasks, list(views)
+        if foreign := sorted(set(self.views) - set(MODALS)):
+            raise ValueError(f"data.views holds {foreign}; choose from {sorted(MODALS)}.")
+        self.options: dict[str, Any] = {
+            "num_frames": num_frames,
+            "missing": missing,
+            "policy": on_bad_sample,
+            "quarantine_file": Path(quarantine_file) if quarantine_file else None,
+            "timeout": timeout,
+        }
+        if on_bad_sample == "quarantine" and quarantine_file is None:
+            raise ValueError("data.on_bad_sample=quarantine needs data.quarantine_file, where the list is kept.")
+        self.chat_options = {"system": system, "markers": markers, "separator": separator}
+        self.max_length = max_tokens if max_length is None else max_length
+        self.num_workers, self.make = num_workers, make
+        self._connected: tuple[Transforms, Layouts, Chat] | None = None
+        self._cache: dict[Any, Samples] = {}
+        self._shares: list[tuple[int, int, float]] = []
+
+    def connect(self, transforms: Transforms, layouts: Layouts, tokenizer: Any) -> None:
+        """What only the model knows: how signals are made, how many tokens they become, and how text is cut."""
+        chat = Chat(tokenizer, **self.chat_options, max_length=self.max_length)
+        self._connected = (transforms, layouts, chat)
+        if self.make is not None:
+            self.make()
+
+    @property
+    def train_samples(self) -> Samples:
+        """All training samples, planned."""
+        if "train" not in self._cache:
+            parts = [self._samples(self._forms(Path(str(s["path"])), self.views, self.tasks)) for s in self.sources]
+            starts = list(accumulate((len(part) for part in parts), initial=0))
+            weights = (float(source["weight"]) for source in self.sources)
+            self._shares = [(*borders, weight) for borders, weight in zip(pairwise(starts), weights, strict=True)]
+            self._cache["train"] = parts[0].joined(parts[1:])
+            if not starts[-1]:
+                raise ValueError(
+                    f"no sample is left of {[str(s['path']) for s in self.sources]} with tasks {self.tasks} and views "
+                    f"{self.views}; {len(self._cache['train'].skipped)} were skipped."
+                )
+        return self._cache["train"]
+
+    def order(self, epoch: int) -> list[int]:
+        """Indices of an epoch's samples: every source by its weight, in shuffled order."""
+        _ = self.train_samples
+        chosen: list[int] = []
+        for number, (start, end, weight) in enumerate(self._shares):
+            whole, part = int(weight), round((weight - int(weight)) * (end - start))
+            some = shuffled(end - start, self.seed + 1 + number, epoch)[:part]
+            chosen += [*(list(range(start, end)) * whole), *(start + index for index in some)]
+        return [chosen[place] for place in shuffled(len(chosen), self.seed, epoch)]
+
+    def rows_per_step(self, world: int) -> int:
+        """Packed rows that each rank takes for one optimizer step: the trainer's gradient accumulation."""
+        samples = self.train_samples
+        # with margin for other epochs, whose steps mix other samples
+        return max(
+            rows_per_step(samples.lengths, self.order(epoch), self.batch_size, self.max_tokens, world)
+            for epoch in range(3)
+        )
+
+    def planned(self, steps: int) -> int:
+        """Samples that so many optimizer steps mean to train on."""
+        size = len(self.order(0))
+        per_epoch = -(-size // self.batch_size)
+        return steps // per_epoch * size + min(size, steps % per_epoch * self.batch_size)
+
+    def train_dataloader(self) -> Loader:
+        samples = self.train_samples
+        world, rank = self._place()
+        rows = self.rows_per_step(world)
+        options = {"batch_size": self.batch_size, "rows": rows, "world": world, "rank": rank}
+
+        def plan(epoch: int) -> list[Row]:
+            return plan_epoch(samples.lengths, samples.targets, self.order(epoch), **options)
+
+        return self._loader(samples, plan)
+
+    def val_dataloader(self) -> Loader | list[Any]:
+        if self.val_records is None:
+            return []
+        if "val" not in self._cache:
+            self._cache["val"] = self._samples(
+                self._forms(Path(self.val_records), self.views, self.tasks)[: self.val_limit]
+            )
+        samples = self._cache["val"]
+        world, rank = self._place()
+        order = list(range(len(samples)))
+        rows = rows_per_step(samples.lengths, order, self.batch_size, self.max_tokens, world)
+        planned = plan_epoch(
+            samples.lengths, samples.targets, order, batch_size=self.batch_size, rows=rows, world=world, rank=rank
+        )
+        return self._loader(samples, lambda epoch: planned)
+
+    def prompts(
+        self, tasks: Sequence[str], modal: str, *, needs: Sequence[str] = (), limit: int | None = None, rank: int = 0,
+        world: int = 1, batch: int = 16,
+    ) -> Iterator[Batch]:  # fmt: skip
+        """Validation questions seen through one modal, without their answers (these are in ``meta``).
+
+        Args:
+            tasks: of the records.
+            modal: ``video_audio``, ``video`` or ``audio``.
+            needs: only records whose text names all these slots, so that modals are compared on the same questions.
+            limit: at most so many.
+            rank: whose share.
+            world: of how many.
+            batch: questions in a batch.
+        """
+        if self.val_records is None:
+            return
+        key = (tuple(tasks), modal, tuple(needs), limit)
+        if key not in self._cache:
+            records = [
+                record
+                for record in self._records(Path(self.val_records), tasks)
+                if isinstance(record, Record) and record.task in tasks and not set(needs) - set(record.slots)
+            ]
+            forms = [form for record in records for form in views_of(record, [modal])]
+            self._cache[key] = self._samples(forms[:limit], prompts=True)
+        samples = self._cache[key]
+        mine = range(rank, len(samples), world)
+        for start in range(0, len(mine), batch):
+            yield samples[Row(tuple(mine[start : start + batch]), 0)]
+
+    def prompt(self, record: Record) -> tuple[Batch, Samples]:
+        """One question about one file, for ``generate``."""
+        samples = self._samples([record], prompts=True)
+        return samples[Row((0,), 0)], samples
+
+    def _records(self, path: Path, tasks: Sequence[str] | None) -> Iterator[Record | tuple[str, BadSample]]:
+        for record in read_records(path, self.root):
+            if not isinstance(record, Record) or tasks is None or record.task is None or record.task in tasks:
+                yield record
+
+    def _forms(self, path: Path, views: Sequence[str], tasks: Sequence[str] | None) -> list[Any]:
+        forms: list[Any] = []
+        for record in self._records(path, tasks):
+            forms += views_of(record, views) if isinstance(record, Record) else [record]
+        return forms
+
+    def _samples(self, forms: Sequence[Any], prompts: bool = False) -> Samples:
+        if self._connected is None:
+            raise RuntimeError("OmniData.connect was not called: only the model knows how long its streams are.")
+        transforms, layouts, chat = self._connected
+        return Samples(forms, transforms, layouts, chat, prompts=prompts, **self.options)
+
+    def _loader(self, samples: Samples, plan: Callable[[int], list[Row]]) -> Loader:
+        return Loader(
+            samples,
+            plan,
+            num_workers=self.num_workers,
+            persistent_workers=False,
+            pin_memory=torch.cuda.is_available(),
+            prefetch_factor=4 if self.num_workers else None,
+        )
+
+    def _place(self) -> tuple[int, int]:
+        trainer = getattr(self, "trainer", None)
+        return (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
+
+
+def sample_corpus(folder: str, seed: int, main: bool = True, patience: float = 900.0) -> None:
+    """Make the built-in corpus where it is not there yet; every process but the main one waits for it."""
+    from omnihuman.data.sample.write import is_complete, write
+
+    if main:
+        write(Path(folder), seed=seed)
+    until = time.monotonic() + patience
+    while not is_complete(Path(folder), seed):
+        if time.monotonic() > until:
+            raise ValueError(f"{folder}: the built-in corpus did not appear within {patience:.0f} s.")
+        time.sleep(1.0)

@@ -1,0 +1,95 @@
+"""BERT: the user's words -> one token."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, BertConfig, BertModel
+
+from omnihuman.encoder.base import Encoder
+from omnihuman.encoder.weights import check_sizes, load_report
+from omnihuman.types import Features, Layout, Signal
+
+
+@dataclass(frozen=True)
+class InstructionIds:
+    """The words of an instruction -> token ids ``[T]`` with [CLS] and [SEP].
+
+    Attributes:
+        tokenizer: folder or hub id.
+        max_length: longer instructions are cut here.
+    """
+
+    tokenizer: str
+    max_length: int = 512
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return AutoTokenizer.from_pretrained(self.tokenizer)
+
+    def __call__(self, instruction: str) -> Tensor:
+        ids = self._tokenizer(instruction, truncation=True, max_length=self.max_length)["input_ids"]
+        return torch.tensor(ids, dtype=torch.long)
+
+
+class Bert(Encoder):
+    """Token ids ``[B T]`` of the instruction -> the raw [CLS] state ``[B 1 1 D]``.
+
+    Reference: HumanOmni ``humanomni_arch.py``, ``last_hidden_state[:, 0]`` of bert-base-uncased (not the pooler's output).
+    Differs from the official training text, which leaves the slots' marks in and glues words at line ends: this reads
+    the user's words, as the official inference does.
+
+    Args:
+        tokenizer: folder or hub id; makes [CLS] ... [SEP].
+        weights: folder or hub id; ``null`` builds the sizes at random.
+        hidden_size: width D of the token.
+        num_hidden_layers: blocks.
+        num_attention_heads: heads of a block.
+        intermediate_size: width inside a block.
+        vocab_size: ``null`` takes the tokenizer's.
+
+    Raises:
+        ValueError: a size contradicts the weights, or the weights miss a parameter.
+    """
+
+    reads = "instruction"
+
+    def __init__(
+        self,
+        *,
+        tokenizer: str,
+        hidden_size: int,
+        num_hidden_layers: int,
+        num_attention_heads: int,
+        intermediate_size: int,
+        vocab_size: int | None = None,
+        weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        sizes = {"hidden_size": hidden_size, "num_hidden_layers": num_hidden_layers,
+                 "num_attention_heads": num_attention_heads, "intermediate_size": intermediate_size}  # fmt: skip
+        self.transform = InstructionIds(tokenizer)
+        if weights is None:
+            entries = vocab_size or len(AutoTokenizer.from_pretrained(tokenizer))
+            self.model = BertModel(BertConfig(**sizes, vocab_size=entries), add_pooling_layer=False)
+        else:
+            check_sizes(weights, BertConfig.from_pretrained(weights), sizes)
+            self.model, info = BertModel.from_pretrained(
+                weights, add_pooling_layer=False, dtype=torch.float32, output_loading_info=True
+            )
+            load_report(weights, info)
+        self.out_dim = hidden_size
+
+    def layout(self, amount: int) -> Layout:
+        return Layout(1, 1)
+
+    def forward(self, signal: Signal) -> Features:
+        with self.graph():
+            mask = signal.mask
+            # a sample without words still has one position to attend to, and its token is hidden
+            seen = mask.clone()
+            seen[:, 0] = True
+            state = self.model(input_ids=signal.values.clamp(min=0), attention_mask=seen.long()).last_hidden_state
+            return Features.of(state[:, :1, None], mask.any(dim=1, keepdim=True))

@@ -1,0 +1,132 @@
+"""SigLIP: frames -> patch tokens."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import UInt8
+from torch import Tensor, nn
+from transformers import SiglipVisionConfig, SiglipVisionModel
+
+from omnihuman.encoder.base import Encoder
+from omnihuman.encoder.weights import check_sizes, load_report
+from omnihuman.types import Features, Layout, Signal
+
+
+@dataclass(frozen=True)
+class SquareFrames:
+    """Frames ``[T 3 H W]`` of any shape -> square frames ``[T 3 S S]``, uint8.
+
+    Reference: HumanOmni pads every frame to a square with 127 while training (``image_aspect_ratio pad``), then
+    resizes bicubically with antialiasing; ``squash`` resizes without padding, as its inference does.
+
+    Attributes:
+        size: side S in pixels.
+        aspect: ``pad`` or ``squash``.
+    """
+
+    size: int
+    aspect: Literal["pad", "squash"] = "pad"
+
+    def __call__(self, frames: UInt8[Tensor, "T 3 H W"]) -> UInt8[Tensor, "T 3 S S"]:
+        height, width = frames.shape[-2:]
+        if self.aspect == "pad" and height != width:
+            over = abs(height - width)
+            before, after = over // 2, over - over // 2
+            sides = (0, 0, before, after) if width > height else (before, after, 0, 0)
+            frames = F.pad(frames, sides, value=127)
+        if frames.shape[-2:] == (self.size, self.size):
+            return frames
+        scaled = F.interpolate(frames.float(), (self.size, self.size), mode="bicubic", antialias=True)
+        return scaled.round().clamp(0, 255).byte()
+
+
+class SigLIP(Encoder):
+    """Frames ``[B T 3 S S]`` uint8 -> patch tokens ``[B T N D]`` of one inner block.
+
+    All real frames of a batch go through in one pass. The blocks after the one that is read are never kept, nor is the
+    final norm or the pooling head; SigLIP has no class token.
+
+    Reference: HumanOmni ``encoder.py``, ``hidden_states[mm_vision_select_layer]`` with -2.
+
+    Args:
+        weights: folder or hub id; ``null`` builds the sizes at random.
+        image_size: side of a frame in pixels.
+        patch_size: side of a patch in pixels.
+        hidden_size: width D of a token.
+        intermediate_size: width inside a block.
+        num_hidden_layers: blocks of the whole tower, also of those that are not kept.
+        num_attention_heads: heads of a block.
+        select_layer: which hidden state is read, counted as transformers counts them; -2 is one block before the last.
+        aspect: what is done to frames that are not square: ``pad`` or ``squash``.
+
+    Raises:
+        ValueError: a size contradicts the weights, or the weights miss a parameter.
+
+    >>> tower = SigLIP(image_size=28, patch_size=14, hidden_size=16, intermediate_size=32, num_hidden_layers=3,
+    ...                num_attention_heads=2)
+    >>> frames = torch.zeros(1, 5, 3, 28, 28, dtype=torch.uint8)
+    >>> tower(Signal(frames, torch.ones(1, 5, dtype=torch.bool))).tokens.shape
+    torch.Size([1, 5, 4, 16])
+    """
+
+    reads = "frames"
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        patch_size: int,
+        hidden_size: int,
+        intermediate_size: int,
+        num_hidden_layers: int,
+        num_attention_heads: int,
+        weights: str | None = None,
+        select_layer: int = -2,
+        aspect: Literal["pad", "squash"] = "pad",
+    ) -> None:
+        super().__init__()
+        sizes = {
+            "image_size": image_size, "patch_size": patch_size, "hidden_size": hidden_size,
+            "intermediate_size": intermediate_size, "num_hidden_layers": num_hidden_layers,
+            "num_attention_heads": num_attention_heads,
+        }  # fmt: skip
+        if weights is None:
+            model = SiglipVisionModel(SiglipVisionConfig(**sizes, vision_use_head=False))
+        else:
+            check_sizes(weights, SiglipVisionConfig.from_pretrained(weights), sizes)
+            model, info = SiglipVisionModel.from_pretrained(
+                weights, vision_use_head=False, dtype=torch.float32, output_loading_info=True
+            )
+            load_report(weights, info)
+        read = range(num_hidden_layers + 1)[select_layer]
+        self.embeddings = model.embeddings
+        self.layers = nn.ModuleList(list(model.encoder.layers)[:read])
+        self.out_dim = hidden_size
+        self.grid = (image_size // patch_size, image_size // patch_size)
+        self.transform = SquareFrames(image_size, aspect)
+
+    def layout(self, amount: int) -> Layout:
+        return Layout(amount, self.grid[0] * self.grid[1], self.grid)
+
+    def forward(self, signal: Signal) -> Features:
+        mask = signal.mask
+        with self.graph() as _:
+            learns = torch.is_grad_enabled()
+            # a trainable tower takes part on every rank, also where no sample has a picture
+            real = mask if mask.any() or not learns else torch.ones_like(mask)
+            read = self._read(signal.values[real]) if real.any() else None
+            shape = (*mask.shape, self.grid[0] * self.grid[1], self.out_dim)
+            dtype = torch.float32 if read is None else read.dtype
+            tokens = torch.zeros(shape, dtype=dtype, device=signal.values.device)
+            if read is not None:
+                tokens = tokens.masked_scatter(real[..., None, None], read)
+        return Features.of(tokens, mask, self.grid)
+
+    def _read(self, frames: Tensor) -> Tensor:
+        pixels = frames.to(self.embeddings.patch_embedding.weight.dtype) / 127.5 - 1
+        hidden: Tensor = self.embeddings(pixels)
+        for layer in self.layers:
+            hidden = layer(hidden, None)
+        return hidden

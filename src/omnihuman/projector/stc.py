@@ -1,0 +1,117 @@
+"""Spatial-temporal convolution: the connector of VideoLLaMA2 in the form that HumanOmni gave it."""
+
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange
+from timm.layers import LayerNorm2d
+from timm.models.regnet import RegStage
+from torch import Tensor, nn
+
+from omnihuman.projector.base import Projector
+from omnihuman.types import Features, Layout
+
+
+class STCProjector(Projector):
+    """Frames on a grid ``[B T N in_dim]`` -> fewer tokens ``[B T' N' out_dim]``.
+
+    RegStage, Conv3d with SiLU, cut, RegStage, two Linears. The defaults halve the grid (27 x 27 to 14 x 14) and keep every
+    frame: output frame k sees the input frames k - 1 and k.
+
+    Reference: HumanOmni ``projector.py``, ``AllInOne`` (stride (1, 2, 2), padding 1, the last slice cut) and
+    ``AllInOneSmall`` (depth 2, padding (1, 0, 0)); VideoLLaMA2's ``stc_connector`` is stride 2, padding 1, no cut, and
+    ``stc_connector_v35`` the same with padding 0.
+
+    Args:
+        in_dim: width of the stream it reads.
+        out_dim: width of the language model.
+        depth: blocks of each RegStage.
+        mlp_depth: Linears at the end.
+        stride: of the Conv3d in time, rows and columns; its kernel is 2 x 2 x 2.
+        padding: of the Conv3d.
+        cut: drop the last moment that the padding added.
+        grad_checkpointing: recompute the RegStages in the backward pass.
+
+    Raises:
+        ValueError: the stream has no grid, or too few frames for a kernel without padding.
+
+    >>> projector = STCProjector(in_dim=8, out_dim=16, depth=1)
+    >>> frames = Features.of(torch.zeros(2, 3, 49, 8), torch.ones(2, 3, dtype=torch.bool), grid=(7, 7))
+    >>> projector(frames).tokens.shape
+    torch.Size([2, 3, 16, 16])
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        depth: int = 4,
+        mlp_depth: int = 2,
+        stride: Sequence[int] = (1, 2, 2),
+        padding: Sequence[int] = (1, 1, 1),
+        cut: bool = True,
+        grad_checkpointing: bool = False,
+    ) -> None:
+        super().__init__(in_dim, out_dim)
+        self.stride, self.padding, self.cut = tuple(stride), tuple(padding), cut
+        options = {"stride": 1, "dilation": 1, "act_layer": nn.SiLU, "norm_layer": LayerNorm2d}
+        self.s1 = RegStage(depth, in_dim, out_dim, **options)
+        self.sampler = nn.Sequential(
+            nn.Conv3d(out_dim, out_dim, kernel_size=2, stride=self.stride, padding=self.padding), nn.SiLU()
+        )
+        self.s2 = RegStage(depth, out_dim, out_dim, **options)
+        self.s1.grad_checkpointing = self.s2.grad_checkpointing = grad_checkpointing
+        layers: list[nn.Module] = [nn.Linear(out_dim, out_dim)]
+        for _ in range(mlp_depth - 1):
+            layers += [nn.GELU(), nn.Linear(out_dim, out_dim)]
+        self.readout = nn.Sequential(*layers)
+
+    def layout(self, layout: Layout) -> Layout:
+        if layout.grid is None:
+            raise ValueError("stc convolves over a grid, but the stream it reads has none: choose mlp or linear.")
+        moments = self._out(layout.moments, 0) - self.cut
+        if moments < 1:
+            raise ValueError(
+                f"stc without padding in time needs 2 frames or more, got {layout.moments}: raise the number of frames, "
+                "or set padding=[1,1,1]."
+            )
+        rows, columns = self._out(layout.grid[0], 1), self._out(layout.grid[1], 2)
+        return Layout(moments, rows * columns, (rows, columns))
+
+    def forward(self, features: Features) -> Features:
+        real = features.mask.any(dim=2)
+        batch, moments = real.shape
+        out = self.layout(Layout(moments, features.tokens.shape[2], features.grid))
+        assert features.grid is not None and out.grid is not None
+        maps = rearrange(features.tokens, "B T (H W) D -> (B T) D H W", H=features.grid[0])
+        maps = rearrange(self._stage(self.s1, maps, real), "(B T) D H W -> B D T H W", B=batch)
+        maps = self.sampler(maps)
+        if self.cut:
+            maps = maps[:, :, :-1]
+        kept = self._kept(real, out.moments)
+        maps = self._stage(self.s2, rearrange(maps, "B D T H W -> (B T) D H W"), kept)
+        tokens = self.readout(rearrange(maps, "(B T) D H W -> B T (H W) D", B=batch))
+        return Features.of(tokens, kept, out.grid)
+
+    def _stage(self, stage: nn.Module, maps: Tensor, real: Tensor) -> Tensor:
+        """A RegStage on the real frames; zeros for the others, so that nothing of them reaches a neighbour."""
+        rows = real.flatten()
+        if rows.all():
+            whole: Tensor = stage(maps)
+            return whole
+        # without any real frame one is run all the same: every rank takes part in every step
+        picked = rows.nonzero().squeeze(-1) if rows.any() else rows.new_zeros(1, dtype=torch.long)
+        made = stage(maps[picked])
+        if not rows.any():
+            made = made * 0
+        return made.new_zeros(len(rows), *made.shape[1:]).index_copy(0, picked, made)
+
+    def _kept(self, real: Tensor, moments: int) -> Tensor:
+        """Which moments come out of each sample's own frames, as if it were alone."""
+        lengths = real.sum(dim=1)
+        counts = (lengths + 2 * self.padding[0] - 2).div(self.stride[0], rounding_mode="floor") + 1 - int(self.cut)
+        counts = torch.where(lengths > 0, counts, 0)
+        return torch.arange(moments, device=real.device) < counts[:, None]
+
+    def _out(self, length: int, axis: int) -> int:
+        return (length + 2 * self.padding[axis] - 2) // self.stride[axis] + 1
