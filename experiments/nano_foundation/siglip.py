@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from captioner import Captioner, texts
 from folder import NANO, replaced, save
+from people import random_scene
 from PIL import Image
 from probe import Facts, accuracies
 from torch import Tensor
@@ -28,7 +29,6 @@ from omnihuman.data.sample.world import (
     INTERACTIONS,
     SHIRT_COLORS,
     Scene,
-    random_scene,
 )
 
 SIZE = 112
@@ -132,11 +132,16 @@ def probes(vision: torch.nn.Module, seed: int, train: int = 2500, held_out: int 
     return {name: accuracies(*sides, attends=name == "look") for name in ("mean", "look")}
 
 
-def make(seed: int, minutes: float = 12.0, batch: int = 64, pool: int = 20000, rate: float = 1.5e-3) -> None:
-    """A seed and a time; writes the model of ``siglip``."""
+def make(
+    seed: int, minutes: float = 12.0, batch: int = 64, pool: int = 20000, rate: float = 1.5e-3, on: bool = False
+) -> None:
+    """A seed and a time; writes the model of ``siglip``, with ``on`` beginning at the vision weights that are there."""
     torch.manual_seed(seed)
     rng = np.random.default_rng((seed, 4))
     marks, model = shape.tokenizer(), shape.siglip()
+    if on:
+        vision = SiglipVisionModel.from_pretrained(NANO / "siglip")
+        model.vision_model.load_state_dict(getattr(vision, "vision_model", vision).state_dict())
     model.set_attn_implementation("eager")
     with torch.no_grad():  # as the paper starts them, so that the many unequal pairs of a batch weigh little at first
         model.logit_scale.fill_(np.log(10))
@@ -171,9 +176,6 @@ def make(seed: int, minutes: float = 12.0, batch: int = 64, pool: int = 20000, r
         if step % 50 == 0:
             print(f"siglip step {step} {60 * minutes * done:.0f} s match {matched:.3f} caption {written:.3f}")
         step += 1
-        if step % 700 == 0:
-            finish(model.vision_model, seed)
-            model.train()
     finish(model.vision_model, seed)
 
 

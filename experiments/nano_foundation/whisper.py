@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from captioner import Captioner, texts
 from folder import NANO, replaced, save
+from people import random_scene
 from probe import Facts, accuracies
 from torch import Tensor, nn
 from transformers import WhisperFeatureExtractor, WhisperModel
@@ -18,7 +19,7 @@ from transformers import WhisperFeatureExtractor, WhisperModel
 from omnihuman.data.sample.language import notes
 from omnihuman.data.sample.lexicon import LEXICON
 from omnihuman.data.sample.voice import waveform
-from omnihuman.data.sample.world import EMOTIONS, SOUNDS, Scene, random_scene
+from omnihuman.data.sample.world import EMOTIONS, SOUNDS, Scene
 from omnihuman.encoder.whisper import LogMel
 
 WORDS = sorted(LEXICON)
@@ -157,6 +158,4 @@ def make(seed: int, minutes: float = 10.0, batch: int = 32, pool: int = 4000, ra
         if step % 50 == 0:
             print(f"whisper step {step} {60 * minutes * done:.0f} s ctc {spelled:.3f} caption {written:.3f}")
         step += 1
-        if step % 1000 == 0:
-            finish(model, spell, some_known, held_out)
     finish(model, spell, some_known, held_out)

@@ -67,20 +67,19 @@ def build(config: DictConfig | Mapping[str, Any], **given: Any) -> Any:
 
 def prune(node: dict[str, Any]) -> dict[str, Any]:
     """The plain config without the parts its ``drop`` names and without wiring that a deselected part left behind."""
-    node = dict(node)
+    node, gone = dict(node), set()
     for path in node.pop("drop", None) or []:
         group, _, name = str(path).partition(".")
-        if name not in node.get(group, {}):
-            raise ValueError(f"drop names {path!r}, but {group!r} has only {sorted(node.get(group, {}))}.")
-        node[group] = {key: part for key, part in node[group].items() if key != name}
-        if group == "projectors" and name in (node.get("sources") or {}):
-            node["sources"] = {key: source for key, source in node["sources"].items() if key != name}
+        if name not in (node.get(group) or {}):
+            raise ValueError(f"drop names {path!r}, but {group!r} has only {sorted(node.get(group) or {})}.")
+        gone.add((group, name))
     for group in ("encoders", "projectors", "early_fusions", "fusions"):
         if group in node:
             parts = node[group] or {}
-            node[group] = {key: part for key, part in parts.items() if part and "_target_" in part}
-    if "projectors" in node and node.get("sources"):
-        node["sources"] = {key: source for key, source in node["sources"].items() if key in node["projectors"]}
+            gone |= {(group, name) for name, part in parts.items() if not part or "_target_" not in part}
+            node[group] = {name: part for name, part in parts.items() if (group, name) not in gone}
+    if node.get("sources"):
+        node["sources"] = {key: source for key, source in node["sources"].items() if ("projectors", key) not in gone}
     _check_targets(node)
     return node
 

@@ -1,5 +1,7 @@
 """The splice against a ten-line loop."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from omnihuman.types import SLOTS, Features
 
 def loop(embeds: torch.Tensor, ids: torch.Tensor, bounds: list[int], streams: dict[str, Features]) -> torch.Tensor:
     out = embeds.clone()
-    for sample, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for sample, (start, end) in enumerate(itertools.pairwise(bounds)):
         for slot, stream in streams.items():
             tokens = [
                 stream.tokens[sample, t, n]

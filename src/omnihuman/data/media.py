@@ -26,6 +26,9 @@ SHORTEST = 400
 TOLERANCE = 0.15
 """Seconds by which a header may promise more than the file holds: codecs begin and end in whole blocks."""
 
+LONGEST = 30.0
+"""Seconds of sound that are heard of a clip: Whisper's window."""
+
 LARGEST = 1 << 30
 """Bytes of a clip's compressed video that are held in memory."""
 
@@ -48,37 +51,44 @@ class Header:
     Attributes:
         has_video: it can be seen.
         audio: first and last second of its sound; equal where it has none.
+        is_still: what can be seen is one picture.
     """
 
     has_video: bool
     audio: tuple[float, float] = (0.0, 0.0)
+    is_still: bool = False
 
-    def num_samples(self, start: float = 0.0, end: float | None = None, seconds_limit: float = 30.0) -> int:
-        """Sound samples at 16 kHz of the clip ``[start, end)``; 0 where there is none.
+    @property
+    def has_audio(self) -> bool:
+        """It can be heard: there is at least one window of sound."""
+        return self.num_samples() > 0
+
+    def num_samples(self, start: float = 0.0, end: float | None = None) -> int:
+        """Sound samples at 16 kHz of the clip ``[start, end)``, at most 30 s; 0 where there is none.
 
         >>> Header(True, (0.0, 5.0)).num_samples(1.0, 3.5)
         40000
         """
-        begin, stop = self.span(start, end, seconds_limit)
+        begin, stop = self.span(start, end)
         count = math.floor((stop - begin) * SAMPLE_RATE + 1e-6)
         return count if count >= SHORTEST else 0
 
-    def span(self, start: float, end: float | None, seconds_limit: float) -> tuple[float, float]:
+    def span(self, start: float, end: float | None) -> tuple[float, float]:
         """The part of the clip, in seconds, in which there is sound."""
         begin = max(start, self.audio[0])
-        return begin, min(self.audio[1], math.inf if end is None else end, begin + seconds_limit)
+        return begin, min(self.audio[1], math.inf if end is None else end, begin + LONGEST)
 
 
-def probe(path: Path, *, is_still: bool = False, timeout: float = 30.0) -> Header:
+def probe(path: Path, timeout: float = 60.0) -> Header:
     """Read the header of a file.
 
     Raises:
         BadSample: there is no such file, or it is not what it says it is.
     """
-    if is_still:
-        _open_still(path)
-        return Header(has_video=True)
     with _opened(path, timeout) as (container, check):
+        if _is_picture(container):
+            _still(path)
+            return Header(has_video=True, is_still=True)
         video, audio = _streams(container)
         if video is None and audio is None:
             raise BadSample("no_media", f"{path}: the file holds neither pictures nor sound.")
@@ -89,41 +99,49 @@ def probe(path: Path, *, is_still: bool = False, timeout: float = 30.0) -> Heade
 def read(
     path: Path,
     *,
-    header: Header,
-    num_frames: int = 8,
-    want_video: bool = True,
-    want_audio: bool = True,
-    is_still: bool = False,
+    num_frames: int = 0,
+    num_samples: int = 0,
     start: float = 0.0,
     end: float | None = None,
-    seconds_limit: float = 30.0,
-    timeout: float = 30.0,
-) -> tuple[UInt8[Tensor, "T 3 H W"] | None, Float[Tensor, " S"] | None]:
-    """The frames and the 16 kHz mono sound of a clip.
+    header: Header | None = None,
+    timeout: float = 60.0,
+) -> tuple[UInt8[Tensor, "T 3 H W"] | None, list[float], Float[Tensor, " S"] | None]:
+    """A file -> its frames, the seconds at which they are shown, and its 16 kHz mono sound.
 
-    Frames lie at the midpoints of ``num_frames`` equal segments; a short clip repeats frames, a still is one frame. The
-    sound has exactly ``header.num_samples(start, end)`` samples.
+    Frames lie at the midpoints of ``num_frames`` equal segments of the clip; a short clip repeats frames.
 
     Reference: HumanOmni ``process_video``, ``frame_sample`` in uniform mode (n = 100, 8 frames: 6, 19, 31 ... 93).
     Differs from it: sound is cut to the clip, where the official slice leaves silence.
 
+    Args:
+        path: the file.
+        num_frames: frames wanted; 0 for none.
+        num_samples: sound samples wanted, as ``Header.num_samples`` counts them for the clip; 0 for none.
+        start: second at which the clip begins.
+        end: second at which it ends, ``None`` for the end of the file.
+        header: of the file, if it is known.
+        timeout: seconds after which the file is given up.
+
     Raises:
-        BadSample: the file is missing, unreadable, truncated, empty, or takes longer than ``timeout`` seconds.
+        BadSample: the file is missing, unreadable, truncated, empty in the clip, or too slow.
     """
-    if is_still:
-        picture = torch.from_numpy(np.array(_open_still(path).convert("RGB")))
-        return picture.permute(2, 0, 1).contiguous()[None], None
+    header = probe(path, timeout) if header is None else header
+    if header.is_still:
+        picture = torch.from_numpy(np.array(_still(path))).permute(2, 0, 1)
+        return picture.contiguous().expand(max(1, num_frames), -1, -1, -1).contiguous(), [0.0] * num_frames, None
+    frames, times, waveform = None, list[float](), None
     with _opened(path, timeout) as (container, check):
         video, audio = _streams(container)
-        streams = [stream for stream, want in ((video, want_video), (audio, want_audio)) if want]
+        streams = [stream for stream, wanted in ((video, num_frames), (audio, num_samples)) if wanted]
         if None in streams:
             raise BadSample("no_media", f"{path}: the file has no {'pictures' if video is None else 'sound'} to read.")
-        span = header.span(start, end, seconds_limit)
+        span = header.span(start, end)
         packets = _demux(path, container, streams, (start, end), span, check)
-        frames = _frames(path, video, packets[video.index], num_frames, (start, end), check) if want_video else None
-        count = header.num_samples(start, end, seconds_limit)
-        waveform = _waveform(path, audio, packets[audio.index], span[0], count, check) if want_audio else None
-    return frames, waveform
+        if num_frames:
+            frames, times = _frames(path, video, packets[video.index], num_frames, (start, end), check)
+        if num_samples:
+            waveform = _waveform(path, audio, packets[audio.index], span[0], num_samples, check)
+    return frames, times, waveform
 
 
 def uniform_indices(count: int, num_frames: int) -> list[int]:
@@ -163,13 +181,18 @@ def _opened(path: Path, timeout: float) -> Iterator[tuple[Any, Check]]:
         container.close()
 
 
-def _open_still(path: Path) -> Image.Image:
-    if not path.is_file():
-        raise BadSample("missing_file", f"{path}: there is no such file.")
+def _is_picture(container: Any) -> bool:
+    """FFmpeg reads a picture file as a film of one frame; a moving GIF is a film."""
+    name = container.format.name
+    return bool(name.endswith("_pipe") or name == "image2")
+
+
+def _still(path: Path) -> Image.Image:
+    """A picture file, upright, in RGB."""
     try:
         with Image.open(path) as image:
-            return ImageOps.exif_transpose(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadSample("unreadable", f"{path}: cannot be read as a picture ({error}).") from error
 
 

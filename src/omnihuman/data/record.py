@@ -1,6 +1,7 @@
 """Records: what a data file says about a sample, checked line by line."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,8 +14,11 @@ MEDIA = ("video", "image", "audio")
 MODALS = {"video_audio": ("video", "audio"), "video": ("video",), "audio": ("audio",)}
 """Ways of looking at a sample: the slots that may be filled."""
 
+TAGS = {"<video>": "video", "<image>": "video", "<audio>": "audio"}
+"""How the text names a slot; a still fills the video slot with one frame."""
+
 ALLOWED_TAGS = {"video": {"<video>", "<audio>"}, "image": {"<image>"}, "audio": {"<audio>"}}
-KNOWN = {"id", "conversations", "start", "end", "task", "needs", "faces", "meta", *MEDIA}
+KNOWN = {"id", "conversations", "start", "end", "task", "needs", *MEDIA}
 Message = tuple[str, str]
 
 
@@ -23,16 +27,14 @@ class BadSample(ValueError):
 
     Attributes:
         reason: a short code that is counted: ``missing_file``, ``truncated``, ``unknown_role`` ...
-        place: the record's id, or file and line where it has none; empty where the message is about a medium alone.
     """
 
-    def __init__(self, reason: str, message: str, place: str = "") -> None:
+    def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
-        self.place = place
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.reason, str(self), self.place)  # crosses from a worker process
+        return type(self), (self.reason, str(self))  # crosses from a worker process
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +45,13 @@ class Record:
         id: the record's own, or its place in the file.
         file: the medium; one file that is seen, heard, or both.
         kind: ``video``, ``image`` or ``audio``: what the record calls the file.
-        messages: (role, text); the slots stand as ``<video>`` (a still too) and ``<audio>``.
+        messages: (role, text); the slots stand as ``<video>`` (``<image>`` of a still) and ``<audio>``.
         slots: the modalities that the text names.
         start: second at which the clip begins.
         end: second at which it ends, ``None`` for the end of the file.
-        faces: boxes of the main face, as the file gives them.
         task: what kind of question it is, where the record says so.
         needs: modalities without which the question cannot be answered.
         source: file and line, for messages.
-        group: number of the data file in the mixture.
         meta: everything else in the record.
     """
 
@@ -62,88 +62,50 @@ class Record:
     slots: tuple[str, ...]
     start: float = 0.0
     end: float | None = None
-    faces: tuple[Mapping[str, Any], ...] = ()
     task: str | None = None
     needs: tuple[str, ...] = ()
     source: str = ""
-    group: int = 0
     meta: Mapping[str, Any] = field(default_factory=dict)
 
-    def only(self, slots: Sequence[str]) -> "Record":
-        """The record whose text names no slots but these.
+    def seen_as(self, modal: str) -> "Record | None":
+        r"""The record with only the modalities of a view; ``None`` where nothing is left, or something it needs is not.
 
-        >>> text = "<video>\\n<audio>\\nWho?"
-        >>> record = Record("1", Path("a.mp4"), "video", (("user", text), ("assistant", "A man.")), ("video", "audio"))
-        >>> record.only(["video"]).messages[0]
-        ('user', '<video>\\nWho?')
+        >>> record = Record("1", Path("a.mp4"), "video", (("user", "<video>\n<audio>\nWho?"),), ("video", "audio"))
+        >>> record.seen_as("video").messages[0][1]
+        '<video>\nWho?'
         """
-        gone = [slot for slot in self.slots if slot not in slots]
-        messages = self.messages
-        for slot in gone:
-            messages = tuple((role, _without(text, slot)) for role, text in messages)
-        return replace(self, messages=messages, slots=tuple(slot for slot in self.slots if slot in slots))
+        kept = tuple(slot for slot in self.slots if slot in MODALS[modal])
+        if not kept or set(self.needs) - set(kept):
+            return None
+        return self.without(tuple(slot for slot in self.slots if slot not in kept))
+
+    def without(self, slots: Sequence[str]) -> "Record":
+        """The record with some slots taken out of its text."""
+        tags = [tag for tag, slot in TAGS.items() if slot in slots]
+        messages = tuple((role, _strip(text, tags)) for role, text in self.messages)
+        return replace(self, messages=messages, slots=tuple(slot for slot in self.slots if slot not in slots))
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A data file in a mixture.
-
-    Attributes:
-        path: ``.json``, ``.jsonl`` or ``.parquet``.
-        weight: how often an epoch uses it: 0.5 is a random half, 2 is everything twice.
-        tasks: keep only records of these tasks; a record without a task is kept.
-    """
-
-    path: Path
-    weight: float = 1.0
-    tasks: tuple[str, ...] | None = None
-
-
-def sources_of(records: Any) -> list[Source]:
-    """A path, a list of paths or a list of ``{path, weight, tasks}`` as sources."""
-    if isinstance(records, str | Path):
-        records = [records]
-    sources = []
-    for entry in records:
-        entry = {"path": entry} if isinstance(entry, str | Path) else dict(entry)
-        if foreign := sorted(set(entry) - {"path", "weight", "tasks"}) or ("path" not in entry):
-            raise ValueError(f"data.records: an entry has path, weight and tasks; {entry} is wrong in {foreign}.")
-        weight, tasks = entry.get("weight", 1.0), entry.get("tasks")
-        if not isinstance(weight, int | float) or weight < 0:
-            raise ValueError(f"data.records: the weight of {entry['path']} is {weight!r}; a number of 0 or more.")
-        sources.append(Source(Path(entry["path"]), float(weight), None if tasks is None else tuple(tasks)))
-    return sources
-
-
-def read_records(
-    source: Source, root: Path, group: int = 0, implicit_audio: bool = False
-) -> Iterator[Record | BadSample]:
-    """The records of a data file in order; in the place of a bad one what is wrong with it.
+def read_records(path: Path, root: Path) -> Iterator[Record | tuple[str, BadSample]]:
+    """The records of a data file in order; in the place of a bad one its id and what is wrong with it.
 
     Reference: HumanOmni's README, "Training on Custom Dataset"; the official loader crashes on most of what is caught.
 
     Args:
-        source: the data file.
+        path: ``.json`` (one list), ``.jsonl`` or ``.parquet``.
         root: folder that all media paths are relative to and may not leave.
-        group: the file's number in the mixture.
-        implicit_audio: a video whose text names no ``<audio>`` is heard too, as the official loader does it.
 
     Raises:
         ValueError: the file is missing, of another kind, or no list of records as a whole.
     """
-    for place, raw in _raw(source.path):
-        if isinstance(raw, BadSample):
-            yield raw
-            continue
-        task = raw.get("task") if isinstance(raw, dict) else None
-        if source.tasks is not None and task is not None and task not in source.tasks:
-            continue
+    for place, raw in _raw(path):
         name = str(raw.get("id", place)) if isinstance(raw, dict) else place
         try:
-            record = parse_record(raw, name, root, place, implicit_audio)
-            yield replace(record, group=group)
+            if isinstance(raw, BadSample):
+                raise raw
+            yield parse_record(raw, name, root, place)
         except BadSample as bad:
-            yield BadSample(bad.reason, str(bad), name)
+            yield name, bad
 
 
 def _raw(path: Path) -> Iterator[tuple[str, Any]]:
@@ -151,23 +113,25 @@ def _raw(path: Path) -> Iterator[tuple[str, Any]]:
     if not path.is_file():
         raise ValueError(f"{path}: there is no such data file (data.records).")
     if path.suffix == ".jsonl":
-        with path.open(encoding="utf-8") as lines:
+        with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 place = f"{path}:{number}"
                 if line.strip():
                     try:
                         yield place, json.loads(line)
-                    except json.JSONDecodeError as error:
-                        what = f"{place}: malformed JSON ({error.msg} at column {error.colno}); one record a line."
-                        yield place, BadSample("malformed_json", what, place)
+                    except ValueError as error:
+                        what = f"{place}: malformed JSON ({error}); a line of .jsonl is one whole record."
+                        yield place, BadSample("malformed_json", what)
     elif path.suffix == ".json":
         try:
-            entries = json.loads(path.read_text(encoding="utf-8"))
+            entries = json.loads(path.read_bytes())
         except json.JSONDecodeError as error:
             raise ValueError(
                 f"{path}:{error.lineno}: malformed JSON ({error.msg} at column {error.colno}); nothing of the file "
                 "can be read: correct that line, or use .jsonl, where a line stands alone."
             ) from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: malformed JSON ({error}); save the file as UTF-8.") from error
         if not isinstance(entries, list):
             raise ValueError(f"{path}: a .json data file is one list of records, this is a {type(entries).__name__}.")
         yield from ((f"{path}[{number}]", entry) for number, entry in enumerate(entries))
@@ -182,7 +146,7 @@ def _raw(path: Path) -> Iterator[tuple[str, Any]]:
         raise ValueError(f"{path}: a data file ends in .json, .jsonl or .parquet.")
 
 
-def parse_record(raw: Any, name: str, root: Path, source: str, implicit_audio: bool = False) -> Record:
+def parse_record(raw: Any, name: str, root: Path, source: str) -> Record:
     """Check one record.
 
     Raises:
@@ -196,16 +160,12 @@ def parse_record(raw: Any, name: str, root: Path, source: str, implicit_audio: b
         raise BadSample("malformed_record", f"{source}: give one of {', '.join(MEDIA)}, found {', '.join(kinds)}.")
     kind = kinds[0] if kinds else ""
     slots = _slots(messages, kind, source)
-    messages = tuple((role, text.replace("<image>", "<video>")) for role, text in messages)
-    if implicit_audio and kind == "video" and slots == ("video",):
-        slots = ("video", "audio")
-        messages = tuple((role, text.replace("<video>", "<video>\n<audio>")) for role, text in messages)
     start, end = _times(raw, source)
-    needs = tuple(raw.get("needs") or ())
-    if foreign := sorted(set(needs) - set(SLOTS)):
-        raise BadSample("malformed_record", f"{source}: needs may hold {', '.join(SLOTS)}; found {foreign}.")
-    if not isinstance(raw.get("meta") or {}, dict):
-        raise BadSample("malformed_record", f"{source}: meta is an object, found {raw['meta']!r}.")
+    needs = raw.get("needs") or []
+    if not isinstance(needs, list) or any(need not in SLOTS for need in needs):
+        raise BadSample("malformed_record", f"{source}: needs is a list of {', '.join(SLOTS)}; found {needs!r}.")
+    if not isinstance(raw.get("task"), str | None):
+        raise BadSample("malformed_record", f"{source}: task is a word, found {raw['task']!r}.")
     return Record(
         id=name,
         file=_inside(root, raw[kind], f"{source}: {kind}"),
@@ -214,17 +174,17 @@ def parse_record(raw: Any, name: str, root: Path, source: str, implicit_audio: b
         slots=slots,
         start=start,
         end=end,
-        faces=tuple(raw.get("faces") or ()),
         task=raw.get("task"),
-        needs=needs,
+        needs=tuple(needs),
         source=source,
-        meta={key: value for key, value in raw.items() if key not in KNOWN} | (raw.get("meta") or {}),
+        meta={key: value for key, value in raw.items() if key not in KNOWN},
     )
 
 
 def _times(raw: Mapping[str, Any], source: str) -> tuple[float, float | None]:
     start, end = raw.get("start") or 0.0, raw.get("end")
-    if not isinstance(start, int | float) or not isinstance(end, int | float | None) or start < 0:
+    seconds = [time for time in (start, end) if time is not None]
+    if not all(isinstance(time, int | float) and math.isfinite(time) for time in seconds) or start < 0:
         raise BadSample("malformed_record", f"{source}: start and end are seconds, found {start!r} and {end!r}.")
     if end is not None and end <= start:
         raise BadSample("malformed_record", f"{source}: end {end} does not come after start {start}.")
@@ -253,8 +213,8 @@ def _messages(turns: Any, source: str) -> tuple[Message, ...]:
 def _slots(messages: Sequence[Message], kind: str, source: str) -> tuple[str, ...]:
     """The modalities that the text names, each once and in a human turn, and that the medium can give."""
     human = "\n".join(text for role, text in messages if role == "user")
-    tags = [tag for tag in ("<video>", "<image>", "<audio>") if tag in human]
-    for tag in ("<video>", "<image>", "<audio>"):
+    tags = [tag for tag in TAGS if tag in human]
+    for tag in TAGS:
         if any(tag in text for role, text in messages if role == "assistant"):
             raise BadSample("placeholder_in_answer", f"{source}: {tag} stands in an answer; move it to a human turn.")
         if human.count(tag) > 1:
@@ -271,18 +231,24 @@ def _slots(messages: Sequence[Message], kind: str, source: str) -> tuple[str, ..
     if not tags:
         what = f"{source}: the record has {kind!r}, but no human turn says where it stands: write <{kind}>."
         raise BadSample("media_without_placeholder", what)
-    return tuple("video" if tag == "<image>" else tag[1:-1] for tag in tags)
+    return tuple(TAGS[tag] for tag in tags)
 
 
-def _without(text: str, slot: str) -> str:
-    return text.replace(f"<{slot}>\n", "").replace(f"<{slot}>", "")
+def _strip(text: str, tags: Sequence[str]) -> str:
+    for tag in tags:
+        text = text.replace(f"{tag}\n", "").replace(tag, "")
+    return text
 
 
 def _inside(root: Path, name: Any, what: str) -> Path:
     """A path below the root, links and dots resolved."""
-    file = (root / str(name)).resolve()
+    try:
+        file = (root / str(name)).resolve()
+        exists = file.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # a name too long, with a null byte, a loop of links
+        raise BadSample("missing_file", f"{what} {name!r}: this is no path ({error}).") from error
     if not file.is_relative_to(root.resolve()):
         raise BadSample("outside_root", f"{what} {name!r} leaves data.root ({root}); paths are relative to it.")
-    if not file.is_file():
+    if not exists:
         raise BadSample("missing_file", f"{what} {name!r}: there is no such file in data.root ({root}).")
     return file

@@ -37,7 +37,7 @@ class InstructionIds:
 class Bert(Encoder):
     """Token ids ``[B T]`` of the instruction -> the raw [CLS] state ``[B 1 1 D]``.
 
-    Reference: HumanOmni ``humanomni_arch.py``, ``last_hidden_state[:, 0]`` of bert-base-uncased (not the pooler's output).
+    Reference: HumanOmni ``humanomni_arch.py``, ``last_hidden_state[:, 0]`` of bert-base-uncased, not the pooler's.
     Differs from the official training text, which leaves the slots' marks in and glues words at line ends: this reads
     the user's words, as the official inference does.
 
@@ -51,7 +51,12 @@ class Bert(Encoder):
         vocab_size: ``null`` takes the tokenizer's.
 
     Raises:
-        ValueError: a size contradicts the weights, or the weights miss a parameter.
+        ValueError: a size contradicts the weights, or the weights do not fit.
+
+    >>> reader = Bert(tokenizer="read when first used", hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+    ...               intermediate_size=32, vocab_size=9)
+    >>> reader(Signal(torch.ones(2, 5, dtype=torch.long), torch.ones(2, 5, dtype=torch.bool))).tokens.shape
+    torch.Size([2, 1, 1, 16])
     """
 
     reads = "instruction"
@@ -75,11 +80,12 @@ class Bert(Encoder):
             entries = vocab_size or len(AutoTokenizer.from_pretrained(tokenizer))
             self.model = BertModel(BertConfig(**sizes, vocab_size=entries), add_pooling_layer=False)
         else:
-            check_sizes(weights, BertConfig.from_pretrained(weights), sizes)
+            asked = sizes | ({"vocab_size": vocab_size} if vocab_size else {})
+            check_sizes(weights, BertConfig.from_pretrained(weights), asked)
             self.model, info = BertModel.from_pretrained(
                 weights, add_pooling_layer=False, dtype=torch.float32, output_loading_info=True
             )
-            load_report(weights, info)
+            load_report(weights, info, dropped=("*pooler.*", "cls.*"))
         self.out_dim = hidden_size
 
     def layout(self, amount: int) -> Layout:
@@ -92,4 +98,4 @@ class Bert(Encoder):
             seen = mask.clone()
             seen[:, 0] = True
             state = self.model(input_ids=signal.values.clamp(min=0), attention_mask=seen.long()).last_hidden_state
-            return Features.of(state[:, :1, None], mask.any(dim=1, keepdim=True))
+        return Features.of(state[:, :1, None], mask.any(dim=1, keepdim=True))

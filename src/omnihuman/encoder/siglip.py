@@ -6,11 +6,12 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import UInt8
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from omnihuman.encoder.base import Encoder
 from omnihuman.encoder.weights import check_sizes, load_report
+from omnihuman.nn.rows import on_real
 from omnihuman.types import Features, Layout, Signal
 
 
@@ -45,8 +46,8 @@ class SquareFrames:
 class SigLIP(Encoder):
     """Frames ``[B T 3 S S]`` uint8 -> patch tokens ``[B T N D]`` of one inner block.
 
-    All real frames of a batch go through in one pass. The blocks after the one that is read are never kept, nor is the
-    final norm or the pooling head; SigLIP has no class token.
+    All real frames of a batch go through in one pass. The blocks after the one that is read are never built, nor is the
+    pooling head, and the final norm is not kept; SigLIP has no class token.
 
     Reference: HumanOmni ``encoder.py``, ``hidden_states[mm_vision_select_layer]`` with -2.
 
@@ -56,13 +57,13 @@ class SigLIP(Encoder):
         patch_size: side of a patch in pixels.
         hidden_size: width D of a token.
         intermediate_size: width inside a block.
-        num_hidden_layers: blocks of the whole tower, also of those that are not kept.
+        num_hidden_layers: blocks of the whole tower, also those that are not built.
         num_attention_heads: heads of a block.
         select_layer: which hidden state is read, counted as transformers counts them; -2 is one block before the last.
         aspect: what is done to frames that are not square: ``pad`` or ``squash``.
 
     Raises:
-        ValueError: a size contradicts the weights, or the weights miss a parameter.
+        ValueError: a size contradicts the weights, the weights do not fit, or there is no such layer.
 
     >>> tower = SigLIP(image_size=28, patch_size=14, hidden_size=16, intermediate_size=32, num_hidden_layers=3,
     ...                num_attention_heads=2)
@@ -92,17 +93,19 @@ class SigLIP(Encoder):
             "intermediate_size": intermediate_size, "num_hidden_layers": num_hidden_layers,
             "num_attention_heads": num_attention_heads,
         }  # fmt: skip
+        read = select_layer + (num_hidden_layers + 1 if select_layer < 0 else 0)
+        if not 0 < read <= num_hidden_layers:
+            raise ValueError(f"siglip: select_layer {select_layer} is none of the {num_hidden_layers} blocks.")
         if weights is None:
-            model = SiglipVisionModel(SiglipVisionConfig(**sizes, vision_use_head=False))
+            model = SiglipVisionModel(SiglipVisionConfig(**sizes | {"num_hidden_layers": read}, vision_use_head=False))
         else:
             check_sizes(weights, SiglipVisionConfig.from_pretrained(weights), sizes)
             model, info = SiglipVisionModel.from_pretrained(
-                weights, vision_use_head=False, dtype=torch.float32, output_loading_info=True
+                weights, num_hidden_layers=read, vision_use_head=False, dtype=torch.float32, output_loading_info=True
             )
-            load_report(weights, info)
-        read = range(num_hidden_layers + 1)[select_layer]
-        self.embeddings = model.embeddings
-        self.layers = nn.ModuleList(list(model.encoder.layers)[:read])
+            above = tuple(f"*encoder.layers.{block}.*" for block in range(read, num_hidden_layers))
+            load_report(weights, info, dropped=(*above, "*head.*", "text_model.*", "logit_*"))
+        self.embeddings, self.layers = model.embeddings, model.encoder.layers
         self.out_dim = hidden_size
         self.grid = (image_size // patch_size, image_size // patch_size)
         self.transform = SquareFrames(image_size, aspect)
@@ -111,18 +114,11 @@ class SigLIP(Encoder):
         return Layout(amount, self.grid[0] * self.grid[1], self.grid)
 
     def forward(self, signal: Signal) -> Features:
-        mask = signal.mask
-        with self.graph() as _:
-            learns = torch.is_grad_enabled()
-            # a trainable tower takes part on every rank, also where no sample has a picture
-            real = mask if mask.any() or not learns else torch.ones_like(mask)
-            read = self._read(signal.values[real]) if real.any() else None
-            shape = (*mask.shape, self.grid[0] * self.grid[1], self.out_dim)
-            dtype = torch.float32 if read is None else read.dtype
-            tokens = torch.zeros(shape, dtype=dtype, device=signal.values.device)
-            if read is not None:
-                tokens = tokens.masked_scatter(real[..., None, None], read)
-        return Features.of(tokens, mask, self.grid)
+        frames, mask = signal.values.flatten(0, 1), signal.mask
+        size, dtype = (self.grid[0] * self.grid[1], self.out_dim), self.embeddings.patch_embedding.weight.dtype
+        with self.graph():
+            tokens = on_real(lambda rows: self._read(frames[rows]), mask.flatten(), size, dtype)
+        return Features.of(tokens.unflatten(0, mask.shape), mask, self.grid)
 
     def _read(self, frames: Tensor) -> Tensor:
         pixels = frames.to(self.embeddings.patch_embedding.weight.dtype) / 127.5 - 1

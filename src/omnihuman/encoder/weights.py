@@ -23,15 +23,17 @@ def load_report(weights: str, info: Mapping[str, Any], dropped: tuple[str, ...] 
     Args:
         weights: where they came from.
         info: transformers' report.
-        dropped: patterns of keys that are left out on purpose.
+        dropped: patterns of keys in the weights that are left out on purpose.
 
     Raises:
-        ValueError: a parameter was not in the weights, or had another shape.
+        ValueError: a parameter was not in the weights or had another shape, or the weights hold one that nothing reads.
     """
-    missing = sorted(key for key in info["missing_keys"] if not any(fnmatchcase(key, pattern) for pattern in dropped))
-    wrong = sorted(str(key) for key in info.get("mismatched_keys", ()))
-    if missing or wrong:
+    wrong = {
+        "missing": sorted(info["missing_keys"]),
+        "unknown": sorted(key for key in info["unexpected_keys"] if not any(fnmatchcase(key, p) for p in dropped)),
+        "of another shape": sorted(str(key) for key in info["mismatched_keys"]),
+    }
+    if found := [f"{len(keys)} {kind} (such as {keys[0]})" for kind, keys in wrong.items() if keys]:
         raise ValueError(
-            f"the weights {weights!r} do not fit: {len(missing)} parameters missing {missing[:3]}, "
-            f"{len(wrong)} of another shape {wrong[:3]}."
+            f"the weights {weights!r} do not fit the encoder: {', '.join(found)}. Choose the weights of its preset."
         )

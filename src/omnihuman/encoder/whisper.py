@@ -9,19 +9,21 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import WhisperConfig
 from transformers.audio_utils import mel_filter_bank
-from transformers.models.whisper.modeling_whisper import WhisperEncoder, WhisperModel
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from omnihuman.encoder.base import Encoder
 from omnihuman.encoder.weights import check_sizes, load_report
+from omnihuman.nn.rows import on_real
 from omnihuman.types import Features, Layout, Signal
 
 SAMPLE_RATE, WINDOW, HOP = 16000, 400, 160
 HOPS = 6
 """Hops of 10 ms that become one token: a convolution of stride 2, then pooling by 3."""
-LONGEST = 30 * SAMPLE_RATE
+SILENCE = -1.5
+"""What the log-mel of no sound at all is everywhere: (log10 1e-10 + 4) / 4."""
 
 
 @lru_cache
@@ -38,16 +40,27 @@ class LogMel:
 
     Attributes:
         num_bins: mel bins M.
+        samples: longer sound is cut here.
+        fill: shorter sound is followed by silence up to there.
+
+    >>> LogMel(80)(torch.zeros(16000)).shape
+    torch.Size([102, 80])
     """
 
     num_bins: int
+    samples: int = 30 * SAMPLE_RATE
+    fill: bool = False
 
     def __call__(self, waveform: Float[Tensor, " S"]) -> Float[Tensor, "T M"]:
-        waveform = waveform[:LONGEST]
-        hops = HOPS * math.ceil(len(waveform) / (HOP * HOPS))
-        # silence follows, as it does in the 30 s window of the official extractor; at the very end that one reflects
-        tail = WINDOW // 2 + hops * HOP - len(waveform)
-        padded = F.pad(F.pad(waveform[None], (WINDOW // 2, 0), mode="reflect")[0], (0, tail))
+        if not len(waveform):
+            raise ValueError("the waveform has no samples: a sample without sound has no waveform at all.")
+        waveform = waveform[: self.samples]
+        hops = HOPS * math.ceil((self.samples if self.fill else len(waveform)) / (HOP * HOPS))
+        # silence follows, as it does in the 30 s window of the official extractor
+        whole = F.pad(waveform, (0, hops * HOP - len(waveform)))[None]
+        # where that window ends, the extractor reflects
+        ends = (WINDOW // 2, WINDOW // 2 if self.fill else 0)
+        padded = F.pad(F.pad(whole, ends, mode="reflect")[0], (0, WINDOW // 2 - ends[1]))
         spectrum = torch.stft(padded, WINDOW, HOP, window=torch.hann_window(WINDOW), center=False, return_complex=True)
         power = spectrum[:, :hops].abs() ** 2
         mel = (power.T @ _filters(self.num_bins)).clamp(min=1e-10).log10()
@@ -58,8 +71,8 @@ class Whisper(Encoder):
     """Log-mel hops ``[B T M]`` -> tokens ``[B T/6 1 D]``: Whisper's encoder, then average pooling by 3.
 
     Reference: paper §4.2 (25/10 ms, 128 bins, pooling 3, one token per 60 ms) and HumanOmni's audio tower.
-    Differs from the official code, whose clips always become 500 tokens (``keep="window"``): tokens of the silence
-    behind a clip are dropped.
+    Differs from the official code, whose clips always become 500 tokens (``keep="window"``): the tokens of the silence
+    behind a clip are hidden, and with ``window_seconds=None`` they are never computed.
 
     Args:
         weights: folder or hub id; ``null`` builds the sizes at random.
@@ -69,11 +82,16 @@ class Whisper(Encoder):
         encoder_attention_heads: heads of a block.
         encoder_ffn_dim: width inside a block.
         window_seconds: silence is added up to here before encoding, as Whisper was trained; ``null`` encodes the true
-            length.
+            length. Longer sound is cut here, or at Whisper's 30 s.
         keep: ``true_length``, or ``window`` for the tokens of the whole window.
 
     Raises:
-        ValueError: a size contradicts the weights, the weights miss a parameter, or ``keep`` is ``window`` without one.
+        ValueError: a size contradicts the weights, the weights do not fit, or the window is none of Whisper's.
+
+    >>> ears = Whisper(num_mel_bins=80, d_model=16, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=32,
+    ...                window_seconds=None)
+    >>> ears(Signal(torch.zeros(2, 12, 80), torch.ones(2, 12, dtype=torch.bool))).tokens.shape
+    torch.Size([2, 2, 1, 16])
     """
 
     reads = "waveform"
@@ -96,47 +114,50 @@ class Whisper(Encoder):
             "encoder_attention_heads": encoder_attention_heads, "encoder_ffn_dim": encoder_ffn_dim,
         }  # fmt: skip
         if keep == "window" and window_seconds is None:
-            raise ValueError("whisper: keep='window' keeps the tokens of a window; give window_seconds.")
+            raise ValueError("whisper: keep='window' keeps the tokens of a window: give window_seconds.")
+        if window_seconds is not None and not (0 < window_seconds <= 30 and round(window_seconds * 1000) % 60 == 0):
+            raise ValueError(
+                f"whisper: window_seconds {window_seconds} must be whole tokens of 0.06 s, at most Whisper's 30."
+            )
         if weights is None:
             model = WhisperEncoder(WhisperConfig(**sizes))
         else:
             check_sizes(weights, WhisperConfig.from_pretrained(weights), sizes)
-            whole, info = WhisperModel.from_pretrained(weights, dtype=torch.float32, output_loading_info=True)
-            load_report(weights, info, dropped=("decoder.*",))
-            model = whole.encoder
+            model, info = WhisperEncoder.from_pretrained(
+                weights, key_mapping={r"^(model\.)?encoder\.": ""}, dtype=torch.float32, output_loading_info=True
+            )
+            load_report(weights, info, dropped=("*decoder.*", "proj_out.*"))
         self.conv1, self.conv2, self.embed_positions = model.conv1, model.conv2, model.embed_positions
         self.layers, self.layer_norm = model.layers, model.layer_norm
         self.out_dim, self.num_bins = d_model, num_mel_bins
         self.window = None if window_seconds is None else round(window_seconds * SAMPLE_RATE / HOP)
-        self.keep = keep
-        self.transform = LogMel(num_mel_bins)
+        longest = (self.window or 3000) * HOP
+        self.transform: LogMel = LogMel(num_mel_bins, longest, fill=keep == "window")
 
     def layout(self, amount: int) -> Layout:
-        if self.keep == "window":
-            assert self.window is not None
-            return Layout(self.window // HOPS, 1)
-        return Layout(math.ceil(min(amount, LONGEST) / (HOP * HOPS)), 1)
+        longest = self.transform.samples
+        return Layout(math.ceil((longest if self.transform.fill else min(amount, longest)) / (HOP * HOPS)), 1)
 
     def forward(self, signal: Signal) -> Features:
+        kept = signal.mask[:, ::HOPS]
         with self.graph():
-            heard = signal.mask.any(dim=1)
-            rows = heard if heard.any() or not torch.is_grad_enabled() else torch.ones_like(heard)
             mel, mask = self._padded(signal.values, signal.mask)
-            kept = mask[:, ::HOPS] if self.keep == "true_length" else heard[:, None].expand(-1, mask.shape[1] // HOPS)
-            tokens = torch.zeros(*kept.shape, 1, self.out_dim, device=mel.device)
-            if rows.any():
-                read = self._read(mel[rows], mask[rows])[:, : kept.shape[1], None]
-                tokens = tokens.to(read.dtype).index_copy(0, rows.nonzero().squeeze(-1), read)
-        return Features.of(tokens * kept[..., None, None], kept)
+            size, dtype = (kept.shape[1], self.out_dim), self.conv1.weight.dtype
+            tokens = on_real(
+                lambda rows: self._read(mel[rows], mask[rows])[:, : kept.shape[1]], kept.any(dim=1), size, dtype
+            )
+            tokens = tokens.masked_fill(~kept[..., None], 0)
+        return Features.of(tokens.unsqueeze(2), kept)
 
     def _padded(self, mel: Tensor, mask: Bool[Tensor, "B T"]) -> tuple[Tensor, Tensor]:
-        """Whole tokens, the window's length where there is one, and each row's own silence behind its sound."""
+        """Whole tokens, or the whole window with each row's own silence behind its sound."""
         length = self.window or HOPS * math.ceil(mel.shape[1] / HOPS)
-        mel = F.pad(mel, (0, 0, 0, max(0, length - mel.shape[1])))
-        mask = F.pad(mask, (0, max(0, length - mask.shape[1])))
-        # the extractor clamps at 8 below the loudest; scaled by 4 that is 2 below
-        silence = mel.masked_fill(~mask[..., None], -torch.inf).amax(dim=(1, 2), keepdim=True).nan_to_num(neginf=0) - 2
-        return torch.where(mask[..., None], mel, silence), mask
+        mel, mask = F.pad(mel, (0, 0, 0, length - mel.shape[1])), F.pad(mask, (0, length - mask.shape[1]))
+        if self.window is None:  # zeros, which is what the convolution sees behind a row that stands alone
+            return mel.masked_fill(~mask[..., None], 0), mask
+        # the extractor raises all to 8 below the loudest, which scaled by 4 is 2 below
+        loudest = mel.masked_fill(~mask[..., None], -torch.inf).amax(dim=(1, 2), keepdim=True)
+        return torch.where(mask[..., None], mel, (loudest - 2).clamp(min=SILENCE)), mask
 
     def _read(self, mel: Tensor, mask: Tensor) -> Tensor:
         mel = rearrange(mel.to(self.conv1.weight.dtype), "B T M -> B M T")

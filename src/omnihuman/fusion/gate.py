@@ -16,8 +16,8 @@ class InstructionGate(Fusion):
 
     One weight a sample and stream; the last call's weights stay in ``weights``.
 
-    Reference: paper §2, Eq. 1; official ``humanomni_arch.py``: Linear - GELU - Linear - softmax over [CLS], inputs in the
-    order interaction, body, face.
+    Reference: paper §2, Eq. 1; official ``humanomni_arch.py``: Linear - GELU - Linear - softmax over [CLS], inputs in
+    the order interaction, body, face.
 
     Args:
         dims: width of every stream.

@@ -68,7 +68,7 @@ class SlowFast(Fusion):
             slow = torch.where(single[:, None], torch.arange(len(frames), device=mask.device) == 0, slow)
             parts.append(_flat(whole, slow))
         merged, real = (torch.cat(pieces, dim=1)[:, None] for pieces in zip(*parts, strict=True))
-        return Features(merged * real[..., None], real)
+        return Features(merged.masked_fill(~real[..., None], 0), real)
 
     def _slow(self, moments: int) -> list[int]:
         if self.every is None or moments < 1:

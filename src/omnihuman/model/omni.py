@@ -74,8 +74,14 @@ class OmniModel(nn.Module):
     def fusion_weights(self, batch: Batch) -> dict[str, torch.Tensor]:
         """What each fusion that weighs gives to its inputs for every sample, ``[B K]``, by the fusion's name."""
         self._embed(batch, batch.bounds.tolist())
-        fusions = {**self.early_fusions, **self.fusions}
-        return {name: fusion.weights for name, fusion in fusions.items() if fusion.weights is not None}
+        fusions = [*self.early_fusions.items(), *self.fusions.items()]
+        return {name: weights for name, fusion in fusions if isinstance(weights := fusion.weights, torch.Tensor)}
+
+    def fusion(self, name: str) -> Fusion:
+        """A fusion by its name."""
+        fusion = self.fusions[name] if name in self.fusions else self.early_fusions[name]
+        assert isinstance(fusion, Fusion)
+        return fusion
 
     def layouts(self, amounts: Mapping[str, int]) -> dict[str, int]:
         """Tokens that each slot takes, from the amount of what each encoder reads (``frames``, ``waveform``).

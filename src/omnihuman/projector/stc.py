@@ -8,6 +8,7 @@ from timm.layers import LayerNorm2d
 from timm.models.regnet import RegStage
 from torch import Tensor, nn
 
+from omnihuman.nn.rows import on_real
 from omnihuman.projector.base import Projector
 from omnihuman.types import Features, Layout
 
@@ -15,8 +16,8 @@ from omnihuman.types import Features, Layout
 class STCProjector(Projector):
     """Frames on a grid ``[B T N in_dim]`` -> fewer tokens ``[B T' N' out_dim]``.
 
-    RegStage, Conv3d with SiLU, cut, RegStage, two Linears. The defaults halve the grid (27 x 27 to 14 x 14) and keep every
-    frame: output frame k sees the input frames k - 1 and k.
+    RegStage, Conv3d with SiLU, cut, RegStage, two Linears. The defaults halve the grid (27 x 27 to 14 x 14) and keep
+    every frame: output frame k sees the input frames k - 1 and k.
 
     Reference: HumanOmni ``projector.py``, ``AllInOne`` (stride (1, 2, 2), padding 1, the last slice cut) and
     ``AllInOneSmall`` (depth 2, padding (1, 0, 0)); VideoLLaMA2's ``stc_connector`` is stride 2, padding 1, no cut, and
@@ -72,8 +73,8 @@ class STCProjector(Projector):
         moments = self._out(layout.moments, 0) - self.cut
         if moments < 1:
             raise ValueError(
-                f"stc without padding in time needs 2 frames or more, got {layout.moments}: raise the number of frames, "
-                "or set padding=[1,1,1]."
+                f"stc without padding in time needs 2 frames or more, got {layout.moments}: its kernel spans two. "
+                "Raise the number of frames, or set padding=[1,1,1]."
             )
         rows, columns = self._out(layout.grid[0], 1), self._out(layout.grid[1], 2)
         return Layout(moments, rows * columns, (rows, columns))
@@ -95,16 +96,7 @@ class STCProjector(Projector):
 
     def _stage(self, stage: nn.Module, maps: Tensor, real: Tensor) -> Tensor:
         """A RegStage on the real frames; zeros for the others, so that nothing of them reaches a neighbour."""
-        rows = real.flatten()
-        if rows.all():
-            whole: Tensor = stage(maps)
-            return whole
-        # without any real frame one is run all the same: every rank takes part in every step
-        picked = rows.nonzero().squeeze(-1) if rows.any() else rows.new_zeros(1, dtype=torch.long)
-        made = stage(maps[picked])
-        if not rows.any():
-            made = made * 0
-        return made.new_zeros(len(rows), *made.shape[1:]).index_copy(0, picked, made)
+        return on_real(lambda rows: stage(maps[rows]), real.flatten(), (self.out_dim, *maps.shape[2:]), maps.dtype)
 
     def _kept(self, real: Tensor, moments: int) -> Tensor:
         """Which moments come out of each sample's own frames, as if it were alone."""

@@ -83,5 +83,5 @@ class Answers(pl.Callback):
                 sums[name] = sums.get(name, torch.zeros(())) + weights.float().cpu().sum(dim=0)
                 count[name] += len(weights)
         for name, total in sums.items():
-            for stream, weight in zip(model.fusions[name].inputs, total / count[name], strict=True):
+            for stream, weight in zip(model.fusion(name).inputs, total / count[name], strict=True):
                 pl_module.log(f"val/{name}/{task}/{stream}", float(weight), sync_dist=True, batch_size=1)

@@ -77,7 +77,8 @@ class Supervised(pl.LightningModule):
             self.log("train/loss", self._loss * self.trainer.world_size, prog_bar=True, sync_dist=True, batch_size=1)
             self.log("train/lr", self.optimizers().param_groups[0]["lr"], batch_size=1)
             self._loss = 0.0
-        return share * self.trainer.world_size * rows  # undoes the two means that Lightning takes
+        scaled: Tensor = share * self.trainer.world_size * rows  # undoes the two means that Lightning takes
+        return scaled
 
     def on_validation_epoch_start(self) -> None:
         self._val = (0.0, 0)

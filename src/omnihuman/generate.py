@@ -1,0 +1,122 @@
+"""Ask a trained run: ``python -m omnihuman.generate run=humanomni_stage3 video=clip.mp4 instruction=...``."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from omnihuman.build import build, config_dir, register_resolvers
+
+if TYPE_CHECKING:
+    from omnihuman.data.record import Record
+    from omnihuman.types import Sample
+
+register_resolvers()
+VERBATIM = ("instruction", "video", "audio", "image", "frames_png")
+"""Keys whose value is the user's text: commas, brackets and quotes in it mean nothing to Hydra."""
+
+
+def verbatim(argument: str) -> str:
+    r"""A command-line argument, quoted for Hydra where its value is free text.
+
+    >>> verbatim("instruction=Who's there?\nfear ,sad")
+    "instruction='Who\\'s there?\nfear ,sad'"
+    """
+    key, equals, value = argument.partition("=")
+    if key not in VERBATIM or not equals or value in ("", "null") or (value[0] == value[-1] and value[0] in "'\""):
+        return argument
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'") if value.endswith("\\") else value.replace("'", "\\'")
+    return f"{key}='{escaped}'"
+
+
+def record_of(config: DictConfig) -> "Record":
+    """The question as a record.
+
+    Raises:
+        ValueError: not exactly one file is given, the file is missing, or the modal is unknown.
+    """
+    from omnihuman.data.record import MODALS, Record
+
+    given = {kind: config[kind] for kind in ("video", "image", "audio") if config[kind]}
+    if len(given) != 1:
+        raise ValueError(f"give exactly one of video=, image= and audio=, got {given or 'none'}.")
+    kind, name = next(iter(given.items()))
+    file = Path(name).expanduser()
+    if not file.is_file():
+        raise ValueError(f"{kind}={name}: there is no such file.")
+    tags = {
+        "video": {"video": "<video>", "audio": "<audio>"},
+        "image": {"video": "<image>"},
+        "audio": {"audio": "<audio>"},
+    }
+    if config.modal is not None and config.modal not in MODALS:
+        raise ValueError(f"modal={config.modal}: choose from {', '.join(MODALS)}, or leave it out.")
+    slots = tuple(slot for slot in tags[kind] if config.modal is None or slot in MODALS[config.modal])
+    if not slots:
+        raise ValueError(f"modal={config.modal} asks for what {kind}={name} cannot give.")
+    text = "".join(f"{tags[kind][slot]}\n" for slot in slots) + str(config.instruction)
+    messages = (("user", text), ("assistant", ""))
+    return Record("question", file, kind, messages, slots, config.start or 0.0, config.end, source="generate")
+
+
+@hydra.main(config_path=config_dir(), config_name="generate", version_base="1.3")
+def main(config: DictConfig) -> None:
+    """Load the run, ask, and print the answer, the frames it used and what the fusion listened to."""
+    import torch
+    import transformers
+
+    from omnihuman.training.runs import Run
+    from omnihuman.training.weights import load_weights
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    record = record_of(config)
+    folder = Path(config.runs) / config.size / config.run / (config.variant or "")
+    run = Run(folder, "")
+    if not run.weights.is_file():
+        command = f"python -m omnihuman.train +experiment={config.run} size={config.size}"
+        raise ValueError(f"{folder} holds no finished run; train it: {command}")
+    trained = OmegaConf.load(folder / "config.yaml")
+    assert isinstance(trained, DictConfig)
+    model = build(trained.model)
+    load_weights(model, run.weights)
+    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    data = build(trained.data, make=None)
+    data.connect(model.transforms, model.layouts, model.llm.tokenizer)
+
+    batch, samples = data.prompt(record)
+    planned = samples.planned[0]
+    batch = batch.to(next(model.parameters()).device)
+    options = {} if config.temperature is None else {"do_sample": True, "temperature": config.temperature}
+    print("answer:", model.generate(batch, max_new_tokens=config.max_new_tokens, **options)[0])
+    if lost := sorted(set(record.slots) - set(planned.record.slots)):
+        print(
+            f"note:   {record.file} has no {' and no '.join(lost)}; answered from {' and '.join(planned.record.slots)}"
+        )
+    if times := batch.meta[0]["times"]:
+        print("frames:", ", ".join(f"{second:.2f} s" for second in times))
+    if planned.amounts["waveform"]:
+        print(f"sound:  {planned.amounts['waveform'] / 16000:.2f} s")
+    if "video" in planned.record.slots:
+        for name, weights in model.fusion_weights(batch).items():
+            shares = zip(model.fusion(name).inputs, weights[0].tolist(), strict=True)
+            print(f"{name}:  ", ", ".join(f"{stream} {weight:.2f}" for stream, weight in shares))
+    if config.frames_png and times:
+        save_frames(samples.sample(planned), Path(config.frames_png))
+        print("frames written to", config.frames_png)
+
+
+def save_frames(sample: "Sample", file: Path) -> None:
+    """The frames of a sample, side by side, in one picture."""
+    import torch
+    from torchvision.io import write_png
+
+    assert sample.frames is not None
+    write_png(torch.cat(list(sample.frames), dim=-1), str(file))
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = [verbatim(argument) for argument in sys.argv[1:]]
+    main()
