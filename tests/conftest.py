@@ -1,10 +1,14 @@
 """What every test may use: a tiny tokenizer with ChatML marks."""
 
+import json
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+
+from omnihuman.data.sample.world import scenes
+from omnihuman.data.sample.write import write_scene
 
 MARKS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
 
@@ -23,3 +27,16 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
                             cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]", mask_token="[MASK]",
                             ).save_pretrained(folder)  # fmt: skip
     return str(Path(folder))
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A handful of the built-in corpus' scenes as a data set of its own: media, ``train.json`` and ``val.json``."""
+    root = tmp_path_factory.mktemp("corpus")
+    (root / "media").mkdir()
+    every = scenes(0)
+    for split, step in (("train", 25), ("val", 12)):
+        chosen = [scene for scene in every if scene.split == split][::step]
+        records = [record for scene in chosen for record in write_scene(scene, str(root), 0)]
+        (root / f"{split}.json").write_text(json.dumps(records))
+    return root

@@ -21,6 +21,7 @@ from omnihuman.data.sample.language import conversations
 
 NEIGHBOURS = 3  # a position of a slot mixes so many words
 NOTE_WEIGHT = 0.05
+ALL = "Tell everything."
 COPIED = ("transcription", "speaker_speech", "audio_caption")  # seen twice: words in order are the hardest to read
 
 
@@ -70,7 +71,10 @@ class Writer:
             words = np.array(self.encode(item.notes[name]))
             slot = self._text(words) if plain else self.slot(words, name == "audio")
             parts += [self._text(f"<{mark}_start>"), slot, self._text(f"<{mark}_end>\n")]
-        for index, turn in enumerate(item.record["conversations"]):
+        turns = item.record["conversations"]
+        if not plain and len(view) == 1 and self.rng.random() < 0.5:  # to say it all teaches to look every word up
+            turns = [{"from": "human", "value": ALL}, {"from": "gpt", "value": item.notes[view[0]]}]
+        for index, turn in enumerate(turns):
             text = turn["value"]
             for slot_name in ("<video>\n", "<audio>\n", "<image>\n"):
                 text = text.replace(slot_name, "")
@@ -221,9 +225,9 @@ def make(seed: int, minutes: float = 16.0, tokens: int = 4000, rate: float = 2.5
     optimizer = torch.optim.AdamW(
         [{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}], rate, betas=(0.9, 0.98)
     )
-    start, mean, score = time.time(), 0.0, 0.0
+    start, mean, score = time.process_time(), 0.0, 0.0
     for step, rows in enumerate(batches(Writer(rng), rng, tokens)):
-        done = (time.time() - start) / (60 * minutes)
+        done = (time.process_time() - start) / (60 * minutes)
         if done >= 1:
             break
         for group in optimizer.param_groups:

@@ -137,7 +137,7 @@ def make(
 ) -> None:
     """A seed and a time; writes the model of ``siglip``, with ``on`` beginning at the vision weights that are there."""
     torch.manual_seed(seed)
-    rng = np.random.default_rng((seed, 4))
+    rng = np.random.default_rng((seed, 4, int(on)))
     marks, model = shape.tokenizer(), shape.siglip()
     if on:
         vision = SiglipVisionModel.from_pretrained(NANO / "siglip")
@@ -150,9 +150,9 @@ def make(
     parameters = [*model.parameters(), *decoder.parameters()]
     optimizer = torch.optim.AdamW(parameters, rate, betas=(0.9, 0.98), weight_decay=0.02)
     known = frames(rng, pool)
-    start, matched, written = time.time(), 0.0, 0.0
+    start, matched, written = time.process_time(), 0.0, 0.0
     step = 0
-    while (done := (time.time() - start) / (60 * minutes)) < 1:
+    while (done := (time.process_time() - start) / (60 * minutes)) < 1:
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1, (step + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * done))
         some = [known[i] for i in rng.integers(len(known), size=batch)]

@@ -118,11 +118,14 @@ def finish(model: WhisperModel, spell: nn.Module, train: list[Clip], held_out: l
     torch.set_rng_state(state)
 
 
-def make(seed: int, minutes: float = 10.0, batch: int = 32, pool: int = 4000, rate: float = 1.5e-3) -> None:
-    """A seed and a time; writes the model of ``whisper``."""
+def make(
+    seed: int, minutes: float = 10.0, batch: int = 32, pool: int = 4000, rate: float = 1.5e-3, on: bool = False
+) -> None:
+    """A seed and a time; writes the model of ``whisper``, with ``on`` beginning at the weights that are there."""
     torch.manual_seed(seed)
-    rng = np.random.default_rng((seed, 6))
-    marks, model = shape.tokenizer(), shape.whisper()
+    rng = np.random.default_rng((seed, 6, int(on)))
+    marks = shape.tokenizer()
+    model = WhisperModel.from_pretrained(NANO / "whisper") if on else shape.whisper()
     model.set_attn_implementation("eager")
     decoder = Captioner(128, len(marks), marks.convert_tokens_to_ids("<|im_start|>"))
     spell = nn.Linear(128, 1 + len(WORDS))
@@ -133,8 +136,8 @@ def make(seed: int, minutes: float = 10.0, batch: int = 32, pool: int = 4000, ra
     known = sorted(clips(rng, pool), key=lambda clip: clip.mel.shape[1])
     some_known = [known[i] for i in rng.permutation(len(known))[:1500]]
     print("whisper: clips are made", flush=True)
-    start, spelled, written, step = time.time(), 0.0, 0.0, 0
-    while (done := (time.time() - start) / (60 * minutes)) < 1:
+    start, spelled, written, step = time.process_time(), 0.0, 0.0, 0
+    while (done := (time.process_time() - start) / (60 * minutes)) < 1:
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1, (step + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * done))
         first = int(rng.integers(0, len(known) - 4 * batch))  # clips alike in length

@@ -1,4 +1,4 @@
-"""Every key of the released 7B model has its place here, or a reason why not; every parameter here has an official key."""
+"""Every key of the released 7B model has its place here, or a reason why not; every parameter here has its key."""
 
 from ast import literal_eval
 from functools import cache
@@ -10,6 +10,8 @@ from torch import nn
 
 from omnihuman.build import build, compose_config
 from omnihuman.convert.humanomni import DROPPED, from_official, to_official, to_ours
+from omnihuman.model.omni import OmniModel
+from omnihuman.types import SLOTS, Batch, Signal
 
 OFFICIAL: dict[str, tuple[int, ...]] = {
     key: literal_eval(shape)
@@ -89,3 +91,66 @@ def test_values_arrive_where_their_names_say() -> None:
 def test_foreign_key_is_named() -> None:
     with pytest.raises(ValueError, match=r"1 keys .* 'model\.resampler\.query'"):
         from_official({"model.norm.weight": torch.ones(1), "model.resampler.query": torch.ones(1)})
+
+
+def test_tokens_of_both_sizes() -> None:
+    """Planned from headers, before any media is decoded."""
+    seven, half = model("7b"), model("0_5b")
+    assert isinstance(seven, OmniModel) and isinstance(half, OmniModel)
+    assert seven.layouts({"frames": 32, "waveform": 480_000}) == {"video": 3136, "audio": 500}
+    assert half.layouts({"frames": 8}) == {"video": 392, "audio": 0}
+
+
+def nano() -> OmniModel:
+    made = build(compose_config(["size=nano"]).model)
+    assert isinstance(made, OmniModel)
+    return made.eval()
+
+
+def batch(built: OmniModel) -> Batch:
+    """One sample with a picture, sound and words."""
+    layouts = built.layouts({"frames": 2, "waveform": 9600})
+    random = torch.Generator().manual_seed(0)
+    fields = {
+        "frames": torch.randint(0, 256, (2, 3, 40, 60), dtype=torch.uint8, generator=random),
+        "waveform": torch.rand(9600, generator=random) - 0.5,
+        "instruction": "what does the person feel?",
+    }
+    signals = {name: transform(fields[reads])[None] for name, (reads, transform) in built.transforms.items()}
+    ids = [5, *[SLOTS["video"]] * layouts["video"], *[SLOTS["audio"]] * layouts["audio"], 6, 7]
+    return Batch(
+        signals={name: Signal(x, torch.ones(x.shape[:2], dtype=torch.bool)) for name, x in signals.items()},
+        input_ids=torch.tensor([ids]),
+        labels=torch.tensor([[-100] * (len(ids) - 1) + [7]]),
+        position_ids=torch.arange(len(ids))[None],
+        bounds=torch.tensor([0, len(ids)]),
+        step_targets=1,
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "whole", [True, False], ids=["with what the official model carries besides", "as written by us"]
+)
+def test_there_and_back(whole: bool) -> None:
+    """Weights written under the official names make the same model again."""
+    source, copy = nano(), nano()
+    for parameter in copy.parameters():
+        parameter.add_(0.1)
+    official = {str(to_official(name)): tensor for name, tensor in source.state_dict().items()}
+    if whole:
+        tower = "model.vision_tower.vision_tower.vision_model"
+        blocks = len(source.encoders["video"].layers)  # type: ignore[arg-type]
+        block = f"{tower}.encoder.layers.{blocks - 1}."
+        official |= {key.replace(block, f"{tower}.encoder.layers.{blocks}."): x for key, x in official.items()}
+        official |= {f"{tower}.post_layernorm.bias": torch.zeros(1), f"{tower}.head.probe": torch.zeros(1)}
+    ours, report = from_official(official)
+    assert bool(report.dropped) == whole
+    given = batch(source)
+    before = source(given)
+    assert not torch.allclose(copy(given).loss, before.loss)
+    copy.load_state_dict(ours, strict=True)
+    after = copy(given)
+    assert torch.equal(after.loss, before.loss)
+    for slot, stream in before.streams.items():
+        assert torch.equal(after.streams[slot].tokens, stream.tokens)

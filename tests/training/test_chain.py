@@ -39,13 +39,27 @@ def test_how_fast_a_run_is_decides_nothing() -> None:
 
 
 def test_a_part_that_a_parent_does_without_does_not_move_the_parent() -> None:
-    swapped = chain("projector@model.projectors.audio=linear")
-    visual, auditory = swapped.parents
+    visual, auditory = chain("projector@model.projectors.audio=linear").parents
+    assert visual.run == chain().parents[0].run
+    assert auditory.run.folder == chain().parents[1].run.folder
+    assert auditory.run.recipe != chain().parents[1].run.recipe
+
+
+def test_in_a_sweep_parents_that_differ_have_folders_of_their_own() -> None:
+    visual, auditory = chain("projector@model.projectors.audio=linear", "variant=cell").parents
     assert visual.run == chain().parents[0].run
     assert auditory.run.folder.as_posix() == "runs/nano/humanomni_stage2/projector@model.projectors.audio=linear"
-    again = [override.removeprefix("variant=").strip("'") for override in auditory.overrides if "variant" in override]
-    assert again == ["projector@model.projectors.audio=linear"]
     assert link(compose_config(auditory.overrides), auditory.overrides).run == auditory.run  # what its command makes
+
+
+def test_each_stage_may_have_its_own_data_files() -> None:
+    """A parent trained on other files is a parent; a run whose own files changed is another run."""
+    mine = ("data=jsonl", "data.records=b.json", "data.root=m")
+    first = link(
+        compose_config(["+experiment=humanomni_stage2", "data=jsonl", "data.records=a.json", "data.root=m"]), []
+    )
+    asked = chain(*mine).parents[1].run
+    assert (asked.folder, asked.recipe) == (first.run.folder, first.run.recipe) and asked.digest != first.run.digest
 
 
 def test_which_overrides_parents_share() -> None:
@@ -68,10 +82,10 @@ def test_an_experiment_that_does_not_exist_is_named() -> None:
 
 def test_another_config_in_a_runs_folder_moves_aside(tmp_path: Path) -> None:
     config = OmegaConf.create({"name": "x"})
-    old, new = Run(tmp_path / "x", "aaa"), Run(tmp_path / "x", "bbb")
+    old, new = Run(tmp_path / "x", "aaa", "r"), Run(tmp_path / "x", "bbb", "r")
     old.open(config)
     old.weights.write_bytes(b"1")
-    assert old.finished() and not new.finished()
+    assert old.finished() and not new.finished() and new.can_be_parent()
     new.open(config)
     assert (tmp_path / "x.1" / "weights.safetensors").read_bytes() == b"1"
     assert not new.weights.exists() and new.recorded() == "bbb"

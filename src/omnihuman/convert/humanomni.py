@@ -30,8 +30,8 @@ PREFIXES: dict[str, str] = {
 
 DROPPED: dict[str, str] = {
     "model.feature_compressor.*": "two Linears that the compressor owns and never calls",
-    "model.audio_tower.audio_tower.projector.*": "head of Whisper's audio classification, never called and never trained",
-    "model.audio_tower.audio_tower.classifier.*": "head of Whisper's audio classification, never called and never trained",
+    "model.audio_tower.audio_tower.projector.*": "part of a classification head, never called and never trained",
+    "model.audio_tower.audio_tower.classifier.*": "a classification head, never called and never trained",
     "model.bert_model.pooler.*": "the gate reads the raw [CLS] state, not the pooler's output",
     f"{_TOWER}vision_model.post_layernorm.*": "features are read before the final norm",
     f"{_TOWER}vision_model.head.*": "features are patches, not the pooled picture",
@@ -79,8 +79,8 @@ def from_official(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], KeyRe
     Raises:
         ValueError: a key is neither ours nor in ``DROPPED``.
     """
-    blocks = [int(name.split(".")[3]) for key in state if (name := to_ours(key) or "").startswith("encoders.video.layers.")]
-    patterns = {pattern.replace("LAST", str(max(blocks, default=0))): reason for pattern, reason in DROPPED.items()}
+    last = _last_block(state)
+    patterns = {pattern.replace("LAST", last): reason for pattern, reason in DROPPED.items()}
     taken: dict[str, str] = {}
     dropped: dict[str, str] = {}
     unknown: list[str] = []
@@ -103,6 +103,14 @@ def from_official(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], KeyRe
 
 def _renamed(name: str, prefixes: Mapping[str, str]) -> str | None:
     return next((new + name[len(old) :] for old, new in prefixes.items() if name.startswith(old)), None)
+
+
+def _last_block(state: Mapping[str, Tensor]) -> str:
+    """Number of the vision tower's last block, if the tower is whole: one that we wrote ends below it, with no norm."""
+    names = [_with_segment(key) for key in state]
+    whole = any(name.startswith(f"{_TOWER}vision_model.post_layernorm.") for name in names)
+    blocks = [int(name.split(".")[6]) for name in names if name.startswith(f"{_TOWER}vision_model.encoder.layers.")]
+    return str(max(blocks)) if whole and blocks else "none"
 
 
 def _with_segment(key: str) -> str:

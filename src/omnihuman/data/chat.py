@@ -19,8 +19,8 @@ SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 class Chat:
     """Messages as a ChatML prompt in which every slot is as long as its tokens.
 
-    Reference: Qwen2.5's chat template, which HumanOmni uses; its markers are plain text; each piece of text is tokenised
-    on its own, and an answer is supervised with its end mark.
+    Reference: Qwen2.5's chat template, which HumanOmni uses; its markers are plain text; each piece of text is
+    tokenised on its own, and an answer is supervised with its end mark.
     Differs from the official training, whose slots are followed by three newlines (``separator``), and which also
     supervises the newline behind the end mark (``supervise_newline``).
 
@@ -89,7 +89,7 @@ class Chat:
         return "" if self.system is None else f"<|im_start|>system\n{self.system}<|im_end|>\n"
 
     def _user(self, before: str, text: str, counts: Mapping[str, int]) -> Iterator[Any]:
-        """A user turn: ids up to its last slot, then the text that is still open; slots come first, in the order of TAGS."""
+        """A user turn: ids up to its last slot, then the text that is still open; slots come first."""
         tags = [tag for tag in TAGS if tag in text]
         for tag in tags:
             text = text.replace(tag, "")

@@ -43,8 +43,10 @@ def pack(
 
     >>> one = Packable({}, [1, 2], [IGNORE_INDEX, 2])
     >>> batch = pack([one, one], {"video": torch.zeros(1, 3, 8, 8)}, step_targets=2)
-    >>> batch.input_ids.tolist(), batch.position_ids.tolist(), batch.bounds.tolist(), batch.signals["video"].values.shape
-    ([[1, 2, 1, 2]], [[0, 1, 0, 1]], [0, 2, 4], torch.Size([2, 1, 3, 8, 8]))
+    >>> batch.input_ids.tolist(), batch.position_ids.tolist(), batch.bounds.tolist()
+    ([[1, 2, 1, 2]], [[0, 1, 0, 1]], [0, 2, 4])
+    >>> batch.signals["video"].values.shape
+    torch.Size([2, 1, 3, 8, 8])
     """
     meta = tuple(sample.meta for sample in samples)
     samples = samples or [Packable({}, [0], [IGNORE_INDEX])]

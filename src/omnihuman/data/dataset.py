@@ -30,6 +30,7 @@ class Planned:
 
     Attributes:
         record: what it is.
+        header: of its file.
         amounts: frames and sound samples that it will have, by what an encoder reads.
         counts: tokens of each slot.
         length: tokens of its text, slots expanded.
@@ -37,6 +38,7 @@ class Planned:
     """
 
     record: Record
+    header: media.Header
     amounts: Mapping[str, int]
     counts: Mapping[str, int]
     length: int
@@ -52,10 +54,12 @@ class Samples(Dataset[Batch]):
         layouts: amounts -> tokens of each slot.
         chat: the prompt builder.
         num_frames: frames of a video; a still has one.
-        missing: what a record gets whose text names a modality that its file lacks: ``absent`` takes the slot out of the
-            text, ``fill`` puts the official filler in (10 s of silence, one black frame).
+        views: ways of looking at a record; it is used once for each that leaves something of it. Without any: as it is.
+        needs: slots that every file must be able to fill, beside those that its record needs.
+        missing: what a record gets whose text names a modality that its file lacks: ``absent`` takes the slot out of
+            the text, ``fill`` puts the official filler in (10 s of silence, one black frame).
         policy: what is done about a sample that cannot be used.
-        quarantine_file: ids of samples that are left out from the start, and where ``quarantine`` writes.
+        quarantine_file: what ``quarantine`` leaves out from the start, one JSON object a line, and where it adds to it.
         timeout: seconds for reading one file.
         prompts: end every sample where its first answer would begin, for generation.
 
@@ -71,6 +75,8 @@ class Samples(Dataset[Batch]):
         chat: Chat,
         *,
         num_frames: int,
+        views: Sequence[str] = (),
+        needs: Sequence[str] = (),
         missing: Literal["absent", "fill"] = "absent",
         policy: Policy = "raise",
         quarantine_file: Path | None = None,
@@ -79,6 +85,7 @@ class Samples(Dataset[Batch]):
     ) -> None:
         self.transforms, self.layouts, self.chat = dict(transforms), layouts, chat
         self.num_frames, self.missing, self.policy = num_frames, missing, policy
+        self.views, self.needs = tuple(views), tuple(needs)
         self.quarantine_file, self.timeout, self.prompts = quarantine_file, timeout, prompts
         self.skipped: list[dict[str, Any]] = []
         self.dropped_slots = 0
@@ -86,6 +93,9 @@ class Samples(Dataset[Batch]):
 
     def __len__(self) -> int:
         return len(self.planned)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"layouts": None}  # belongs to the model; workers do not plan
 
     @property
     def lengths(self) -> list[int]:
@@ -122,24 +132,25 @@ class Samples(Dataset[Batch]):
         return self
 
     def _plan_all(self, records: list[Record | tuple[str, BadSample]]) -> Iterable[Planned]:
-        good = [record for record in records if isinstance(record, Record)]
-        quarantined = self._quarantined()
+        known = self._quarantined()
+        good = [record for record in records if isinstance(record, Record) and _key(record) not in known]
+        files = list(dict.fromkeys(record.file for record in good))
         with ThreadPoolExecutor(8) as pool:
-            files = list(dict.fromkeys(record.file for record in good if record.id not in quarantined))
             headers = dict(zip(files, pool.map(self._probed, files), strict=True))
         for record in records:
             try:
-                if not isinstance(record, Record):
+                if _key(record) in known:
+                    self.skipped.append(self._in_quarantine(record))
+                elif not isinstance(record, Record):
                     raise record[1]
-                if record.id in quarantined:
-                    self.skipped.append(
-                        {"id": record.id, "reason": "quarantined", "message": str(self.quarantine_file)}
-                    )
-                    continue
-                header = headers[record.file]
-                if isinstance(header, BadSample):
+                elif isinstance(header := headers[record.file], BadSample):
                     raise _named(header, record)
-                yield self._plan(record, header)
+                else:
+                    for form, lacking in self._forms(record, header):
+                        if _key(form) in known:
+                            self.skipped.append(self._in_quarantine(form))
+                        else:
+                            yield self._plan(form, header, lacking)
             except BadSample as bad:
                 self.skipped.append(self._refuse(record, bad))
 
@@ -149,8 +160,26 @@ class Samples(Dataset[Batch]):
         except BadSample as bad:
             return bad
 
-    def _plan(self, record: Record, header: media.Header) -> Planned:
-        record, amounts = self._amounts(record, header)
+    def _forms(self, record: Record, header: media.Header) -> Iterable[tuple[Record, list[str]]]:
+        """The forms in which a record is used, each with the slots that the file cannot fill and that get a filler."""
+        has = {"video": header.has_video, "audio": header.has_audio}
+        lacking = [slot for slot in record.slots if not has[slot]]
+        needed = set(lacking) & {*record.needs, *self.needs}
+        if needed or len(lacking) == len(record.slots):
+            what = f"{record.file} has no {' and no '.join(lacking)}, which the text names"
+            raise BadSample("no_media", f"{record.source} ({record.id}): {what}; take the slot out of the record.")
+        if lacking and self.missing == "absent":
+            record = record.without(lacking)
+            self.dropped_slots += 1
+        forms = views_of(record, self.views) if self.views else [record]
+        if lacking and not forms:
+            raise BadSample(
+                "no_media", f"{record.source} ({record.id}): {record.file} has no {' and no '.join(lacking)}."
+            )
+        return [(form, [slot for slot in lacking if slot in form.slots]) for form in forms]
+
+    def _plan(self, record: Record, header: media.Header, lacking: Sequence[str]) -> Planned:
+        amounts = self._amounts(record, header, lacking)
         counts = self.layouts(amounts)
         if empty := [slot for slot in record.slots if not counts.get(slot)]:
             raise BadSample("no_slot", f"{record.source}: this model has no encoder for {empty}; choose data.views.")
@@ -158,25 +187,20 @@ class Samples(Dataset[Batch]):
             ids, labels = self._encode(record, counts)
         except BadSample as bad:
             raise _named(bad, record) from bad
-        return Planned(record, amounts, counts, len(ids), sum(label != IGNORE_INDEX for label in labels[1:]))
+        targets = sum(label != IGNORE_INDEX for label in labels[1:])
+        return Planned(record, header, amounts, counts, len(ids), targets)
 
-    def _amounts(self, record: Record, header: media.Header) -> tuple[Record, dict[str, int]]:
-        """Frames and sound samples; a slot that the file cannot fill is dropped or filled."""
-        has = {"video": header.has_video, "audio": header.has_audio}
-        lacking = [slot for slot in record.slots if not has[slot]]
-        if lacking and self.missing == "absent":
-            if len(lacking) == len(record.slots) or set(lacking) & set(record.needs):
-                raise BadSample("no_media", f"{record.source}: {record.file} has no {' and no '.join(lacking)}.")
-            record = record.without(lacking)
-            self.dropped_slots += 1
-        still = header.is_still or record.kind == "image"
-        frames = (1 if still or not header.has_video else self.num_frames) if "video" in record.slots else 0
+    def _amounts(self, record: Record, header: media.Header, lacking: Sequence[str]) -> dict[str, int]:
+        """Frames and sound samples of a sample."""
+        single = header.is_still or record.kind == "image" or "video" in lacking
+        frames = (1 if single else self.num_frames) if "video" in record.slots else 0
         samples = header.num_samples(record.start, record.end) if "audio" in record.slots else 0
-        if "audio" in lacking and self.missing == "fill":
+        if "audio" in lacking:
             samples = 10 * media.SAMPLE_RATE
         if "audio" in record.slots and not samples:
-            raise BadSample("empty_audio", f"{record.source}: {record.file} has no sound in the clip (0 s).")
-        return record, {"frames": frames, "waveform": samples}
+            what = f"{record.file} has no sound in the clip; correct start and end, or take <audio> out of the record."
+            raise BadSample("empty_audio", f"{record.source} ({record.id}): {what}")
+        return {"frames": frames, "waveform": samples}
 
     def _encode(self, record: Record, counts: Mapping[str, int]) -> tuple[list[int], list[int]]:
         if self.prompts:
@@ -191,16 +215,17 @@ class Samples(Dataset[Batch]):
             BadSample: the file does not hold what its header said.
         """
         record, amounts = planned.record, planned.amounts
-        header = media.probe(record.file, self.timeout)
+        header = planned.header
         frames, times, waveform = media.read(
             record.file,
             num_frames=amounts["frames"] if header.has_video else 0,
             num_samples=amounts["waveform"] if header.has_audio else 0,
             start=record.start,
             end=record.end,
+            header=header,
             timeout=self.timeout,
         )
-        if amounts["frames"] and frames is None:
+        if amounts["frames"] and frames is None:  # only under missing=fill
             frames = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
         if amounts["waveform"] and waveform is None:
             waveform = torch.zeros(amounts["waveform"])
@@ -224,21 +249,44 @@ class Samples(Dataset[Batch]):
     def _refuse(self, record: Record | tuple[str, BadSample], bad: BadSample) -> dict[str, Any]:
         """What the policy says about a bad sample: raise it, or describe it."""
         if self.policy == "raise":
-            raise bad
-        name = record.id if isinstance(record, Record) else record[0]
-        file = str(record.file) if isinstance(record, Record) else ""
+            cure = "data.on_bad_sample=skip leaves such samples out and counts them"
+            raise BadSample(bad.reason, f"{bad} ({cure}.)")
+        name, file = _key(record)
         skip = {"id": name, "reason": bad.reason, "file": file, "message": str(bad)}
         if self.policy == "quarantine":
             assert self.quarantine_file is not None
             self.quarantine_file.parent.mkdir(parents=True, exist_ok=True)
-            with self.quarantine_file.open("a") as lines:
+            with self.quarantine_file.open("a") as lines:  # a whole line at once: several processes write
                 lines.write(json.dumps(skip) + "\n")
         return skip
 
-    def _quarantined(self) -> set[str]:
-        if self.quarantine_file is None or not self.quarantine_file.is_file():
+    def _quarantined(self) -> set[tuple[str, str]]:
+        """Id and file of what is not to be opened again."""
+        if self.policy != "quarantine" or self.quarantine_file is None or not self.quarantine_file.is_file():
             return set()
-        return {json.loads(line)["id"] for line in self.quarantine_file.read_text().splitlines()}
+        known = set()
+        for number, line in enumerate(self.quarantine_file.read_text().splitlines(), 1):
+            try:
+                entry = json.loads(line)
+                known.add((entry["id"], entry["file"]))
+            except (ValueError, KeyError, TypeError) as error:
+                where = f"{self.quarantine_file}:{number}"
+                raise ValueError(f"{where}: not an object with id and file ({error!r}); remove the line.") from error
+        return known
+
+    def _in_quarantine(self, record: Record | tuple[str, BadSample]) -> dict[str, Any]:
+        name, file = _key(record)
+        return {
+            "id": name,
+            "reason": "quarantined",
+            "file": file,
+            "message": f"{name} stands in {self.quarantine_file}",
+        }
+
+
+def _key(record: Record | tuple[str, BadSample]) -> tuple[str, str]:
+    """Id and file of a record, of a bad one its place."""
+    return (record.id, str(record.file)) if isinstance(record, Record) else (record[0], "")
 
 
 def views_of(record: Record, views: Sequence[str]) -> list[Record]:

@@ -1,65 +1,23 @@
 """The data of a run: records, mixture, plan, loaders that resume exactly."""
 
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import accumulate, pairwise
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch.utils.data import DataLoader
 
 from omnihuman.data.chat import SYSTEM, Chat
-from omnihuman.data.dataset import Layouts, Policy, Samples, Transforms, views_of
+from omnihuman.data.dataset import Layouts, Policy, Samples, Transforms
+from omnihuman.data.loader import Loader
 from omnihuman.data.plan import Row, plan_epoch, rows_per_step, shuffled
 from omnihuman.data.record import MODALS, BadSample, Record, read_records
 from omnihuman.pl import pl
 from omnihuman.types import Batch
 
 Source = str | Mapping[str, Any]
-
-
-class Loader(DataLoader[Batch]):
-    """A loader whose whole state is two integers: the epoch, and how many batches of it were handed out.
-
-    Args:
-        samples: maps a row to a batch.
-        plan: the rows of an epoch.
-        options: of the DataLoader.
-    """
-
-    def __init__(self, samples: Samples, plan: Callable[[int], list[Row]], **options: Any) -> None:
-        self.plan, self.epoch, self.handed = plan, 0, 0
-        super().__init__(samples, batch_size=None, sampler=_Rows(self), **options)
-
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        if self.handed >= len(self):  # the epoch was handed out whole
-            self.epoch, self.handed = self.epoch + 1, 0
-        for batch in super().__iter__():
-            self.handed += 1
-            yield batch
-
-    def __len__(self) -> int:
-        return len(self.plan(self.epoch))
-
-    def state_dict(self) -> dict[str, int]:
-        return {"epoch": self.epoch, "handed": self.handed}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.epoch, self.handed = state["epoch"], state["handed"]
-
-
-class _Rows:
-    """The rows that are still to come."""
-
-    def __init__(self, loader: Loader) -> None:
-        self.loader = loader
-
-    def __iter__(self) -> Iterator[Row]:
-        return iter(self.loader.plan(self.loader.epoch)[self.loader.handed :])
-
-    def __len__(self) -> int:
-        return len(self.loader)
 
 
 class OmniData(pl.LightningDataModule):
@@ -74,7 +32,8 @@ class OmniData(pl.LightningDataModule):
         batch_size: samples of an optimizer step, over all devices and micro-batches.
         max_tokens: of one packed row; a step takes as many rows as that needs.
         tasks: only records of these tasks, ``None`` for all; a record that names no task is always used.
-        views: a record is used once for each of these that leaves something of it: ``video_audio``, ``video``, ``audio``.
+        views: ways of looking at a record, which is used once for each that leaves something of it: ``video_audio``,
+            ``video``, ``audio``.
         on_bad_sample: ``raise``, ``skip`` or ``quarantine``.
         quarantine_file: where ``quarantine`` keeps its list.
         missing: ``absent`` or ``fill``, see ``Samples``.
@@ -82,6 +41,7 @@ class OmniData(pl.LightningDataModule):
         system: the system prompt, ``None`` for none.
         markers: wrap slots in plain-text markers.
         separator: between the slots and the words of a turn.
+        supervise_newline: also supervise the newline behind an answer.
         val_limit: use only so many validation records, ``None`` for all.
         num_workers: processes that decode.
         timeout: seconds for reading one file.
@@ -110,6 +70,7 @@ class OmniData(pl.LightningDataModule):
         system: str | None = SYSTEM,
         markers: bool = True,
         separator: str = "\n",
+        supervise_newline: bool = False,
         val_limit: int | None = None,
         num_workers: int = 1,
         timeout: float = 60.0,
@@ -118,7 +79,7 @@ class OmniData(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         sources = [records] if isinstance(records, str | Mapping) else list(records)
-        self.sources = [{"path": s, "weight": 1.0} if isinstance(s, str) else {"weight": 1.0, **s} for s in sources]
+        self.sources = [_source(source) for source in sources]
         self.root, self.val_records, self.val_limit = Path(root), val_records, val_limit
         self.batch_size, self.max_tokens, self.seed = batch_size, max_tokens, seed
         self.tasks, self.views = tasks, list(views)
@@ -133,11 +94,17 @@ class OmniData(pl.LightningDataModule):
         }
         if on_bad_sample == "quarantine" and quarantine_file is None:
             raise ValueError("data.on_bad_sample=quarantine needs data.quarantine_file, where the list is kept.")
-        self.chat_options = {"system": system, "markers": markers, "separator": separator}
+        self.chat_options: dict[str, Any] = {
+            "system": system,
+            "markers": markers,
+            "separator": separator,
+            "supervise_newline": supervise_newline,
+        }
         self.max_length = max_tokens if max_length is None else max_length
         self.num_workers, self.make = num_workers, make
         self._connected: tuple[Transforms, Layouts, Chat] | None = None
         self._cache: dict[Any, Samples] = {}
+        self._rows: dict[tuple[int, int], int] = {}
         self._shares: list[tuple[int, int, float]] = []
 
     def connect(self, transforms: Transforms, layouts: Layouts, tokenizer: Any) -> None:
@@ -151,12 +118,15 @@ class OmniData(pl.LightningDataModule):
     def train_samples(self) -> Samples:
         """All training samples, planned."""
         if "train" not in self._cache:
-            parts = [self._samples(self._forms(Path(str(s["path"])), self.views, self.tasks)) for s in self.sources]
+            parts = [
+                self._samples(self._records(Path(source["path"]), self.tasks), views=self.views)
+                for source in self.sources
+            ]
             starts = list(accumulate((len(part) for part in parts), initial=0))
-            weights = (float(source["weight"]) for source in self.sources)
+            weights = (source["weight"] for source in self.sources)
             self._shares = [(*borders, weight) for borders, weight in zip(pairwise(starts), weights, strict=True)]
             self._cache["train"] = parts[0].joined(parts[1:])
-            if not starts[-1]:
+            if not self.order(0):
                 raise ValueError(
                     f"no sample is left of {[str(s['path']) for s in self.sources]} with tasks {self.tasks} and views "
                     f"{self.views}; {len(self._cache['train'].skipped)} were skipped."
@@ -173,14 +143,19 @@ class OmniData(pl.LightningDataModule):
             chosen += [*(list(range(start, end)) * whole), *(start + index for index in some)]
         return [chosen[place] for place in shuffled(len(chosen), self.seed, epoch)]
 
-    def rows_per_step(self, world: int) -> int:
-        """Packed rows that each rank takes for one optimizer step: the trainer's gradient accumulation."""
-        samples = self.train_samples
-        # with margin for other epochs, whose steps mix other samples
-        return max(
-            rows_per_step(samples.lengths, self.order(epoch), self.batch_size, self.max_tokens, world)
-            for epoch in range(3)
-        )
+    def rows_per_step(self, world: int, epochs: int = 3) -> int:
+        """Packed rows that each rank takes for one optimizer step: the trainer's gradient accumulation.
+
+        Args:
+            world: ranks.
+            epochs: that will be trained; each mixes other samples in its steps, and all have to fit.
+        """
+        lengths = self.train_samples.lengths
+        for epoch in range(max(1, epochs)):
+            if (world, epoch) not in self._rows:
+                order = self.order(epoch)
+                self._rows[world, epoch] = rows_per_step(lengths, order, self.batch_size, self.max_tokens, world)
+        return max(rows for (ranks, _), rows in self._rows.items() if ranks == world)
 
     def planned(self, steps: int) -> int:
         """Samples that so many optimizer steps mean to train on."""
@@ -192,7 +167,15 @@ class OmniData(pl.LightningDataModule):
         samples = self.train_samples
         world, rank = self._place()
         rows = self.rows_per_step(world)
-        options = {"batch_size": self.batch_size, "rows": rows, "world": world, "rank": rank}
+        trainer = getattr(self, "trainer", None)
+        if trainer is not None and (epochs := self._epochs(trainer)) and self.rows_per_step(world, epochs) > rows:
+            raise ValueError(
+                f"{rows} rows a step hold the first 3 epochs, but the {epochs} of this run need "
+                f"{self.rows_per_step(world, epochs)}: raise stage.max_tokens or lower stage.batch_size."
+            )
+        options = {
+            "batch_size": self.batch_size, "rows": rows, "world": world, "rank": rank, "max_tokens": self.max_tokens
+        }  # fmt: skip
 
         def plan(epoch: int) -> list[Row]:
             return plan_epoch(samples.lengths, samples.targets, self.order(epoch), **options)
@@ -203,9 +186,8 @@ class OmniData(pl.LightningDataModule):
         if self.val_records is None:
             return []
         if "val" not in self._cache:
-            self._cache["val"] = self._samples(
-                self._forms(Path(self.val_records), self.views, self.tasks)[: self.val_limit]
-            )
+            records = islice(self._records(Path(self.val_records), self.tasks), self.val_limit)
+            self._cache["val"] = self._samples(records, views=self.views)
         samples = self._cache["val"]
         world, rank = self._place()
         order = list(range(len(samples)))
@@ -239,8 +221,8 @@ class OmniData(pl.LightningDataModule):
                 for record in self._records(Path(self.val_records), tasks)
                 if isinstance(record, Record) and record.task in tasks and not set(needs) - set(record.slots)
             ]
-            forms = [form for record in records for form in views_of(record, [modal])]
-            self._cache[key] = self._samples(forms[:limit], prompts=True)
+            seen = [record for record in records if record.seen_as(modal) is not None]
+            self._cache[key] = self._samples(seen[:limit], views=[modal], needs=needs, prompts=True)
         samples = self._cache[key]
         mine = range(rank, len(samples), world)
         for start in range(0, len(mine), batch):
@@ -248,7 +230,7 @@ class OmniData(pl.LightningDataModule):
 
     def prompt(self, record: Record) -> tuple[Batch, Samples]:
         """One question about one file, for ``generate``."""
-        samples = self._samples([record], prompts=True)
+        samples = self._samples([record], prompts=True, policy="raise")
         return samples[Row((0,), 0)], samples
 
     def _records(self, path: Path, tasks: Sequence[str] | None) -> Iterator[Record | tuple[str, BadSample]]:
@@ -256,31 +238,43 @@ class OmniData(pl.LightningDataModule):
             if not isinstance(record, Record) or tasks is None or record.task is None or record.task in tasks:
                 yield record
 
-    def _forms(self, path: Path, views: Sequence[str], tasks: Sequence[str] | None) -> list[Any]:
-        forms: list[Any] = []
-        for record in self._records(path, tasks):
-            forms += views_of(record, views) if isinstance(record, Record) else [record]
-        return forms
-
-    def _samples(self, forms: Sequence[Any], prompts: bool = False) -> Samples:
+    def _samples(self, records: Iterable[Record | tuple[str, BadSample]], **options: Any) -> Samples:
         if self._connected is None:
             raise RuntimeError("OmniData.connect was not called: only the model knows how long its streams are.")
         transforms, layouts, chat = self._connected
-        return Samples(forms, transforms, layouts, chat, prompts=prompts, **self.options)
+        return Samples(records, transforms, layouts, chat, **(self.options | options))
 
     def _loader(self, samples: Samples, plan: Callable[[int], list[Row]]) -> Loader:
         return Loader(
             samples,
             plan,
             num_workers=self.num_workers,
-            persistent_workers=False,
+            timeout=self.options["timeout"],
             pin_memory=torch.cuda.is_available(),
             prefetch_factor=4 if self.num_workers else None,
         )
 
+    def _epochs(self, trainer: Any) -> int:
+        """Epochs that a trainer means to go, 0 where it does not say."""
+        steps = -(-len(self.order(0)) // self.batch_size)
+        by_steps = -(-trainer.max_steps // steps) if trainer.max_steps > 0 else 0
+        by_epochs = trainer.max_epochs or 0
+        return max(0, min(by_steps or by_epochs, by_epochs if by_epochs > 0 else by_steps))
+
     def _place(self) -> tuple[int, int]:
         trainer = getattr(self, "trainer", None)
         return (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
+
+
+def _source(entry: Source) -> dict[str, Any]:
+    """A data file of the mixture, checked."""
+    given = {"path": entry} if isinstance(entry, str) else dict(entry)
+    if set(given) - {"path", "weight"} or "path" not in given:
+        raise ValueError(f"data.records: an entry is a path or {{path, weight}}, found {given}.")
+    weight = given.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+        raise ValueError(f"data.records: the weight of {given['path']} is a number of 0 or more, found {weight!r}.")
+    return {"path": str(given["path"]), "weight": float(weight)}
 
 
 def sample_corpus(folder: str, seed: int, main: bool = True, patience: float = 900.0) -> None:

@@ -33,8 +33,8 @@ def rows_per_step(lengths: Sequence[int], order: Sequence[int], batch_size: int,
     """
     if (longest := max(lengths, default=0)) > max_tokens:
         raise ValueError(
-            f"the longest sample has {longest} tokens, a packed row holds {max_tokens}: raise stage.max_tokens, use fewer "
-            "frames, or cut samples with data.max_length."
+            f"the longest sample has {longest} tokens, a packed row holds {max_tokens}: raise stage.max_tokens, use "
+            "fewer frames, or cut samples with data.max_length."
         )
     rows = 1
     for start in range(0, len(order), batch_size):
@@ -52,11 +52,15 @@ def plan_epoch(
     rows: int,
     world: int,
     rank: int,
+    max_tokens: int | None = None,
 ) -> list[Row]:
     """The rows of one rank for one epoch: ``rows`` for every step of ``batch_size`` samples.
 
     Each step's samples are spread over ``world * rows`` rows, the longest first into the row with the fewest tokens, so
     that all ranks work equally long. The steps hold the same samples whatever ``world`` is.
+
+    Raises:
+        ValueError: a row would hold more than ``max_tokens``.
 
     >>> plan = dict(lengths=[5, 4, 3, 2], targets=[1, 1, 1, 1], order=[0, 1, 2, 3], batch_size=4, rows=1, world=2)
     >>> [plan_epoch(**plan, rank=rank)[0].samples for rank in (0, 1)]
@@ -67,6 +71,12 @@ def plan_epoch(
         step = order[start : start + batch_size]
         total = sum(targets[index] for index in step)
         bins = _spread(lengths, step, world * rows)
+        fullest = max(sum(lengths[index] for index in row) for row in bins)
+        if max_tokens is not None and fullest > max_tokens:
+            raise ValueError(
+                f"{len(step)} samples do not fit into {rows} rows on each of {world} ranks: the fullest would have "
+                f"{fullest} tokens, a row holds {max_tokens}. Raise stage.max_tokens or lower stage.batch_size."
+            )
         planned += [Row(tuple(bins[row * world + rank]), total) for row in range(rows)]
     return planned
 

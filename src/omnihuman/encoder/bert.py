@@ -98,4 +98,6 @@ class Bert(Encoder):
             seen = mask.clone()
             seen[:, 0] = True
             state = self.model(input_ids=signal.values.clamp(min=0), attention_mask=seen.long()).last_hidden_state
-        return Features.of(state[:, :1, None], mask.any(dim=1, keepdim=True))
+            real = mask.any(dim=1, keepdim=True)
+            token = state[:, :1].masked_fill(~real[..., None], 0)
+        return Features.of(token[:, :, None], real)

@@ -118,7 +118,7 @@ class SigLIP(Encoder):
         size, dtype = (self.grid[0] * self.grid[1], self.out_dim), self.embeddings.patch_embedding.weight.dtype
         with self.graph():
             tokens = on_real(lambda rows: self._read(frames[rows]), mask.flatten(), size, dtype)
-        return Features.of(tokens.unflatten(0, mask.shape), mask, self.grid)
+        return Features.of(tokens.reshape(*mask.shape, *size), mask, self.grid)
 
     def _read(self, frames: Tensor) -> Tensor:
         pixels = frames.to(self.embeddings.patch_embedding.weight.dtype) / 127.5 - 1

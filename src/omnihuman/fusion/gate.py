@@ -61,7 +61,8 @@ class InstructionGate(Fusion):
     def merge(self, streams: list[Features], condition: Features | None) -> Features:
         assert condition is not None
         self.layout([Layout(s.tokens.shape[1], s.tokens.shape[2], s.grid) for s in streams])
-        weights = self.layers(condition.tokens[:, 0, 0])
+        # without an instruction nothing steers: the same weights for all such samples
+        weights = self.layers(condition.tokens[:, 0, 0].masked_fill(~condition.mask[:, 0, :1], 0))
         if self.activation == "softmax":
             weights = weights.softmax(dim=-1)
         self.weights = weights.detach()

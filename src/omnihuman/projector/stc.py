@@ -1,8 +1,10 @@
 """Spatial-temporal convolution: the connector of VideoLLaMA2 in the form that HumanOmni gave it."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from timm.layers import LayerNorm2d
 from timm.models.regnet import RegStage
@@ -11,6 +13,13 @@ from torch import Tensor, nn
 from omnihuman.nn.rows import on_real
 from omnihuman.projector.base import Projector
 from omnihuman.types import Features, Layout
+
+_Length = TypeVar("_Length", int, Tensor)
+
+
+def _triple(numbers: Sequence[int]) -> tuple[int, int, int]:
+    time, rows, columns = numbers
+    return time, rows, columns
 
 
 class STCProjector(Projector):
@@ -28,7 +37,8 @@ class STCProjector(Projector):
         out_dim: width of the language model.
         depth: blocks of each RegStage.
         mlp_depth: Linears at the end.
-        stride: of the Conv3d in time, rows and columns; its kernel is 2 x 2 x 2.
+        kernel: of the Conv3d in time, rows and columns; VideoLLaMA2's ``spatial_conv`` has (1, 2, 2).
+        stride: of the Conv3d.
         padding: of the Conv3d.
         cut: drop the last moment that the padding added.
         grad_checkpointing: recompute the RegStages in the backward pass.
@@ -48,17 +58,20 @@ class STCProjector(Projector):
         out_dim: int,
         depth: int = 4,
         mlp_depth: int = 2,
+        kernel: Sequence[int] = (2, 2, 2),
         stride: Sequence[int] = (1, 2, 2),
         padding: Sequence[int] = (1, 1, 1),
         cut: bool = True,
         grad_checkpointing: bool = False,
     ) -> None:
         super().__init__(in_dim, out_dim)
-        self.stride, self.padding, self.cut = tuple(stride), tuple(padding), cut
+        self.kernel, self.stride, self.padding = _triple(kernel), _triple(stride), _triple(padding)
+        self.cut = cut
+        self.least = max(0, self.kernel[0] - 2 * self.padding[0] + self.stride[0] * cut)
         options = {"stride": 1, "dilation": 1, "act_layer": nn.SiLU, "norm_layer": LayerNorm2d}
         self.s1 = RegStage(depth, in_dim, out_dim, **options)
         self.sampler = nn.Sequential(
-            nn.Conv3d(out_dim, out_dim, kernel_size=2, stride=self.stride, padding=self.padding), nn.SiLU()
+            nn.Conv3d(out_dim, out_dim, kernel_size=self.kernel, stride=self.stride, padding=self.padding), nn.SiLU()
         )
         self.s2 = RegStage(depth, out_dim, out_dim, **options)
         self.s1.grad_checkpointing = self.s2.grad_checkpointing = grad_checkpointing
@@ -70,21 +83,23 @@ class STCProjector(Projector):
     def layout(self, layout: Layout) -> Layout:
         if layout.grid is None:
             raise ValueError("stc convolves over a grid, but the stream it reads has none: choose mlp or linear.")
-        moments = self._out(layout.moments, 0) - self.cut
-        if moments < 1:
+        if layout.moments < self.least:
             raise ValueError(
-                f"stc without padding in time needs 2 frames or more, got {layout.moments}: its kernel spans two. "
-                "Raise the number of frames, or set padding=[1,1,1]."
+                f"stc needs {self.least} frames or more, got {layout.moments}: its kernel spans {self.kernel[0]} and "
+                f"its padding in time is {self.padding[0]}. Raise the number of frames, or set padding=[1,1,1]."
             )
         rows, columns = self._out(layout.grid[0], 1), self._out(layout.grid[1], 2)
-        return Layout(moments, rows * columns, (rows, columns))
+        return Layout(self._out(layout.moments, 0) - self.cut, rows * columns, (rows, columns))
 
     def forward(self, features: Features) -> Features:
-        real = features.mask.any(dim=2)
+        tokens, real = features.tokens, features.mask.any(dim=2)
+        if real.shape[1] < self.least and not real.any():  # nothing to refuse: blank moments let the layer take part
+            short = self.least - real.shape[1]
+            tokens, real = F.pad(tokens, (0, 0, 0, 0, 0, short)), F.pad(real, (0, short))
         batch, moments = real.shape
-        out = self.layout(Layout(moments, features.tokens.shape[2], features.grid))
+        out = self.layout(Layout(moments, tokens.shape[2], features.grid))
         assert features.grid is not None and out.grid is not None
-        maps = rearrange(features.tokens, "B T (H W) D -> (B T) D H W", H=features.grid[0])
+        maps = rearrange(tokens, "B T (H W) D -> (B T) D H W", H=features.grid[0])
         maps = rearrange(self._stage(self.s1, maps, real), "(B T) D H W -> B D T H W", B=batch)
         maps = self.sampler(maps)
         if self.cut:
@@ -101,9 +116,8 @@ class STCProjector(Projector):
     def _kept(self, real: Tensor, moments: int) -> Tensor:
         """Which moments come out of each sample's own frames, as if it were alone."""
         lengths = real.sum(dim=1)
-        counts = (lengths + 2 * self.padding[0] - 2).div(self.stride[0], rounding_mode="floor") + 1 - int(self.cut)
-        counts = torch.where(lengths > 0, counts, 0)
+        counts = torch.where(lengths > 0, self._out(lengths, 0) - int(self.cut), 0)
         return torch.arange(moments, device=real.device) < counts[:, None]
 
-    def _out(self, length: int, axis: int) -> int:
-        return (length + 2 * self.padding[axis] - 2) // self.stride[axis] + 1
+    def _out(self, length: _Length, axis: int) -> _Length:
+        return (length + 2 * self.padding[axis] - self.kernel[axis]) // self.stride[axis] + 1

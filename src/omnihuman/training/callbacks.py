@@ -106,6 +106,19 @@ class Account(pl.Callback):
         return sum(trained for trained, _ in gathered), dict(total)
 
 
+def progress_bar(rich: bool) -> Any:
+    """A bar with loss, tokens/s and the share of time spent waiting: rich on a terminal, plain lines elsewhere."""
+    base = pl.callbacks.RichProgressBar if rich else pl.callbacks.TQDMProgressBar
+
+    class Bar(base):  # type: ignore[misc, valid-type]
+        def get_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+            metrics: dict[str, Any] = super().get_metrics(*args, **kwargs)
+            short = {"train/tokens_per_second": "tokens/s", "train/data_wait": "wait", "train/loss": "loss"}
+            return {short.get(name, name): value for name, value in metrics.items() if name != "v_num"}
+
+    return Bar(refresh_rate=1, leave=True) if rich else Bar(refresh_rate=20)
+
+
 class MetricsTable(pl.loggers.Logger):
     """``metrics.csv``: one row a step, columns as they appear; a resumed run goes on where its checkpoint stands."""
 

@@ -40,18 +40,19 @@ def link(config: DictConfig, overrides: Sequence[str]) -> Link:
     Raises:
         ValueError: a run of ``init_from`` is no experiment.
     """
-    parents = tuple(_parent(str(entry["run"]), shared_overrides(overrides)) for entry in config.init_from)
+    shared = shared_overrides(overrides)
+    parents = tuple(_parent(str(entry["run"]), shared, bool(config.variant)) for entry in config.init_from)
     return Link(run_of(config, [parent.run for parent in parents]), tuple(overrides), parents)
 
 
-def _parent(name: str, shared: list[str]) -> Link:
+def _parent(name: str, shared: list[str], sweeps: bool) -> Link:
     own = [f"+experiment={name}", *shared]
     found = link(compose_config(own), own)
     groups = [override for override in shared if override.split("=")[0] in ("size", "runs", "trainer", "seed")]
     plain = [f"+experiment={name}", *groups]
-    if own == plain or found.run.digest == link(compose_config(plain), plain).run.digest:
+    if not sweeps or own == plain or found.run.recipe == link(compose_config(plain), plain).run.recipe:
         return found
-    # overrides that make another model get a folder of their own, so that two sweep cells share no parent by mistake
+    # in a sweep, cells whose parents differ must not train them in one folder
     variant = ",".join(override for override in shared if override not in groups).replace("/", ".")
     own.append(f"variant='{variant}'")
     return link(compose_config(own), own)
@@ -65,12 +66,15 @@ def train_missing(parents: Sequence[Link], allowed: bool = True) -> None:
         RuntimeError: a parent's training failed.
     """
     for parent in parents:
-        if parent.run.finished():
+        if parent.run.can_be_parent():
             log.info("parent %s: reusing %s", parent.run.folder.name, parent.run.weights)
             continue
         command = " ".join(parent.command)
         if not allowed:
             raise ValueError(f"{parent.run.weights} is missing or of another config, and chain=false. Train: {command}")
         log.info("parent %s is missing or of another config; training it: %s", parent.run.folder.name, command)
-        if subprocess.run([sys.executable, *parent.command[1:]], check=False).returncode or not parent.run.finished():
+        if (
+            subprocess.run([sys.executable, *parent.command[1:]], check=False).returncode
+            or not parent.run.can_be_parent()
+        ):
             raise RuntimeError(f"training the parent failed: {command}")

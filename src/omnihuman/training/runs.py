@@ -22,6 +22,9 @@ SHARED = ("size", "seed", "trainer", "data", "model", "encoder", "projector", "f
 IRRELEVANT = ("num_workers", "quarantine_file", "timeout")
 """Data options that change how fast a run is, not what it learns."""
 
+FILES = ("records", "val_records", "root", "make", "_target_")
+"""Data options that say which files: each stage may have its own, so a child does not ask its parents for these."""
+
 DECISIVE = ("stage", "optimizer", "scheduler", "trainable", "init_from", "seed", "random_weights")
 TRAINER = ("max_steps", "max_epochs", "precision", "limit_train_batches", "gradient_clip_val")
 
@@ -33,10 +36,12 @@ class Run:
     Attributes:
         folder: ``runs/<size>/<experiment>[/<overrides>]``.
         digest: hash of what decides the result, parents included.
+        recipe: the same without the names of the data files: what a child asks of a parent.
     """
 
     folder: Path
     digest: str
+    recipe: str = ""
 
     @property
     def weights(self) -> Path:
@@ -46,14 +51,18 @@ class Run:
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
-    def recorded(self) -> str | None:
-        """The digest of what lies in the folder, ``None`` where nothing does."""
+    def recorded(self, line: int = 0) -> str | None:
+        """The digest (or, in line 1, the recipe) of what lies in the folder, ``None`` where nothing does."""
         file = self.folder / "digest"
-        return file.read_text().strip() if file.is_file() else None
+        return file.read_text().splitlines()[line] if file.is_file() else None
 
     def finished(self) -> bool:
         """Whether this very run has been trained to its end."""
         return self.recorded() == self.digest and self.weights.is_file()
+
+    def can_be_parent(self) -> bool:
+        """Whether a run of this recipe has been trained to its end, on whatever data files."""
+        return self.recorded(1) == self.recipe and self.weights.is_file()
 
     def checkpoint(self) -> Path | None:
         """The newest checkpoint of this very run, if it was interrupted."""
@@ -71,7 +80,7 @@ class Run:
             log.warning("%s held another run (other config, or overwrite=true): moved to %s", self.folder, aside)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(config, self.folder / "config.yaml")
-        (self.folder / "digest").write_text(self.digest + "\n")
+        (self.folder / "digest").write_text(f"{self.digest}\n{self.recipe}\n")
 
 
 def run_of(config: DictConfig, parents: Sequence[Run] = ()) -> Run:
@@ -79,16 +88,16 @@ def run_of(config: DictConfig, parents: Sequence[Run] = ()) -> Run:
     folder = Path(config.runs) / config.size / config.name
     if config.get("variant"):
         folder = folder / config.variant
-    return Run(folder, _digest(config, parents))
+    return Run(folder, _digest(config, parents), _digest(config, parents, without=FILES))
 
 
-def _digest(config: DictConfig, parents: Sequence[Run]) -> str:
+def _digest(config: DictConfig, parents: Sequence[Run], without: Sequence[str] = ()) -> str:
     said: Any = OmegaConf.to_container(config, resolve=True)
     decisive = {key: said[key] for key in DECISIVE}
     decisive["model"] = prune(said["model"])
-    decisive["data"] = {key: value for key, value in said["data"].items() if key not in IRRELEVANT}
+    decisive["data"] = {key: value for key, value in said["data"].items() if key not in (*IRRELEVANT, *without)}
     decisive["trainer"] = {key: value for key, value in said["trainer"].items() if key in TRAINER}
-    decisive["parents"] = [parent.digest for parent in parents]
+    decisive["parents"] = [parent.recipe for parent in parents]
     text = json.dumps(decisive, sort_keys=True, default=str)
     # where the package lies on this machine is no part of a model
     text = text.replace(str(files("omnihuman")), "")

@@ -3,10 +3,12 @@
 import logging
 import os
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -18,7 +20,7 @@ from omnihuman.data.module import OmniData
 from omnihuman.model.omni import OmniModel
 from omnihuman.pl import pl
 from omnihuman.training.answers import Answers
-from omnihuman.training.callbacks import Account, MetricsTable, Throughput
+from omnihuman.training.callbacks import Account, MetricsTable, Throughput, progress_bar
 from omnihuman.training.chain import Link, link, train_missing
 from omnihuman.training.runs import Run, is_main_process
 from omnihuman.training.summary import write_summary
@@ -44,8 +46,11 @@ def run_stage(config: DictConfig, overrides: Sequence[str]) -> Run:
     if config.name is None:
         raise ValueError("no experiment: python -m omnihuman.train +experiment=humanomni_stage1 (see conf/experiment).")
     chain = link(config, overrides)
-    train_missing(chain.parents, allowed=config.chain)
     run = chain.run
+    if config.dry_run:
+        rehearse(config, chain)
+        return run
+    train_missing(chain.parents, allowed=config.chain)
     if run.finished() and not config.overwrite:
         console.print(f"{run.folder} is finished already ({run.weights}); overwrite=true trains it again.")
         return run
@@ -53,6 +58,35 @@ def run_stage(config: DictConfig, overrides: Sequence[str]) -> Run:
         run.open(config, overwrite=config.overwrite)
     fit(config, chain)
     return run
+
+
+def rehearse(config: DictConfig, chain: Link) -> None:
+    """Say what a run would do, without weights: its chain, its parts, its tokens, its steps.
+
+    Models of the hub are built without memory; their text is counted by the package's own tokenizer.
+    """
+    for parent in chain.parents:
+        console.print(f"starts from {parent.run.weights} ({'there' if parent.run.can_be_parent() else 'missing'})")
+    config = config.copy()
+    with torch.device("cpu" if config.size == "nano" else "meta"):
+        config.random_weights = config.size != "nano"
+        model: OmniModel = build(config.model)
+    trainable: Any = OmegaConf.to_container(config.trainable, resolve=True)
+    print_table(Supervised(model, trainable, build(config.optimizer), build(config.scheduler)))
+    for amounts in ({"frames": config.frames, "waveform": 10 * 16000}, {"frames": 1}, {"waveform": 30 * 16000}):
+        counts = model.layouts(amounts)
+        what = ", ".join(
+            f"{n} frames" if key == "frames" else f"{n / 16000:g} s of sound" for key, n in amounts.items()
+        )
+        console.print(f"{what}: {counts['video']} video tokens, {counts['audio']} audio tokens")
+    data: OmniData = build(config.data)
+    data.connect(model.transforms, model.layouts, model.llm.tokenizer)
+    samples = data.train_samples
+    console.print(
+        f"{len(samples)} samples, {sum(samples.lengths)} tokens, {len(samples.skipped)} left out; an epoch is "
+        f"{-(-len(data.order(0)) // config.data.batch_size)} steps of {config.data.batch_size}"
+    )
+    console.print(f"would be written to {chain.run.folder}")
 
 
 def fit(config: DictConfig, chain: Link) -> None:
@@ -75,6 +109,8 @@ def fit(config: DictConfig, chain: Link) -> None:
     callbacks = [speed, account, Answers(data, metrics, **asked)]
     trainer = _trainer(config, run, data, callbacks, checkpoint)
     started = time.perf_counter()
+    if checkpoint is None and config.validate_first:
+        trainer.validate(module, datamodule=data, verbose=False)
     trainer.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=False)
     if trainer.interrupted:
         raise KeyboardInterrupt(f"interrupted; the same command goes on from {run.checkpoints}")
@@ -129,11 +165,6 @@ def _trainer(config: DictConfig, run: Run, data: OmniData, callbacks: list[Any],
         run.checkpoints, filename="{step}", every_n_train_steps=every, save_top_k=1, save_on_train_epoch_end=False
     )
     saver.FILE_EXTENSION = ".ckpt"
-    bar = (
-        pl.callbacks.RichProgressBar(refresh_rate=1, leave=True)
-        if console.is_terminal
-        else pl.callbacks.TQDMProgressBar(refresh_rate=20)
-    )
     at = 0 if checkpoint is None else int(checkpoint.stem.split("=")[1])
     loggers = [
         MetricsTable(run.folder / "metrics.csv", resume_at=at),
@@ -143,7 +174,7 @@ def _trainer(config: DictConfig, run: Run, data: OmniData, callbacks: list[Any],
         options["strategy"] = build(options["strategy"])
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     trainer = pl.Trainer(
-        callbacks=[*callbacks, saver, bar],
+        callbacks=[*callbacks, saver, progress_bar(rich=console.is_terminal)],
         logger=loggers,
         use_distributed_sampler=False,
         enable_model_summary=False,
@@ -176,4 +207,8 @@ def _log_to_console() -> None:
     root.handlers = [RichHandler(console=console, show_path=False, show_level=False, omit_repeated_times=False)]
     transformers.utils.logging.set_verbosity_error()  # what it says of loading, encoders check and say themselves
     transformers.utils.logging.disable_progress_bar()
+    for name in ("lightning.pytorch", "pytorch_lightning", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=r".*in eval mode at the start of training.*")  # what is frozen is
+    warnings.filterwarnings("ignore", message=r".*LeafSpec.*")
     root.setLevel(logging.INFO if is_main_process() else logging.WARNING)
