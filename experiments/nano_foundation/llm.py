@@ -21,6 +21,7 @@ from omnihuman.data.sample.language import conversations
 
 NEIGHBOURS = 3  # a position of a slot mixes so many words
 NOTE_WEIGHT = 0.05
+FIRST_WEIGHT = 4.0  # of an answer's first word: it has to be looked up by the question alone
 ALL = "Tell everything."
 COPIED = ("transcription", "speaker_speech", "audio_caption")  # seen twice: words in order are the hardest to read
 
@@ -82,7 +83,9 @@ class Writer:
                 start = "" if index == 0 else "<|im_start|>user\n"
                 parts.append(self._text(f"{start}{text}<|im_end|>\n<|im_start|>assistant\n"))
             else:
-                parts += [self._text(f"{text}<|im_end|>", 1.0), self._text("\n")]
+                said = self._text(f"{text}<|im_end|>", 1.0)
+                said.weight[0] = FIRST_WEIGHT
+                parts += [said, self._text("\n")]
         return Row(*(np.concatenate([part[field] for part in parts]) for field in range(4)))
 
     def _text(self, text: str | np.ndarray, weight: float = 0.0) -> Row:
@@ -109,7 +112,7 @@ class Writer:
             pieces = np.array_split(np.arange(length), int(rng.integers(2, 9)))
             centers = centers[np.concatenate([pieces[i] for i in rng.permutation(len(pieces))])]
         ids = np.stack([words[np.clip(centers + step, 0, count - 1)] for step in (0, -1, 1)], axis=1)
-        blur = rng.uniform(0, 0.8) * rng.random((length, 2))
+        blur = rng.uniform(0, 0.5 if ordered else 0.8) * rng.random((length, 2))
         mix = np.concatenate([np.ones((length, 1)), blur], axis=1)
         mix *= np.exp(rng.uniform(-0.4, 0.4)) / np.sqrt((mix**2).sum(1, keepdims=True))
         noise = np.full(length, rng.uniform(0, 0.6))
@@ -171,7 +174,7 @@ def loss_of(model: Qwen2ForCausalLM, rows: list[Row]) -> tuple[Tensor, Tensor]:
         logits = model.lm_head(hidden[there])
     losses = F.cross_entropy(logits.float(), target[there], reduction="none")
     wrong = torch.zeros_like(weight)
-    wrong[there] = ((logits.argmax(-1) != target[there]) & (weight[there] == 1)).float()
+    wrong[there] = ((logits.argmax(-1) != target[there]) & (weight[there] >= 1)).float()
     return (losses * weight[there]).sum() / weight.sum(), wrong.sum(1) == 0
 
 
@@ -199,7 +202,7 @@ def probe(model: Qwen2ForCausalLM, seed: int, limit: int = 100000) -> dict[str, 
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
     for begin in range(0, len(order), 64):
         some = order[begin : begin + 64]
-        prompts = [rows[i].ids[: int(rows[i].weight.argmax()), 0].tolist() for i in some]
+        prompts = [rows[i].ids[: int((rows[i].weight > 0).argmax()), 0].tolist() for i in some]
         longest = max(map(len, prompts))
         ids = torch.tensor([[marks.pad_token_id] * (longest - len(p)) + p for p in prompts])
         mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])

@@ -118,7 +118,7 @@ def test_nothing_is_heard_where_nothing_sounds(media_root: Path) -> None:
 
 
 def test_a_clip_behind_the_end_is_bad(media_root: Path) -> None:
-    with pytest.raises(BadSample, match=r"starts at 5 s, the file ends at 2\.0"):
+    with pytest.raises(BadSample, match=r"starts at 5 s, the file ends at 2 s"):
         read(media_root / "talk.mp4", num_frames=2, start=5.0, end=6.0)
     assert probe(media_root / "talk.mp4").num_samples(5.0, 6.0) == 0
 

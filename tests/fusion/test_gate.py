@@ -59,3 +59,31 @@ def test_streams_of_other_shapes_are_named(other: Features) -> None:
 def test_needs_a_condition() -> None:
     with pytest.raises(ValueError, match="name its stream as `condition`"):
         InstructionGate(DIMS, NAMES, "video")
+
+
+def test_each_weight_belongs_to_its_input() -> None:
+    """In the order of ``inputs``; every sample has its own."""
+    module = gate()
+    with torch.no_grad():
+        module.layers[-1].weight.zero_()
+        module.layers[-1].bias.copy_(torch.tensor([-50.0, -50.0, 50.0]))
+    made = module({"interaction": stream(1), "body": stream(10), "face": stream(100), "words": words()})
+    torch.testing.assert_close(made["video"].tokens, stream(100).tokens)
+
+
+def test_hidden_words_steer_nothing() -> None:
+    module, given = gate(), {name: stream(k) for k, name in enumerate(NAMES)}
+    said = torch.tensor([[True], [False]])
+    one, other = words().tokens, words().tokens
+    other[0] = one[0]
+    first, second = (module(given | {"words": Features.of(x, said)})["video"].tokens for x in (one, other))
+    assert torch.equal(first, second)
+    heard = module(given | {"words": Features.of(other, torch.ones_like(said))})["video"].tokens
+    assert not torch.equal(heard[1], second[1])
+
+
+def test_misfits_are_named() -> None:
+    with pytest.raises(ValueError, match=r"reads \['voice'\], but the streams here are"):
+        InstructionGate(DIMS, NAMES, "video", "voice")
+    with pytest.raises(ValueError, match=r"streams of one width, got .*'face': 9.*is a projector missing"):
+        InstructionGate(DIMS | {"face": 9}, NAMES, "video", "words")

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from omnihuman.build import build, compose_config
 from omnihuman.projector.stc import STCProjector
 from omnihuman.types import Features, Layout
 
@@ -52,9 +53,33 @@ def test_token_counts_are_the_official_ones(form: str) -> None:
             assert int(made.mask.sum()) == made.tokens.shape[1] * made.tokens.shape[2] == expected
 
 
+PRESETS = {
+    "stc_7b": "humanomni",
+    "stc_nano": "humanomni",
+    "stc_0_5b": "humanomni_small",
+    "stc_videollama2": "videollama2",
+    "stc_videollama2_v35": "videollama2_v35",
+}
+
+
+@pytest.mark.parametrize(("preset", "form"), PRESETS.items())
+def test_presets_are_these_forms(preset: str, form: str) -> None:
+    with torch.device("meta"):
+        made, expected = (
+            build(compose_config([], root=f"projector/{preset}").projector)(in_dim=4, out_dim=8),
+            projector(form),
+        )
+    for option in ("kernel", "stride", "padding", "cut"):
+        assert getattr(made, option) == getattr(expected, option), option
+    depth = {"stc_nano": 1, "stc_0_5b": 2}.get(preset, 4)
+    assert [len(list(stage.children())) for stage in (made.s1, made.s2)] == [depth, depth]
+    assert [len(layer.weight) for layer in made.readout if isinstance(layer, torch.nn.Linear)] == [8, 8]
+
+
 @torch.no_grad()
-def test_a_frame_sees_itself_and_the_one_before() -> None:
-    stc, video = projector("humanomni"), frames(6, 5)
+@pytest.mark.parametrize("form", ["humanomni", "humanomni_small"])
+def test_a_frame_sees_itself_and_the_one_before(form: str) -> None:
+    stc, video = projector(form), frames(6, 5)
     changed = video.tokens.clone()
     changed[:, 2] += 1
     moved = (stc(video).tokens != stc(Features.of(changed, video.mask[..., 0], (5, 5))).tokens).flatten(2).any(-1)

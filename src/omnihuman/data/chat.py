@@ -12,6 +12,7 @@ MARKERS = {
     "<image>": ("<im_start>", "<im_end>"),
     "<audio>": ("<au_start>", "<au_end>"),
 }
+MARKS = ("<|im_start|>", "<|im_end|>")
 SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 
 
@@ -42,7 +43,7 @@ class Chat:
     _known: dict[str, list[int]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        for mark in ("<|im_start|>", "<|im_end|>"):
+        for mark in MARKS:
             if len(ids := self._ids(mark)) != 1:
                 raise ValueError(f"the tokenizer makes {len(ids)} tokens of {mark}; ChatML needs one: choose another.")
 
@@ -54,8 +55,10 @@ class Chat:
             counts: tokens of each slot.
 
         Raises:
-            BadSample: no answer is left within ``max_length``, or the media alone exceed it.
+            BadSample: no answer is left within ``max_length``, the media alone exceed it, or a text holds
+                a ChatML mark.
         """
+        self._check(messages)
         ids: list[int] = []
         labels: list[int] = []
         open_text = self._system()
@@ -78,12 +81,18 @@ class Chat:
 
     def prompt(self, messages: Sequence[tuple[str, str]], counts: Mapping[str, int]) -> list[int]:
         """Ids up to where the first answer begins."""
+        self._check(messages)
         question = next(text for role, text in messages if role == "user")
         *pieces, rest = self._user(self._system(), question, counts)
         ids = [token for piece in pieces for token in piece] + self._ids(f"{rest}<|im_start|>assistant\n")
         if len(ids) > self.max_length:
             raise BadSample("too_long", f"the prompt has {len(ids)} tokens, data.max_length is {self.max_length}.")
         return ids
+
+    def _check(self, messages: Sequence[tuple[str, str]]) -> None:
+        for _, text in messages:
+            if mark := next((mark for mark in MARKS if mark in text), None):
+                raise BadSample("mark_in_text", f"a turn holds {mark}, which ends turns: take it out of {text[:80]!r}.")
 
     def _system(self) -> str:
         return "" if self.system is None else f"<|im_start|>system\n{self.system}<|im_end|>\n"

@@ -58,7 +58,10 @@ def demux(
                 break
             continue
         if packet.is_corrupt:
-            raise BadSample("truncated", f"{path}: a packet at {float((at or 0) * packet.time_base):.2f} s is cut.")
+            raise BadSample(
+                "truncated",
+                f"{path}: a packet at {float((at or 0) * packet.time_base):.2f} s is cut; replace the file.",
+            )
         held += packet.size
         if held > LARGEST:
             raise BadSample("too_large", f"{path}: the clip has more than {LARGEST >> 30} GiB; give start and end.")

@@ -16,7 +16,8 @@ from omnihuman.types import Batch
 class Loader(DataLoader[Any]):
     """A loader whose whole state is two integers: the epoch, and how many batches of it were handed out.
 
-    Every pass is the next epoch from its start; only the first one after ``load_state_dict`` goes on in the middle.
+    The trainer says which epoch it is, through the sampler's ``set_epoch``. A pass begins at the epoch's first batch;
+    only the first one after ``load_state_dict`` goes on in the middle.
 
     Reference: a plain DataLoader replays the epoch from its first batch when Lightning resumes.
 
@@ -38,7 +39,7 @@ class Loader(DataLoader[Any]):
         **options: Any,
     ) -> None:
         self.plan = lru_cache(maxsize=2)(plan)
-        self.epoch, self.handed, self.begun = 0, 0, False
+        self.epoch, self.handed, self.restored = 0, 0, False
         largest = max((len(row.samples) for row in self.plan(0)), default=0)
         super().__init__(
             _Caught(samples),
@@ -52,13 +53,12 @@ class Loader(DataLoader[Any]):
         )
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        if self.begun or self.handed >= len(self):
-            self.epoch, self.handed = self.epoch + 1, 0
-        self.begun = True
+        if not self.restored:
+            self.handed = 0
         for batch in super().__iter__():
             if isinstance(batch, BadSample):
                 raise batch
-            self.handed += 1
+            self.handed, self.restored = self.handed + 1, False
             yield batch
 
     def __len__(self) -> int:
@@ -70,14 +70,22 @@ class Loader(DataLoader[Any]):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on from there."""
-        self.epoch, self.handed, self.begun = state["epoch"], state["handed"], False
+        self.epoch, self.handed, self.restored = state["epoch"], state["handed"], True
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin another epoch; the one that is under way goes on."""
+        if epoch != self.epoch:
+            self.epoch, self.handed, self.restored = epoch, 0, False
 
 
 class _Rows:
-    """The rows that are still to come."""
+    """The rows that are still to come; Lightning tells a loader's sampler which epoch it is."""
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
+
+    def set_epoch(self, epoch: int) -> None:
+        self.loader.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self.loader.plan(self.loader.epoch)[self.loader.handed :])

@@ -157,11 +157,16 @@ class OmniData(pl.LightningDataModule):
                 self._rows[world, epoch] = rows_per_step(lengths, order, self.batch_size, self.max_tokens, world)
         return max(rows for (ranks, _), rows in self._rows.items() if ranks == world)
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch."""
+        return -(-len(self.order(0)) // self.batch_size)
+
     def planned(self, steps: int) -> int:
         """Samples that so many optimizer steps mean to train on."""
         size = len(self.order(0))
-        per_epoch = -(-size // self.batch_size)
-        return steps // per_epoch * size + min(size, steps % per_epoch * self.batch_size)
+        epochs, rest = divmod(steps, self.steps_per_epoch)
+        return epochs * size + min(size, rest * self.batch_size)
 
     def train_dataloader(self) -> Loader:
         samples = self.train_samples

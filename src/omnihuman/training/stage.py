@@ -25,7 +25,7 @@ from omnihuman.training.chain import Link, link, train_missing
 from omnihuman.training.runs import Run, is_main_process
 from omnihuman.training.summary import write_summary
 from omnihuman.training.supervised import Supervised
-from omnihuman.training.trainable import effective_table
+from omnihuman.training.trainable import Group, effective_table, set_trainable
 from omnihuman.training.weights import canonical, load_weights, save_weights
 
 log = logging.getLogger(__name__)
@@ -71,8 +71,7 @@ def rehearse(config: DictConfig, chain: Link) -> None:
     with torch.device("cpu" if config.size == "nano" else "meta"):
         config.random_weights = config.size != "nano"
         model: OmniModel = build(config.model)
-    trainable: Any = OmegaConf.to_container(config.trainable, resolve=True)
-    print_table(Supervised(model, trainable, build(config.optimizer), build(config.scheduler)))
+    print_table(model, set_trainable(model, trainable_of(config)))
     for amounts in ({"frames": config.frames, "waveform": 10 * 16000}, {"frames": 1}, {"waveform": 30 * 16000}):
         counts = model.layouts(amounts)
         what = ", ".join(
@@ -84,7 +83,7 @@ def rehearse(config: DictConfig, chain: Link) -> None:
     samples = data.train_samples
     console.print(
         f"{len(samples)} samples, {sum(samples.lengths)} tokens, {len(samples.skipped)} left out; an epoch is "
-        f"{-(-len(data.order(0)) // config.data.batch_size)} steps of {config.data.batch_size}"
+        f"{data.steps_per_epoch} steps of {data.batch_size}"
     )
     console.print(f"would be written to {chain.run.folder}")
 
@@ -95,13 +94,16 @@ def fit(config: DictConfig, chain: Link) -> None:
     pl.seed_everything(config.seed, verbose=False)
     model: OmniModel = build(config.model)
     inherited = start_from(model, config, chain)
-    trainable: Any = OmegaConf.to_container(config.trainable, resolve=True)
-    module = Supervised(model, trainable, build(config.optimizer), build(config.scheduler))
+    groups = set_trainable(model, trainable_of(config))
     if is_main_process():
-        print_table(module)
+        print_table(model, groups)
     data: OmniData = build(config.data)
     data.connect(model.transforms, model.layouts, model.llm.tokenizer)
     log.info("%d training samples, %d left out", len(data.train_samples), len(data.train_samples.skipped))
+    # counted here: Lightning's own estimate would set the loader up before a checkpoint can say where it stands
+    steps = data.steps_per_epoch * config.trainer.max_epochs
+    steps = steps if config.trainer.max_steps < 0 else min(steps, config.trainer.max_steps)
+    module = Supervised(model, groups, build(config.optimizer), build(config.scheduler), steps)
     checkpoint = run.checkpoint()
     speed, account = Throughput(), Account(run.folder / "skipped.jsonl")
     asked: Any = OmegaConf.to_container(config.answers, resolve=True)
@@ -148,12 +150,18 @@ def start_from(model: OmniModel, config: DictConfig, chain: Link) -> set[str]:
     return inherited
 
 
-def print_table(module: Supervised) -> None:
+def trainable_of(config: DictConfig) -> dict[str, Any]:
+    """The table of what trains, as plain numbers."""
+    table: Any = OmegaConf.to_container(config.trainable, resolve=True)
+    return dict(table)
+
+
+def print_table(model: OmniModel, groups: Sequence[Group]) -> None:
     """The effective table: what trains, at which rate."""
     table = Table(title="parts", title_justify="left")
     for column in ("part", "class", "parameters", "trainable", "lr"):
         table.add_column(column, justify="left" if column in ("part", "class") else "right")
-    for part, name, total, trained, rate in effective_table(module.model, module.groups):
+    for part, name, total, trained, rate in effective_table(model, groups):
         table.add_row(part, name, f"{total:,}", f"{trained:,}", rate, style="bold" if trained else "dim")
     console.print(table)
 
@@ -181,7 +189,7 @@ def _trainer(config: DictConfig, run: Run, data: OmniData, callbacks: list[Any],
         log_every_n_steps=1,
         **options,
     )
-    trainer.accumulate_grad_batches = data.rows_per_step(trainer.world_size)
+    trainer.accumulate_grad_batches = data.rows_per_step(trainer.world_size, trainer.max_epochs or 1)
     return trainer
 
 

@@ -1,6 +1,6 @@
 """Next-token loss on the answers: the objective of every stage of the three papers."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from omnihuman.model.omni import OmniModel
 from omnihuman.pl import pl
-from omnihuman.training.trainable import Group, plain_name, set_trainable
+from omnihuman.training.trainable import Group, plain_name
 from omnihuman.training.weights import canonical
 from omnihuman.types import Batch
 
@@ -22,21 +22,23 @@ class Supervised(pl.LightningModule):
 
     Args:
         model: what learns.
-        trainable: pattern of parameter names -> learning rate, see ``set_trainable``.
+        groups: what of it trains, and how fast: the outcome of ``set_trainable``.
         optimizer: called with the parameter groups.
         scheduler: called with the optimizer and ``total_steps``.
+        total_steps: optimizer steps of the whole run.
     """
 
     def __init__(
         self,
         model: OmniModel,
-        trainable: Mapping[str, Any],
+        groups: Sequence[Group],
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler],
+        total_steps: int,
     ) -> None:
         super().__init__()
         self.model = model
-        self.groups: list[Group] = set_trainable(model, trainable)
+        self.groups, self.total_steps = list(groups), total_steps
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.strict_loading = False  # a checkpoint holds what trains; the rest is where it came from
         self._loss = 0.0
@@ -64,7 +66,7 @@ class Supervised(pl.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         named = {plain_name(name): parameter for name, parameter in self.model.named_parameters()}
         optimizer = self.make_optimizer(list(_optimizer_groups(self.groups, named)))
-        scheduler = self.make_scheduler(optimizer, total_steps=max(1, int(self.trainer.estimated_stepping_batches)))
+        scheduler = self.make_scheduler(optimizer, total_steps=self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

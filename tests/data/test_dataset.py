@@ -1,0 +1,187 @@
+"""Every bad input under every policy: raised with a name, or skipped and counted, never replaced."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from omnihuman.data.chat import Chat
+from omnihuman.data.dataset import Samples
+from omnihuman.data.plan import Row
+from omnihuman.data.record import BadSample, read_records
+from omnihuman.types import SLOTS
+
+from .conftest import TRANSFORMS, layouts, plain_frames, plain_sound
+
+BOTH = "<video>\n<audio>\nWho?"
+PLANNED = {
+    "truncated, moov last": ({"video": "cut_back.mp4"}, "unreadable"),
+    "zero bytes": ({"video": "empty.mp4"}, "unreadable"),
+    "text renamed": ({"video": "text.mp4"}, "unreadable"),
+    "missing": ({"video": "gone.mp4"}, "missing_file"),
+    "outside": ({"video": "../outside.mp4"}, "outside_root"),
+    "no sound at all": ({"audio": "silent.mp4", "text": "<audio>\nWho?"}, "no_media"),
+    "0 s of sound": ({"audio": "nothing.wav", "text": "<audio>\nWho?"}, "no_media"),
+    "sound alone as a video": ({"video": "sound.m4a", "text": "<video>\nWho?"}, "no_media"),
+    "needed sound": ({"video": "silent.mp4", "needs": ["audio"]}, "no_media"),
+    "no sound in the clip": ({"video": "talk.mp4", "start": 7}, "empty_audio"),
+    "unknown role": ({"video": "talk.mp4", "role": "robot"}, "unknown_role"),
+    "answer cut away": ({"video": "talk.mp4", "text": BOTH + " Who?" * 400}, "answer_truncated"),
+    "media longer than the limit": ({"video": "talk.mp4", "frames": 200}, "too_long"),
+}
+FETCHED = {
+    "truncated, moov first": ({"video": "cut_front.mp4"}, "truncated"),
+    "clip behind the pictures": ({"video": "talk.mp4", "text": "<video>\nWho?", "start": 7}, "empty_clip"),
+}
+GOOD = {"video": "talk.mp4"}
+
+
+def make(root: Path, folder: Path, tokenizer: Any, entries: list[dict[str, Any]], **options: Any) -> Samples:
+    """Samples of short-hand records."""
+    lines = []
+    for number, given in enumerate(entries):
+        entry = {"text": BOTH, "role": "human"} | given
+        turns = [{"from": entry.pop("role"), "value": entry.pop("text")}, {"from": "gpt", "value": "A man."}]
+        options.setdefault("num_frames", entry.pop("frames", 4))
+        lines.append(json.dumps({"id": f"r{number}", "conversations": turns, **entry}))
+    (folder / "train.jsonl").write_text("\n".join(lines))
+    chat = Chat(tokenizer, max_length=700)
+    options = {"num_frames": 4, **options}
+    return Samples(read_records(folder / "train.jsonl", root), TRANSFORMS, layouts, chat, **options)
+
+
+@pytest.fixture
+def samples(media_root: Path, tmp_path: Path, tokenizer: Any) -> Any:
+    return lambda entries, **options: make(media_root, tmp_path, tokenizer, entries, **options)
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_what_planning_finds(name: str, samples: Any) -> None:
+    entry, reason = PLANNED[name]
+    with pytest.raises(BadSample, match=r"data\.on_bad_sample=skip") as caught:
+        samples([entry])
+    assert caught.value.reason == reason
+    assert "train.jsonl:1" in str(caught.value), "the message names file and line"
+    left = samples([entry, GOOD | entry.get("also", {})], policy="skip") if "frames" not in entry else None
+    if left is not None:
+        assert [(skip["id"], skip["reason"]) for skip in left.skipped] == [("r0", reason)]
+        assert [planned.record.id for planned in left.planned] == ["r1"], "nothing takes its place"
+
+
+@pytest.mark.parametrize("name", FETCHED)
+def test_what_only_decoding_finds(name: str, samples: Any) -> None:
+    entry, reason = FETCHED[name]
+    with pytest.raises(BadSample, match=r"train\.jsonl:1.*data\.on_bad_sample=skip") as caught:
+        samples([entry])[Row((0,), 1)]
+    assert caught.value.reason == reason
+    some = samples([entry, GOOD], policy="skip")
+    batch = some[Row((0, 1), 5)]
+    assert [skip["reason"] for skip in batch.skipped] == [reason]
+    assert [meta["id"] for meta in batch.meta] == ["r1"] and batch.bounds.tolist() == [0, some.lengths[1]]
+    assert batch.step_targets == 5, "the plan's, whatever was skipped"
+
+
+def test_planned_is_trained_plus_skipped(samples: Any) -> None:
+    entries = [entry for entry, _ in [*PLANNED.values(), *FETCHED.values()] if "frames" not in entry]
+    some = samples([*entries, GOOD, GOOD, {"image": "still.png", "text": "<image>?"}], policy="skip")
+    batch = some[Row(tuple(range(len(some))), 1)]
+    assert len(batch.meta) == 3
+    assert len(batch.meta) + len(batch.skipped) + len(some.skipped) == len(entries) + 3
+    assert all(skip["reason"] and skip["message"] and skip["id"] for skip in [*batch.skipped, *some.skipped])
+
+
+def test_quarantine_is_never_opened_again(samples: Any, tmp_path: Path) -> None:
+    options = {"policy": "quarantine", "quarantine_file": tmp_path / "deep" / "quarantine.jsonl"}
+    entries = [{"video": "cut_front.mp4"}, {"video": "empty.mp4"}, GOOD]
+    first = samples(entries, **options)
+    assert [skip["reason"] for skip in first.skipped] == ["unreadable"]
+    assert [skip["id"] for skip in first[Row((0, 1), 1)].skipped] == ["r0"]
+    again = samples(entries, **options)
+    assert [(skip["id"], skip["reason"]) for skip in again.skipped] == [("r0", "quarantined"), ("r1", "quarantined")]
+    assert len(again) == 1
+    assert len(options["quarantine_file"].read_text().splitlines()) == 2, "what stands there is not added again"
+    with pytest.raises(BadSample):
+        samples(entries, quarantine_file=options["quarantine_file"])
+    options["quarantine_file"].write_text("oops\n")
+    with pytest.raises(ValueError, match=r"quarantine\.jsonl:1.*remove the line"):
+        samples(entries, **options)
+
+
+@pytest.mark.parametrize("name", ["silent.mp4", "sound.m4a", "sound.wav"])
+def test_a_slot_that_the_file_cannot_fill_is_dropped_and_counted(name: str, samples: Any) -> None:
+    some = samples([{"video": name}])
+    kept = "video" if name == "silent.mp4" else "audio"
+    assert some.dropped_slots == 1
+    assert some.planned[0].record.slots == (kept,)
+    batch = some[Row((0,), 1)]
+    assert set(batch.input_ids[batch.input_ids < 0].tolist()) == {SLOTS[kept]}
+    assert batch.signals[kept].mask.any() and not batch.signals["audio" if kept == "video" else "video"].mask.any()
+
+
+@pytest.mark.parametrize("name", ["silent.mp4", "sound.wav"])
+def test_the_official_filler_is_an_option(name: str, samples: Any) -> None:
+    some = samples([{"video": name}], missing="fill")
+    batch = some[Row((0,), 1)]
+    lacking = "audio" if name == "silent.mp4" else "video"
+    assert some.planned[0].record.slots == ("video", "audio")
+    signal = batch.signals[lacking]
+    assert signal.mask.sum() == (1000 if lacking == "audio" else 1) and not signal.values.any()
+
+
+@pytest.mark.parametrize(("key", "tag"), [("image", "<image>"), ("video", "<video>")])
+@pytest.mark.parametrize("name", ["still.png", "still.jpg"])
+def test_a_still_is_a_video_of_one_frame(name: str, key: str, tag: str, samples: Any) -> None:
+    batch = samples([{key: name, "text": f"{tag}\nWhat?"}])[Row((0,), 1)]
+    assert batch.signals["video"].mask.sum() == 1
+    assert (batch.input_ids == SLOTS["video"]).sum() == 4
+
+
+def test_a_clip_is_what_was_planned(samples: Any, media_root: Path) -> None:
+    some = samples([GOOD | {"start": 0.5, "end": 1.5}, {"video": "one.mp4", "text": "<video>\nWho?"}])
+    assert some.planned[0].amounts == {"frames": 4, "waveform": 16000}
+    sample = some.sample(some.planned[0])
+    inside = [frame for time, frame in plain_frames(media_root / "talk.mp4") if 0.5 <= time < 1.5]
+    assert torch.equal(sample.frames, torch.stack([inside[i] for i in (3, 9, 15, 21)]))
+    assert torch.allclose(sample.waveform, plain_sound(media_root / "talk.mp4")[8000:24000], atol=2e-3)
+    assert sample.meta["times"] == pytest.approx([0.62, 0.86, 1.1, 1.34], abs=0.021)
+    batch = some[Row((0, 1), 3)]
+    assert batch.bounds.tolist() == [0, *torch.tensor(some.lengths).cumsum(0).tolist()], "lengths hold before decoding"
+    supervised = (batch.labels != -100).sum()
+    assert supervised == sum(some.targets)
+    counts = [(batch.input_ids == SLOTS[slot]).sum().item() for slot in ("video", "audio")]
+    assert counts == [4 * 4 + 4 * 4, 10]
+
+
+def test_views_use_a_record_once_for_each_that_leaves_something(samples: Any) -> None:
+    views = ["video_audio", "video", "audio"]
+    some = samples([GOOD, {"video": "silent.mp4"}, GOOD | {"needs": ["audio"]}], views=views)
+    assert [(planned.record.id, planned.record.slots) for planned in some.planned] == [
+        ("r0", ("video", "audio")), ("r0#video", ("video",)), ("r0#audio", ("audio",)),
+        ("r1", ("video",)),
+        ("r2", ("video", "audio")), ("r2#audio", ("audio",)),
+    ]  # fmt: skip
+    assert some.dropped_slots == 1 and not some.skipped
+
+
+def test_a_view_that_the_model_cannot_read_says_so(samples: Any, tokenizer: Any, media_root: Path) -> None:
+    deaf = {"video": 8, "audio": 0}
+    records = list(samples([GOOD]).planned)
+    with pytest.raises(BadSample, match=r"no encoder for \['audio'\]; choose data\.views"):
+        Samples([records[0].record], TRANSFORMS, lambda amounts: deaf, Chat(tokenizer), num_frames=2)
+
+
+def test_prompts_end_where_the_answer_begins(samples: Any) -> None:
+    batch = samples([GOOD], prompts=True)[Row((0,), 0)]
+    whole = samples([GOOD])[Row((0,), 0)]
+    length = batch.input_ids.shape[1]
+    assert torch.equal(whole.input_ids[:, :length], batch.input_ids)
+    assert (batch.labels == -100).all() and whole.labels[0, length] != -100
+    assert batch.meta[0]["answer"] == "A man."
+
+
+def test_an_empty_row_is_a_blank_batch(samples: Any) -> None:
+    batch = samples([GOOD])[Row((), 7)]
+    assert batch.meta == () and batch.step_targets == 7 and not batch.signals["audio"].mask.any()
+    assert batch.signals["video"].values.shape == (1, 1, 3, 8, 8)
