@@ -1,5 +1,6 @@
 """Ask a trained run: ``python -m omnihuman.generate run=humanomni_stage3 video=clip.mp4 instruction=...``."""
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +28,8 @@ def verbatim(argument: str) -> str:
     key, equals, value = argument.partition("=")
     if key not in VERBATIM or not equals or value in ("", "null") or (value[0] == value[-1] and value[0] in "'\""):
         return argument
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'") if value.endswith("\\") else value.replace("'", "\\'")
+    # quotes end the value, backslashes before them and at the end escape, and ${ begins an interpolation
+    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", value).replace("'", "\\'").replace("${", "\\${")
     return f"{key}='{escaped}'"
 
 

@@ -1,5 +1,7 @@
 """Packed equals unpacked; generation equals a plain greedy loop."""
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -87,7 +89,7 @@ def test_batched_generation_equals_one_by_one(llm: CausalLM) -> None:
     embeds, _, _, bounds = pack(samples(llm, (4, 9, 6)))
     together = llm.generate(embeds, bounds, max_new_tokens=6)
     alone = [
-        llm.generate(embeds[:, a:b], [0, b - a], max_new_tokens=6)[0] for a, b in zip(bounds, bounds[1:], strict=False)
+        llm.generate(embeds[:, a:b], [0, b - a], max_new_tokens=6)[0] for a, b in itertools.pairwise(bounds)
     ]
     assert together == alone and len(set(together)) > 1
     llm(*pack(samples(llm, (4, 3))))  # packed attention is back

@@ -126,9 +126,7 @@ def misfits() -> Iterator[Any]:
     yield pytest.param(["model.drop=[projectors.audio]"], "add projectors", id="a slot of another width")
     yield pytest.param(["model.drop=[projectors.face]"], "'face'", id="a fusion without its stream")
     yield pytest.param(["model.drop=[projectors.nose]"], r"nose.*face", id="dropping what is not there")
-    yield pytest.param(
-        ["projector@model.projectors.face=mlp"], "one shape", id="shapes"
-    )
+    yield pytest.param(["projector@model.projectors.face=mlp"], "one shape", id="shapes")
     yield pytest.param(["+model.sources.nose=video"], "nose", id="a source for no projector")
     yield pytest.param(["model.sources.face=smell"], r"face.*smell", id="a projector of no stream")
 

@@ -1,0 +1,93 @@
+"""Asking a trained run, and looking at a corpus, as a user does."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+
+from omnihuman.build import compose_config
+from omnihuman.generate import record_of, verbatim
+from omnihuman.training.stage import run_stage
+
+
+def run(verb: str, *arguments: str) -> str:
+    done = subprocess.run([sys.executable, "-m", f"omnihuman.{verb}", *arguments], capture_output=True, text=True,
+                          check=False, timeout=300)  # fmt: skip
+    return done.stdout + ("" if done.returncode == 0 else f"\nFAILED\n{done.stderr[-2000:]}")
+
+
+def test_a_trained_run_answers_about_a_file_it_has_never_seen(corpus: Path, tmp_path: Path) -> None:
+    given = ["+experiment=humanomni_stage3", "data=jsonl", f"data.records={corpus}/train.json", f"data.root={corpus}",
+             f"runs={tmp_path}", "init_from=[]", "trainer.max_steps=1", "data.num_workers=0", "stage.batch_size=4",
+             "validate_first=false"]  # fmt: skip
+    run_stage(compose_config(given), given)
+    clip = next(iter(sorted((corpus / "media").glob("train_talk*.mp4"))))
+    question = "instruction=What's the main emotion, please?\nhappy ,sad"
+    said = run("generate", "run=humanomni_stage3", f"runs={tmp_path}", f"video={clip}", question, "max_new_tokens=4",
+               "modal=video", f"frames_png={tmp_path}/frames.png")  # fmt: skip
+    assert "answer:" in said and said.count(" s,") == 7 and "FAILED" not in said
+    assert "interaction 0." in said and "body 0." in said and "face 0." in said
+    width, height = Image.open(tmp_path / "frames.png").size
+    assert width == 8 * height or width % 8 == 0
+
+
+def test_a_run_that_was_never_trained_is_named_with_its_command(corpus: Path, tmp_path: Path) -> None:
+    clip = next(iter(sorted((corpus / "media").glob("*.mp4"))))
+    said = run("generate", "run=humanomni_stage3", f"runs={tmp_path}", f"video={clip}", "instruction=Who?")
+    assert "train it: python -m omnihuman.train +experiment=humanomni_stage3" in said
+
+
+def asked(**values: object) -> DictConfig:
+    keys = {
+        "video": None,
+        "audio": None,
+        "image": None,
+        "modal": None,
+        "start": None,
+        "end": None,
+        "instruction": "Who?",
+    }
+    return OmegaConf.create(keys | values)
+
+
+def test_a_question_becomes_a_record(tmp_path: Path) -> None:
+    file = tmp_path / "a.mp4"
+    file.touch()
+    assert record_of(asked(video=str(file))).messages[0] == ("user", "<video>\n<audio>\nWho?")
+    assert record_of(asked(video=str(file), modal="audio")).messages[0] == ("user", "<audio>\nWho?")
+    assert record_of(asked(image=str(file))).messages[0] == ("user", "<image>\nWho?")
+    assert record_of(asked(image=str(file))).slots == ("video",)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "exactly one"),
+        ({"video": "a", "audio": "b"}, "exactly one"),
+        ({"video": "nowhere.mp4"}, "no such file"),
+        ({"video": __file__, "modal": "smell"}, "choose from video_audio"),
+        ({"audio": __file__, "modal": "video"}, "cannot give"),
+    ],
+)
+def test_what_cannot_be_asked_is_named(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        record_of(asked(**values))
+
+
+@pytest.mark.parametrize(
+    "text", ["a, b", "it's", 'say "x"', "[1]", "a=b", "what? {x}: 50%", "C:\\x", "$x ${y}", "back\\"]
+)
+def test_free_text_reaches_the_program_unchanged(text: str) -> None:
+    config = compose_config(["run=x", verbatim(f"instruction={text}")], root="generate")
+    assert config.instruction == text
+
+
+def test_inspect_counts_and_draws(corpus: Path, tmp_path: Path) -> None:
+    said = run(
+        "inspect", "data=jsonl", f"data.records={corpus}/val.json", f"data.root={corpus}", f"out={tmp_path}", "count=3"
+    )
+    assert "face" in said and "records of" in said and "FAILED" not in said
+    assert Image.open(tmp_path / "val_records.png").size[0] > 600
