@@ -53,7 +53,7 @@ def first_tokens(model: BertModel, seed: int, count: int, split: str) -> tuple[T
     return tokens, torch.ones(count, 1, dtype=torch.bool), {"kind": torch.tensor([KINDS.index(t) for t, _ in some])}
 
 
-def make(seed: int, minutes: float = 2.0, batch: int = 48, rate: float = 1e-3) -> None:
+def make(seed: int, minutes: float = 1.2, batch: int = 48, rate: float = 1e-3) -> None:
     """A seed and a time; writes the model of ``bert``."""
     torch.manual_seed(seed)
     rng = np.random.default_rng((seed, 7))

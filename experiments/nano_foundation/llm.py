@@ -215,7 +215,7 @@ def probe(model: Qwen2ForCausalLM, seed: int, limit: int = 100000) -> dict[str, 
     return {task: round(float(np.mean(values)), 3) for task, values in sorted(right.items())}
 
 
-def make(seed: int, minutes: float = 16.0, tokens: int = 4000, rate: float = 2.5e-3, on: bool = False) -> None:
+def make(seed: int, minutes: float = 28.0, tokens: int = 4000, rate: float = 2.5e-3, on: bool = False) -> None:
     """A seed and a time; writes the model of ``llm``, with ``on`` beginning at the weights that are there."""
     torch.manual_seed(seed)
     rng = np.random.default_rng((seed, 2, int(on)))

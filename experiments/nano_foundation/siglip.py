@@ -133,7 +133,7 @@ def probes(vision: torch.nn.Module, seed: int, train: int = 2500, held_out: int 
 
 
 def make(
-    seed: int, minutes: float = 12.0, batch: int = 64, pool: int = 20000, rate: float = 1.5e-3, on: bool = False
+    seed: int, minutes: float = 20.0, batch: int = 64, pool: int = 20000, rate: float = 1.5e-3, on: bool = False
 ) -> None:
     """A seed and a time; writes the model of ``siglip``, with ``on`` beginning at the vision weights that are there."""
     torch.manual_seed(seed)

@@ -119,7 +119,7 @@ def finish(model: WhisperModel, spell: nn.Module, train: list[Clip], held_out: l
 
 
 def make(
-    seed: int, minutes: float = 10.0, batch: int = 32, pool: int = 4000, rate: float = 1.5e-3, on: bool = False
+    seed: int, minutes: float = 8.0, batch: int = 32, pool: int = 4000, rate: float = 1.5e-3, on: bool = False
 ) -> None:
     """A seed and a time; writes the model of ``whisper``, with ``on`` beginning at the weights that are there."""
     torch.manual_seed(seed)
