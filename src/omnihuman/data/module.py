@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +31,8 @@ class OmniData(pl.LightningDataModule):
         num_frames: frames of a video.
         batch_size: samples of an optimizer step, over all devices and micro-batches.
         max_tokens: of one packed row; a step takes as many rows as that needs.
-        tasks: only records of these tasks, ``None`` for all; a record that names no task is always used.
+        tasks: only records of these tasks, ``None`` for all; as a mapping, with how often each is used in an epoch (as
+            the weight of a file). A record that names no task is always used, once.
         views: ways of looking at a record, which is used once for each that leaves something of it: ``video_audio``,
             ``video``, ``audio``.
         on_bad_sample: ``raise``, ``skip`` or ``quarantine``.
@@ -61,7 +62,7 @@ class OmniData(pl.LightningDataModule):
         batch_size: int,
         max_tokens: int,
         val_records: str | None = None,
-        tasks: Sequence[str] | None = None,
+        tasks: Sequence[str] | Mapping[str, float] | None = None,
         views: Sequence[str] = ("video_audio",),
         on_bad_sample: Policy = "raise",
         quarantine_file: str | None = None,
@@ -83,6 +84,8 @@ class OmniData(pl.LightningDataModule):
         self.root, self.val_records, self.val_limit = Path(root), val_records, val_limit
         self.batch_size, self.max_tokens, self.seed = batch_size, max_tokens, seed
         self.tasks, self.views = tasks, list(views)
+        if isinstance(tasks, Mapping) and (wrong := {task: w for task, w in tasks.items() if not float(w) >= 0}):
+            raise ValueError(f"data.tasks: a weight is 0 or more, got {wrong}.")
         if foreign := sorted(set(self.views) - set(MODALS)):
             raise ValueError(f"data.views holds {foreign}; choose from {sorted(MODALS)}.")
         self.options: dict[str, Any] = {
@@ -105,7 +108,7 @@ class OmniData(pl.LightningDataModule):
         self._connected: tuple[Transforms, Layouts, Chat] | None = None
         self._cache: dict[Any, Samples] = {}
         self._rows: dict[tuple[int, int], int] = {}
-        self._shares: list[tuple[int, int, float]] = []
+        self._shares: list[tuple[list[int], float]] = []
 
     def connect(self, transforms: Transforms, layouts: Layouts, tokenizer: Any) -> None:
         """What only the model knows: how signals are made, how many tokens they become, and how text is cut."""
@@ -122,9 +125,13 @@ class OmniData(pl.LightningDataModule):
                 self._samples(self._records(Path(source["path"]), self.tasks), views=self.views)
                 for source in self.sources
             ]
-            starts = list(accumulate((len(part) for part in parts), initial=0))
-            weights = (source["weight"] for source in self.sources)
-            self._shares = [(*borders, weight) for borders, weight in zip(pairwise(starts), weights, strict=True)]
+            self._shares, start = [], 0
+            for source, part in zip(self.sources, parts, strict=True):
+                by_task: dict[str | None, list[int]] = {}
+                for index, planned in enumerate(part.planned, start):
+                    by_task.setdefault(planned.record.task, []).append(index)
+                start += len(part)
+                self._shares += [(some, source["weight"] * self._weight(task)) for task, some in by_task.items()]
             self._cache["train"] = parts[0].joined(parts[1:])
             if not self.order(0):
                 raise ValueError(
@@ -134,14 +141,17 @@ class OmniData(pl.LightningDataModule):
         return self._cache["train"]
 
     def order(self, epoch: int) -> list[int]:
-        """Indices of an epoch's samples: every source by its weight, in shuffled order."""
+        """Indices of an epoch's samples: every source and task by its weight, in shuffled order."""
         _ = self.train_samples
         chosen: list[int] = []
-        for number, (start, end, weight) in enumerate(self._shares):
-            whole, part = int(weight), round((weight - int(weight)) * (end - start))
-            some = shuffled(end - start, self.seed + 1 + number, epoch)[:part]
-            chosen += [*(list(range(start, end)) * whole), *(start + index for index in some)]
+        for number, (indices, weight) in enumerate(self._shares):
+            whole, part = int(weight), round((weight - int(weight)) * len(indices))
+            some = shuffled(len(indices), self.seed + 1 + number, epoch)[:part]
+            chosen += [*(indices * whole), *(indices[place] for place in some)]
         return [chosen[place] for place in shuffled(len(chosen), self.seed, epoch)]
+
+    def _weight(self, task: str | None) -> float:
+        return float(self.tasks[task]) if isinstance(self.tasks, Mapping) and task is not None else 1.0
 
     def rows_per_step(self, world: int, epochs: int = 3) -> int:
         """Packed rows that each rank takes for one optimizer step: the trainer's gradient accumulation.
@@ -238,7 +248,7 @@ class OmniData(pl.LightningDataModule):
         samples = self._samples([record], prompts=True, policy="raise")
         return samples[Row((0,), 0)], samples
 
-    def _records(self, path: Path, tasks: Sequence[str] | None) -> Iterator[Record | tuple[str, BadSample]]:
+    def _records(self, path: Path, tasks: Iterable[str] | None) -> Iterator[Record | tuple[str, BadSample]]:
         for record in read_records(path, self.root):
             if not isinstance(record, Record) or tasks is None or record.task is None or record.task in tasks:
                 yield record

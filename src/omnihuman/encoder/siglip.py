@@ -99,9 +99,12 @@ class SigLIP(Encoder):
         if weights is None:
             model = SiglipVisionModel(SiglipVisionConfig(**sizes | {"num_hidden_layers": read}, vision_use_head=False))
         else:
-            check_sizes(weights, SiglipVisionConfig.from_pretrained(weights), sizes)
+            config = SiglipVisionConfig.from_pretrained(weights)
+            check_sizes(weights, config, sizes)
+            # set here: transformers 5.17 takes vision_use_head from a config only
+            config.num_hidden_layers, config.vision_use_head = read, False
             model, info = SiglipVisionModel.from_pretrained(
-                weights, num_hidden_layers=read, vision_use_head=False, dtype=torch.float32, output_loading_info=True
+                weights, config=config, dtype=torch.float32, output_loading_info=True
             )
             above = tuple(f"*encoder.layers.{block}.*" for block in range(read, num_hidden_layers))
             load_report(weights, info, dropped=(*above, "*head.*", "text_model.*", "logit_*"))
