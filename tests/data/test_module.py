@@ -88,6 +88,20 @@ def test_a_mixture_has_its_weights(make: Any, tmp_path: Path) -> None:
         _ = make([{"path": half, "weight": 0}]).train_samples
 
 
+def test_tasks_by_weight_are_used_so_often(make: Any, tmp_path: Path) -> None:
+    """A mapping says how often; a task that it does not name is left out, a record without a task is used once."""
+    write(tmp_path / "a.jsonl", 4, "a", task="emotion")
+    write(tmp_path / "b.jsonl", 4, "b", task="face")
+    write(tmp_path / "c.jsonl", 2, "c")
+    write(tmp_path / "d.jsonl", 2, "d", task="body")
+    files = [str(tmp_path / f"{name}.jsonl") for name in "abcd"]
+    data = make(files, tasks={"emotion": 2, "face": 0.5})
+    used = [Counter(data.train_samples.planned[index].record.id[0] for index in data.order(epoch)) for epoch in (0, 1)]
+    assert used == [{"a": 8, "b": 2, "c": 2}] * 2
+    with pytest.raises(ValueError, match="weight is 0 or more"):
+        make(files, tasks={"emotion": -1})
+
+
 def test_tasks_and_views_choose(make: Any, tmp_path: Path) -> None:
     files = [write(tmp_path / f"{task}.jsonl", 2, task[0], task=task) for task in ("sad", "glad")]
     data = make(files, tasks=["glad"], views=["video_audio", "video", "audio"])

@@ -62,7 +62,7 @@ class OmniData(pl.LightningDataModule):
         batch_size: int,
         max_tokens: int,
         val_records: str | None = None,
-        tasks: Sequence[str] | Mapping[str, float] | None = None,
+        tasks: Sequence[str] | Mapping[str, int | float] | None = None,
         views: Sequence[str] = ("video_audio",),
         on_bad_sample: Policy = "raise",
         quarantine_file: str | None = None,
