@@ -88,9 +88,7 @@ def test_a_row_without_targets_has_a_zero_loss_and_zero_gradients(llm: CausalLM)
 def test_batched_generation_equals_one_by_one(llm: CausalLM) -> None:
     embeds, _, _, bounds = pack(samples(llm, (4, 9, 6)))
     together = llm.generate(embeds, bounds, max_new_tokens=6)
-    alone = [
-        llm.generate(embeds[:, a:b], [0, b - a], max_new_tokens=6)[0] for a, b in itertools.pairwise(bounds)
-    ]
+    alone = [llm.generate(embeds[:, a:b], [0, b - a], max_new_tokens=6)[0] for a, b in itertools.pairwise(bounds)]
     assert together == alone and len(set(together)) > 1
     llm(*pack(samples(llm, (4, 3))))  # packed attention is back
 

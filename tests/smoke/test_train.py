@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 
 from omnihuman.build import compose_config
@@ -85,6 +86,19 @@ def test_samples_add_up_when_some_are_bad(corpus: Path, tmp_path: Path) -> None:
     assert ledger["planned"] == ledger["trained"] + sum(ledger["skipped"].values())
     named = [json.loads(line)["id"] for line in (run.folder / "skipped.jsonl").read_text().splitlines()]
     assert named == ["cut", "gone"] and ledger["trained"] == 4
+
+
+def test_a_rehearsal_at_the_papers_size_reads_no_weights_and_says_what_would_happen(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = Console(record=True, width=160)
+    monkeypatch.setattr("omnihuman.training.stage.console", console)
+    train(corpus, tmp_path, "size=7b", "trainer=fsdp", "dry_run=true", experiment="humanomni_stage3")
+    said = console.export_text()
+    assert "humanomni_stage1/weights.safetensors (missing)" in said
+    assert "7,615,616,512" in said and "376,889,248" in said  # Qwen2.5-7B, one STC branch
+    assert "32 frames, 10 s of sound: 3136 video tokens, 167 audio tokens" in said
+    assert not list(tmp_path.iterdir())  # nothing is written
 
 
 def launch(arguments: list[str]) -> None:

@@ -64,3 +64,16 @@ def test_wrappers_do_not_hide_names() -> None:
     wrapped = nn.ModuleDict({"_orig_mod": nn.ModuleDict({"llm": nn.Linear(2, 2)})})
     assert set_trainable(wrapped, {"llm.*": 1.0})[0].names == ("llm.weight", "llm.bias")
     assert torch.is_tensor(wrapped["_orig_mod"]["llm"].weight)
+
+
+def test_of_a_part_with_lora_only_the_adapters_train() -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    model = Parts()
+    model.llm = inject_adapter_in_model(LoraConfig(r=2, target_modules=["0"]), nn.Sequential(nn.Linear(2, 2)))  # type: ignore[assignment]
+    names = [name for group in set_trainable(model, {"llm.*": 1e-3, "projectors.*": 1e-3}) for name in group.names]
+    assert [name for name in names if name.startswith("llm")] == [
+        "llm.0.lora_A.default.weight",
+        "llm.0.lora_B.default.weight",
+    ]
+    assert "projectors.face.weight" in names and not model.llm[0].base_layer.weight.requires_grad  # type: ignore[index, union-attr]

@@ -178,8 +178,8 @@ def _trainer(config: DictConfig, run: Run, data: OmniData, callbacks: list[Any],
         MetricsTable(run.folder / "metrics.csv", resume_at=at),
         pl.loggers.TensorBoardLogger(str(run.folder), name="", version="tensorboard"),
     ]
-    if isinstance(options.get("strategy"), dict):
-        options["strategy"] = build(options["strategy"])
+    if options["strategy"] == "fsdp2":
+        options["strategy"] = _fsdp2(options)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     trainer = pl.Trainer(
         callbacks=[*callbacks, saver, progress_bar(rich=console.is_terminal)],
@@ -193,9 +193,20 @@ def _trainer(config: DictConfig, run: Run, data: OmniData, callbacks: list[Any],
     return trainer
 
 
+def _fsdp2(options: dict[str, Any]) -> Any:
+    """Everything sharded over all devices; Lightning would put the devices of a node to tensor parallelism."""
+    devices = options["devices"]
+    if devices in ("auto", -1, "-1"):
+        devices = max(1, torch.cuda.device_count())
+    count = len(devices) if isinstance(devices, list) else int(devices)
+    return pl.strategies.ModelParallelStrategy(data_parallel_size=count * options["num_nodes"], tensor_parallel_size=1)
+
+
 def next_command(config: DictConfig) -> str:
     """What a user would want to do with a finished run."""
     where = "" if config.size == "nano" else f" size={config.size}"
+    if config.next:
+        return f"python -m omnihuman.train +experiment={config.next}{where}"
     return (
         f'python -m omnihuman.generate run={config.name}{where} video=clip.mp4 instruction="What is the main emotion?"'
     )

@@ -37,6 +37,8 @@ def plain_name(name: str) -> str:
 def set_trainable(model: nn.Module, table: Mapping[str, Any]) -> list[Group]:
     """Freeze everything, then free what a pattern names; the first pattern that names a parameter wins.
 
+    Of a part that has LoRA adapters, a pattern frees the adapters; their base stays frozen.
+
     Args:
         model: its parameter names are matched.
         table: pattern (``projectors.*``) -> learning rate, or ``{lr, weight_decay}``.
@@ -52,9 +54,11 @@ def set_trainable(model: nn.Module, table: Mapping[str, Any]) -> list[Group]:
         raise ValueError(f"`trainable` is empty: nothing would learn. The model's parts are {part_names(model)}.")
     model.requires_grad_(False)
     named = {plain_name(name): parameter for name, parameter in model.named_parameters()}
+    adapted = {_part(name) for name in named if ".lora_" in name}
+    free = [name for name in named if _part(name) not in adapted or ".lora_" in name]
     groups = []
     for pattern, row in table.items():
-        matched = [name for name in named if fnmatchcase(name, pattern)]
+        matched = [name for name in free if fnmatchcase(name, pattern)]
         names = tuple(name for name in matched if not named[name].requires_grad)
         if not names:
             why = "its parameters belong to an earlier pattern" if matched else f"the parts are {part_names(model)}"
