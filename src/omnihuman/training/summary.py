@@ -55,20 +55,23 @@ def draw_curves(rows: list[dict[str, float]], file: Path, title: str) -> None:
     """Loss, validation metrics and fusion weights over the steps, one panel a kind."""
     from matplotlib.figure import Figure
 
-    panels: dict[str, list[str]] = {}
+    panels: dict[str, list[str]] = {"loss": []}
     for name in dict.fromkeys(name for row in rows for name in row):
         if name.endswith("/loss") or name.startswith("val/"):
-            kind = "loss" if name.endswith("/loss") else "/".join(name.split("/")[:2])
-            panels.setdefault(kind, []).append(name)
-    figure = Figure(figsize=(5 * max(1, len(panels)), 4), layout="constrained")
-    for axes, (kind, names) in zip(
-        figure.subplots(1, max(1, len(panels)), squeeze=False)[0], panels.items(), strict=False
-    ):
+            # val/emotion/war and /uar share a panel, so do the streams of val/gate/face/...
+            panels.setdefault("loss" if name.endswith("/loss") else name.rpartition("/")[0], []).append(name)
+    columns = min(4, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.5 * columns, 3.2 * lines), layout="constrained")
+    places = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for axes in places[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (kind, names) in zip(places, panels.items(), strict=False):
         for name in names:
             points = [(row["step"], row[name]) for row in rows if name in row]
             steps, values = zip(*points, strict=True)
             marker = "o" if len(points) < 20 else None
-            axes.plot(steps, values, label=name, linewidth=1, marker=marker, markersize=3)
+            axes.plot(steps, values, label=name.removeprefix(f"{kind}/"), linewidth=1, marker=marker, markersize=3)
         axes.set(title=kind, xlabel="step")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
