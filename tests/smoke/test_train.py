@@ -108,12 +108,12 @@ def launch(arguments: list[str]) -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
-def both_ways(corpus: Path, runs: Path, *more: str) -> list[list[float]]:
+def both_ways(corpus: Path, runs: Path, *more: str, trainer: str = "ddp") -> list[list[float]]:
     """The losses of stage 3 in one process, and in two at equal global batch."""
     given = ["+experiment=humanomni_stage3", *overrides(corpus, runs, "init_from=[]", "answers.modals=[]", *more)]
     given.append("trainer.limit_val_batches=0")
     launch([*given, "variant=one"])
-    launch([*given, "variant=two", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"])
+    launch([*given, "variant=two", f"trainer={trainer}", "trainer.accelerator=cpu", "trainer.devices=2"])
     return [column(Run(runs / "nano/humanomni_stage3" / name, "")) for name in ("one", "two")]
 
 
@@ -133,3 +133,14 @@ def test_one_rank_that_only_sees_and_one_that_only_hears(corpus: Path, tmp_path:
     more = (f"data.records={corpus}/pairs.json", "stage.batch_size=2", "trainer.max_steps=4")
     one, two = both_ways(corpus, tmp_path, *more)
     assert len(one) == 4 and one == pytest.approx(two, abs=1e-5)
+
+
+def test_sharded_over_two_processes_it_trains_the_same_and_saves_whole_weights(corpus: Path, tmp_path: Path) -> None:
+    one, two = both_ways(corpus, tmp_path, "trainer.max_steps=4", "stage.checkpoint_every=2", trainer="fsdp")
+    assert len(one) == 4 and one == pytest.approx(two, abs=1e-5)
+    whole, sharded = (
+        load_file(tmp_path / f"nano/humanomni_stage3/{name}/weights.safetensors") for name in ("one", "two")
+    )
+    assert whole.keys() == sharded.keys()
+    for name in whole:
+        torch.testing.assert_close(whole[name], sharded[name], atol=1e-4, rtol=1e-4)

@@ -50,18 +50,25 @@ class Supervised(pl.LightningModule):
         return {canonical(name) for group in self.groups for name in group.names}
 
     def configure_model(self) -> None:
-        """Shard over the data-parallel ranks where the strategy is FSDP2; each block of a stack on its own."""
+        """Shard over the data-parallel ranks where the strategy is FSDP2; each block of a stack on its own.
+
+        A frozen encoder stays whole on every rank: it runs only where a rank has something to read, and a shard would
+        have to be gathered by all of them.
+        """
         mesh = getattr(self, "device_mesh", None)
         if mesh is None or getattr(self, "_sharded", False):
             return
         from torch.distributed.fsdp import fully_shard
 
         self._sharded = True
+        frozen = [e for e in self.model.encoders.values() if not any(p.requires_grad for p in e.parameters())]
+        whole = {parameter for encoder in frozen for parameter in encoder.to(self.device).parameters()}
         for module in self.model.modules():
             if isinstance(module, nn.ModuleList):
                 for block in module:
-                    fully_shard(block, mesh=mesh["data_parallel"])
-        fully_shard(self.model, mesh=mesh["data_parallel"])
+                    if not whole.intersection(block.parameters()):
+                        fully_shard(block, mesh=mesh["data_parallel"])
+        fully_shard(self.model, mesh=mesh["data_parallel"], ignored_params=whole)
 
     def configure_optimizers(self) -> dict[str, Any]:
         named = {plain_name(name): parameter for name, parameter in self.model.named_parameters()}
