@@ -22,8 +22,10 @@ def run(verb: str, *arguments: str) -> str:
 def test_a_trained_run_answers_about_a_file_it_has_never_seen(corpus: Path, tmp_path: Path) -> None:
     given = ["+experiment=humanomni_stage3", "data=jsonl", f"data.records={corpus}/train.json", f"data.root={corpus}",
              f"runs={tmp_path}", "init_from=[]", "trainer.max_steps=1", "data.num_workers=0", "stage.batch_size=4",
-             "validate_first=false"]  # fmt: skip
-    run_stage(compose_config(given), given)
+             f"data.val_records={corpus}/val.json"]  # fmt: skip
+    trained = run_stage(compose_config(given), given)
+    columns = (trained.folder / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"val/loss", "val/emotion/war", "val/emotion_video/uar", "val/gate/face/face"} <= set(columns)
     clip = next(iter(sorted((corpus / "media").glob("train_talk*.mp4"))))
     question = "instruction=What's the main emotion, please?\nhappy ,sad"
     said = run("generate", "run=humanomni_stage3", f"runs={tmp_path}", f"video={clip}", question, "max_new_tokens=4",

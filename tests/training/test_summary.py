@@ -16,7 +16,8 @@ def test_numbers_add_up_and_a_picture_is_drawn(tmp_path: Path) -> None:
     console = Console(record=True, width=140)
     facts = {
         "experiment": "x", "steps": 3, "seconds": 1.0, "planned": 10, "trained": 8, "skipped": {"truncated": 2},
-        "tokens_per_second": 5.0, "data_wait": 0.1, "next": "python -m omnihuman.train +experiment=y",
+        "tokens_per_second": 5.0, "samples_per_second": 1.0, "gpu_memory_gib": 0.0, "data_wait": 0.1,
+        "next": "python -m omnihuman.train +experiment=y",
     }  # fmt: skip
     write_summary(tmp_path, facts, console)
     text = console.export_text()

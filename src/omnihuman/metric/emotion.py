@@ -36,7 +36,8 @@ class EmotionRecall:
         if foreign := sorted(set(truths) - set(self.labels)):
             raise ValueError(f"the labels {foreign} are none of the metric's classes {self.labels}.")
         given = [self.labels.index(label) if (label := self.parse(answer)) else len(self.labels) for answer in answers]
-        self.counts.update(torch.tensor(given), torch.tensor([self.labels.index(truth) for truth in truths]))
+        right = [self.labels.index(truth) for truth in truths]
+        self.counts.update(*(torch.tensor(some, device=self.counts.device) for some in (given, right)))
 
     def compute(self) -> dict[str, float]:
         """WAR and UAR over everything counted, on all ranks."""

@@ -1,6 +1,5 @@
 """Validation by answers: generate, score, and see what the fusion listens to."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from omnihuman.data.module import OmniData
 from omnihuman.data.record import MODALS
 from omnihuman.model.omni import OmniModel
 from omnihuman.pl import pl
+from omnihuman.training.callbacks import over_ranks
 from omnihuman.types import Batch
 
 
@@ -49,8 +49,9 @@ class Answers(pl.Callback):
         for task, metric in self.metrics.items():
             for modal in self.modals:
                 metric.counts.reset()
+                metric.counts.to(pl_module.device)  # ranks compare their counts where they can
                 asked = self._ask(pl_module, task, modal, metric, share, synced_gpus=sharded)
-                if asked:
+                if sum(over_ranks(asked)):
                     name = task if modal == self.modals[0] else f"{task}_{modal}"
                     for measure, value in metric.compute().items():
                         pl_module.log(f"val/{name}/{measure}", value, prog_bar=measure == "war", batch_size=1)
@@ -76,12 +77,14 @@ class Answers(pl.Callback):
     @torch.no_grad()
     def _weigh(self, pl_module: Any, task: str, share: tuple[int, int]) -> None:
         model: OmniModel = pl_module.model
-        sums: dict[str, torch.Tensor] = {}
-        count: dict[str, int] = defaultdict(int)
+        own: dict[str, tuple[torch.Tensor, int]] = {}
         for batch in self._questions(task, self.modals[0], share):
             for name, weights in model.fusion_weights(batch.to(pl_module.device)).items():
-                sums[name] = sums.get(name, torch.zeros(())) + weights.float().cpu().sum(dim=0)
-                count[name] += len(weights)
-        for name, total in sums.items():
-            for stream, weight in zip(model.fusion(name).inputs, total / count[name], strict=True):
-                pl_module.log(f"val/{name}/{task}/{stream}", float(weight), sync_dist=True, batch_size=1)
+                total, count = own.get(name, (torch.zeros(weights.shape[1]), 0))
+                own[name] = (total + weights.float().cpu().sum(dim=0), count + len(weights))
+        ranks = over_ranks(own)
+        for name in sorted({name for said in ranks for name in said}):
+            parts = [said[name] for said in ranks if name in said]
+            mean = torch.stack([total for total, _ in parts]).sum(dim=0) / sum(count for _, count in parts)
+            for stream, weight in zip(model.fusion(name).inputs, mean.tolist(), strict=True):
+                pl_module.log(f"val/{name}/{task}/{stream}", weight, batch_size=1)

@@ -96,14 +96,20 @@ class Account(pl.Callback):
 
     def totals(self) -> tuple[int, dict[str, int]]:
         """Trained and skipped over all ranks."""
-        if not torch.distributed.is_initialized():
-            return self.trained, dict(self.skipped)
-        gathered: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(gathered, (self.trained, dict(self.skipped)))
         total: Counter[str] = Counter()
-        for _, skipped in gathered:
+        ranks = over_ranks((self.trained, dict(self.skipped)))
+        for _, skipped in ranks:
             total.update(skipped)
-        return sum(trained for trained, _ in gathered), dict(total)
+        return sum(trained for trained, _ in ranks), dict(total)
+
+
+def over_ranks(value: Any) -> list[Any]:
+    """What every rank has to say, in their order; all of them have to ask."""
+    if not torch.distributed.is_initialized():
+        return [value]
+    said: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(said, value)
+    return said
 
 
 def progress_bar(rich: bool) -> Any:

@@ -133,6 +133,7 @@ def fit(config: DictConfig, chain: Link) -> None:
             "tokens_per_second": speed.tokens / max(1e-9, speed.worked + speed.waited),
             "samples_per_second": speed.samples / max(1e-9, speed.worked + speed.waited),
             "data_wait": speed.waited / max(1e-9, speed.worked + speed.waited),
+            "gpu_memory_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0,
             "next": next_command(config),
         }
         write_summary(run.folder, facts, console)
