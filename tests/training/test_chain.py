@@ -34,6 +34,12 @@ def test_what_decides_a_parent_decides_its_child() -> None:
     assert chain("stage.lr=0.1").run.digest != chain().run.digest
 
 
+def test_other_foundation_weights_make_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = chain().run.digest
+    monkeypatch.setattr("omnihuman.training.runs._content", lambda folder: f"other {Path(folder).name}")
+    assert chain().run.digest != before
+
+
 def test_how_fast_a_run_is_decides_nothing() -> None:
     assert chain("data.num_workers=3", "trainer.devices=2", "runs=elsewhere").run.digest == chain().run.digest
 

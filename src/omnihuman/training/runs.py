@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -99,9 +100,20 @@ def _digest(config: DictConfig, parents: Sequence[Run], without: Sequence[str] =
     decisive["trainer"] = {key: value for key, value in said["trainer"].items() if key in TRAINER}
     decisive["parents"] = [parent.recipe for parent in parents]
     text = json.dumps(decisive, sort_keys=True, default=str)
-    # where the package lies on this machine is no part of a model
-    text = text.replace(str(files("omnihuman")), "")
+    # what the package's own weights are decides a model, where the package lies does not
+    package = str(files("omnihuman"))
+    for folder in sorted({part for part in text.split('"') if part.startswith(package)}):
+        text = text.replace(folder, _content(folder))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@lru_cache
+def _content(folder: str) -> str:
+    """Hash of all files of a folder."""
+    found = hashlib.sha256()
+    for file in sorted(path for path in Path(folder).iterdir() if path.is_file()):
+        found.update(file.name.encode() + file.read_bytes())
+    return found.hexdigest()
 
 
 def shared_overrides(overrides: Sequence[str]) -> list[str]:
