@@ -5,6 +5,7 @@ READY := .venv/.ready
 # caches of the libraries stay in the clone
 export MPLCONFIGDIR := $(CURDIR)/.venv/cache/matplotlib
 export HF_HOME := $(CURDIR)/.venv/cache/huggingface
+export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.venv/cache/inductor
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,7 +26,7 @@ check: $(READY) ## lint, types, import directions (seconds)
 	$(BIN)/lint-imports
 
 test: $(READY) ## the whole test suite (minutes)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --basetemp=.venv/cache/pytest
 
 train: $(READY) ## HumanOmni's first stage at nano size, from nothing
 	$(BIN)/python -m omnihuman.train +experiment=humanomni_stage1
