@@ -26,6 +26,7 @@ check: $(READY) ## lint, types, import directions (seconds)
 	$(BIN)/lint-imports
 
 test: $(READY) ## the whole test suite (minutes)
+	@mkdir -p .venv/cache
 	$(BIN)/python -m pytest -n 2 --dist loadfile --basetemp=.venv/cache/pytest
 
 train: $(READY) ## HumanOmni's first stage at nano size, from nothing
