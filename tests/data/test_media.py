@@ -1,5 +1,6 @@
 """Frames and sound are exactly those of a plain full decode; bad files are told apart and named."""
 
+import multiprocessing as mp
 import time
 from pathlib import Path
 
@@ -219,6 +220,26 @@ def test_a_slow_file_ends_by_timeout(media_root: Path, monkeypatch: pytest.Monke
         read(media_root / "talk.mp4", num_frames=32, timeout=0.3)
     assert caught.value.reason == "timeout"
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.skipif("fork" not in mp.get_all_start_methods(), reason="no fork on this system")
+def test_a_forked_worker_reads_after_its_parent_has_read(media_root: Path) -> None:
+    """A scaler with threads of its own would wait in the worker for threads that stayed in the parent."""
+    context = mp.get_context("fork")
+    sums = context.Queue()
+
+    def seen() -> int:
+        frames, _, _ = read(media_root / "talk.mp4", num_frames=4)
+        assert frames is not None
+        return int(frames.numpy().sum())
+
+    here, worker = seen(), context.Process(target=lambda: sums.put(seen()))
+    worker.start()
+    try:
+        assert sums.get(timeout=60) == here
+    finally:
+        worker.kill()
+        worker.join()
 
 
 def test_a_pipe_does_not_block(tmp_path: Path) -> None:

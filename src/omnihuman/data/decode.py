@@ -206,7 +206,8 @@ def _counted(
 
 def _picture(frame: Any, size: tuple[int, int]) -> UInt8[Tensor, "3 H W"]:
     """A decoded frame, upright."""
-    pixels = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
+    # one thread: PyAV keeps the scaler, and threads that it started do not live on in a forked worker
+    pixels = frame.to_ndarray(format="rgb24", width=size[0], height=size[1], threads=1)
     if turns := round(frame.rotation / 90) % 4:
         pixels = np.rot90(pixels, turns)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
