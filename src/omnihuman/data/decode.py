@@ -9,6 +9,7 @@ from typing import Any
 import av
 import numpy as np
 import torch
+from av.video.reformatter import VideoReformatter
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -206,8 +207,9 @@ def _counted(
 
 def _picture(frame: Any, size: tuple[int, int]) -> UInt8[Tensor, "3 H W"]:
     """A decoded frame, upright."""
-    # one thread: PyAV keeps the scaler, and threads that it started do not live on in a forked worker
-    pixels = frame.to_ndarray(format="rgb24", width=size[0], height=size[1], threads=1)
+    # a scaler of its own with one thread: PyAV's shared one may hold threads that a forked worker would wait for
+    scaled = VideoReformatter().reformat(frame, format="rgb24", width=size[0], height=size[1], threads=1)
+    pixels = scaled.to_ndarray()
     if turns := round(frame.rotation / 90) % 4:
         pixels = np.rot90(pixels, turns)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
