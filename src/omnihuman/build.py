@@ -49,6 +49,14 @@ def compose_config(overrides: Sequence[str], root: str = "train") -> DictConfig:
         return compose(root, overrides=list(overrides))
 
 
+def compose_part(group: str, name: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """The config of one part alone: ``compose_part("projector", "stc/7b")``."""
+    root = f"{group}/{name}"
+    found = OmegaConf.select(compose_config(overrides, root), root.rpartition("/")[0].replace("/", "."))
+    assert isinstance(found, DictConfig)
+    return found
+
+
 def build(config: DictConfig | Mapping[str, Any], **given: Any) -> Any:
     """Instantiate a config with every node below it; containers arrive as plain dicts and lists.
 

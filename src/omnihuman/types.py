@@ -34,11 +34,27 @@ class Layout(NamedTuple):
     moments: int
     tokens: int
     grid: tuple[int, int] | None = None
+    levels: tuple[Layout, ...] = ()
 
     @property
     def total(self) -> int:
         """All tokens of the stream."""
         return self.moments * self.tokens
+
+
+class Width(int):
+    """Width of a stream's tokens, with those of its levels where it has any.
+
+    >>> Width(256, (128, 512)) + 0, Width(256, (128, 512)).levels
+    (256, (128, 512))
+    """
+
+    levels: tuple[int, ...]
+
+    def __new__(cls, width: int, levels: tuple[int, ...] = ()) -> Width:
+        made = super().__new__(cls, width)
+        made.levels = levels
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +63,14 @@ class Sample:
 
     Attributes:
         frames: pictures, ``None`` where the sample has none.
+        faces: of every frame the crop ``[3 h w]`` of its face, ``None`` where it shows none.
         waveform: 16 kHz mono sound in [-1, 1], ``None`` where the sample has none.
         messages: the conversation, (role, text) with role ``user`` or ``assistant``; slots as ``<video>``, ``<audio>``.
         meta: whatever the record says besides.
     """
 
     frames: UInt8[Tensor, "T 3 H W"] | None
+    faces: tuple[UInt8[Tensor, "3 _ _"] | None, ...]
     waveform: Float[Tensor, " S"] | None
     messages: tuple[tuple[str, str], ...]
     meta: Mapping[str, Any] = field(default_factory=dict)
@@ -73,10 +91,12 @@ class Signal:
     Attributes:
         values: frames ``[B T C H W]`` uint8, mel hops ``[B T M]`` or token ids ``[B T]``; time is the second axis.
         mask: ``True`` where the moment is real. A sample without this modality has none.
+        has_gaps: some sample lacks this modality at moments that were planned for it, as a frame without a face does.
     """
 
     values: Tensor
     mask: Bool[Tensor, "B T"]
+    has_gaps: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,5 +187,8 @@ def _map(batch: Batch, move: Callable[[Tensor], Tensor]) -> Batch:
     changes: dict[str, Any] = {
         field.name: move(value) for field in fields(batch) if isinstance(value := getattr(batch, field.name), Tensor)
     }
-    signals = {name: Signal(move(signal.values), move(signal.mask)) for name, signal in batch.signals.items()}
+    signals = {
+        name: replace(signal, values=move(signal.values), mask=move(signal.mask))
+        for name, signal in batch.signals.items()
+    }
     return replace(batch, signals=signals, **changes)

@@ -25,13 +25,17 @@ def target(path: Path) -> str:
     assert isinstance(config, DictConfig)
     if "_target_" in config:
         return str(config["_target_"])
+    if path.with_suffix("").is_dir():  # chooses a size
+        return target(path.with_suffix("") / "nano.yaml")
     base = next(name for name in config.defaults if isinstance(name, str) and name != "_self_")
-    return target(path.with_name(f"{base}.yaml"))
+    return target(path.parent / f"{base.removesuffix('@_here_')}.yaml")
 
 
 def targets(group: str) -> dict[str, str]:
     """Preset -> class."""
-    found = {path.stem: target(path) for path in sorted((CONF / group).glob("*.yaml"))}
+    folder = CONF / group
+    names = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
+    found = {name: target(path) for name, path in names.items()}
     assert found, f"conf/{group} is empty"
     return found
 
@@ -72,8 +76,18 @@ def test_every_yaml_begins_with_its_module(group: str) -> None:
         if group in ONE_CLASS:
             assert module(name) == ONE_CLASS[group], f"conf/{group}/{preset}.yaml builds {name}"
         else:
-            # stc_videollama2_v35 -> stc; slow_fast_7b -> slow_fast
-            assert f"{preset}_".startswith(f"{module(name)}_"), f"conf/{group}/{preset}.yaml builds {name}"
+            # stc_videollama2_v35 -> stc; slow_fast/7b -> slow_fast
+            begins = f"{preset.partition('/')[0]}_"
+            assert begins.startswith(f"{module(name)}_"), f"conf/{group}/{preset}.yaml builds {name}"
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(path for path in CONF.glob("*/*") if path.is_dir()), ids=lambda path: path.name
+)
+def test_every_sized_part_has_every_size(folder: Path) -> None:
+    sizes = {path.stem for path in (CONF / "size").glob("*.yaml")}
+    assert {path.stem for path in folder.glob("*.yaml")} == sizes
+    assert folder.with_suffix(".yaml").is_file(), f"{folder}.yaml, which chooses the size, is missing"
 
 
 @every_group

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from omnihuman.build import build, compose_config, config_dir
+from omnihuman.build import build, compose_part, config_dir
 from omnihuman.encoder.base import Encoder
 from omnihuman.fusion.base import Fusion
 from omnihuman.projector.base import Projector
@@ -30,24 +30,25 @@ BASES: dict[str, type[nn.Module]] = {"encoder": Encoder, "projector": Projector,
 
 
 def presets(group: str) -> list[str]:
-    return sorted(path.stem for path in (Path(config_dir()) / group).glob("*.yaml"))
+    """Every yaml of a group, ``siglip/7b`` or ``mlp``, but not those that only choose a size."""
+    folder = Path(config_dir()) / group
+    found = [path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml")]
+    return sorted(path.as_posix() for path in found if not (folder / path).is_dir())
 
 
 ALL = [(group, name) for group in GIVEN for name in presets(group)]
-REAL_SIZE = [name for name in presets("encoder") if not name.endswith("_nano")]
+REAL_SIZE = [name for name in presets("encoder") if not name.endswith("/nano")]
 every_yaml = pytest.mark.parametrize(("group", "name"), ALL)
 every_part = pytest.mark.parametrize(("group", "name"), [(group, name) for group, name in ALL if name not in REAL_SIZE])
 
 
 def node(group: str, name: str) -> dict[str, Any]:
-    config = compose_config(["+random_weights=true"] if name in REAL_SIZE else [], root=f"{group}/{name}")
+    part = compose_part(group, name, ["+random_weights=true"] if name in REAL_SIZE else [])
     if group == "fusion":
-        config.fusion.inputs = INPUTS[config.fusion._target_.split(".")[-2]]
-    plain = OmegaConf.to_container(config, resolve=True)
+        part.inputs = INPUTS[part._target_.split(".")[-2]]
+    plain = OmegaConf.to_container(part, resolve=True)
     assert isinstance(plain, dict)
-    part = plain[group]
-    assert isinstance(part, dict)
-    return part
+    return plain
 
 
 def make(group: str, name: str) -> Any:

@@ -1,5 +1,6 @@
 """The data of a run: mixture, views, validation, exact resume, ranks, quarantine."""
 
+import gc
 import json
 from collections import Counter
 from itertools import chain
@@ -7,12 +8,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import av
 import pytest
 import torch
 
 from omnihuman.data.module import OmniData
 from omnihuman.data.record import BadSample
 from omnihuman.types import Batch
+
+from .conftest import write_clip
 
 
 def write(path: Path, count: int, prefix: str = "r", broken: int | None = None, **more: Any) -> str:
@@ -255,3 +259,26 @@ def test_without_a_model_there_are_no_samples(tmp_path: Path) -> None:
     data = OmniData(write(tmp_path / "a.jsonl", 1), str(tmp_path), num_frames=1, batch_size=1, max_tokens=9)
     with pytest.raises(RuntimeError, match="connect"):
         _ = data.train_samples
+
+
+def _collecting(frames: torch.Tensor) -> torch.Tensor:
+    gc.collect()
+    return frames.float().mean(dim=(2, 3))
+
+
+def test_workers_leave_their_parents_ffmpeg_objects_alone(make: Any, model_side: Any, tmp_path: Path) -> None:
+    """Garbage of the parent that holds threads, such as a filter graph, must not be freed in a forked worker."""
+    gc.collect()
+    gc.disable()
+    try:
+        with av.open(str(write_clip(tmp_path / "a.mp4", frames=0, seconds=1))) as container:
+            resampler = av.AudioResampler(format="fltp", layout="mono", rate=16000)
+            cycle = [resampler, *map(resampler.resample, container.decode(audio=0))]
+            cycle.append(cycle)
+        del resampler, cycle
+        data = make(num_workers=1, timeout=1.0)
+        transforms, layouts, tokenizer = model_side
+        data.connect({**transforms, "video": ("frames", _collecting)}, layouts, tokenizer)
+        assert len(list(chain(*ids(data.train_dataloader())))) == 13
+    finally:
+        gc.enable()

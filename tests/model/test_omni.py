@@ -140,5 +140,5 @@ def test_a_misfit_names_what_does_not_fit(overrides: list[str], message: str) ->
 
 
 def test_an_unknown_part_name_is_an_error_that_lists_the_known_ones() -> None:
-    with pytest.raises(Exception, match=r"(?s)projector/perceiver.*stc_nano"):
+    with pytest.raises(Exception, match=r"(?s)projector/perceiver.*stc_videollama2"):
         compose_config(["+experiment=humanomni_stage3", "projector@model.projectors.face=perceiver"])

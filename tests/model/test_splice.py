@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omnihuman.model.splice import splice
+from omnihuman.model.splice import shortened, splice
 from omnihuman.types import SLOTS, Features
 
 
@@ -46,7 +46,35 @@ def test_equals_a_loop(samples: list[tuple[int, int, int]], seed: int) -> None:
     streams = {slot: Features(torch.randn(*mask.shape, 4, generator=generator), mask) for slot, mask in masks.items()}
     row = torch.tensor([ids])
     embeds = torch.randn(1, len(ids), 4, generator=generator)
-    assert torch.equal(splice(embeds, row, bounds, streams), loop(embeds, row, bounds, streams))
+    spliced, kept = splice(embeds, row, bounds, streams)
+    assert kept.all() and torch.equal(spliced, loop(embeds, row, bounds, streams))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(st.booleans(), min_size=1, max_size=4), min_size=1, max_size=3), st.integers(0, 2**31))
+def test_places_without_a_token_go(samples: list[list[bool]], seed: int) -> None:
+    """As if the samples had been planned with the frames alone whose faces are there."""
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.zeros(len(samples), 4, 2, dtype=torch.bool)
+    planned, packed, bounds, alone = [], [], [0], [0]
+    for row, faces in enumerate(samples):
+        mask[row, : len(faces)] = torch.tensor(faces)[:, None]
+        for ids, ends, count in ((planned, bounds, len(faces)), (packed, alone, sum(faces))):
+            ids += [7, *[SLOTS["video"]] * (2 * count), 8 + row]
+            ends.append(len(ids))
+    streams = {"video": Features(torch.randn(*mask.shape, 4, generator=generator), mask)}
+    long, short = torch.tensor([planned]), torch.tensor([packed])
+
+    def embed(ids: torch.Tensor) -> torch.Tensor:
+        return ids[..., None].float().expand(-1, -1, 4)
+
+    spliced, kept = splice(embed(long), long, bounds, streams, has_gaps=True)
+    ends, positions, (spliced,) = shortened(kept, bounds, spliced)
+    assert ends == alone and torch.equal(spliced, loop(embed(short), short, alone, streams))
+    assert positions[0].tolist() == [place for a, b in itertools.pairwise(alone) for place in range(b - a)]
+    if any(not all(faces) for faces in samples):
+        with pytest.raises(ValueError, match="places for"):
+            splice(embed(long), long, bounds, streams)
 
 
 def stream(tokens: int) -> Features:
@@ -74,5 +102,5 @@ def test_a_slot_without_a_stream_is_an_error() -> None:
 def test_an_empty_stream_stays_in_the_graph() -> None:
     tokens = torch.ones(1, 2, 1, 4, requires_grad=True)
     empty = Features.of(tokens, torch.zeros(1, 2, dtype=torch.bool))
-    splice(torch.zeros(1, 1, 4), torch.tensor([[1]]), [0, 1], {"audio": empty}).sum().backward()
+    splice(torch.zeros(1, 1, 4), torch.tensor([[1]]), [0, 1], {"audio": empty})[0].sum().backward()
     assert tokens.grad is not None and not tokens.grad.any()

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from omnihuman.build import build, compose_config
+from omnihuman.build import build, compose_part
 from omnihuman.projector.stc import STCProjector
 from omnihuman.types import Features, Layout
 
@@ -54,9 +54,9 @@ def test_token_counts_are_the_official_ones(form: str) -> None:
 
 
 PRESETS = {
-    "stc_7b": "humanomni",
-    "stc_nano": "humanomni",
-    "stc_0_5b": "humanomni_small",
+    "stc/7b": "humanomni",
+    "stc/nano": "humanomni",
+    "stc/0_5b": "humanomni_small",
     "stc_videollama2": "videollama2",
     "stc_videollama2_v35": "videollama2_v35",
 }
@@ -66,12 +66,12 @@ PRESETS = {
 def test_presets_are_these_forms(preset: str, form: str) -> None:
     with torch.device("meta"):
         made, expected = (
-            build(compose_config([], root=f"projector/{preset}").projector)(in_dim=4, out_dim=8),
+            build(compose_part("projector", preset))(in_dim=4, out_dim=8),
             projector(form),
         )
     for option in ("kernel", "stride", "padding", "cut"):
         assert getattr(made, option) == getattr(expected, option), option
-    depth = {"stc_nano": 1, "stc_0_5b": 2}.get(preset, 4)
+    depth = {"stc/nano": 1, "stc/0_5b": 2}.get(preset, 4)
     assert [len(list(stage.children())) for stage in (made.s1, made.s2)] == [depth, depth]
     assert [len(layer.weight) for layer in made.readout if isinstance(layer, torch.nn.Linear)] == [8, 8]
 

@@ -19,12 +19,14 @@ class Packable:
         input_ids: of its text, slots expanded.
         labels: the supervised ids at their own places.
         meta: what validation and reports want to know of it.
+        real: which moments ``[T]`` of a signal are real, where not all of them may be.
     """
 
     signals: Mapping[str, Tensor]
     input_ids: Sequence[int]
     labels: Sequence[int]
     meta: Mapping[str, Any] = field(default_factory=dict)
+    real: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def pack(
@@ -53,7 +55,8 @@ def pack(
     lengths = torch.tensor([len(sample.input_ids) for sample in samples])
     return Batch(
         signals={
-            name: _stack([sample.signals.get(name) for sample in samples], blank) for name, blank in blanks.items()
+            name: _stack([(sample.signals.get(name), sample.real.get(name)) for sample in samples], blank)
+            for name, blank in blanks.items()
         },
         input_ids=torch.tensor([[token for sample in samples for token in sample.input_ids]]),
         labels=torch.tensor([[label for sample in samples for label in sample.labels]]),
@@ -65,11 +68,14 @@ def pack(
     )
 
 
-def _stack(moments: Sequence[Tensor | None], blank: Tensor) -> Signal:
+def _stack(signals: Sequence[tuple[Tensor | None, Tensor | None]], blank: Tensor) -> Signal:
     """Signals of different lengths in one tensor, padded with zeros; one that is absent has no real moment."""
-    lengths = [0 if moment is None else len(moment) for moment in moments]
-    values = blank.new_zeros(len(moments), max(1, *lengths), *blank.shape[1:])
-    for row, moment in zip(values, moments, strict=True):
-        if moment is not None:
-            row[: len(moment)] = moment
-    return Signal(values, torch.arange(values.shape[1]) < torch.tensor(lengths)[:, None])
+    longest = max(1, *(0 if moments is None else len(moments) for moments, _ in signals))
+    values = blank.new_zeros(len(signals), longest, *blank.shape[1:])
+    mask, has_gaps = torch.zeros(len(signals), longest, dtype=torch.bool), False
+    for row, (moments, real) in enumerate(signals):
+        if moments is not None:
+            values[row, : len(moments)] = moments
+            mask[row, : len(moments)] = True if real is None else real
+            has_gaps |= real is not None and not bool(real.all())
+    return Signal(values, mask, has_gaps)

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from omnihuman.data import media
 from omnihuman.data.chat import Chat
 from omnihuman.data.collate import Packable, pack
+from omnihuman.data.face import FaceInput, signal_of, timed
 from omnihuman.data.plan import Row
 from omnihuman.data.record import BadSample, Record
 from omnihuman.types import IGNORE_INDEX, Batch, Sample
@@ -54,6 +55,7 @@ class Samples(Dataset[Batch]):
         layouts: amounts -> tokens of each slot.
         chat: the prompt builder.
         num_frames: frames of a video; a still has one.
+        face: how faces are cut out, for encoders that read them.
         views: ways of looking at a record; it is used once for each that leaves something of it. Without any: as it is.
         needs: slots that every file must be able to fill, beside those that its record needs.
         missing: what a record gets whose text names a modality that its file lacks: ``absent`` takes the slot out of
@@ -75,6 +77,7 @@ class Samples(Dataset[Batch]):
         chat: Chat,
         *,
         num_frames: int,
+        face: FaceInput | None = None,
         views: Sequence[str] = (),
         needs: Sequence[str] = (),
         missing: Literal["absent", "fill"] = "absent",
@@ -85,6 +88,8 @@ class Samples(Dataset[Batch]):
     ) -> None:
         self.transforms, self.layouts, self.chat = dict(transforms), layouts, chat
         self.num_frames, self.missing, self.policy = num_frames, missing, policy
+        reads = {field for field, _ in self.transforms.values()}
+        self.face = (face or FaceInput()) if "faces" in reads else None
         self.views, self.needs = tuple(views), tuple(needs)
         self.quarantine_file, self.timeout, self.prompts = quarantine_file, timeout, prompts
         self.skipped: list[dict[str, Any]] = []
@@ -116,11 +121,17 @@ class Samples(Dataset[Batch]):
                 skipped.append(self._refuse(planned.record, bad))
         return pack(samples, self.blanks, row.step_targets, skipped)
 
+    @property
+    def without_boxes(self) -> int:
+        """Samples that are seen, whose faces an encoder reads, and nothing says where they are."""
+        seen = [planned.record.faces for planned in self.planned if planned.amounts["frames"]]
+        return sum(not self.face.finds(faces) for faces in seen) if self.face else 0
+
     @cached_property
     def blanks(self) -> dict[str, Tensor]:
         """One moment of zeros for each signal."""
         black, silence = torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(media.SAMPLE_RATE // 10)
-        empty = {"frames": black, "waveform": silence, "instruction": ""}
+        empty = {"frames": black, "faces": black, "waveform": silence, "instruction": ""}
         return {name: torch.zeros_like(make(empty[reads])[:1]) for name, (reads, make) in self.transforms.items()}
 
     def joined(self, others: Iterable["Samples"]) -> "Samples":
@@ -179,6 +190,9 @@ class Samples(Dataset[Batch]):
         return [(form, [slot for slot in lacking if slot in form.slots]) for form in forms]
 
     def _plan(self, record: Record, header: media.Header, lacking: Sequence[str]) -> Planned:
+        if self.face and record.faces is not None:
+            seen = timed(record.faces, header.frames, header.rate, f"{record.source} ({record.id})")
+            record = replace(record, faces=seen)
         amounts = self._amounts(record, header, lacking)
         counts = self.layouts(amounts)
         if empty := [slot for slot in record.slots if not counts.get(slot)]:
@@ -226,12 +240,13 @@ class Samples(Dataset[Batch]):
             timeout=self.timeout,
         )
         if amounts["frames"] and frames is None:  # only under missing=fill
-            frames = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+            frames, times = torch.zeros(1, 3, 64, 64, dtype=torch.uint8), [0.0]
         if amounts["waveform"] and waveform is None:
             waveform = torch.zeros(amounts["waveform"])
+        faces = self.face(frames, times, record.faces, record.source) if self.face and frames is not None else ()
         answer = next((text for role, text in record.messages if role == "assistant"), "")
         meta = {"id": record.id, "task": record.task, "answer": answer.strip(), "times": times, **record.meta}
-        return Sample(frames, waveform, record.messages, meta)
+        return Sample(frames, faces, waveform, record.messages, meta)
 
     def _packable(self, planned: Planned) -> Packable:
         try:
@@ -239,12 +254,14 @@ class Samples(Dataset[Batch]):
         except BadSample as bad:
             raise _named(bad, planned.record) from bad
         ids, labels = self._encode(planned.record, planned.counts)
-        signals = {
-            name: make(value)
-            for name, (reads, make) in self.transforms.items()
-            if (value := getattr(sample, reads)) is not None
-        }
-        return Packable(signals, ids, labels, sample.meta)
+        signals, real = dict[str, Tensor](), dict[str, Tensor]()
+        for name, (reads, make) in self.transforms.items():
+            if reads == "faces":
+                if sample.faces:
+                    signals[name], real[name] = signal_of(sample.faces, make, self.blanks[name])
+            elif (value := getattr(sample, reads)) is not None:
+                signals[name] = make(value)
+        return Packable(signals, ids, labels, sample.meta, real)
 
     def _refuse(self, record: Record | tuple[str, BadSample], bad: BadSample) -> dict[str, Any]:
         """What the policy says about a bad sample: raise it, or describe it."""

@@ -1,5 +1,6 @@
 """Loader: batches in the order of the plan, from where an interrupted run stopped."""
 
+import gc
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
@@ -48,6 +49,7 @@ class Loader(DataLoader[Any]):
             num_workers=num_workers,
             # reading stops by itself; this is for what it cannot stop, such as a dead network disk
             timeout=60 + timeout * max(1, largest) if num_workers else 0,
+            worker_init_fn=_keep_inherited,
             generator=torch.Generator(),  # leaves the global one alone, so that a resumed run draws the same
             **options,
         )
@@ -55,6 +57,8 @@ class Loader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         if not self.restored:
             self.handed = 0
+        if self.num_workers:
+            gc.collect()  # so that no worker inherits garbage, see _keep_inherited
         for batch in super().__iter__():
             if isinstance(batch, BadSample):
                 raise batch
@@ -92,6 +96,11 @@ class _Rows:
 
     def __len__(self) -> int:
         return len(self.loader)
+
+
+def _keep_inherited(worker: int) -> None:
+    """A forked worker that frees FFmpeg objects of its parent would wait for their threads, which it does not have."""
+    gc.freeze()
 
 
 class _Caught(Dataset[Any]):

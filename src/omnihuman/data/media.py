@@ -44,11 +44,15 @@ class Header:
         has_video: it can be seen.
         audio: first and last second of its sound; equal where it has none.
         is_still: what can be seen is one picture.
+        frames: how many pictures the file has, as far as its header says; 0 where it does not.
+        rate: pictures a second.
     """
 
     has_video: bool
     audio: tuple[float, float] = (0.0, 0.0)
     is_still: bool = False
+    frames: int = 0
+    rate: float = 25.0
 
     @property
     def has_audio(self) -> bool:
@@ -80,12 +84,14 @@ def probe(path: Path, timeout: float = 60.0) -> Header:
     with _opened(path, timeout) as (container, check):
         if _is_picture(container):
             _still(path)
-            return Header(has_video=True, is_still=True)
+            return Header(has_video=True, is_still=True, frames=1)
         video, audio = _streams(container)
         if video is None and audio is None:
             raise BadSample("no_media", f"{path}: the file holds neither pictures nor sound.")
         heard = (0.0, 0.0) if audio is None else _audio_span(container, audio, check)
-        return Header(video is not None, heard)
+        if video is None:
+            return Header(False, heard)
+        return Header(True, heard, frames=video.frames, rate=float(video.average_rate or 25))
 
 
 def read(

@@ -11,6 +11,7 @@ import torch
 
 from omnihuman.data.chat import SYSTEM, Chat
 from omnihuman.data.dataset import Layouts, Policy, Samples, Transforms
+from omnihuman.data.face import FaceInput
 from omnihuman.data.loader import Loader
 from omnihuman.data.plan import Row, plan_epoch, rows_per_step, shuffled
 from omnihuman.data.record import MODALS, BadSample, Record, read_records
@@ -29,6 +30,7 @@ class OmniData(pl.LightningDataModule):
         root: folder of the media; paths in records are relative to it and may not leave it.
         val_records: data file of the validation samples, ``None`` for no validation.
         num_frames: frames of a video.
+        face: how faces are cut out of frames, for encoders that read faces; ``None``: by the boxes of the records.
         batch_size: samples of an optimizer step, over all devices and micro-batches.
         max_tokens: of one packed row; a step takes as many rows as that needs.
         tasks: only records of these tasks, ``None`` for all; as a mapping, with how often each is used in an epoch (as
@@ -62,6 +64,7 @@ class OmniData(pl.LightningDataModule):
         batch_size: int,
         max_tokens: int,
         val_records: str | None = None,
+        face: FaceInput | None = None,
         tasks: Sequence[str] | Mapping[str, int | float] | None = None,
         views: Sequence[str] = ("video_audio",),
         on_bad_sample: Policy = "raise",
@@ -90,6 +93,7 @@ class OmniData(pl.LightningDataModule):
             raise ValueError(f"data.views holds {foreign}; choose from {sorted(MODALS)}.")
         self.options: dict[str, Any] = {
             "num_frames": num_frames,
+            "face": face,
             "missing": missing,
             "policy": on_bad_sample,
             "quarantine_file": Path(quarantine_file) if quarantine_file else None,
@@ -132,7 +136,13 @@ class OmniData(pl.LightningDataModule):
                     by_task.setdefault(planned.record.task, []).append(index)
                 start += len(part)
                 self._shares += [(some, source["weight"] * self._weight(task)) for task, some in by_task.items()]
-            self._cache["train"] = parts[0].joined(parts[1:])
+            samples = self._cache["train"] = parts[0].joined(parts[1:])
+            seen = sum(planned.amounts["frames"] > 0 for planned in samples.planned)
+            if seen and samples.without_boxes == seen:
+                raise ValueError(
+                    f"the model reads faces, but none of the {seen} samples says where they are (`faces` of a record): "
+                    "choose face@data.face=whole, or a detector (yunet, mediapipe)."
+                )
             if not self.order(0):
                 raise ValueError(
                     f"no sample is left of {[str(s['path']) for s in self.sources]} with tasks {self.tasks} and views "

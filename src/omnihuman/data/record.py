@@ -18,8 +18,10 @@ TAGS = {"<video>": "video", "<image>": "video", "<audio>": "audio"}
 """How the text names a slot; a still fills the video slot with one frame."""
 
 ALLOWED_TAGS = {"video": {"<video>", "<audio>"}, "image": {"<image>"}, "audio": {"<audio>"}}
-KNOWN = {"id", "conversations", "start", "end", "task", "needs", *MEDIA}
+KNOWN = {"id", "conversations", "start", "end", "task", "needs", "faces", *MEDIA}
 Message = tuple[str, str]
+Box = tuple[float, float, float, float]
+"""x0, y0, x1, y1 in pixels of the upright frame."""
 
 
 class BadSample(ValueError):
@@ -38,6 +40,19 @@ class BadSample(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Sighting:
+    """The faces at one moment of a record.
+
+    Attributes:
+        time: second of the file; ``None`` where the record lists one entry a frame.
+        boxes: none where nobody shows a face.
+    """
+
+    time: float | None
+    boxes: tuple[Box, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One sample as the data file describes it.
 
@@ -51,6 +66,7 @@ class Record:
         end: second at which it ends, ``None`` for the end of the file.
         task: what kind of question it is, where the record says so.
         needs: modalities without which the question cannot be answered.
+        faces: where faces are, ``None`` where the record does not say.
         source: file and line, for messages.
         meta: everything else in the record.
     """
@@ -64,6 +80,7 @@ class Record:
     end: float | None = None
     task: str | None = None
     needs: tuple[str, ...] = ()
+    faces: tuple[Sighting, ...] | None = None
     source: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
 
@@ -176,9 +193,50 @@ def parse_record(raw: Any, name: str, root: Path, source: str) -> Record:
         end=end,
         task=raw.get("task"),
         needs=tuple(needs),
+        faces=sightings(raw.get("faces"), source),
         source=source,
         meta={key: value for key, value in raw.items() if key not in KNOWN},
     )
+
+
+def sightings(raw: Any, source: str) -> tuple[Sighting, ...] | None:
+    """The ``faces`` of a record, checked; ``None`` where it has none.
+
+    Args:
+        raw: ``[{"time": s, "box": [x0, y0, x1, y1] or null}, ...]``, where entries of one time are several faces; or
+            one box (or null) for every frame of the file.
+        source: place of the record, for messages.
+
+    Raises:
+        BadSample: something in it does not hold.
+
+    >>> sightings([{"time": 0.5, "box": [1, 2, 3, 4]}], "a.json[0]")
+    (Sighting(time=0.5, boxes=((1.0, 2.0, 3.0, 4.0),)),)
+    """
+    if raw is None:
+        return None
+    if not isinstance(raw, list):
+        raise BadSample("malformed_faces", f"{source}: faces is a list, found {raw!r:.80}.")
+    if not all(isinstance(entry, Mapping) for entry in raw):
+        return tuple(Sighting(None, _boxes(entry, f"{source}: faces[{n}]")) for n, entry in enumerate(raw))
+    found: dict[float, tuple[Box, ...]] = {}
+    for number, entry in enumerate(raw):
+        time, where = entry.get("time"), f"{source}: faces[{number}]"
+        if isinstance(time, bool) or not isinstance(time, int | float) or not 0 <= time < math.inf:
+            raise BadSample("malformed_faces", f"{where} has the time {time!r}; it is the second of the frame.")
+        found[float(time)] = found.get(float(time), ()) + _boxes(entry.get("box"), where)
+    return tuple(Sighting(time, found[time]) for time in sorted(found))
+
+
+def _boxes(raw: Any, where: str) -> tuple[Box, ...]:
+    if raw is None:
+        return ()
+    if not isinstance(raw, list) or len(raw) != 4 or not all(isinstance(x, int | float) for x in raw):
+        raise BadSample("malformed_faces", f"{where}: a box is [x0, y0, x1, y1] in pixels or null, found {raw!r:.80}.")
+    x0, y0, x1, y1 = map(float, raw)
+    if not (all(map(math.isfinite, (x0, y0, x1, y1))) and x0 < x1 and y0 < y1):
+        raise BadSample("malformed_faces", f"{where}: the box {raw} has no area; it is [x0, y0, x1, y1].")
+    return ((x0, y0, x1, y1),)
 
 
 def _times(raw: Mapping[str, Any], source: str) -> tuple[float, float | None]:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +14,15 @@ class Encoder(nn.Module, ABC):
     """A pretrained network that reads one modality.
 
     Attributes:
-        reads: the field of a sample that it reads.
+        reads: the field of a sample that it reads. What reads frames can read faces: a face is a frame cropped.
         out_dim: width D of its tokens.
+        level_dims: widths of the levels that it offers, shallow to deep.
         transform: turns that field into the moments of a signal, ``[T ...]``; picklable, needs no weights.
     """
 
-    reads: ClassVar[Literal["frames", "waveform", "instruction"]]
+    reads: Literal["frames", "faces", "waveform", "instruction"]
     out_dim: int
+    level_dims: tuple[int, ...] = ()
     transform: Callable[[Any], Tensor]
 
     @abstractmethod

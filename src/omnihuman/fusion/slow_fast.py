@@ -50,7 +50,7 @@ class SlowFast(Fusion):
         self.pool, self.every = pool, every
 
     def layout(self, layouts: Sequence[Layout]) -> Layout:
-        moments, tokens, grid = layouts[0]
+        moments, tokens, grid, _ = layouts[0]
         rows, columns = self._grid(grid)
         fast = moments * (rows // self.pool) * (columns // self.pool)
         return Layout(1, fast + len(self._slow(moments)) * tokens)

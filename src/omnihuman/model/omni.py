@@ -10,9 +10,9 @@ from torch import nn
 from omnihuman.encoder.base import Encoder
 from omnihuman.fusion.base import Fusion
 from omnihuman.llm.causal import CausalLM
-from omnihuman.model.splice import splice
+from omnihuman.model.splice import shortened, splice
 from omnihuman.projector.base import Projector
-from omnihuman.types import SLOTS, Batch, Features, Layout, Output, Streams
+from omnihuman.types import SLOTS, Batch, Features, Layout, Output, Streams, Width
 
 _T = TypeVar("_T")
 
@@ -27,6 +27,7 @@ class OmniModel(nn.Module):
         projectors: by the stream they make; called with ``in_dim`` and ``out_dim``.
         llm: the language model; its ``hidden_size`` is the width of every slot.
         sources: which stream a projector reads, where it is not the one of its own name.
+        conditions: which stream steers a projector that takes one, such as the instruction's words for a Q-Former.
         early_fusions: run before the projectors, in order; called with ``dims``.
         fusions: run after the projectors, in order; called with ``dims``.
 
@@ -41,18 +42,21 @@ class OmniModel(nn.Module):
         llm: CausalLM,
         *,
         sources: Mapping[str, str] | None = None,
+        conditions: Mapping[str, str] | None = None,
         early_fusions: Mapping[str, Callable[..., Fusion]] | None = None,
         fusions: Mapping[str, Callable[..., Fusion]] | None = None,
     ) -> None:
         super().__init__()
         self.sources = {name: name for name in projectors} | dict(sources or {})
-        dims = {name: encoder.out_dim for name, encoder in encoders.items()}
+        self.conditions = dict(conditions or {})
+        dims: dict[str, int] = {name: Width(encoder.out_dim, encoder.level_dims) for name, encoder in encoders.items()}
         self.encoders = nn.ModuleDict(encoders)
         self.early_fusions, dims = _chain(early_fusions or {}, dims)
         self._check_sources(projectors, dims)
         self.projectors = nn.ModuleDict(
             {name: make(in_dim=dims[self.sources[name]], out_dim=llm.hidden_size) for name, make in projectors.items()}
         )
+        self._check_conditions(dims)
         dims = self._with_projected(dims, dict.fromkeys(projectors, llm.hidden_size))
         self.fusions, dims = _chain(fusions or {}, dims)
         self._check_ends(dims, llm.hidden_size)
@@ -60,20 +64,23 @@ class OmniModel(nn.Module):
 
     def forward(self, batch: Batch) -> Output:
         """The summed loss over the answers of the packed row."""
-        bounds = batch.bounds.tolist()
-        embeds, streams = self._embed(batch, bounds)
-        loss, targets = self.llm(embeds, batch.labels, batch.position_ids, bounds)
+        embeds, kept, streams = self._embed(batch)
+        bounds, positions, labels = batch.bounds.tolist(), batch.position_ids, batch.labels
+        if not kept.all():
+            bounds, positions, (embeds, labels) = shortened(kept, bounds, embeds, labels)
+        loss, targets = self.llm(embeds, labels, positions, bounds)
         return Output(loss, targets, streams)
 
     def generate(self, batch: Batch, **options: Any) -> list[str]:
         """Answers to the packed prompts, one per sample; ``options`` are those of transformers' ``generate``."""
-        bounds = batch.bounds.tolist()
-        return self.llm.generate(self._embed(batch, bounds)[0], bounds, **options)
+        embeds, kept, _ = self._embed(batch)
+        bounds, _, (embeds,) = shortened(kept, batch.bounds.tolist(), embeds)
+        return self.llm.generate(embeds, bounds, **options)
 
     @torch.no_grad()
     def fusion_weights(self, batch: Batch) -> dict[str, torch.Tensor]:
         """What each fusion that weighs gives to its inputs for every sample, ``[B K]``, by the fusion's name."""
-        self._embed(batch, batch.bounds.tolist())
+        self._embed(batch)
         fusions = [*self.early_fusions.items(), *self.fusions.items()]
         return {name: weights for name, fusion in fusions if isinstance(weights := fusion.weights, torch.Tensor)}
 
@@ -90,11 +97,12 @@ class OmniModel(nn.Module):
         """
         streams: dict[str, Layout | None] = {}
         for name, encoder in self._encoders():
-            amount = 1 if encoder.reads == "instruction" else amounts.get(encoder.reads, 0)
+            seen = "frames" if encoder.reads == "faces" else encoder.reads  # at most one face a frame
+            amount = 1 if encoder.reads == "instruction" else amounts.get(seen, 0)
             streams[name] = encoder.layout(amount) if amount else None
         streams = _lay_out(self.early_fusions, streams)
         projected = {
-            name: self._projector(name).layout(layout) if (layout := streams[source]) else None
+            name: self._projector(name).layout(layout)._replace(levels=()) if (layout := streams[source]) else None
             for name, source in self.sources.items()
         }
         streams = _lay_out(self.fusions, self._with_projected(streams, projected))
@@ -114,18 +122,21 @@ class OmniModel(nn.Module):
     def _encoders(self) -> list[tuple[str, Encoder]]:
         return [(name, module) for name, module in self.encoders.items() if isinstance(module, Encoder)]
 
-    def _embed(self, batch: Batch, bounds: list[int]) -> tuple[torch.Tensor, Streams]:
+    def _embed(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, Streams]:
         streams: Streams = {name: encoder(batch.signals[name]) for name, encoder in self.encoders.items()}
         for fusion in self.early_fusions.values():
             streams = fusion(streams)
         projected = {
-            name: project_real(self._projector(name), streams[source]) for name, source in self.sources.items()
+            name: project_real(self._projector(name), streams[source], streams.get(self.conditions.get(name, "")))
+            for name, source in self.sources.items()
         }
         streams = self._with_projected(streams, projected)
         for fusion in self.fusions.values():
             streams = fusion(streams)
         slots = {slot: streams[slot] for slot in SLOTS if slot in streams}
-        return splice(self.llm.embed(batch.input_ids), batch.input_ids, bounds, slots), slots
+        has_gaps = any(signal.has_gaps for signal in batch.signals.values())
+        embeds = self.llm.embed(batch.input_ids)
+        return *splice(embeds, batch.input_ids, batch.bounds.tolist(), slots, has_gaps), slots
 
     def _projector(self, name: str) -> Projector:
         projector = self.projectors[name]
@@ -143,8 +154,18 @@ class OmniModel(nn.Module):
         if missing := {name: source for name, source in self.sources.items() if source not in dims}:
             raise ValueError(f"these projectors read streams that are not there: {missing}; there are {dict(dims)}.")
 
+    def _check_conditions(self, dims: Mapping[str, int]) -> None:
+        takers = sorted(name for name in self.projectors if self._projector(name).takes_condition)
+        if foreign := sorted(set(self.conditions) - set(takers)):
+            raise ValueError(f"conditions names {foreign}, but the projectors that take a condition are {takers}.")
+        if missing := {name: stream for name, stream in self.conditions.items() if stream not in dims}:
+            raise ValueError(
+                f"these projectors are steered by streams that are not there: {missing}; there are {dims}."
+            )
+
     def _check_ends(self, dims: Mapping[str, int], hidden_size: int) -> None:
-        conditions = {fusion.condition for fusion in [*self.early_fusions.values(), *self.fusions.values()]}
+        conditions: set[Any] = {fusion.condition for fusion in [*self.early_fusions.values(), *self.fusions.values()]}
+        conditions.update(self.conditions.values())
         if lost := sorted(set(dims) - set(SLOTS) - conditions):
             raise ValueError(
                 f"the streams {lost} end nowhere: no fusion reads them and no slot has their name ({', '.join(SLOTS)})."
@@ -161,17 +182,22 @@ def eval_frozen(model: nn.Module) -> None:
             module.eval()
 
 
-def project_real(projector: Projector, features: Features) -> Features:
+def project_real(projector: Projector, features: Features, condition: Features | None = None) -> Features:
     """Project only the samples that have the stream; without any, one blank sample, so that every rank takes part."""
     real = features.mask.flatten(1).any(dim=1)
-    if real.all():
-        whole: Features = projector(features)
-        return whole
-    rows = real.nonzero().squeeze(-1) if real.any() else real.new_zeros(1, dtype=torch.long)
-    part: Features = projector(replace(features, tokens=features.tokens[rows], mask=features.mask[rows], levels=()))
+    rows = torch.arange(len(real), device=real.device) if real.all() else real.nonzero().squeeze(-1)
+    rows = rows if len(rows) else rows.new_zeros(1)
+    given = {} if condition is None else {"condition": _rows(condition, rows)}
+    part: Features = projector(_rows(features, rows), **given)
+    if len(rows) == len(real):
+        return part
     size = (len(real), *part.tokens.shape[1:])
     tokens = part.tokens.new_zeros(size).index_copy(0, rows, part.tokens)
     return replace(part, tokens=tokens, mask=part.mask.new_zeros(size[:-1]).index_copy(0, rows, part.mask))
+
+
+def _rows(features: Features, rows: torch.Tensor) -> Features:
+    return replace(features, tokens=features.tokens[rows], mask=features.mask[rows], levels=())
 
 
 def _chain(makers: Mapping[str, Callable[..., Fusion]], dims: dict[str, int]) -> tuple[nn.ModuleDict, dict[str, int]]:

@@ -1,6 +1,7 @@
 """Projector: Features of an encoder -> Features of the language model's width."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import nn
 
@@ -13,7 +14,13 @@ class Projector(nn.Module, ABC):
     Args:
         in_dim: width of the stream it reads.
         out_dim: width of the language model.
+
+    Attributes:
+        takes_condition: ``forward`` has a second parameter ``condition``, a stream that steers it; see
+            ``OmniModel.conditions``.
     """
+
+    takes_condition: ClassVar[bool] = False
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()
