@@ -29,4 +29,4 @@ def test_a_shape_that_is_wrong_fails() -> None:
 
 def test_the_instruction_is_the_first_question_without_its_slots() -> None:
     messages = (("user", "<video>\n<audio>\nWho is it?"), ("assistant", "Ann"), ("user", "Why?"), ("assistant", "So."))
-    assert Sample(None, None, messages).instruction == "Who is it?"
+    assert Sample(None, (), None, messages).instruction == "Who is it?"

@@ -12,18 +12,21 @@ import shape
 import torch
 import torch.nn.functional as F
 from folder import NANO, save
-from language import SYSTEM, Told, told
+from language import SYSTEM, Told, differences, told
 from torch import Tensor, nn
 from transformers import AttentionInterface, Qwen2ForCausalLM
 from transformers.masking_utils import AttentionMaskInterface
 
+from omnihuman.data.sample.closeup import closeups
 from omnihuman.data.sample.language import conversations
 
 NEIGHBOURS = 3  # a position of a slot mixes so many words
 NOTE_WEIGHT = 0.05
 FIRST_WEIGHT = 4.0  # of an answer's first word: it has to be looked up by the question alone
 ALL = "Tell everything."
-COPIED = ("transcription", "speaker_speech", "audio_caption")  # seen twice: words in order are the hardest to read
+DIFFERENT = "What differs?"
+# seen more often: words in order are the hardest to read, and one word among its rivals is hard to look up
+REPEATS = {"transcription": 2, "speaker_speech": 2, "audio_caption": 2, "attribute": 3, "same_person": 2}
 
 
 class Row(NamedTuple):
@@ -55,7 +58,7 @@ class Writer:
         scene, needs = item.scene, set(item.record["needs"])
         there = tuple(name for name in ("video", "audio") if item.notes[name])
         some = [there, *((name,) for name in there if len(there) == 2)]
-        if item.record["task"] == "emotion":
+        if item.record["task"] in ("emotion", "open_emotion"):
             tells = {"video": scene.face_emotion == scene.emotion, "audio": scene.voice_emotion == scene.emotion}
             return [view for view in some if view == there or tells[view[0]]]
         return [view for view in some if needs <= set(view)]
@@ -73,7 +76,9 @@ class Writer:
             slot = self._text(words) if plain else self.slot(words, name == "audio")
             parts += [self._text(f"<{mark}_start>"), slot, self._text(f"<{mark}_end>\n")]
         turns = item.record["conversations"]
-        if not plain and len(view) == 1 and self.rng.random() < 0.5:  # to say it all teaches to look every word up
+        if not plain and view and item.scene.shots and self.rng.random() < 0.6:  # a yes or no alone teaches too little
+            turns = [{"from": "human", "value": DIFFERENT}, {"from": "gpt", "value": differences(item.scene)}]
+        elif not plain and len(view) == 1 and self.rng.random() < 0.5:  # to say it all teaches to look every word up
             turns = [{"from": "human", "value": ALL}, {"from": "gpt", "value": item.notes[view[0]]}]
         for index, turn in enumerate(turns):
             text = turn["value"]
@@ -121,7 +126,7 @@ class Writer:
 
 def batches(writer: Writer, rng: np.random.Generator, tokens: int) -> Iterator[list[Row]]:
     """A writer; endless batches of rows alike in length, about ``tokens`` positions each."""
-    source = (item for item in told(rng) for _ in range(2 if item.record["task"] in COPIED else 1))
+    source = (item for item in told(rng) for _ in range(REPEATS.get(item.record["task"], 1)))
     while True:
         rows = sorted((writer.row(next(source)) for _ in range(512)), key=lambda row: len(row.ids))
         made, batch = [], []
@@ -195,7 +200,8 @@ def probe(model: Qwen2ForCausalLM, seed: int, limit: int = 100000) -> dict[str, 
         if item.scene.id not in accepted:
             known = accepted[item.scene.id] = defaultdict(set)
             for again in range(400):
-                for record in conversations(item.scene, np.random.default_rng(again)):
+                again_rng = np.random.default_rng(again)
+                for record in (*conversations(item.scene, again_rng), *closeups(item.scene, again_rng)):
                     for asked, said in zip(record["conversations"][::2], record["conversations"][1::2], strict=True):
                         known[asked["value"].rsplit("<", 1)[-1].split(">\n")[-1]].add(said["value"])
     rows = [writer.row(item, plain=True) for item in items]
@@ -206,7 +212,7 @@ def probe(model: Qwen2ForCausalLM, seed: int, limit: int = 100000) -> dict[str, 
         longest = max(map(len, prompts))
         ids = torch.tensor([[marks.pad_token_id] * (longest - len(p)) + p for p in prompts])
         mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
-        out = model.generate(input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=48,
+        out = model.generate(input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=80,
                              eos_token_id=marks.eos_token_id, pad_token_id=marks.pad_token_id)  # fmt: skip
         for i, text in zip(some, marks.batch_decode(out[:, longest:], skip_special_tokens=True), strict=True):
             asked, said = (turn["value"] for turn in items[i].record["conversations"])

@@ -7,7 +7,7 @@ from importlib import import_module
 
 import torch
 
-VERBS = ("tokenizer", "llm", "siglip", "whisper", "bert")
+VERBS = ("tokenizer", "llm", "siglip", "whisper", "bert", "facexformer", "umt")
 
 
 def main() -> None:

@@ -85,8 +85,10 @@ def main(config: DictConfig) -> None:
     model = build(trained.model)
     load_weights(model, run.weights)
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    if config.face is not None:
+        trained.data.face.source = config.face
     data = build(trained.data, make=None)
-    data.connect(model.transforms, model.layouts, model.llm.tokenizer)
+    data.connect(model.transforms, model.layouts, model.llm.tokenizer, model.llm.chat)
 
     batch, samples = data.prompt(record)
     planned = samples.planned[0]
@@ -97,6 +99,8 @@ def main(config: DictConfig) -> None:
         print(
             f"note:   {record.file} has no {' and no '.join(lost)}; answered from {' and '.join(planned.record.slots)}"
         )
+    if samples.without_boxes:
+        print(f"note:   nothing says where the faces of {record.file} are; face=whole takes whole frames for them")
     if times := batch.meta[0]["times"]:
         print("frames:", ", ".join(f"{second:.2f} s" for second in times))
     if planned.amounts["waveform"]:

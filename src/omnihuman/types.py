@@ -24,6 +24,54 @@ SLOTS = {"video": -201, "audio": -202}
 """Places in the text that a stream can fill, with the id that holds it; a still is a video of one frame."""
 
 
+class Template(NamedTuple):
+    """What stands around the words when a language model is spoken to.
+
+    Attributes:
+        begin: before everything.
+        system: around the system text.
+        ask: before a question.
+        answer: between a question and its answer.
+        end: ends an answer, and is supervised with it.
+        following: between an answer and the next question.
+        marks: special tokens of the template.
+        words: what the template says in plain words; neither these nor the marks may stand in a text.
+    """
+
+    begin: str
+    system: str
+    ask: str
+    answer: str
+    end: str
+    following: str
+    marks: tuple[str, ...]
+    words: tuple[str, ...] = ()
+
+
+TEMPLATES = {
+    "chatml": Template(
+        begin="",
+        system="<|im_start|>system\n{}<|im_end|>\n",
+        ask="<|im_start|>user\n",
+        answer="<|im_end|>\n<|im_start|>assistant\n",
+        end="<|im_end|>",
+        following="\n",
+        marks=("<|im_start|>", "<|im_end|>"),
+    ),
+    "mistral": Template(
+        begin="<s>",
+        system="{} ",
+        ask="[INST] ",
+        answer=" [/INST]",
+        end="</s>",
+        following="",
+        marks=("<s>", "</s>"),
+        words=("[INST]", "[/INST]"),
+    ),
+}
+"""Qwen's ChatML and Mistral's instructions (VideoChat2-Mistral puts its system text before the first of these)."""
+
+
 class Layout(NamedTuple):
     """How many tokens a stream has, known before any media is decoded.
 

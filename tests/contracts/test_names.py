@@ -28,7 +28,8 @@ def target(path: Path) -> str:
     if path.with_suffix("").is_dir():  # chooses a size
         return target(path.with_suffix("") / "nano.yaml")
     base = next(name for name in config.defaults if isinstance(name, str) and name != "_self_")
-    return target(path.parent / f"{base.removesuffix('@_here_')}.yaml")
+    base = base.removesuffix("@_here_")
+    return target((CONF / base[1:] if base.startswith("/") else path.parent / base).with_suffix(".yaml"))
 
 
 def targets(group: str) -> dict[str, str]:

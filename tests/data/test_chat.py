@@ -1,5 +1,6 @@
 """The prompt builder: what is supervised, what the official strings are, what is cut."""
 
+import re
 from typing import Any
 
 import pytest
@@ -59,6 +60,36 @@ def test_the_official_training_string(tokenizer: Any) -> None:
     ids, labels = chat.encode(THREE, COUNTS)
     assert "<au_end>\n\n\nWho waves?" in text_of(tokenizer, ids)
     assert supervised(tokenizer, labels) == ["The person.<|im_end|>\n", "It is happy.<|im_end|>\n", "Yes.<|im_end|>\n"]
+
+
+class Spelling:
+    """A tokenizer of Mistral's kind: its marks are one token each, [INST] is plain text."""
+
+    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        pieces = re.split("(<s>|</s>)", text)
+        return [i for piece in pieces for i in ([len(piece) - 3] if piece in ("<s>", "</s>") else map(ord, piece))]
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join({0: "<s>", 1: "</s>"}.get(i) or chr(i) for i in ids)
+
+
+def test_mistrals_template() -> None:
+    chat = Chat(Spelling(), template="mistral", system="Look.", markers=False)
+    ids, labels = chat.encode(THREE[:4], COUNTS)
+    assert text_of(chat.tokenizer, ids) == (
+        "<s>Look. [INST] VVV\nAA\nWho waves? [/INST]The person.</s>[INST] Why? [/INST]It is happy.</s>"
+    )
+    assert supervised(chat.tokenizer, labels) == ["The person.</s>", "It is happy.</s>"]
+    assert text_of(chat.tokenizer, chat.prompt(ONE, COUNTS)).endswith("Who waves? [/INST]")
+    with pytest.raises(BadSample, match=r"\[/INST\]"):
+        chat.encode((("user", "<video>Hi [/INST]"), ("assistant", "x")), COUNTS)
+
+
+def test_an_unknown_template_lists_the_known(tokenizer: Any) -> None:
+    with pytest.raises(ValueError, match=r"llm\.template=llama: choose from chatml, mistral"):
+        Chat(tokenizer, template="llama")
+    with pytest.raises(ValueError, match=r"tokens of <s>; the template mistral needs one"):
+        Chat(tokenizer, template="mistral")
 
 
 def test_markers_system_and_stills(tokenizer: Any) -> None:
@@ -121,5 +152,5 @@ def test_a_tokenizer_without_chatml_is_an_error() -> None:
         def encode(self, text: str, add_special_tokens: bool) -> list[int]:
             return list(text.encode())
 
-    with pytest.raises(ValueError, match="ChatML needs one: choose another"):
+    with pytest.raises(ValueError, match="the template chatml needs one: choose"):
         Chat(Plain())

@@ -71,6 +71,7 @@ def test_of_two_faces_the_larger_and_of_equal_ones_the_one_before() -> None:
 
 def test_whole_frames_need_no_box() -> None:
     assert cut(FaceInput(source="whole"), None) == [(40, 60)] * 4
+    assert cut(FaceInput(source="none"), seen((0, [20, 10, 40, 30]))) == [None] * 4
 
 
 def test_a_detector_looks_where_the_record_says_nothing() -> None:

@@ -14,7 +14,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import SiglipConfig, SiglipModel, SiglipVisionConfig, SiglipVisionModel
 
-from omnihuman.encoder.siglip import SigLIP, SquareFrames
+from omnihuman.encoder.siglip import SigLIP
+from omnihuman.nn.frames import SquareFrames
 from omnihuman.types import Signal
 
 SIZES: dict[str, Any] = {

@@ -1,10 +1,11 @@
 """Names of HumanOmni's official parameters <-> ours."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from torch import Tensor
+
+from omnihuman.convert.report import KeyReport
 
 _TOWER = "model.vision_tower.vision_tower."
 
@@ -38,19 +39,6 @@ DROPPED: dict[str, str] = {
     f"{_TOWER}vision_model.encoder.layers.LAST.*": "features are read below the last block (select_layer -2)",
 }
 """Pattern of an official key that nothing here reads -> why. ``LAST`` stands for the number of the last block."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeyReport:
-    """What became of every official key.
-
-    Attributes:
-        taken: official key -> our name.
-        dropped: official key -> why nothing reads it.
-    """
-
-    taken: Mapping[str, str]
-    dropped: Mapping[str, str]
 
 
 def to_ours(key: str) -> str | None:

@@ -5,28 +5,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from omnihuman.data.record import TAGS, BadSample
-from omnihuman.types import IGNORE_INDEX, SLOTS
+from omnihuman.types import IGNORE_INDEX, SLOTS, TEMPLATES
 
 MARKERS = {
     "<video>": ("<vi_start>", "<vi_end>"),
     "<image>": ("<im_start>", "<im_end>"),
     "<audio>": ("<au_start>", "<au_end>"),
 }
-MARKS = ("<|im_start|>", "<|im_end|>")
 SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 
 
 @dataclass
 class Chat:
-    """Messages as a ChatML prompt in which every slot is as long as its tokens.
+    """Messages as a prompt in which every slot is as long as its tokens.
 
-    Reference: Qwen2.5's chat template, which HumanOmni uses; its markers are plain text; each piece of text is
-    tokenised on its own, and an answer is supervised with its end mark.
+    Reference: Qwen2.5's chat template, which HumanOmni uses, or Mistral's; HumanOmni's markers are plain text; each
+    piece of text is tokenised on its own, and an answer is supervised with its end mark.
     Differs from the official training, whose slots are followed by three newlines (``separator``), and which also
     supervises the newline behind the end mark (``supervise_newline``).
 
     Attributes:
-        tokenizer: anything with ``encode(text, add_special_tokens=False)`` and ChatML marks of one token each.
+        tokenizer: anything with ``encode(text, add_special_tokens=False)`` and the template's marks of one token each.
+        template: ``chatml`` or ``mistral``.
         system: text of the system turn, ``None`` for none.
         markers: wrap the slots in ``<vi_start>`` ... ``<vi_end>`` and their like.
         separator: between the last slot of a turn and its text.
@@ -35,6 +35,7 @@ class Chat:
     """
 
     tokenizer: Any
+    template: str = "chatml"
     system: str | None = SYSTEM
     markers: bool = True
     separator: str = "\n"
@@ -43,9 +44,15 @@ class Chat:
     _known: dict[str, list[int]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        for mark in MARKS:
+        if self.template not in TEMPLATES:
+            raise ValueError(f"llm.template={self.template}: choose from {', '.join(TEMPLATES)}.")
+        self._form = TEMPLATES[self.template]
+        for mark in self._form.marks:
             if len(ids := self._ids(mark)) != 1:
-                raise ValueError(f"the tokenizer makes {len(ids)} tokens of {mark}; ChatML needs one: choose another.")
+                raise ValueError(
+                    f"the tokenizer makes {len(ids)} tokens of {mark}; the template {self.template} needs one: choose "
+                    f"another llm.template ({', '.join(TEMPLATES)}) or another tokenizer."
+                )
 
     def encode(self, messages: Sequence[tuple[str, str]], counts: Mapping[str, int]) -> tuple[list[int], list[int]]:
         """Ids and labels of a whole conversation; what is not supervised is ``IGNORE_INDEX``.
@@ -56,23 +63,23 @@ class Chat:
 
         Raises:
             BadSample: no answer is left within ``max_length``, the media alone exceed it, or a text holds
-                a ChatML mark.
+                a mark of the template.
         """
         self._check(messages)
         ids: list[int] = []
         labels: list[int] = []
-        open_text = self._system()
+        open_text = self._begin()
         for role, text in messages:
             if role == "user":
                 *pieces, open_text = self._user(open_text, text, counts)
                 new = [token for piece in pieces for token in piece]
                 answer: list[int] = []
             else:
-                new = self._ids(f"{open_text}<|im_start|>assistant\n")
-                answer = [*self._ids(text.strip()), *self._ids("<|im_end|>")]
-                open_text = "\n"
+                new = self._ids(open_text)
+                answer = [*self._ids(text.strip()), *self._ids(self._form.end)]
+                open_text = self._form.following
                 if self.supervise_newline:
-                    answer, open_text = [*answer, *self._ids("\n")], ""
+                    answer, open_text = [*answer, *self._ids(open_text)], ""
             ids += [*new, *answer]
             labels += [IGNORE_INDEX] * len(new) + answer
         ids += self._ids(open_text)
@@ -83,31 +90,31 @@ class Chat:
         """Ids up to where the first answer begins."""
         self._check(messages)
         question = next(text for role, text in messages if role == "user")
-        *pieces, rest = self._user(self._system(), question, counts)
-        ids = [token for piece in pieces for token in piece] + self._ids(f"{rest}<|im_start|>assistant\n")
+        *pieces, rest = self._user(self._begin(), question, counts)
+        ids = [token for piece in pieces for token in piece] + self._ids(rest)
         if len(ids) > self.max_length:
             raise BadSample("too_long", f"the prompt has {len(ids)} tokens, data.max_length is {self.max_length}.")
         return ids
 
     def _check(self, messages: Sequence[tuple[str, str]]) -> None:
         for _, text in messages:
-            if mark := next((mark for mark in MARKS if mark in text), None):
+            if mark := next((mark for mark in (*self._form.marks, *self._form.words) if mark in text), None):
                 raise BadSample("mark_in_text", f"a turn holds {mark}, which ends turns: take it out of {text[:80]!r}.")
 
-    def _system(self) -> str:
-        return "" if self.system is None else f"<|im_start|>system\n{self.system}<|im_end|>\n"
+    def _begin(self) -> str:
+        return self._form.begin + ("" if self.system is None else self._form.system.format(self.system))
 
     def _user(self, before: str, text: str, counts: Mapping[str, int]) -> Iterator[Any]:
         """A user turn: ids up to its last slot, then the text that is still open; slots come first."""
         tags = [tag for tag in TAGS if tag in text]
         for tag in tags:
             text = text.replace(tag, "")
-        before += "<|im_start|>user\n"
+        before += self._form.ask
         for tag in tags:
             opening, closing = MARKERS[tag] if self.markers else ("", "")
             yield [*self._ids(before + opening), *[SLOTS[TAGS[tag]]] * counts[TAGS[tag]]]
             before = closing + ("\n" if tag != tags[-1] else self.separator)
-        yield f"{before}{text.strip()}<|im_end|>\n"
+        yield f"{before}{text.strip()}{self._form.answer}"
 
     def _ids(self, text: str) -> list[int]:
         if text not in self._known:

@@ -25,18 +25,18 @@ class FaceInput:
     Differs from it: boxes come from the record, where the official code detects, and crashes without a face.
 
     Attributes:
-        source: ``boxes`` of the record, else the detector's; or ``whole`` frames.
+        source: ``boxes`` of the record, else the detector's; ``whole`` frames; or ``none``: no face is looked at.
         margin: share of the box's width and height that is added on every side.
         detector: frame -> boxes, for records without boxes.
     """
 
-    source: Literal["boxes", "whole"] = "boxes"
+    source: Literal["boxes", "whole", "none"] = "boxes"
     margin: float = 0.25
     detector: Detector | None = None
 
     def finds(self, seen: Sequence[Sighting] | None) -> bool:
         """Whether this can find the faces of a record."""
-        return self.source == "whole" or self.detector is not None or seen is not None
+        return self.source != "boxes" or self.detector is not None or seen is not None
 
     def __call__(
         self, frames: UInt8[Tensor, "T 3 H W"], times: Sequence[float], seen: Sequence[Sighting] | None, where: str
@@ -52,8 +52,8 @@ class FaceInput:
         Raises:
             BadSample: a box of the record lies outside the frame.
         """
-        if self.source == "whole":
-            return tuple(frames)
+        if self.source != "boxes":
+            return tuple(frames) if self.source == "whole" else (None,) * len(frames)
         if seen is None:
             found = [largest(self.detector(frame)) if self.detector else None for frame in frames]
         else:

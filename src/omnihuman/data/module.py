@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from omnihuman.data.chat import SYSTEM, Chat
+from omnihuman.data.chat import Chat
 from omnihuman.data.dataset import Layouts, Policy, Samples, Transforms
 from omnihuman.data.face import FaceInput
 from omnihuman.data.loader import Loader
@@ -41,7 +41,6 @@ class OmniData(pl.LightningDataModule):
         quarantine_file: where ``quarantine`` keeps its list.
         missing: ``absent`` or ``fill``, see ``Samples``.
         max_length: of one sample in tokens, ``None`` for what a row holds.
-        system: the system prompt, ``None`` for none.
         markers: wrap slots in plain-text markers.
         separator: between the slots and the words of a turn.
         supervise_newline: also supervise the newline behind an answer.
@@ -71,7 +70,6 @@ class OmniData(pl.LightningDataModule):
         quarantine_file: str | None = None,
         missing: Literal["absent", "fill"] = "absent",
         max_length: int | None = None,
-        system: str | None = SYSTEM,
         markers: bool = True,
         separator: str = "\n",
         supervise_newline: bool = False,
@@ -102,7 +100,6 @@ class OmniData(pl.LightningDataModule):
         if on_bad_sample == "quarantine" and quarantine_file is None:
             raise ValueError("data.on_bad_sample=quarantine needs data.quarantine_file, where the list is kept.")
         self.chat_options: dict[str, Any] = {
-            "system": system,
             "markers": markers,
             "separator": separator,
             "supervise_newline": supervise_newline,
@@ -114,10 +111,12 @@ class OmniData(pl.LightningDataModule):
         self._rows: dict[tuple[int, int], int] = {}
         self._shares: list[tuple[list[int], float]] = []
 
-    def connect(self, transforms: Transforms, layouts: Layouts, tokenizer: Any) -> None:
-        """What only the model knows: how signals are made, how many tokens they become, and how text is cut."""
-        chat = Chat(tokenizer, **self.chat_options, max_length=self.max_length)
-        self._connected = (transforms, layouts, chat)
+    def connect(
+        self, transforms: Transforms, layouts: Layouts, tokenizer: Any, chat: Mapping[str, Any] | None = None
+    ) -> None:
+        """What only the model knows: how signals are made, how many tokens they become, how text is put and cut."""
+        built = Chat(tokenizer, **self.chat_options | dict(chat or {}), max_length=self.max_length)
+        self._connected = (transforms, layouts, built)
         if self.make is not None:
             self.make()
 

@@ -1,37 +1,12 @@
 """BERT: the user's words -> one token."""
 
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
-
 import torch
-from torch import Tensor
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 from omnihuman.encoder.base import Encoder
 from omnihuman.encoder.weights import check_sizes, load_report
+from omnihuman.nn.words import InstructionIds
 from omnihuman.types import Features, Layout, Signal
-
-
-@dataclass(frozen=True)
-class InstructionIds:
-    """The words of an instruction -> token ids ``[T]`` with [CLS] and [SEP].
-
-    Attributes:
-        tokenizer: folder or hub id.
-        max_length: longer instructions are cut here.
-    """
-
-    tokenizer: str
-    max_length: int = 512
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        return AutoTokenizer.from_pretrained(self.tokenizer)
-
-    def __call__(self, instruction: str) -> Tensor:
-        ids = self._tokenizer(instruction, truncation=True, max_length=self.max_length)["input_ids"]
-        return torch.tensor(ids, dtype=torch.long)
 
 
 class Bert(Encoder):

@@ -1,46 +1,16 @@
 """SigLIP: frames -> patch tokens."""
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import UInt8
 from torch import Tensor
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from omnihuman.encoder.base import Encoder
 from omnihuman.encoder.weights import check_sizes, load_report
+from omnihuman.nn.frames import SquareFrames
 from omnihuman.nn.rows import on_real
 from omnihuman.types import Features, Layout, Signal
-
-
-@dataclass(frozen=True)
-class SquareFrames:
-    """Frames ``[T 3 H W]`` of any shape -> square frames ``[T 3 S S]``, uint8.
-
-    Reference: HumanOmni pads every frame to a square with 127 while training (``image_aspect_ratio pad``), then
-    resizes bicubically with antialiasing; ``squash`` resizes without padding, as its inference does.
-
-    Attributes:
-        size: side S in pixels.
-        aspect: ``pad`` or ``squash``.
-    """
-
-    size: int
-    aspect: Literal["pad", "squash"] = "pad"
-
-    def __call__(self, frames: UInt8[Tensor, "T 3 H W"]) -> UInt8[Tensor, "T 3 S S"]:
-        height, width = frames.shape[-2:]
-        if self.aspect == "pad" and height != width:
-            over = abs(height - width)
-            before, after = over // 2, over - over // 2
-            sides = (0, 0, before, after) if width > height else (before, after, 0, 0)
-            frames = F.pad(frames, sides, value=127)
-        if frames.shape[-2:] == (self.size, self.size):
-            return frames
-        scaled = F.interpolate(frames.float(), (self.size, self.size), mode="bicubic", antialias=True)
-        return scaled.round().clamp(0, 255).byte()
 
 
 class SigLIP(Encoder):
@@ -61,6 +31,7 @@ class SigLIP(Encoder):
         num_attention_heads: heads of a block.
         select_layer: which hidden state is read, counted as transformers counts them; -2 is one block before the last.
         aspect: what is done to frames that are not square: ``pad`` or ``squash``.
+        reads: ``frames``, or ``faces`` for frames cropped to the face.
 
     Raises:
         ValueError: a size contradicts the weights, the weights do not fit, or there is no such layer.
@@ -71,8 +42,6 @@ class SigLIP(Encoder):
     >>> tower(Signal(frames, torch.ones(1, 5, dtype=torch.bool))).tokens.shape
     torch.Size([1, 5, 4, 16])
     """
-
-    reads = "frames"
 
     def __init__(
         self,
@@ -86,8 +55,10 @@ class SigLIP(Encoder):
         weights: str | None = None,
         select_layer: int = -2,
         aspect: Literal["pad", "squash"] = "pad",
+        reads: Literal["frames", "faces"] = "frames",
     ) -> None:
         super().__init__()
+        self.reads = reads
         sizes = {
             "image_size": image_size, "patch_size": patch_size, "hidden_size": hidden_size,
             "intermediate_size": intermediate_size, "num_hidden_layers": num_hidden_layers,

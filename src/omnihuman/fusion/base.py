@@ -45,7 +45,7 @@ class Fusion(nn.Module, ABC):
         widths = {stream: dims[stream] for stream in inputs}
         if len(set(widths.values())) > 1:
             raise ValueError(f"{name} merges streams of one width, got {widths}: is a projector missing?")
-        self.out_dim = widths[self.inputs[0]]
+        self.out_dim = int(widths[self.inputs[0]])  # a merge hands no levels on
 
     def forward(self, streams: Streams) -> Streams:
         condition = streams[self.condition] if self.condition else None

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from omnihuman.llm import packed
-from omnihuman.types import IGNORE_INDEX
+from omnihuman.types import IGNORE_INDEX, TEMPLATES
 
 
 class CausalLM(nn.Module):
@@ -21,7 +21,9 @@ class CausalLM(nn.Module):
     Reference: the decoder of HumanOmni is Qwen2.5; its trainer pads a batch where this packs it.
 
     Args:
-        tokenizer: folder or hub id of a tokenizer with ChatML marks.
+        tokenizer: folder or hub id of a tokenizer with the template's marks.
+        template: how the model is spoken to, ``chatml`` or ``mistral``.
+        system: the system text, ``None`` for none.
         weights: folder or hub id of a model; ``null`` builds ``architecture`` at random.
         architecture: fields of the model's own configuration, ``model_type`` among them.
         lora: fields of a peft ``LoraConfig``; ``null`` leaves the model as it is.
@@ -36,6 +38,8 @@ class CausalLM(nn.Module):
         self,
         tokenizer: str,
         *,
+        template: str = "chatml",
+        system: str | None = None,
         weights: str | None = None,
         architecture: Mapping[str, Any] | None = None,
         lora: Mapping[str, Any] | None = None,
@@ -45,6 +49,7 @@ class CausalLM(nn.Module):
         super().__init__()
         packed.register()
         self.tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+        self.chat: dict[str, Any] = {"template": template, "system": system}
         options = {"attn_implementation": packed.NAME, "dtype": getattr(torch, dtype)}
         if weights is not None:
             self.model = AutoModelForCausalLM.from_pretrained(weights, **options)
@@ -70,7 +75,7 @@ class CausalLM(nn.Module):
     @property
     def end_id(self) -> int:
         """Id of the mark that ends an answer."""
-        token = self.tokenizer.convert_tokens_to_ids("<|im_end|>")
+        token = self.tokenizer.convert_tokens_to_ids(TEMPLATES[self.chat["template"]].end)
         assert isinstance(token, int)
         return token
 

@@ -59,6 +59,7 @@ class OmniModel(nn.Module):
         self._check_conditions(dims)
         dims = self._with_projected(dims, dict.fromkeys(projectors, llm.hidden_size))
         self.fusions, dims = _chain(fusions or {}, dims)
+        self._check_words()
         self._check_ends(dims, llm.hidden_size)
         self.llm = llm
 
@@ -153,6 +154,18 @@ class OmniModel(nn.Module):
             raise ValueError(f"sources names {foreign}, but the projectors are {sorted(projectors)}.")
         if missing := {name: source for name, source in self.sources.items() if source not in dims}:
             raise ValueError(f"these projectors read streams that are not there: {missing}; there are {dict(dims)}.")
+
+    def _check_words(self) -> None:
+        words = {name for name, encoder in self._encoders() if encoder.reads == "instruction"}
+        read = {*self.sources.values()}
+        for fusion in [*self.early_fusions.values(), *self.fusions.values()]:
+            assert isinstance(fusion, Fusion)
+            read |= {*fusion.inputs}
+        if lost := sorted(words & read):
+            raise ValueError(
+                f"the streams {lost} are the instruction, which stands in the text already and fills no slot: use them "
+                "as the `condition` of a fusion, or in the `conditions` of a projector."
+            )
 
     def _check_conditions(self, dims: Mapping[str, int]) -> None:
         takers = sorted(name for name in self.projectors if self._projector(name).takes_condition)

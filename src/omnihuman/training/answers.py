@@ -12,6 +12,9 @@ from omnihuman.pl import pl
 from omnihuman.training.callbacks import over_ranks
 from omnihuman.types import Batch
 
+BAR = ("war", "accuracy")
+"""Measures that the progress bar shows."""
+
 
 class Answers(pl.Callback):
     """After every validation, ask the questions of the validation records and score the answers.
@@ -54,7 +57,7 @@ class Answers(pl.Callback):
                 if sum(over_ranks(asked)):
                     name = task if modal == self.modals[0] else f"{task}_{modal}"
                     for measure, value in metric.compute().items():
-                        pl_module.log(f"val/{name}/{measure}", value, prog_bar=measure == "war", batch_size=1)
+                        pl_module.log(f"val/{name}/{measure}", value, prog_bar=measure in BAR, batch_size=1)
         for task in self.weights_tasks:
             self._weigh(pl_module, task, share)
 

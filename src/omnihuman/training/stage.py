@@ -79,7 +79,7 @@ def rehearse(config: DictConfig, chain: Link) -> None:
         )
         console.print(f"{what}: {counts['video']} video tokens, {counts['audio']} audio tokens")
     data: OmniData = build(config.data)
-    data.connect(model.transforms, model.layouts, model.llm.tokenizer)
+    data.connect(model.transforms, model.layouts, model.llm.tokenizer, model.llm.chat)
     samples = data.train_samples
     console.print(
         f"{len(samples)} samples, {sum(samples.lengths)} tokens, {len(samples.skipped)} left out; an epoch is "
@@ -98,7 +98,7 @@ def fit(config: DictConfig, chain: Link) -> None:
     if is_main_process():
         print_table(model, groups)
     data: OmniData = build(config.data)
-    data.connect(model.transforms, model.layouts, model.llm.tokenizer)
+    data.connect(model.transforms, model.layouts, model.llm.tokenizer, model.llm.chat)
     log.info("%d training samples, %d left out", len(data.train_samples), len(data.train_samples.skipped))
     # counted here: Lightning's own estimate would set the loader up before a checkpoint can say where it stands
     steps = data.steps_per_epoch * config.trainer.max_epochs

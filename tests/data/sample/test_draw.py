@@ -52,3 +52,11 @@ def test_the_face_stays_neutral_where_only_the_voice_tells() -> None:
 def test_bodies_move(name: str) -> None:
     scene = next(s for s in SEEN if name in (s.action, s.interaction) and not s.is_still)
     assert any((draw(scene, 0.1) != draw(scene, t)).any() for t in (0.4, 0.6, 0.9))
+
+
+def test_two_shots_show_each_its_own_picture_and_box() -> None:
+    scene = _first(kind="shots", is_same_person=False)
+    half, pictures = scene.duration / 2, frames(scene)
+    cut = round(half * scene.fps)
+    assert (pictures[cut:] == frames(scene.shots[1])).all() and (pictures[:cut] == frames(scene.shots[0])).all()
+    assert face_box(scene, half + 0.3) == face_box(scene.shots[1], 0.3)

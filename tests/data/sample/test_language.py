@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from omnihuman.data.sample.language import TASKS, Record, conversations, notes, picture_caption
-from omnihuman.data.sample.phrases import EMOTION_STEMS, FEELS, vocabulary
+from omnihuman.data.sample.phrases import EMOTION_STEMS, FEELS, PLACES, vocabulary
 from omnihuman.data.sample.world import EMOTIONS, SOUNDS, Scene, scenes
 
 Said = list[tuple[Scene, Record]]
@@ -113,6 +113,16 @@ def test_notes_tell_what_each_side_shows() -> None:
             if scene.words:
                 assert " ".join(scene.words) in told["audio"]
                 assert any(word in told["audio"] for word in (scene.voice_emotion, FEELS[scene.voice_emotion]))
+
+
+def test_fine_notes_tell_the_skin_and_both_shots() -> None:
+    for scene in scenes(0)[::20]:
+        if scene.has_video and not scene.from_behind:
+            assert f"{scene.identity.skin} skin" in notes(scene, np.random.default_rng(0), drop=0.0, fine=True)["video"]
+    for scene in (s for s in scenes(0) if s.shots):
+        told = notes(scene, np.random.default_rng(0), drop=0.0)["video"].partition("second shot")
+        for text, shot in zip((told[0], told[2]), scene.shots, strict=True):
+            assert f"{shot.identity.shirt} shirt" in text and PLACES[shot.background] in text
 
 
 def test_same_generator_same_words() -> None:

@@ -10,7 +10,9 @@ from omnihuman.data.sample.world import (
     EMOTIONS,
     INTERACTIONS,
     NUM_IDENTITIES,
+    NUM_SHOTS,
     SOUNDS,
+    double,
     identities,
     random_scene,
     scenes,
@@ -86,3 +88,48 @@ def test_random_scenes_are_of_train_people_and_not_of_the_corpus() -> None:
     assert {scene.split for scene in more} == {"train"}
     assert not {scene.seed for scene in more} & {scene.seed for scene in scenes(0)}
     assert random_scene(np.random.default_rng(1)) == random_scene(np.random.default_rng(1))
+
+
+def test_shots_come_last_and_half_of_them_show_one_person() -> None:
+    corpus = scenes(0)
+    some = [scene for scene in corpus if scene.shots]
+    assert corpus[-len(some) :] == some and {scene.kind for scene in some} == {"shots"}
+    assert Counter(scene.split for scene in some) == NUM_SHOTS
+    for split in NUM_SHOTS:
+        same = [scene.is_same_person for scene in some if scene.split == split]
+        assert sum(same) == len(same) / 2
+
+
+def test_shots_differ_in_place_and_expression_and_not_by_clothes_alone() -> None:
+    shirts = Counter[tuple[bool, bool]]()
+    for scene in (scene for scene in scenes(0) if scene.shots):
+        first, second = scene.shots
+        one, two = first.identity, second.identity
+        assert one == scene.identity and {one.split, two.split} == {scene.split} and one.gender == two.gender
+        assert first.background != second.background and first.emotion != second.emotion
+        assert (first.width, first.height, first.duration) == (second.width, second.height, scene.duration / 2)
+        assert not (scene.has_audio or scene.words or first.words or first.has_audio)
+        if scene.is_same_person:
+            assert replace(two, shirt=one.shirt) == one
+        else:
+            assert sum(getattr(one, key) != getattr(two, key) for key in ("skin", "glasses", "beard", "hat")) + (
+                (one.hair, one.hair_color) != (two.hair, two.hair_color)) >= 2  # fmt: skip
+        shirts[scene.is_same_person, one.shirt == two.shirt] += 1
+    assert min(shirts.values()) > 10
+
+
+def test_a_time_names_its_shot() -> None:
+    scene = next(scene for scene in scenes(0) if scene.shots)
+    half = scene.shots[0].duration
+    assert scene.shot(0.0) == (scene.shots[0], 0.0) and scene.shot(half) == (scene.shots[1], 0.0)
+    assert scene.shot(half - 0.1)[0] == scene.shots[0] and scene.shot(scene.duration)[0] == scene.shots[1]
+    assert scenes(0)[0].shot(1.25) == (scenes(0)[0], 1.25)
+
+
+def test_a_double_looks_alike() -> None:
+    people = [person for person in identities(0) if person.split == "test"]
+    rng = np.random.default_rng(0)
+    for person in people:
+        other = double(rng, person, people)
+        assert other.gender == person.gender and other != person
+    assert random_scene(rng, kind="shots").shots

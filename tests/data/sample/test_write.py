@@ -17,7 +17,15 @@ def _few(seed: int) -> list[Scene]:
     kinds: dict[object, Scene] = {}
     for scene in scenes(seed):
         kinds.setdefault(
-            (scene.split == "train", scene.has_video, scene.has_audio, scene.is_still, scene.seed % 2), scene
+            (
+                scene.split == "train",
+                scene.kind == "shots",
+                scene.has_video,
+                scene.has_audio,
+                scene.is_still,
+                scene.seed % 2,
+            ),
+            scene,
         )
     return list(kinds.values())
 
@@ -71,6 +79,15 @@ def test_records_name_files_that_exist_and_boxes_inside_them(corpus: Path) -> No
         for face in faces:
             x0, y0, x1, y1 = face["box"]
             assert 0 <= x0 < x1 <= scene.width and 0 <= y0 < y1 <= scene.height and 0 <= face["time"] < scene.duration
+
+
+def test_no_box_moves_across_a_cut(corpus: Path) -> None:
+    scene = next(scene for scene in _few(0) if scene.shots)
+    times = [
+        face["time"] for row in _rows(corpus) if row.get("video") == f"media/{scene.id}.mp4" for face in row["faces"]
+    ]
+    half = scene.duration / 2
+    assert times == sorted(times) and half in times and half - 1 / scene.fps in times
 
 
 def test_one_seed_gives_the_same_bytes_with_any_number_of_processes(

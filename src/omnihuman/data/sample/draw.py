@@ -133,6 +133,7 @@ def draw(scene: Scene, t: float) -> UInt8[np.ndarray, "H W 3"]:
     >>> draw(scenes(0)[0], 0.5).shape
     (128, 128, 3)
     """
+    scene, t = scene.shot(t)
     size = (scene.width * SCALE, scene.height * SCALE)
     image = _background(scene.background, *size).copy()
     canvas = Draw(image)
@@ -151,6 +152,7 @@ def face_box(scene: Scene, t: float) -> tuple[float, float, float, float] | None
     """A scene and a time; the box (x0, y0, x1, y1) of the main person's face in pixels, None where none is seen."""
     if not scene.has_video or scene.from_behind:
         return None
+    scene, t = scene.shot(t)
     if scene.is_portrait or scene.kind == "pair":
         person, x, y, radius = _heads(scene, t)[0][:4]
     else:

@@ -80,6 +80,35 @@ PLACES = {
     "room": "in a room", "park": "in a park", "street": "on a street", "beach": "on a beach", "stage": "on a stage",
 }  # fmt: skip
 
+#: emotion -> the words that say it, for open vocabularies and their metrics
+SYNONYMS = {
+    "happy": ("happy", "joyful", "cheerful"), "sad": ("sad", "unhappy", "sorrowful"),
+    "neutral": ("neutral", "calm", "relaxed"), "angry": ("angry", "furious", "mad"),
+    "surprise": ("surprised", "amazed", "astonished"), "disgust": ("disgusted", "repelled", "sickened"),
+    "fear": ("afraid", "scared", "frightened"),
+}  # fmt: skip
+#: attribute of a face -> what can be chosen
+ATTRIBUTES = {
+    "gender": ("man", "woman"),
+    "skin": world.SKINS,
+    "hair_style": ("short", "long", "curly", "no hair"),
+    "hair_color": world.HAIR_COLORS,
+    "glasses": ("glasses", "no glasses"),
+    "beard": ("beard", "no beard"),
+    "hat": (*(f"{color} hat" for color in world.HAT_COLORS), "no hat"),
+    "brows": ("level", "raised high", "raised in the middle", "pulled down"),
+    "eyes": ("calm", "wet with tears", "wide open", "narrow"),
+    "mouth": ("calm", "smiling", "turned down", "closed teeth", "round and open", "tongue out"),
+}
+#: part of the face -> emotion -> its state, where it is told well from the others
+STATES = {
+    "brows": {"neutral": "level", "surprise": "raised high", "sad": "raised in the middle",
+              "fear": "raised in the middle", "angry": "pulled down", "disgust": "pulled down"},
+    "eyes": {"neutral": "calm", "sad": "wet with tears", "surprise": "wide open", "fear": "wide open",
+             "happy": "narrow", "disgust": "narrow"},
+    "mouth": {"neutral": "calm", "happy": "smiling", "sad": "turned down", "angry": "closed teeth",
+              "surprise": "round and open", "disgust": "tongue out"},
+}  # fmt: skip
 #: the first two are the official wordings of the emotion question, the others are ours
 EMOTION_STEMS = (
     "As an emotional recognition expert, in the video, when the characters display their emotions, "
@@ -121,6 +150,29 @@ ASK: dict[str, tuple[str, ...]] = {
     "transcription": ("Write down the spoken words.", "What words are spoken?", "Transcribe the speech."),
     "sound": ("Which sound is this?", "What kind of sound is heard?", "Name the sound."),
     "speaker": ("What does {who} say?", "Which words does {who} speak?"),
+    "gender": ("Is the face that of a man or a woman?", "Which gender does the person have?"),
+    "skin": ("What is the color of the skin?", "Which skin does the face have?"),
+    "hair_style": ("What is the style of the hair?", "Which hair does the person have?"),
+    "hair_color": ("What is the color of the hair?", "Which color does the hair have?"),
+    "glasses": ("Are there glasses on the face?", "Does the person wear glasses?"),
+    "beard": ("Is there a beard on the face?", "Does the person have a beard?"),
+    "hat": ("Which hat is on the head?", "Does the person wear a hat?"),
+    "brows": ("How are the brows?", "Which state are the brows in?"),
+    "eyes": ("How are the eyes?", "Which state are the eyes in?"),
+    "mouth": ("How is the mouth?", "Which state is the mouth in?"),
+    "summary": ("Write a summary of the face over time.", "Tell in a paragraph who is seen and how the face changes."),
+    "qa_gender": ("Who is seen, a man or a woman?",),
+    "qa_skin": ("How light or dark is the skin of the face?",),
+    "qa_hat": ("What does the person wear on the head?",),
+    "hard_end": ("Which accessories does the person wear and how does the expression end?",),
+    "hard_hair": ("What is the hair like, and which emotion is on the face first and last?",),
+    "hard_yes": ("Is the person with {look} {feels} at the end?",),
+    "hard_small": ("What does the person do, and what is on the face and on the head?",),
+    "hard_who": ("How does the face of the person look who {does}?",),
+    "hard_pair": ("Who wears {thing}, the left or the right person?",),
+    "open_emotion": ("List all emotion words that fit the person.", "Which words say what the person feels?"),
+    "reason": ("Which emotion does the person feel? Give {clues} clues.", "What is felt and why? Give {clues} clues."),
+    "same_person": ("Is it the same person in both shots?", "Do both shots show the same person?"),
 }  # fmt: skip
 
 
@@ -143,6 +195,11 @@ def extras(person: Identity) -> list[str]:
     return ["glasses"] * person.glasses + ["a beard"] * person.beard
 
 
+def headwear(person: Identity) -> str:
+    """A person; the hat in words, ``no hat`` where there is none."""
+    return f"a {person.hat} hat" if person.hat else "no hat"
+
+
 def clothes(person: Identity) -> list[str]:
     """A person; shirt and hat in words."""
     return [f"a {person.shirt} shirt", *([f"a {person.hat} hat"] if person.hat else [])]
@@ -152,6 +209,7 @@ def vocabulary() -> set[str]:
     """Every word, in lower case and without punctuation, that a seed's corpus may say or ask."""
     tables: list[Any] = [FEELS, LOOKS, MOUTHS, BROWS, EYES, VOICES, ACTS, POSES, INTERACTS, HEARD, PLACES, ASK]
     tables += [tuple(LEXICON), _FRAME, EMOTION_STEMS, EMOTION_STEMS_HEARD, world.EMOTIONS, world.SOUNDS]
+    tables += [SYNONYMS, ATTRIBUTES, STATES]
     tables += [world.HAIR_STYLES, world.HAIR_COLORS, world.SHIRT_COLORS, world.HAT_COLORS]
     return {word for text in _strings(tables) for word in text.lower().translate(_NO_MARKS).split()}
 
@@ -161,7 +219,8 @@ _NO_MARKS = str.maketrans(",.;?{}\n", "       ")
 _FRAME = (
     "a man woman with and is the face has no hair glasses beard looks of shirt hat wears seen from behind front it in "
     "there interaction object alone yes two people talk to each other they on left right says then voice sound "
-    "expression tone sounds this first at end start stays neutral calm does not change calms down which"
+    "expression tone sounds this first at end start stays neutral calm does not change calms down which "
+    "second shot skin but so feels then last person nobody both visual vocal"
 )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import cycle, islice
 
@@ -35,6 +36,8 @@ NUM_CLIPS = {
     "val": {"talk": 84, "act": 8, "interact": 9, "pair": 5, "speech": 5, "sound": 5, "still": 4},
     "test": {"talk": 210, "act": 16, "interact": 18, "pair": 10, "speech": 7, "sound": 9, "still": 10},
 }
+#: clips of two shots, made after all others and by a generator of their own
+NUM_SHOTS = {"train": 60, "val": 24, "test": 24}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,19 @@ class Scene:
     from_behind: bool
     onset: float
     fades: bool
+    shots: tuple[Scene, ...] = ()
+
+    def shot(self, t: float) -> tuple[Scene, float]:
+        """A time; the shot that is seen then, and the time in it. The scene itself where it is one shot."""
+        if not self.shots:
+            return self, t
+        index = min(int(t / self.shots[0].duration + 1e-6), len(self.shots) - 1)
+        return self.shots[index], max(t - index * self.shots[0].duration, 0.0)
+
+    @property
+    def is_same_person(self) -> bool:
+        """Whether all shots show one person."""
+        return all(shot.identity.index == self.identity.index for shot in self.shots)
 
     @property
     def face_emotion(self) -> str:
@@ -168,7 +184,7 @@ def scenes(seed: int = 0) -> list[Scene]:
     """A seed; every scene of the corpus, balanced over emotions, actions, interactions and sounds.
 
     >>> len(scenes(0))
-    1156
+    1264
     """
     result = []
     for split_index, (split, counts) in enumerate(NUM_CLIPS.items()):
@@ -177,6 +193,11 @@ def scenes(seed: int = 0) -> list[Scene]:
             people = cycle(rng.permutation(np.array(_people(seed, split), dtype=object)))
             for index, (topic, person) in enumerate(islice(zip(cycle(_topics(kind)), people, strict=False), count)):
                 result.append(_scene(rng, f"{split}_{kind}_{index:03d}", kind, person, topic, seed))
+    for split_index, (split, count) in enumerate(NUM_SHOTS.items()):
+        rng = np.random.default_rng((seed, 5, split_index))
+        people = cycle(rng.permutation(np.array(_people(seed, split), dtype=object)))
+        for index, (topic, person) in enumerate(islice(zip(cycle(_topics("shots")), people, strict=False), count)):
+            result.append(_shots(rng, f"{split}_shots_{index:03d}", person, topic, seed))
     return result
 
 
@@ -203,10 +224,14 @@ def _topics(kind: str) -> tuple[str, ...]:
         return emotional
     if kind == "still":
         return (*(f"{e}/{'none' if e == 'neutral' else 'face'}" for e in EMOTIONS), *ACTIONS[:4], *INTERACTIONS)
+    if kind == "shots":
+        return ("same", "other")
     return {"act": ACTIONS, "interact": INTERACTIONS, "pair": ("pair",), "sound": SOUNDS}[kind]
 
 
 def _scene(rng: np.random.Generator, name: str, kind: str, person: Identity, topic: str, seed: int) -> Scene:
+    if kind == "shots":
+        return _shots(rng, name, person, topic, seed)
     emotion, _, shown_by = topic.partition("/") if "/" in topic else (None, "", "none")
     if kind == "speech" and shown_by not in ("none", "voice"):
         shown_by = "voice"  # nothing is seen, so the voice tells it
@@ -246,6 +271,40 @@ def _scene(rng: np.random.Generator, name: str, kind: str, person: Identity, top
         from_behind=kind == "act" and action not in ("clap", "sit") and bool(rng.random() < 0.15),
         onset=float(rng.uniform(0.15, 0.45)), fades=bool(rng.random() < 0.35),
     )  # fmt: skip
+
+
+def _shots(rng: np.random.Generator, name: str, person: Identity, topic: str, seed: int) -> Scene:
+    """Two silent portraits one after the other: of one person (``same``), or of two who look alike (``other``)."""
+    second = person if topic == "same" else double(rng, person, _people(seed, person.split))
+    if rng.random() < 0.5:  # clothes tell nothing about who it is
+        second = replace(second, shirt=_choice(rng, SHIRT_COLORS))
+    else:
+        second = replace(second, shirt=person.shirt)
+    places, emotions = rng.permutation(len(BACKGROUNDS)), rng.permutation(len(EMOTIONS))
+    duration = float(rng.choice((1.5, 2.0)))
+    shots: tuple[Scene, ...] = ()
+    for number, who in enumerate((person, second)):
+        emotion = EMOTIONS[int(emotions[number])]
+        topic = f"{emotion}/{'none' if emotion == 'neutral' else 'face'}"
+        shot = _scene(rng, f"{name}_{number}", "talk", who, topic, seed)
+        first = (*shots, shot)[0]
+        shots += (replace(shot, words=(), sound=None, has_audio=False, duration=duration, width=first.width,
+                          height=first.height, background=BACKGROUNDS[int(places[number])]),)  # fmt: skip
+    return replace(shots[0], id=name, kind="shots", emotion=None, shown_by="none", duration=2 * duration, shots=shots)
+
+
+def double(rng: np.random.Generator, person: Identity, people: Sequence[Identity]) -> Identity:
+    """A random generator, a person and others; somebody of the same gender who looks alike, but not the same."""
+    unlike = [(sum(a != b for a, b in zip(_face(person), _face(other), strict=True)), n)
+              for n, other in enumerate(people) if other.gender == person.gender]  # fmt: skip
+    # one difference may be hidden by a hat or by a strong expression
+    nearest = sorted(pair for pair in unlike if pair[0] >= 2)[:4]
+    return people[nearest[int(rng.integers(len(nearest)))][1]]
+
+
+def _face(person: Identity) -> tuple[object, ...]:
+    hair = (person.hair, None if person.hair == "no" else person.hair_color)
+    return (person.skin, hair, person.glasses, person.beard, person.hat)
 
 
 def _whole(rng: np.random.Generator) -> tuple[str, ...]:

@@ -19,12 +19,13 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
+from omnihuman.data.sample.closeup import closeups
 from omnihuman.data.sample.draw import face_box, frames
 from omnihuman.data.sample.language import conversations
 from omnihuman.data.sample.voice import SAMPLE_RATE, waveform
 from omnihuman.data.sample.world import Scene, scenes
 
-VERSION = 1  # raised whenever the same seed gives other clips or records
+VERSION = 2  # raised whenever the same seed gives other clips or records
 MARKER = "complete.json"
 log = logging.getLogger(__name__)
 
@@ -93,8 +94,7 @@ def _fill(out: Path, seed: int, workers: int) -> None:
 
 def write_scene(scene: Scene, out: str, seed: int) -> list[dict[str, Any]]:
     """A scene, the corpus folder and its seed; writes the scene's file and gives its records."""
-    key, name = _media_name(scene)
-    path = Path(out) / name
+    path = Path(out) / _media_name(scene)[1]
     if scene.is_still:
         Image.fromarray(frames(scene)[0]).save(path)
     elif not scene.has_video and path.suffix == ".wav":
@@ -103,12 +103,23 @@ def write_scene(scene: Scene, out: str, seed: int) -> list[dict[str, Any]]:
         _write_av(
             path, frames(scene) if scene.has_video else None, waveform(scene) if scene.has_audio else None, scene.fps
         )
+    return records_of(scene, seed)
+
+
+def records_of(scene: Scene, seed: int) -> list[dict[str, Any]]:
+    """A scene and the corpus' seed; the scene's records, those of faces looked at closely after all others.
+
+    >>> records_of(scenes(0)[0], 0)[0]["id"]
+    'train_talk_000_0_emotion'
+    """
+    key, name = _media_name(scene)
     # the words depend on the scene alone, not on the order in which processes take scenes
-    rng = np.random.default_rng((seed, 3, scene.seed))
+    said = conversations(scene, np.random.default_rng((seed, 3, scene.seed)))
+    said += closeups(scene, np.random.default_rng((seed, 4, scene.seed)))
     faces = _faces(scene)
     return [
         {"id": f"{scene.id}_{index}_{record['task']}", key: name, **record, **({"faces": faces} if faces else {})}
-        for index, record in enumerate(conversations(scene, rng))
+        for index, record in enumerate(said)
     ]
 
 
@@ -126,6 +137,8 @@ def _faces(scene: Scene) -> list[dict[str, Any]]:
     if not scene.has_video:
         return []
     times = [0.0] if scene.is_still else [step / 2 for step in range(int(scene.duration * 2))]
+    cuts = {shot.duration for shot in scene.shots[:-1]}
+    times = sorted({*times, *cuts, *(cut - 1 / scene.fps for cut in cuts)})  # no box moves across a cut
     boxes = [(t, face_box(scene, scene.duration / 2 if scene.is_still else t)) for t in times]
     return [{"time": t, "box": list(box)} for t, box in boxes if box is not None]
 

@@ -1,0 +1,39 @@
+"""Frames of any shape, made fit for an encoder."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.nn.functional as F
+from jaxtyping import UInt8
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SquareFrames:
+    """Frames ``[T 3 H W]`` of any shape -> square frames ``[T 3 S S]``, uint8.
+
+    Reference: HumanOmni pads every frame to a square with 127 while training (``image_aspect_ratio pad``), then
+    resizes bicubically with antialiasing; ``squash`` resizes without padding, as its inference does.
+
+    Attributes:
+        size: side S in pixels.
+        aspect: ``pad`` or ``squash``.
+
+    >>> SquareFrames(28)(torch.zeros(2, 3, 20, 30, dtype=torch.uint8)).shape
+    torch.Size([2, 3, 28, 28])
+    """
+
+    size: int
+    aspect: Literal["pad", "squash"] = "pad"
+
+    def __call__(self, frames: UInt8[Tensor, "T 3 H W"]) -> UInt8[Tensor, "T 3 S S"]:
+        height, width = frames.shape[-2:]
+        if self.aspect == "pad" and height != width:
+            over = abs(height - width)
+            before, after = over // 2, over - over // 2
+            sides = (0, 0, before, after) if width > height else (before, after, 0, 0)
+            frames = F.pad(frames, sides, value=127)
+        if frames.shape[-2:] == (self.size, self.size):
+            return frames
+        scaled = F.interpolate(frames.float(), (self.size, self.size), mode="bicubic", antialias=True)
+        return scaled.round().clamp(0, 255).byte()
