@@ -85,8 +85,8 @@ def main(config: DictConfig) -> None:
     model = build(trained.model)
     load_weights(model, run.weights)
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    if config.face is not None:
-        trained.data.face.source = config.face
+    if config.faces is not None:
+        trained.data.face.source = config.faces
     data = build(trained.data, make=None)
     data.connect(model.transforms, model.layouts, model.llm.tokenizer, model.llm.chat)
 
@@ -100,7 +100,7 @@ def main(config: DictConfig) -> None:
             f"note:   {record.file} has no {' and no '.join(lost)}; answered from {' and '.join(planned.record.slots)}"
         )
     if samples.without_boxes:
-        print(f"note:   nothing says where the faces of {record.file} are; face=whole takes whole frames for them")
+        print(f"note:   nothing says where the faces of {record.file} are; faces=whole takes whole frames for them")
     if times := batch.meta[0]["times"]:
         print("frames:", ", ".join(f"{second:.2f} s" for second in times))
     if planned.amounts["waveform"]:
