@@ -91,6 +91,6 @@ def test_learned_starts_equal() -> None:
 def test_what_it_cannot_do_is_named() -> None:
     with pytest.raises(ValueError, match="a learned gate sees nothing, but condition=words and per_token=False"):
         moe(gate="learned", condition="words")
-    with pytest.raises(ValueError, match=r"moe adds streams of one shape.*such as qformer"):
+    with pytest.raises(ValueError, match=r"moe adds streams of one shape.*such as a qformer"):
         moe().layout([Layout(8, 196), Layout(8, 49)])
     assert moe().layout([Layout(1, 96)] * 2) == Layout(1, 96)

@@ -187,12 +187,14 @@ class OmniModel(nn.Module):
             raise ValueError(f"the slots {wrong} do not have the language model's width {hidden_size}: add projectors.")
 
 
-def eval_frozen(model: nn.Module) -> None:
+def eval_frozen(module: nn.Module) -> None:
     """Put every module in eval mode whose parameters are all frozen, with all below it."""
-    for module in model.modules():
-        own = list(module.parameters())
-        if own and not any(parameter.requires_grad for parameter in own):
-            module.eval()
+    learns = [parameter.requires_grad for parameter in module.parameters()]
+    if learns and not any(learns):
+        module.eval()
+    else:
+        for child in module.children():
+            eval_frozen(child)
 
 
 def project_real(projector: Projector, features: Features, condition: Features | None = None) -> Features:
