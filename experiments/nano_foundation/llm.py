@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from folder import NANO, save
 from language import SYSTEM, Told, differences, told
 from torch import Tensor, nn
-from transformers import AttentionInterface, Qwen2ForCausalLM
+from transformers import AttentionInterface, PreTrainedModel, Qwen2ForCausalLM
 from transformers.masking_utils import AttentionMaskInterface
 
 from omnihuman.data.sample.closeup import closeups
@@ -165,7 +165,7 @@ def attention(
     return mixed.view(query.shape).transpose(1, 2).contiguous(), None
 
 
-def loss_of(model: Qwen2ForCausalLM, rows: list[Row]) -> tuple[Tensor, Tensor]:
+def loss_of(model: PreTrainedModel, rows: list[Row]) -> tuple[Tensor, Tensor]:
     """A batch; its weighted mean loss, and whether each row's answers come out right word by word [B]."""
     ids, mix, noise, weight = padded(rows)
     table = model.get_input_embeddings().weight
@@ -184,7 +184,7 @@ def loss_of(model: Qwen2ForCausalLM, rows: list[Row]) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def probe(model: Qwen2ForCausalLM, seed: int, limit: int = 100000) -> dict[str, float]:
+def probe(model: PreTrainedModel, seed: int, limit: int = 100000) -> dict[str, float]:
     """A model; the share of the val clips' questions answered in an accepted wording, by task.
 
     An answer is accepted if the corpus itself might give it to the same question (it varies its wordings).
@@ -221,13 +221,19 @@ def probe(model: Qwen2ForCausalLM, seed: int, limit: int = 100000) -> dict[str, 
     return {task: round(float(np.mean(values)), 3) for task, values in sorted(right.items())}
 
 
-def make(seed: int, minutes: float = 28.0, tokens: int = 4000, rate: float = 2.5e-3, on: bool = False) -> None:
+def make(seed: int, minutes: float = 28.0, on: bool = False) -> None:
     """A seed and a time; writes the model of ``llm``, with ``on`` beginning at the weights that are there."""
     torch.manual_seed(seed)
-    rng = np.random.default_rng((seed, 2, int(on)))
+    train(Qwen2ForCausalLM.from_pretrained(NANO / "llm") if on else shape.llm(), "llm", (seed, 2, int(on)), minutes)
+
+
+def train(
+    model: PreTrainedModel, name: str, seeds: tuple[int, ...], minutes: float, tokens: int = 4000, rate: float = 2.5e-3
+) -> None:
+    """A model, its folder, seeds and a time; trains it on batches of so many tokens and writes it there."""
+    rng = np.random.default_rng(seeds)
     AttentionInterface.register("written_out", attention)
     AttentionMaskInterface.register("written_out", lambda *args, **kwargs: None)
-    model = Qwen2ForCausalLM.from_pretrained(NANO / "llm") if on else shape.llm()
     model.set_attn_implementation("written_out")
     decay = [p for p in model.parameters() if p.ndim > 1]
     rest = [p for p in model.parameters() if p.ndim <= 1]
@@ -249,6 +255,6 @@ def make(seed: int, minutes: float = 28.0, tokens: int = 4000, rate: float = 2.5
         mean = 0.98 * mean + 0.02 * loss.item() if step else loss.item()
         score = 0.98 * score + 0.02 * float(right.float().mean())
         if step % 100 == 0:
-            print(f"llm step {step} {60 * minutes * done:.0f} s loss {mean:.3f} right {score:.3f}", flush=True)
-    save(model, NANO / "llm")
-    print("llm val", probe(model, seed), flush=True)
+            print(f"{name} step {step} {60 * minutes * done:.0f} s loss {mean:.3f} right {score:.3f}", flush=True)
+    save(model, NANO / name)
+    print(f"{name} val", probe(model, seeds[0]), flush=True)

@@ -7,7 +7,7 @@ from importlib import import_module
 
 import torch
 
-VERBS = ("tokenizer", "llm", "siglip", "whisper", "bert", "facexformer", "umt")
+VERBS = ("tokenizer", "llm", "siglip", "whisper", "bert", "facexformer", "umt", "mistral")
 
 
 def main() -> None:

@@ -34,7 +34,8 @@ from omnihuman.data.sample.world import (
     SKINS,
     Scene,
 )
-from omnihuman.encoder.umt import MEAN_DEVIATION, UMT
+from omnihuman.encoder.umt import UMT
+from omnihuman.nn.frames import COLORS
 from omnihuman.types import Signal
 
 SIZE, FRAMES = 112, 8
@@ -143,7 +144,7 @@ def begin() -> UMT:
     """The encoder with the patches and blocks of the foundation's SigLIP, which knows single frames already."""
     tower, theirs = UMT(image_size=SIZE, **SHAPE), load_file(NANO / "siglip" / "model.safetensors")
     theirs = {name.removeprefix("vision_model."): value.float() for name, value in theirs.items()}
-    mean, deviation = (torch.tensor(values)[:, None, None] for values in MEAN_DEVIATION["imagenet"])
+    mean, deviation = (torch.tensor(values)[:, None, None] for values in COLORS["imagenet"])
     weight = theirs["embeddings.patch_embedding.weight"]
     # SigLIP reads 2 x - 1, which is 2 (deviation z + mean) - 1
     state = {"patch_embed.weight": (2 * deviation * weight)[:, :, None],

@@ -55,12 +55,14 @@ def record_of(config: DictConfig) -> "Record":
     }
     if config.modal is not None and config.modal not in MODALS:
         raise ValueError(f"modal={config.modal}: choose from {', '.join(MODALS)}, or leave it out.")
-    slots = tuple(slot for slot in tags[kind] if config.modal is None or slot in MODALS[config.modal])
-    if not slots:
-        raise ValueError(f"modal={config.modal} asks for what {kind}={name} cannot give.")
-    text = "".join(f"{tags[kind][slot]}\n" for slot in slots) + str(config.instruction)
+    text = "".join(f"{tag}\n" for tag in tags[kind].values()) + str(config.instruction)
     messages = (("user", text), ("assistant", ""))
-    return Record("question", file, kind, messages, slots, config.start or 0.0, config.end, source="generate")
+    start, slots = config.start or 0.0, tuple(tags[kind])
+    record = Record("question", file, kind, messages, slots, start, config.end, source="generate")
+    seen = record if config.modal is None else record.seen_as(config.modal)
+    if seen is None:
+        raise ValueError(f"modal={config.modal} asks for what {kind}={name} cannot give.")
+    return seen
 
 
 @hydra.main(config_path=config_dir(), config_name="generate", version_base="1.3")
@@ -84,6 +86,8 @@ def main(config: DictConfig) -> None:
     assert isinstance(trained, DictConfig)
     model = build(trained.model)
     load_weights(model, run.weights)
+    if config.merge_lora:
+        model.llm.merge_lora()
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     if config.faces is not None:
         trained.data.face.source = config.faces

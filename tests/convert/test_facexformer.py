@@ -88,7 +88,7 @@ def test_values_arrive_where_their_names_say() -> None:
 
 @pytest.mark.parametrize("key", ["head.weight", "backbone.2.weight", "linear_c.0.weight", "module.linear_fuse.weight"])
 def test_a_stranger_is_refused(key: str) -> None:
-    with pytest.raises(ValueError, match=f"1 keys of the checkpoint are none of FaceXFormer's, the first is '{key}'"):
+    with pytest.raises(ValueError, match=f"1 keys of the checkpoint are unknown to FaceXFormer, the first is '{key}'"):
         from_official({key: torch.zeros(1)})
 
 

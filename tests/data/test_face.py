@@ -57,7 +57,7 @@ def test_boxes_move_between_annotated_moments() -> None:
 def test_a_frame_without_a_face_has_none() -> None:
     assert cut(FaceInput(margin=0.0), seen((0, None), (2.5, [0, 0, 5, 5]))) == [None, None, (5, 5), (5, 5)]
     assert cut(FaceInput(), seen((0, None))) == [None] * 4
-    assert cut(FaceInput(), ()) == [None] * 4
+    assert cut(FaceInput(), ()) == cut(FaceInput(source="whole"), ()) == [None] * 4
 
 
 def test_of_two_faces_the_larger_and_of_equal_ones_the_one_before() -> None:

@@ -1,12 +1,14 @@
 """Every mistake in a record is told apart, and named with file, line, key and cure."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from omnihuman.data.record import BadSample, Record, parse_record, read_records
+from omnihuman.data.dataset import views_of
+from omnihuman.data.record import BadSample, Record, Sighting, parse_record, read_records
 
 QUESTION = {"from": "human", "value": "<video>\n<audio>\nWho?"}
 ANSWER = {"from": "gpt", "value": "A man."}
@@ -86,6 +88,12 @@ def test_views(media_root: Path) -> None:
     assert heard is not None
     assert (heard.slots, heard.messages[0][1]) == (("audio",), "<audio>\nWho?")
     assert record.seen_as("video_audio") == record
+    closely = replace(record, needs=(), faces=(Sighting(0.0, ((1.0, 1.0, 5.0, 5.0),)),))
+    forms = views_of(closely, ("video", "frames", "frames", "frames_audio"))
+    assert [(form.slots, bool(form.faces)) for form in forms] == [
+        (("video",), True), (("video",), False), (("video", "audio"), False)
+    ]  # fmt: skip
+    assert len({form.id for form in forms}) == 3
 
 
 def write(path: Path, text: str | bytes) -> Path:

@@ -115,3 +115,22 @@ def test_lora_adds_trainable_names_and_starts_as_the_same_model(tokenizer_folder
     parts = samples(plain, (5,))
     adapted.eval()
     torch.testing.assert_close(adapted(*pack(parts))[0], plain(*pack(parts))[0])
+
+
+def test_merged_adapters_leave_the_same_model_without_them(tokenizer_folder: str) -> None:
+    sizes = {"model_type": "qwen2", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4,
+             "num_key_value_heads": 2, "intermediate_size": 64}  # fmt: skip
+    lora = {"r": 2, "lora_alpha": 8, "target_modules": "all-linear"}
+    made = CausalLM(tokenizer_folder, architecture=sizes, lora=lora)
+    before = {name for name, _ in CausalLM(tokenizer_folder, architecture=sizes).named_parameters()}
+    parts = samples(made, (5,))
+    with torch.no_grad():
+        fresh = made.eval()(*pack(parts))[0]
+        for name, parameter in made.named_parameters():
+            if "lora_B" in name:  # begins at zero
+                parameter.normal_()
+        learned = made(*pack(parts))[0]
+        assert not torch.allclose(learned, fresh)
+        made.merge_lora()
+        torch.testing.assert_close(made(*pack(parts))[0], learned, rtol=1e-5, atol=1e-5)
+    assert {name for name, _ in made.named_parameters()} == before

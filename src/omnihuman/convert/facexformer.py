@@ -1,15 +1,12 @@
 """Names of FaceXFormer's official parameters -> those of our encoder."""
 
-import pickle
 import re
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from omnihuman.convert.report import KeyReport
+from omnihuman.convert.checkpoint import KeyReport, first_match, rename, unpickle
 
 FILE = "ckpts/model.pt"
 """Where the official repository keeps its checkpoint."""
@@ -41,13 +38,7 @@ def read(file: str | Path) -> dict[str, Tensor]:
     """
     if not Path(file).is_file():
         raise ValueError(f"{file}: there is no such checkpoint; FaceXFormer's stands at {FILE} of its repository.")
-    try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"{file} is no plain checkpoint, other pickles are never read. If you trust it, save its {ENTRY!r} entry "
-            f"in a dict of that one key with torch.save. torch.load says: {error}"
-        ) from error
+    found = unpickle(file)
     state = found.get(ENTRY) if isinstance(found, Mapping) else None
     if not isinstance(state, Mapping):
         has = list(found)[:3] if isinstance(found, Mapping) else type(found).__name__
@@ -71,21 +62,4 @@ def from_official(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], KeyRe
     Raises:
         ValueError: a key is neither ours nor in ``DROPPED``.
     """
-    taken: dict[str, str] = {}
-    dropped: dict[str, str] = {}
-    unknown: list[str] = []
-    for key in state:
-        reason = next((why for pattern, why in DROPPED.items() if fnmatchcase(key, pattern)), None)
-        name = to_ours(key)
-        if reason is not None:
-            dropped[key] = reason
-        elif name is not None:
-            taken[key] = name
-        else:
-            unknown.append(key)
-    if unknown:
-        raise ValueError(
-            f"{len(unknown)} keys of the checkpoint are none of FaceXFormer's, the first is {unknown[0]!r}: "
-            "is it the official checkpoint?"
-        )
-    return {name: state[key] for key, name in taken.items()}, KeyReport(taken, dropped)
+    return rename(state, to_ours, lambda key: first_match(key, DROPPED), "FaceXFormer")

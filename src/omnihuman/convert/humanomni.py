@@ -1,11 +1,10 @@
 """Names of HumanOmni's official parameters <-> ours."""
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 
 from torch import Tensor
 
-from omnihuman.convert.report import KeyReport
+from omnihuman.convert.checkpoint import KeyReport, first_match, rename, replace_prefix
 
 _TOWER = "model.vision_tower.vision_tower."
 
@@ -47,7 +46,7 @@ def to_ours(key: str) -> str | None:
     >>> to_ours("model.mm_projector.s1_video.b1.conv1.conv.weight")
     'projectors.interaction.s1.b1.conv1.conv.weight'
     """
-    return _renamed(_with_segment(key), PREFIXES)
+    return replace_prefix(_with_segment(key), PREFIXES)
 
 
 def to_official(name: str) -> str | None:
@@ -56,7 +55,7 @@ def to_official(name: str) -> str | None:
     >>> to_official("fusions.gate.layers.0.weight")
     'model.bert_gate.0.weight'
     """
-    return _renamed(name, {ours: theirs for theirs, ours in PREFIXES.items()})
+    return replace_prefix(name, {ours: theirs for theirs, ours in PREFIXES.items()})
 
 
 def from_official(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], KeyReport]:
@@ -68,29 +67,8 @@ def from_official(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], KeyRe
         ValueError: a key is neither ours nor in ``DROPPED``.
     """
     last = _last_block(state)
-    patterns = {pattern.replace("LAST", last): reason for pattern, reason in DROPPED.items()}
-    taken: dict[str, str] = {}
-    dropped: dict[str, str] = {}
-    unknown: list[str] = []
-    for key in state:
-        reason = next((why for pattern, why in patterns.items() if fnmatchcase(_with_segment(key), pattern)), None)
-        name = to_ours(key)
-        if reason is not None:
-            dropped[key] = reason
-        elif name is not None:
-            taken[key] = name
-        else:
-            unknown.append(key)
-    if unknown:
-        raise ValueError(
-            f"{len(unknown)} keys of the checkpoint are none of HumanOmni's, the first is {unknown[0]!r}: "
-            "is it an official HumanOmni checkpoint?"
-        )
-    return {name: state[key] for key, name in taken.items()}, KeyReport(taken, dropped)
-
-
-def _renamed(name: str, prefixes: Mapping[str, str]) -> str | None:
-    return next((new + name[len(old) :] for old, new in prefixes.items() if name.startswith(old)), None)
+    patterns = {pattern.replace("LAST", last): why for pattern, why in DROPPED.items()}
+    return rename(state, to_ours, lambda key: first_match(_with_segment(key), patterns), "HumanOmni")
 
 
 def _last_block(state: Mapping[str, Tensor]) -> str:

@@ -1,14 +1,11 @@
 """Names of VideoChat2's and UMT's official parameters -> ours."""
 
-import pickle
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from omnihuman.convert.report import KeyReport
+from omnihuman.convert.checkpoint import KeyReport, first_match, rename, replace_prefix, unpickle
 
 _TOWER = "vision_encoder.encoder."
 
@@ -23,7 +20,7 @@ PREFIXES: dict[str, str] = {
     "mistral_model.base_model.model.": "llm.model.",
     "mistral_model.": "llm.model.",
 }
-"""Official prefix -> ours; what follows is the same on both sides, but for the Q-Former, see ``_qformer``."""
+"""Official prefix -> ours; what follows is the same on both sides, but for the Q-Former: ``_qformer``."""
 
 DROPPED: dict[str, str] = {
     f"{_TOWER}norm.*": "features are read before the final norm",
@@ -50,15 +47,7 @@ def read(file: str | Path) -> dict[str, Tensor]:
     Raises:
         ValueError: it is missing, or holds anything but plain tensors, numbers and containers.
     """
-    if not Path(file).is_file():
-        raise ValueError(f"{file}: there is no such checkpoint.")
-    try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"{file} is no plain checkpoint, other pickles are never read. If you trust it, save its 'model' entry "
-            f"alone with torch.save. torch.load says: {error}"
-        ) from error
+    found = unpickle(file)
     while isinstance(found, Mapping) and (inner := [found[key] for key in ("model", "module") if key in found]):
         found = inner[0]
     if not isinstance(found, Mapping):
@@ -85,27 +74,19 @@ def from_official(state: Mapping[str, Tensor], blocks: int = 23) -> tuple[dict[s
     """
     plain = {key: _plain(key) for key in state}
     has_text = any(".word_embeddings." in name for name in plain.values())
-    taken: dict[str, str] = {}
-    dropped: dict[str, str] = {}
-    unknown: list[str] = []
-    for key, official in plain.items():
-        reason = _dropped(official, blocks)
-        name = _renamed(official, has_text)
-        if reason is not None:
-            dropped[key] = reason
-        elif name is None:
-            unknown.append(key)
-        elif name in taken.values():
-            raise ValueError(f"the checkpoint holds {name} twice, the second time as {key!r}: give one of both.")
-        else:
-            taken[key] = name
-    if unknown or not taken:
+    ours, report = rename(
+        state,
+        lambda key: _renamed(plain[key], has_text),
+        lambda key: _dropped(plain[key], blocks),
+        "VideoChat2 and UMT",
+    )
+    if not ours:
         raise ValueError(
-            f"{len(unknown) or 'all'} keys of the checkpoint are none of VideoChat2's or UMT's that are read here, the "
-            f"first {(unknown or list(state))[:3]}: is it an official checkpoint of VideoChat2-Mistral or UMT-L?"
+            f"nothing of the checkpoint is read here, it begins with {list(state)[:3]}: "
+            "is it an official checkpoint of VideoChat2-Mistral or UMT-L?"
         )
-    _check_whole(set(taken.values()), blocks)
-    return {name: state[key] for key, name in taken.items()}, KeyReport(taken, dropped)
+    _check_whole(set(ours), blocks)
+    return ours, report
 
 
 def _plain(key: str) -> str:
@@ -119,21 +100,19 @@ def _dropped(official: str, blocks: int) -> str | None:
     block = official.removeprefix(f"{_TOWER}blocks.").partition(".")[0]
     if official.startswith(f"{_TOWER}blocks.") and block.isdigit() and int(block) >= blocks:
         return LAST
-    return next((why for pattern, why in DROPPED.items() if fnmatchcase(official, pattern)), None)
+    return first_match(official, DROPPED)
 
 
 def _renamed(official: str, has_text: bool) -> str | None:
-    for theirs, ours in PREFIXES.items():
-        if official.startswith(theirs):
-            rest = official.removeprefix(theirs)
-            return ours + (_qformer(rest, has_text) if theirs == "qformer.bert." else rest)
-    return None
+    if official.startswith("qformer.bert."):
+        official = _qformer(official, has_text)
+    return replace_prefix(official, PREFIXES)
 
 
-def _qformer(rest: str, has_text: bool) -> str:
+def _qformer(official: str, has_text: bool) -> str:
     """What transformers calls it: in ``InstructBlipQFormerModel``, and without text in ``Blip2QFormerModel``."""
     embeddings = "embeddings." if has_text else ""
-    return rest.replace(".self.", ".attention.").replace("embeddings.LayerNorm.", f"{embeddings}layernorm.")
+    return official.replace(".self.", ".attention.").replace("embeddings.LayerNorm.", f"{embeddings}layernorm.")
 
 
 def _check_whole(names: set[str], blocks: int) -> None:

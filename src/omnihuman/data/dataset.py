@@ -308,11 +308,11 @@ def _key(record: Record | tuple[str, BadSample]) -> tuple[str, str]:
 
 def views_of(record: Record, views: Sequence[str]) -> list[Record]:
     """The distinct forms in which a record is used: one for every view that leaves something of it."""
-    seen: dict[tuple[str, ...], Record] = {}
+    seen: dict[tuple[object, ...], Record] = {}
     for view in views:
         form = record.seen_as(view)
-        if form is not None and form.slots not in seen:
-            seen[form.slots] = replace(form, id=record.id if form.slots == record.slots else f"{record.id}#{view}")
+        if form is not None and (key := (form.slots, form.faces)) not in seen:
+            seen[key] = form if form == record else replace(form, id=f"{record.id}#{view}")
     return list(seen.values())
 
 

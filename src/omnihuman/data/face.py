@@ -52,8 +52,10 @@ class FaceInput:
         Raises:
             BadSample: a box of the record lies outside the frame.
         """
-        if self.source != "boxes":
-            return tuple(frames) if self.source == "whole" else (None,) * len(frames)
+        if self.source == "none" or (seen is not None and not seen):
+            return (None,) * len(frames)
+        if self.source == "whole":
+            return tuple(frames)
         if seen is None:
             found = [largest(self.detector(frame)) if self.detector else None for frame in frames]
         else:

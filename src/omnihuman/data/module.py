@@ -229,7 +229,7 @@ class OmniData(pl.LightningDataModule):
 
         Args:
             tasks: of the records.
-            modal: ``video_audio``, ``video`` or ``audio``.
+            modal: one of ``MODALS``.
             needs: only records whose text names all these slots, so that modals are compared on the same questions.
             limit: at most so many.
             rank: whose share.

@@ -11,8 +11,14 @@ from omnihuman.types import SLOTS
 
 ROLES = {"human": "user", "gpt": "assistant"}
 MEDIA = ("video", "image", "audio")
-MODALS = {"video_audio": ("video", "audio"), "video": ("video",), "audio": ("audio",)}
-"""Ways of looking at a sample: the slots that may be filled."""
+MODALS = {
+    "video_audio": ("video", "audio"),
+    "video": ("video",),
+    "audio": ("audio",),
+    "frames_audio": ("video", "audio"),
+    "frames": ("video",),
+}
+"""Ways of looking at a sample: the slots that may be filled; ``frames`` has no closer look at faces."""
 
 TAGS = {"<video>": "video", "<image>": "video", "<audio>": "audio"}
 """How the text names a slot; a still fills the video slot with one frame."""
@@ -66,7 +72,7 @@ class Record:
         end: second at which it ends, ``None`` for the end of the file.
         task: what kind of question it is, where the record says so.
         needs: modalities without which the question cannot be answered.
-        faces: where faces are, ``None`` where the record does not say.
+        faces: where faces are, ``None`` where the record does not say; without any entry none is looked at.
         source: file and line, for messages.
         meta: everything else in the record.
     """
@@ -94,7 +100,8 @@ class Record:
         kept = tuple(slot for slot in self.slots if slot in MODALS[modal])
         if not kept or set(self.needs) - set(kept):
             return None
-        return self.without(tuple(slot for slot in self.slots if slot not in kept))
+        form = self.without(tuple(slot for slot in self.slots if slot not in kept))
+        return replace(form, faces=()) if modal.startswith("frames") else form
 
     def without(self, slots: Sequence[str]) -> "Record":
         """The record with some slots taken out of its text."""

@@ -37,3 +37,18 @@ class Encoder(nn.Module, ABC):
         """A context in which a graph is kept only if something here learns."""
         learns = any(parameter.requires_grad for parameter in self.parameters())
         return torch.set_grad_enabled(learns and torch.is_grad_enabled())
+
+
+def blocks_read(select_layer: int, num_hidden_layers: int) -> int:
+    """How many blocks stand below the hidden state that is read, counted as transformers counts: 0 is the embedding.
+
+    Raises:
+        ValueError: no block stands there.
+
+    >>> blocks_read(-2, 27)
+    26
+    """
+    read = select_layer + (num_hidden_layers + 1 if select_layer < 0 else 0)
+    if not 0 < read <= num_hidden_layers:
+        raise ValueError(f"select_layer {select_layer} is none of the {num_hidden_layers} blocks.")
+    return read

@@ -1,10 +1,8 @@
 """FaceXFormer's encoder: faces -> tokens fused of four levels, and the levels."""
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import torch
@@ -12,14 +10,13 @@ import torch.nn.functional as F
 from einops import rearrange
 from huggingface_hub import hf_hub_download
 from jaxtyping import Float, UInt8
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.swin_transformer import SwinTransformer
 
 from omnihuman.convert import facexformer as official
 from omnihuman.encoder.base import Encoder
-from omnihuman.encoder.weights import check_sizes, load_report
-from omnihuman.nn.frames import SquareFrames
+from omnihuman.encoder.weights import load_parameters, read_folder
+from omnihuman.nn.frames import SquareFrames, normalized
 from omnihuman.nn.rows import on_real
 from omnihuman.types import Features, Layout, Signal
 
@@ -27,8 +24,6 @@ log = logging.getLogger(__name__)
 
 PATCH = 4
 """Side of a patch in pixels."""
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""ImageNet's colours."""
 
 
 class FaceXFormer(Encoder):
@@ -129,9 +124,7 @@ class FaceXFormer(Encoder):
 
     def _read(self, frames: UInt8[Tensor, "K 3 S S"]) -> Float[Tensor, "K _"]:
         """Every level, then the fused tokens, of each frame in one row."""
-        pixels = frames.to(self.fuse.weight.dtype)
-        mean, deviation = (pixels.new_tensor(values).mul(255)[:, None, None] for values in (MEAN, DEVIATION))
-        x = (pixels - mean) / deviation
+        x = normalized(frames, "imagenet", self.fuse.weight.dtype)
         levels: list[Tensor] = []
         for place, part in enumerate(self.features):  # patches, stage, merging, stage, ...
             x = part(x)
@@ -147,18 +140,10 @@ class FaceXFormer(Encoder):
     def _load(self, weights: str, sizes: dict[str, Any]) -> None:
         path = Path(weights)
         if (path / "model.safetensors").is_file():
-            check_sizes(weights, SimpleNamespace(**json.loads((path / "config.json").read_text())), sizes)
-            state = load_file(path / "model.safetensors")
+            state = read_folder(path, sizes)
         else:
             if not path.is_file():
                 path = path / official.FILE if path.is_dir() else Path(hf_hub_download(weights, official.FILE))
             state, report = official.from_official(official.read(path))
             log.info("%s: %d tensors are read, %d are not", path, len(report.taken), len(report.dropped))
-        own = dict(self.named_parameters())
-        wrong = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
-        load_report(
-            weights,
-            {"missing_keys": own.keys() - state, "unexpected_keys": state.keys() - own, "mismatched_keys": wrong},
-        )
-        # what is computed, the tables of places in a window, is in no weights
-        self.load_state_dict(state, strict=False)
+        load_parameters(self, weights, state)

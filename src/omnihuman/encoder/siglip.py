@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
-from omnihuman.encoder.base import Encoder
+from omnihuman.encoder.base import Encoder, blocks_read
 from omnihuman.encoder.weights import check_sizes, load_report
 from omnihuman.nn.frames import SquareFrames
 from omnihuman.nn.rows import on_real
@@ -64,9 +64,7 @@ class SigLIP(Encoder):
             "intermediate_size": intermediate_size, "num_hidden_layers": num_hidden_layers,
             "num_attention_heads": num_attention_heads,
         }  # fmt: skip
-        read = select_layer + (num_hidden_layers + 1 if select_layer < 0 else 0)
-        if not 0 < read <= num_hidden_layers:
-            raise ValueError(f"siglip: select_layer {select_layer} is none of the {num_hidden_layers} blocks.")
+        read = blocks_read(select_layer, num_hidden_layers)
         if weights is None:
             model = SiglipVisionModel(SiglipVisionConfig(**sizes | {"num_hidden_layers": read}, vision_use_head=False))
         else:

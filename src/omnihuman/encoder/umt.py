@@ -1,12 +1,10 @@
 """UMT: the frames of a clip, read together -> patch tokens."""
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Literal
 
 import torch
@@ -14,24 +12,17 @@ import torch.nn.functional as F
 from einops import rearrange
 from huggingface_hub import hf_hub_download
 from jaxtyping import Bool, Float, UInt8
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from omnihuman.convert import videochat2
-from omnihuman.encoder.base import Encoder
-from omnihuman.encoder.weights import check_sizes, load_report
-from omnihuman.nn.frames import SquareFrames
+from omnihuman.encoder.base import Encoder, blocks_read
+from omnihuman.encoder.weights import load_parameters, read_folder
+from omnihuman.nn.frames import COLORS, SquareFrames, normalized
 from omnihuman.nn.rows import on_real
 from omnihuman.types import Features, Layout, Signal
 
 log = logging.getLogger(__name__)
-
-MEAN_DEVIATION = {
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-}
-"""Mean and standard deviation of the colours."""
 
 
 @lru_cache(maxsize=16)
@@ -166,15 +157,13 @@ class UMT(Encoder):
         aspect: Literal["pad", "squash"] = "squash",
     ) -> None:
         super().__init__()
-        built = select_layer + (num_hidden_layers + 1 if select_layer < 0 else 0)
-        if not 0 < built <= num_hidden_layers:
-            raise ValueError(f"umt: select_layer {select_layer} is none of the {num_hidden_layers} blocks.")
-        if normalize not in MEAN_DEVIATION:
-            raise ValueError(f"umt: normalize {normalize!r} is none of {', '.join(MEAN_DEVIATION)}.")
+        built = blocks_read(select_layer, num_hidden_layers)
+        if normalize not in COLORS:
+            raise ValueError(f"umt: normalize {normalize!r} is none of {', '.join(COLORS)}.")
         self.reads, self.out_dim = reads, hidden_size
         self.grid = (image_size // patch_size, image_size // patch_size)
         self.transform = SquareFrames(image_size, aspect)
-        self.colors, self.grad_checkpointing = MEAN_DEVIATION[normalize], grad_checkpointing
+        self.normalize, self.grad_checkpointing = normalize, grad_checkpointing
         self.table = (table_frames, table_side)
         patch = (1, patch_size, patch_size)
         self.patch_embed = nn.Conv3d(3, hidden_size, kernel_size=patch, stride=patch)
@@ -208,7 +197,8 @@ class UMT(Encoder):
         rows, moments = mask[order].nonzero(as_tuple=True)
         rows = order[rows]
         groups = sorted(Counter(mask.sum(dim=1).tolist()).items())
-        x = rearrange(self.patch_embed(self._pixels(frames[rows, moments])), "K D 1 H W -> K (H W) D")
+        pixels = normalized(frames[rows, moments], self.normalize, self.patch_embed.weight.dtype)
+        x = rearrange(self.patch_embed(pixels.unsqueeze(2)), "K D 1 H W -> K (H W) D")
         table = [
             positions(length, self.grid[0], self.out_dim, *self.table, x.device).repeat(count, 1, 1)
             for length, count in groups
@@ -224,26 +214,12 @@ class UMT(Encoder):
         tokens: Tensor = x.new_zeros(*mask.shape, *x.shape[1:]).index_put((rows, moments), x)
         return tokens
 
-    def _pixels(self, frames: UInt8[Tensor, "K 3 S S"]) -> Float[Tensor, "K 3 1 S S"]:
-        weight = self.patch_embed.weight
-        mean, deviation = (weight.new_tensor(values).mul(255)[:, None, None] for values in self.colors)
-        return ((frames.to(weight.dtype) - mean) / deviation).unsqueeze(2)
-
     def _load(self, weights: str, file: str | None, sizes: Mapping[str, int]) -> None:
         path = Path(weights)
-        if path.is_dir() and file is None:
-            check_sizes(weights, SimpleNamespace(**json.loads((path / "config.json").read_text())), sizes)
-            state = load_file(path / "model.safetensors")
-        else:
-            state = self._official(_located(weights, file))
-        own = self.state_dict()
-        wrong = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
-        load_report(
-            weights,
-            {"missing_keys": own.keys() - state, "unexpected_keys": state.keys() - own, "mismatched_keys": wrong},
-            dropped=tuple(f"blocks.{block}.*" for block in range(len(self.blocks), sizes["num_hidden_layers"])),
-        )
-        self.load_state_dict({key: state[key] for key in own})
+        ours = path.is_dir() and file is None
+        above = tuple(f"blocks.{block}.*" for block in range(len(self.blocks), sizes["num_hidden_layers"]))
+        state = read_folder(path, sizes) if ours else self._official(_located(weights, file))
+        load_parameters(self, weights, state, dropped=above)
 
     def _official(self, path: Path) -> dict[str, Tensor]:
         """Our part of an official checkpoint."""

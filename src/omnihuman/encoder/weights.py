@@ -1,11 +1,17 @@
 """What an encoder owes to weights from a folder or the hub: sizes that agree, no key lost."""
 
+import json
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
-def check_sizes(weights: str, config: Any, sizes: Mapping[str, int]) -> None:
+
+def check_sizes(weights: str, config: Any, sizes: Mapping[str, Any]) -> None:
     """Compare the sizes that a config asks for with those of the weights.
 
     Raises:
@@ -37,3 +43,28 @@ def load_report(weights: str, info: Mapping[str, Any], dropped: tuple[str, ...] 
         raise ValueError(
             f"the weights {weights!r} do not fit the encoder: {', '.join(found)}. Choose the weights of its preset."
         )
+
+
+def read_folder(path: Path, sizes: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Our own folder of an encoder: ``model.safetensors`` under our names, its sizes in ``config.json``.
+
+    Raises:
+        ValueError: its sizes differ from those asked for.
+    """
+    check_sizes(str(path), SimpleNamespace(**json.loads((path / "config.json").read_text())), sizes)
+    return load_file(path / "model.safetensors")
+
+
+def load_parameters(
+    encoder: nn.Module, weights: str, state: Mapping[str, Tensor], dropped: tuple[str, ...] = ()
+) -> None:
+    """Give an encoder all its parameters; buffers are computed and in no weights.
+
+    Raises:
+        ValueError: see ``load_report``.
+    """
+    own = dict(encoder.named_parameters())
+    wrong = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
+    info = {"missing_keys": own.keys() - state, "unexpected_keys": state.keys() - own, "mismatched_keys": wrong}
+    load_report(weights, info, dropped)
+    encoder.load_state_dict({key: state[key] for key in own}, strict=False)

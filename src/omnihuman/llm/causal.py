@@ -127,6 +127,15 @@ class CausalLM(nn.Module):
             )
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
+    def merge_lora(self) -> None:
+        """Fold the adapters into the weights that they adapt: the same model at the price of none."""
+        from peft.tuners.lora import LoraLayer
+
+        adapted = [(name, part) for name, part in self.model.named_modules() if isinstance(part, LoraLayer)]
+        for name, part in adapted:
+            part.merge(safe_merge=True)
+            self.model.set_submodule(name, part.get_base_layer())
+
     @contextmanager
     def _ordinary_attention(self) -> Iterator[None]:
         """Generation works on a padded batch with a cache, which packed attention refuses."""

@@ -3,9 +3,16 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
+
+COLORS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+}
+"""Mean and standard deviation of red, green and blue, of values up to 1."""
 
 
 @dataclass(frozen=True)
@@ -37,3 +44,10 @@ class SquareFrames:
             return frames
         scaled = F.interpolate(frames.float(), (self.size, self.size), mode="bicubic", antialias=True)
         return scaled.round().clamp(0, 255).byte()
+
+
+def normalized(frames: UInt8[Tensor, "*B 3 H W"], colors: str, dtype: torch.dtype) -> Float[Tensor, "*B 3 H W"]:
+    """Colours of about mean 0 and deviation 1, by one of ``COLORS``."""
+    pixels = frames.to(dtype)
+    mean, deviation = (pixels.new_tensor(values).mul(255)[:, None, None] for values in COLORS[colors])
+    return (pixels - mean) / deviation

@@ -25,7 +25,7 @@ class Answers(pl.Callback):
     Args:
         data: where the questions come from.
         metrics: task -> metric with ``update(answers, truths)`` and ``compute()``.
-        modals: what the model may use: ``video_audio``, ``video``, ``audio``; asked one after the other.
+        modals: what the model may use: keys of ``MODALS``; asked one after the other.
         limit: questions per task and modal, ``None`` for all.
         weights_tasks: tasks whose mean fusion weights are logged.
         max_new_tokens: length limit of an answer.

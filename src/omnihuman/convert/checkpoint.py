@@ -1,0 +1,86 @@
+"""Reading an official checkpoint, and what becomes of its keys."""
+
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class KeyReport:
+    """What became of every official key.
+
+    Attributes:
+        taken: official key -> our name.
+        dropped: official key -> why nothing reads it.
+    """
+
+    taken: Mapping[str, str]
+    dropped: Mapping[str, str]
+
+
+def unpickle(file: str | Path) -> object:
+    """What ``torch.save`` wrote into a file, if that is plain tensors, numbers and containers.
+
+    Raises:
+        ValueError: it is missing, cut short, or holds anything else: unpickling could then run code.
+    """
+    if not Path(file).is_file():
+        raise ValueError(f"{file}: there is no such checkpoint.")
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"{file} is no plain checkpoint, other pickles are never read. If you trust it, save its state dict alone "
+            f"with torch.save. torch.load says: {error}"
+        ) from error
+
+
+def rename(
+    state: Mapping[str, Tensor], to_ours: Callable[[str], str | None], why_dropped: Callable[[str], str | None], of: str
+) -> tuple[dict[str, Tensor], KeyReport]:
+    """An official state dict under our names.
+
+    Args:
+        state: official key -> tensor.
+        to_ours: our name of an official key, ``None`` if there is none.
+        why_dropped: why nothing reads an official key, ``None`` if something does. It is asked first.
+        of: whose checkpoint it is, for the message.
+
+    Raises:
+        ValueError: a key has neither name nor reason, or two have the same name.
+    """
+    taken: dict[str, str] = {}
+    dropped: dict[str, str] = {}
+    unknown: list[str] = []
+    for key in state:
+        if (reason := why_dropped(key)) is not None:
+            dropped[key] = reason
+        elif (name := to_ours(key)) is not None:
+            taken[key] = name
+        else:
+            unknown.append(key)
+    if unknown:
+        raise ValueError(
+            f"{len(unknown)} keys of the checkpoint are unknown to {of}, the first is {unknown[0]!r}: "
+            "is it an official checkpoint?"
+        )
+    first: dict[str, str] = {}
+    for key, name in taken.items():
+        if first.setdefault(name, key) != key:
+            raise ValueError(f"the checkpoint holds {name} twice, as {first[name]!r} and as {key!r}: give one of both.")
+    return {name: state[key] for key, name in taken.items()}, KeyReport(taken, dropped)
+
+
+def first_match(key: str, patterns: Mapping[str, str]) -> str | None:
+    """What stands beside the first pattern that a key matches."""
+    return next((why for pattern, why in patterns.items() if fnmatchcase(key, pattern)), None)
+
+
+def replace_prefix(key: str, prefixes: Mapping[str, str]) -> str | None:
+    """The key with its prefix exchanged, ``None`` if it has none of them."""
+    return next((new + key[len(old) :] for old, new in prefixes.items() if key.startswith(old)), None)
