@@ -19,6 +19,16 @@ def test_only_the_projects_own_and_torchs_optimizers_may_be_built(tmp_path: Path
     assert not mark.exists()
 
 
+def test_a_word_that_an_option_does_not_know_is_named_with_its_place() -> None:
+    model = compose_config(["+experiment=omni_emotion_stage3", "model.fusions.newline.mode=lines"]).model
+    with pytest.raises(ValueError, match=r"^fusions\.newline\.mode=lines: choose from one, frame, grid, none\.$"):
+        build(model)
+    half = {"_target_": "omnihuman.projector.mlp.MLPProjector", "in_dim": 4, "out_dim": 4, "resize": "half"}
+    with pytest.raises(ValueError, match="resize=half: choose from ceil_half"):
+        build(half)
+    assert build(half | {"resize": None}) is not None
+
+
 def test_containers_arrive_as_plain_ones() -> None:
     metric = build(OmegaConf.create({"_target_": "omnihuman.metric.emotion.EmotionRecall", "labels": ["a", "b"]}))
     assert type(metric.labels) is list

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -65,12 +66,15 @@ def build(config: DictConfig | Mapping[str, Any], **given: Any) -> Any:
         given: keyword arguments on top of the node's own.
 
     Raises:
-        ValueError: a target lies outside ``ALLOWED``, or ``drop`` names a part that is not there.
+        ValueError: a target lies outside ``ALLOWED``, ``drop`` names a part that is not there, or an option is none of
+            the words that its part knows.
     """
     from hydra.utils import instantiate
 
     plain: Any = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else dict(config)
-    return instantiate(prune(plain), _convert_="all", **given)
+    pruned = prune(plain)
+    _check_words(pruned, "")
+    return instantiate(pruned, _convert_="all", **given)
 
 
 def prune(node: dict[str, Any]) -> dict[str, Any]:
@@ -90,6 +94,25 @@ def prune(node: dict[str, Any]) -> dict[str, Any]:
         node["sources"] = {key: source for key, source in node["sources"].items() if ("projectors", key) not in gone}
     _check_targets(node)
     return node
+
+
+def _check_words(node: Any, path: str) -> None:
+    """Options that are one of a few words, which Python itself would let pass."""
+    from hydra.utils import get_object
+
+    if isinstance(node, dict):
+        if str(node.get("_target_")).startswith("omnihuman."):
+            known = signature(get_object(node["_target_"])).parameters
+            for key in node.keys() & known.keys():
+                kinds = (known[key].annotation, *get_args(known[key].annotation))
+                words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+                if isinstance(node[key], str) and words and node[key] not in words:
+                    raise ValueError(f"{path}{key}={node[key]}: choose from {', '.join(words)}.")
+        for key, inner in node.items():
+            _check_words(inner, f"{path}{key}.")
+    elif isinstance(node, list):
+        for inner in node:
+            _check_words(inner, path)
 
 
 def _check_targets(node: Any) -> None:

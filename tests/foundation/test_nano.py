@@ -5,14 +5,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer, BertModel, Qwen2ForCausalLM, SiglipVisionModel, WhisperModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertModel,
+    MistralForCausalLM,
+    Qwen2ForCausalLM,
+    SiglipVisionModel,
+    WhisperModel,
+)
 
 import omnihuman
 from omnihuman.data.sample.language import conversations, notes
 from omnihuman.data.sample.world import scenes
 
 NANO = Path(omnihuman.__file__).parent / "foundation" / "nano"
-MODELS = {"llm": Qwen2ForCausalLM, "siglip": SiglipVisionModel, "whisper": WhisperModel, "bert": BertModel}
+MODELS = {
+    "llm": Qwen2ForCausalLM,
+    "mistral": MistralForCausalLM,
+    "siglip": SiglipVisionModel,
+    "whisper": WhisperModel,
+    "bert": BertModel,
+}
 CHATML = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
 HEAD = "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
 
@@ -50,8 +64,9 @@ def test_bert_tokenizer_frames_a_question() -> None:
     assert (tokens[0], tokens[-1], marks.pad_token, marks.mask_token) == ("[CLS]", "[SEP]", "[PAD]", "[MASK]")
 
 
-def test_llm_answers_from_notes() -> None:
-    marks, model = AutoTokenizer.from_pretrained(NANO / "llm"), Qwen2ForCausalLM.from_pretrained(NANO / "llm").eval()
+@pytest.mark.parametrize("name", ["llm", "mistral"])
+def test_llm_answers_from_notes(name: str) -> None:
+    marks, model = AutoTokenizer.from_pretrained(NANO / "llm"), AutoModelForCausalLM.from_pretrained(NANO / name).eval()
     rng, right, total = np.random.default_rng(0), 0, 0
     for scene in [scene for scene in scenes(0) if scene.split == "val" and scene.kind == "talk"][::4]:
         told = notes(scene, rng)

@@ -39,9 +39,19 @@ def test_what_no_pattern_names_is_frozen_and_in_eval_mode_also_after_train() -> 
     assert not model.encoders["video"][1].training  # a frozen part's dropout is off, though it has no parameters
 
 
+def test_a_part_without_parameters_may_stand_in_the_table() -> None:
+    model = Parts()
+    model.fusions = nn.ModuleDict({"join": nn.Identity()})
+    groups = set_trainable(model, {"fusions.join.*": 1e-3, "projectors.*": 1e-3})
+    assert [group.pattern for group in groups] == ["projectors.*"]
+    with pytest.raises(ValueError, match="without parameters only"):
+        set_trainable(model, {"fusions.*": 1e-3})
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
+        ({"fusions.*": 1e-3}, r"'fusions\.\*' matches no parameter"),
         ({"projector.*": 1e-3}, r"'projector\.\*' matches no parameter.*projectors\.face"),
         ({"projectors.*": 1e-3, "projectors.face.*": 1e-4}, "earlier pattern"),
         ({}, "nothing would learn"),

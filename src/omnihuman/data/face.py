@@ -132,6 +132,12 @@ def box_at(track: Sequence[tuple[float, Box | None]], time: float) -> Box | None
     return x0, y0, x1, y1
 
 
+def signal_of(faces: Sequence[Tensor | None], make: Callable[[Tensor], Tensor], blank: Tensor) -> tuple[Tensor, Tensor]:
+    """Crops -> moments ``[T ...]``, blank where a frame has no face, and which of them are real ``[T]``."""
+    made = [blank if face is None else make(face[None]) for face in faces]
+    return torch.cat(made), torch.tensor([face is not None for face in faces])
+
+
 # ------------------------------------------------------------------------------------------------------- the detectors
 
 
@@ -212,9 +218,3 @@ def _mediapipe(model: str, threshold: float) -> Any:
         base_options=python.BaseOptions(model_asset_path=model), min_detection_confidence=threshold
     )
     return python.vision.FaceDetector.create_from_options(options), mediapipe
-
-
-def signal_of(faces: Sequence[Tensor | None], make: Callable[[Tensor], Tensor], blank: Tensor) -> tuple[Tensor, Tensor]:
-    """Crops -> moments ``[T ...]``, blank where a frame has no face, and which of them are real ``[T]``."""
-    made = [blank if face is None else make(face[None]) for face in faces]
-    return torch.cat(made), torch.tensor([face is not None for face in faces])

@@ -37,14 +37,15 @@ def plain_name(name: str) -> str:
 def set_trainable(model: nn.Module, table: Mapping[str, Any]) -> list[Group]:
     """Freeze everything, then free what a pattern names; the first pattern that names a parameter wins.
 
-    Of a part that has LoRA adapters, a pattern frees the adapters; their base stays frozen.
+    Of a part that has LoRA adapters, a pattern frees the adapters; their base stays frozen. A pattern for a part that
+    has no parameters, as a fusion may after a swap, frees nothing.
 
     Args:
         model: its parameter names are matched.
         table: pattern (``projectors.*``) -> learning rate, or ``{lr, weight_decay}``.
 
     Raises:
-        ValueError: a pattern names no parameter, or only such as an earlier pattern has taken; the table is empty.
+        ValueError: a pattern names no part, or only what an earlier pattern has taken; nothing would learn.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
     >>> [(group.names, group.lr) for group in set_trainable(model, {"1.*": 1e-3})]
@@ -60,6 +61,8 @@ def set_trainable(model: nn.Module, table: Mapping[str, Any]) -> list[Group]:
     for pattern, row in table.items():
         matched = [name for name in free if fnmatchcase(name, pattern)]
         names = tuple(name for name in matched if not named[name].requires_grad)
+        if not names and _is_bare(model, pattern):
+            continue
         if not names:
             why = "its parameters belong to an earlier pattern" if matched else f"the parts are {part_names(model)}"
             raise ValueError(f"trainable: the pattern {pattern!r} matches no parameter that is still frozen; {why}.")
@@ -69,6 +72,8 @@ def set_trainable(model: nn.Module, table: Mapping[str, Any]) -> list[Group]:
         if foreign := sorted(set(options) - {"lr", "weight_decay"}) or "lr" not in options:
             raise ValueError(f"trainable: {pattern!r} takes lr and weight_decay, got {options} ({foreign=}).")
         groups.append(Group(pattern, names, float(options["lr"]), options.get("weight_decay")))
+    if not groups:
+        raise ValueError(f"trainable: {sorted(table)} name parts without parameters only: nothing would learn.")
     model.train(model.training)  # what is frozen now goes to eval mode
     return groups
 
@@ -92,6 +97,13 @@ def effective_table(model: nn.Module, groups: Iterable[Group]) -> list[tuple[str
         (part, type(model.get_submodule(part)).__name__, total, trained, ", ".join(seen) or "frozen")
         for part, (total, trained, seen) in rows.items()
     ]
+
+
+def _is_bare(model: nn.Module, pattern: str) -> bool:
+    """Whether a pattern such as ``fusions.join.*`` names a part that is there and has no parameters."""
+    part = pattern.partition("*")[0].rstrip(".")
+    named = [module for name, module in model.named_modules() if name and plain_name(name) == part]
+    return bool(named) and not any(True for module in named for _ in module.parameters())
 
 
 def _part(name: str) -> str:
