@@ -187,14 +187,23 @@ class OmniModel(nn.Module):
             raise ValueError(f"the slots {wrong} do not have the language model's width {hidden_size}: add projectors.")
 
 
-def eval_frozen(module: nn.Module) -> None:
-    """Put every module in eval mode whose parameters are all frozen, with all below it."""
-    learns = [parameter.requires_grad for parameter in module.parameters()]
-    if learns and not any(learns):
-        module.eval()
-    else:
-        for child in module.children():
-            eval_frozen(child)
+def eval_frozen(module: nn.Module) -> bool | None:
+    """Put every module in eval mode whose parameters are all frozen, with all below it.
+
+    Returns:
+        Whether something in it learns, ``None`` where it has no parameters.
+    """
+    children = [(child, eval_frozen(child)) for child in module.children()]
+    learns = [parameter.requires_grad for parameter in module.parameters(recurse=False)]
+    learns += [learning for _, learning in children if learning is not None]
+    if not learns:
+        return None
+    if not any(learns):
+        module.training = False
+        for child, learning in children:
+            if learning is None:  # dropout, activations: as what they serve
+                child.eval()
+    return any(learns)
 
 
 def project_real(projector: Projector, features: Features, condition: Features | None = None) -> Features:
