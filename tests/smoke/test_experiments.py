@@ -28,10 +28,13 @@ def test_the_papers_size_can_be_rehearsed(experiment: str, corpus: Path, tmp_pat
     run(experiment, *overrides(corpus, tmp_path), "size=7b", "trainer=fsdp", "dry_run=true")
 
 
-@pytest.mark.parametrize("experiment", ["omni_emotion_stage3", "favchat_stage2"])
-def test_stages_with_faces_train_and_answer(experiment: str, corpus: Path, tmp_path: Path) -> None:
-    more = ("init_from=[]", "trainer.max_steps=2", "stage.batch_size=4", "frames=2", "answers.limit=2",
-            "trainer.limit_val_batches=1", "validate_first=true")  # fmt: skip
+@pytest.mark.parametrize(
+    ("experiment", "model"),
+    [("omni_emotion_stage3", "omni_emotion"), ("favchat_stage2", "favchat"), ("favchat_stage2", "favchat_text")],
+)
+def test_stages_with_faces_train_and_answer(experiment: str, model: str, corpus: Path, tmp_path: Path) -> None:
+    more = (f"model={model}", "init_from=[]", "trainer.max_steps=2", "stage.batch_size=4", "frames=2",
+            "answers.limit=2", "trainer.limit_val_batches=1", "validate_first=true")  # fmt: skip
     trained = run(experiment, *overrides(corpus, tmp_path), *more)
     losses = column(trained)
     assert len(losses) == 2 and all(loss > 0 for loss in losses)

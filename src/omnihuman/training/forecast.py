@@ -2,9 +2,9 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from omnihuman.build import build, prune
+from omnihuman.data.media import SAMPLE_RATE
 from omnihuman.data.plan import rows_per_step
 from omnihuman.fusion.base import Fusion
 from omnihuman.model.omni import OmniModel
@@ -210,18 +211,12 @@ class Forecaster:
 
 def sample_of(model: OmniModel, frames: int, seconds: float, text: int, answer: int) -> Batch:
     """A packed row of one sample that lacks nothing; its signals have no values, its masks and ids have."""
-    rate = 16000
-    frame = torch.zeros(1, 3, 28, 28, dtype=torch.uint8)
-    counts = {"frames": frames, "faces": frames, "waveform": round(seconds * rate), "instruction": text}
-    signals = {}
-    for name, (reads, transform) in model.transforms.items():
-        if reads in ("frames", "faces"):
-            moments = transform(frame).expand(max(1, frames), -1, -1, -1)
-        else:
-            moments = transform("word " * text if reads == "instruction" else torch.zeros(counts[reads] or rate))
-        there = counts[reads] > 0
-        moments = moments if there else moments[:1]
-        signals[name] = Signal(moments[None].to("meta"), torch.full((1, len(moments)), there))
+    counts = {"frames": frames, "faces": frames, "waveform": round(seconds * SAMPLE_RATE), "instruction": text}
+    signals = {
+        name: Signal(moments[None], torch.full((1, len(moments)), counts[reads] > 0))
+        for name, (reads, transform) in model.transforms.items()
+        for moments in [_moments(transform, reads, counts[reads])]
+    }
     slots = model.layouts({"frames": frames, "waveform": counts["waveform"]})
     ids = [place for slot, count in slots.items() for place in [SLOTS[slot]] * count] + [0] * (text + answer)
     labels = [IGNORE_INDEX] * (len(ids) - answer) + [0] * answer
@@ -233,6 +228,16 @@ def sample_of(model: OmniModel, frames: int, seconds: float, text: int, answer: 
         bounds=torch.tensor([0, len(ids)]),
         step_targets=answer,
     )
+
+
+@lru_cache(maxsize=64)  # cells share encoders
+def _moments(transform: Callable[[Any], torch.Tensor], reads: str, count: int) -> torch.Tensor:
+    """What becomes of so much, on the meta device; of nothing, one moment."""
+    if reads in ("frames", "faces"):
+        made = transform(torch.zeros(1, 3, 28, 28, dtype=torch.uint8)).expand(max(1, count), -1, -1, -1)
+    else:
+        made = transform("word " * count if reads == "instruction" else torch.zeros(count or SAMPLE_RATE))
+    return (made if count else made[:1]).to("meta")
 
 
 def states(model: OmniModel, shards: int) -> dict[str, float]:
