@@ -94,6 +94,13 @@ def main(config: DictConfig) -> None:
     data = build(trained.data, make=None)
     data.connect(model.transforms, model.layouts, model.llm.tokenizer, model.llm.chat)
 
+    reads = {slot for slot, tokens in model.layouts({"frames": 1, "waveform": 16000}).items() if tokens}
+    if not (set(record.slots) & reads if config.modal is None else set(record.slots) <= reads):
+        raise ValueError(
+            f"{config.run} reads {' and '.join(sorted(reads))} only, and not {' and '.join(record.slots)}."
+        )
+    unread = [slot for slot in record.slots if slot not in reads]
+    record = record.without(unread)
     batch, samples = data.prompt(record)
     planned = samples.planned[0]
     batch = batch.to(next(model.parameters()).device)
@@ -103,6 +110,8 @@ def main(config: DictConfig) -> None:
         print(
             f"note:   {record.file} has no {' and no '.join(lost)}; answered from {' and '.join(planned.record.slots)}"
         )
+    if unread:
+        print(f"note:   {config.run} reads no {' and no '.join(unread)}; answered without")
     if samples.without_boxes:
         print(f"note:   nothing says where the faces of {record.file} are; faces=whole takes whole frames for them")
     if times := batch.meta[0]["times"]:

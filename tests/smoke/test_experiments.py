@@ -8,6 +8,7 @@ from omnihuman.build import compose_config, config_dir
 from omnihuman.training.runs import Run
 from omnihuman.training.stage import run_stage
 
+from .test_generate import run as verb
 from .test_train import column, overrides
 
 EXPERIMENTS = sorted(path.stem for path in (Path(config_dir()) / "experiment").glob("*.yaml"))
@@ -39,3 +40,8 @@ def test_stages_with_faces_train_and_answer(experiment: str, model: str, corpus:
     losses = column(trained)
     assert len(losses) == 2 and all(loss > 0 for loss in losses)
     assert trained.weights.is_file() and column(trained, "val/loss")
+    if model == "favchat":
+        clip = min((corpus / "media").glob("train_talk*.mp4"))
+        said = verb("generate", f"run={experiment}", f"runs={tmp_path}", f"video={clip}", "instruction=Who?",
+                    "faces=whole", "merge_lora=true", "max_new_tokens=4")  # fmt: skip
+        assert "answer:" in said and f"{experiment} reads no audio; answered without" in said
