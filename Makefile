@@ -25,9 +25,10 @@ check: $(READY) ## lint, types, import directions (seconds)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# one thread for each worker: more of them wait for each other on few cores
 test: $(READY) ## the whole test suite (minutes)
 	@mkdir -p .venv/cache
-	$(BIN)/python -m pytest -n 2 --dist loadfile --basetemp=.venv/cache/pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --basetemp=.venv/cache/pytest
 
 train: $(READY) ## HumanOmni's first stage at nano size, from nothing
 	$(BIN)/python -m omnihuman.train +experiment=humanomni_stage1
