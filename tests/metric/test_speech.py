@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+
+from omnihuman.metric.speech import cer, mandarin, mer, mixed_tokens, strip_lead_in, wer
+
+
+def test_wer_is_of_the_corpus_and_no_mean() -> None:
+    import jiwer
+
+    said = ["mister quilter is the apostle", "yes", "he said no"]
+    heard = ["mister quilter the apostles", "yes yes", "he said no"]
+    score = wer(["1", "2", "3"], said, heard, "none", speakers=["a", "a", "b"])
+    assert score.numerators[:, 0].tolist() == [2, 1, 0] and score.denominators[:, 0].tolist() == [5, 1, 3]
+    assert score.value == pytest.approx(100 * 3 / 9) == pytest.approx(100 * jiwer.wer(said, heard))
+    assert not score.higher_is_better and score.clusters == ("a", "a", "b")
+
+
+def test_an_utterance_without_words_adds_its_insertions() -> None:
+    score = wer(["1", "2"], ["", "a b"], ["um so yes", "a b"], "none")
+    assert score.numerators[:, 0].tolist() == [3, 0] and score.value == 150
+    assert wer(["1"], ["a b"], [""], "none").value == 100
+    assert np.isnan(wer([], [], []).value)
+
+
+def test_normalizers_differ() -> None:
+    def of(said: str, heard: str) -> list[float]:
+        names = ("whisper_english", "whisper_basic", "qwen2_audio", "none")
+        return [round(wer(["1"], [said], [heard], name).value) for name in names]
+
+    assert of("Mr. Brown's colour", "mister browns color") == [50, 100, 50, 100]
+    assert of("TWENTY THREE", "23") == [0, 100, 0, 100]
+    assert of("hello world", "Hello, world!") == [0, 0, 0, 100]
+    assert of("five dollars", "$5") == [0, 100, 0, 100]
+    with pytest.raises(ValueError, match="choose from whisper_english"):
+        wer(["1"], ["a"], ["a"], "english")
+    with pytest.raises(ValueError, match="zip"):
+        wer(["1"], ["a"], [])
+
+
+def test_cer_spells_numbers_out() -> None:
+    assert cer(["1"], ["他今年二十三岁"], ["他今年23岁。"]).value == 0
+    assert cer(["1"], ["他今年二十三岁"], ["他今年23岁。"], numbers=False).value == pytest.approx(100 * 3 / 7)
+    assert cer(["1"], ["這個 後面"], ["这个，后面！"]).value == 0
+    latin = cer(["1"], ["打开WIFI"], ["打开wife"])
+    assert latin.numerators.tolist() == [[1]] and latin.denominators.tolist() == [[6]]
+
+
+@pytest.mark.parametrize(
+    ("written", "spoken"),
+    [
+        ("2023年10月2日", "二零二三年十月二日"),
+        ("2,000人和1.5億", "二千人和一点五亿"),
+        ("50%", "百分之五十"),
+        ("12:30到8:05和9:00", "十二点三十分到八点零五分和九点"),
+        ("13800138000", "一三八零零一三八零零零"),
+        ("2000-2010", "二千 二千零一十"),
+        ("9" * 20, "九" * 20),
+        ("100,000,000", "一亿"),
+        ("ＷＩＦＩ", "wifi"),
+    ],
+)
+def test_numbers_as_they_are_read(written: str, spoken: str) -> None:
+    assert mandarin(written) == spoken
+
+
+def test_mer_takes_words_apart_unless_told_otherwise() -> None:
+    assert mixed_tokens("WIFI再 见 5G") == ["wifi", "再", "见", "五", "g"]
+    assert mixed_tokens("WIFI再 见 5G", official_glue=True) == ["WIFI再", "见", "五", "G"]
+    glued = mer(["1"], ["打开WIFI再说"], ["打开 WIFI 再说"], official_glue=True)
+    assert glued.numerators.tolist() == [[2]] and glued.denominators.tolist() == [[4]]
+    assert mer(["1"], ["打开WIFI再说"], ["打开 WIFI 再说"]).value == 0
+    assert mer(["1"], ["hello 世界"], ["hallo 世"]).value == pytest.approx(100 * 2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("answer", "left"),
+    [
+        ('The speech says: "hi there."', "hi there."),
+        ("The transcription is hello world", "hello world"),
+        ("Sure, here is the transcription of the audio:\n“Hi”", "Hi"),
+        ('The audio says "yes".', "yes"),
+        ("这段语音的内容是：“你好”。", "你好"),
+        ("he said the speech says: no", "he said the speech says: no"),
+        ("The speech says a lot", "The speech says a lot"),
+        ("the text is good", "the text is good"),
+        ('"Yes" and "no"', '"Yes" and "no"'),
+        ("'tis so", "'tis so"),
+        ("", ""),
+    ],
+)
+def test_lead_ins_come_off_at_the_beginning_only(answer: str, left: str) -> None:
+    assert strip_lead_in(answer) == left
+
+
+def test_quotes_may_stay() -> None:
+    assert strip_lead_in('The speech says: "hi"', quotes=False) == '"hi"'
