@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from omnihuman.build import build, config_dir, register_resolvers
+from omnihuman.build import config_dir, register_resolvers
 
 if TYPE_CHECKING:
     from omnihuman.data.record import Record
@@ -68,44 +68,27 @@ def record_of(config: DictConfig) -> "Record":
 @hydra.main(config_path=config_dir(), config_name="generate", version_base="1.3")
 def main(config: DictConfig) -> None:
     """Load the run, ask, and print the answer, the frames it used and what the fusion listened to."""
-    import torch
     import transformers
 
-    from omnihuman.training.runs import Run
-    from omnihuman.training.weights import load_weights
+    from omnihuman.evaluation.answerer import Answerer
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     record = record_of(config)
     folder = Path(config.runs) / config.size / config.run / (config.variant or "")
-    run = Run(folder, "")
-    if not run.weights.is_file():
-        command = f"python -m omnihuman.train +experiment={config.run} size={config.size}"
-        raise ValueError(f"{folder} holds no finished run; train it: {command}")
-    trained = OmegaConf.load(folder / "config.yaml")
-    assert isinstance(trained, DictConfig)
-    model = build(trained.model)
-    load_weights(model, run.weights)
-    if config.merge_lora:
-        model.llm.merge_lora()
-    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    if config.faces is not None:
-        trained.data.face.source = config.faces
-    data = build(trained.data, make=None)
-    data.connect(model.transforms, model.layouts, model.llm.tokenizer, model.llm.chat)
-
-    reads = {slot for slot, tokens in model.layouts({"frames": 1, "waveform": 16000}).items() if tokens}
+    answerer = Answerer.of_run(folder, merge_lora=config.merge_lora, faces=config.faces)
+    reads = {slot for slot, letters in (("video", "VF"), ("audio", "A")) if set(letters) & set(answerer.senses)}
     if not (set(record.slots) & reads if config.modal is None else set(record.slots) <= reads):
         raise ValueError(
             f"{config.run} reads {' and '.join(sorted(reads))} only, and not {' and '.join(record.slots)}."
         )
     unread = [slot for slot in record.slots if slot not in reads]
     record = record.without(unread)
-    batch, samples = data.prompt(record)
+    batch, samples = answerer.data.prompt(record)
     planned = samples.planned[0]
-    batch = batch.to(next(model.parameters()).device)
     options = {} if config.temperature is None else {"do_sample": True, "temperature": config.temperature}
-    print("answer:", model.generate(batch, max_new_tokens=config.max_new_tokens, **options)[0])
+    answer = answerer.answer(batch, max_new_tokens=config.max_new_tokens, **options)[0]
+    print("answer:", answer.text)
     if lost := sorted(set(record.slots) - set(planned.record.slots)):
         print(
             f"note:   {record.file} has no {' and no '.join(lost)}; answered from {' and '.join(planned.record.slots)}"
@@ -119,9 +102,8 @@ def main(config: DictConfig) -> None:
     if planned.amounts["waveform"]:
         print(f"sound:  {planned.amounts['waveform'] / 16000:.2f} s")
     if "video" in planned.record.slots:
-        for name, weights in model.fusion_weights(batch).items():
-            shares = zip(model.fusion(name).inputs, weights[0].tolist(), strict=True)
-            print(f"{name}:  ", ", ".join(f"{stream} {weight:.2f}" for stream, weight in shares))
+        for name, weights in answer.weights.items():
+            print(f"{name}:  ", ", ".join(f"{stream} {weight:.2f}" for stream, weight in weights.items()))
     if config.frames_png and times:
         save_frames(samples.sample(planned), Path(config.frames_png))
         print("frames written to", config.frames_png)

@@ -127,6 +127,30 @@ class CausalLM(nn.Module):
             )
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
+    @torch.no_grad()
+    def log_probs(
+        self, embeds: Float[Tensor, "1 L D"], bounds: Sequence[int], options: Sequence[Sequence[str]]
+    ) -> list[tuple[float, ...]]:
+        """The log-probability of each option as the beginning of the answer to its prompt."""
+        prompts = [embeds[0, start:end] for start, end in itertools.pairwise(bounds)]
+        found = []
+        for prompt, texts in zip(prompts, options, strict=True):
+            ids = [self.tokenizer.encode(text, add_special_tokens=False) for text in texts]
+            rows = [torch.cat([prompt, self.embed(torch.tensor([one], device=embeds.device))[0]]) for one in ids]
+            values = []
+            for row, one in zip(rows, ids, strict=True):
+                logits = self.model(
+                    inputs_embeds=row[None],
+                    position_ids=torch.arange(len(row), device=embeds.device)[None],
+                    use_cache=False,
+                    logits_to_keep=torch.arange(len(prompt) - 1, len(row) - 1, device=embeds.device),
+                    bounds=(0, len(row)),
+                ).logits
+                chosen = logits[0].float().log_softmax(dim=-1).gather(1, torch.tensor(one, device=embeds.device)[:, None])
+                values.append(float(chosen.sum()))
+            found.append(tuple(values))
+        return found
+
     def merge_lora(self) -> None:
         """Fold the adapters into the weights that they adapt: the same model at the price of none."""
         from peft.tuners.lora import LoraLayer

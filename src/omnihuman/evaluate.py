@@ -1,0 +1,129 @@
+"""Ask a trained run a benchmark: ``python -m omnihuman.evaluate run=omni_emotion_recognition benchmark=sample``."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from omnihuman.build import build, config_dir, register_resolvers
+
+if TYPE_CHECKING:
+    from omnihuman.evaluation.ask import Manner
+
+register_resolvers()
+log = logging.getLogger(__name__)
+
+
+def folder_of(config: DictConfig, manner: "Manner") -> Path:
+    """Where an evaluation lives: a function of names, as its run does."""
+    run = Path(str(config.runs), str(config.size), str(config.run), str(config.variant or ""))
+    name = manner.modality + (f"-{manner.control}" if manner.control else "") + (f"-{config.tag}" if config.tag else "")
+    return run / "evaluation" / str(OmegaConf.select(config, "benchmark._target_")).split(".")[2] / name
+
+
+def open_folder(folder: Path, said: dict[str, Any], overwrite: bool) -> None:
+    """Make the folder this evaluation's own.
+
+    Raises:
+        ValueError: it holds predictions that were made in another way.
+    """
+    file = folder / "config.yaml"
+    if overwrite and folder.exists():
+        number = next(n for n in range(1, 10**6) if not folder.with_name(f"{folder.name}.{n}").exists())
+        folder.rename(folder.with_name(f"{folder.name}.{number}"))
+    old: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else said
+    if old != said:
+        differing = sorted(str(key) for key in old.keys() | said.keys() if old.get(key) != said.get(key))
+        raise ValueError(
+            f"{folder} holds predictions made in another way (differing: {', '.join(differing)}): give this evaluation "
+            "a name of its own (tag=...), or overwrite=true (the old one moves aside)."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.create(said), file)
+
+
+@hydra.main(config_path=config_dir(), config_name="evaluate", version_base="1.3")
+def main(config: DictConfig) -> None:
+    """Load the run, ask what has not been asked yet, score, and write tables, pictures and a page."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if OmegaConf.is_missing(config, "benchmark") or config.get("benchmark") is None:
+        names = sorted(path.stem for path in (Path(config_dir()) / "benchmark").glob("*.yaml"))
+        raise ValueError(f"benchmark= is missing: choose from {', '.join(names)}.")
+    evaluate(config, list(HydraConfig.get().overrides.task))
+
+
+def evaluate(config: DictConfig, overrides: list[str]) -> Path:
+    """Ask and score one benchmark; the folder with what came out.
+
+    Args:
+        config: the composed root config ``evaluate``.
+        overrides: the command line, for the processes that share the work.
+
+    Raises:
+        ValueError: the run, the benchmark's files or an option does not hold; the message names it.
+    """
+    import transformers
+
+    from omnihuman.evaluation.answerer import Answerer
+    from omnihuman.evaluation.ask import Manner, ask, gather, in_processes, modality_of, said, write_manifest
+    from omnihuman.evaluation.report import report_folder
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    benchmark = build(config.benchmark)
+    questions = benchmark.questions()[: config.limit]
+    rank, world = (int(number) for number in str(config.share or "0/1").split("/"))
+    run = Path(config.runs) / config.size / config.run / (config.variant or "")
+    device = f"cuda:{rank}" if world > 1 and _gpus() > 1 else None
+    answerer = Answerer.of_run(run, merge_lora=config.merge_lora, faces=config.faces, device=device)
+    manner = Manner(
+        modality_of(benchmark, answerer.senses, config.modality),
+        config.control or "",
+        config.batch_size,
+        config.max_tokens,
+        benchmark.max_new_tokens if config.max_new_tokens is None else config.max_new_tokens,
+        benchmark.log_probs if config.log_probs is None else config.log_probs,
+        config.cards,
+        config.num_workers,
+        config.seed,
+    )
+    folder = folder_of(config, manner)
+    if config.share is None:
+        what: Any = OmegaConf.to_container(config.benchmark, resolve=True)
+        trained = (run / "digest").read_text().split()[0] if (run / "digest").is_file() else ""
+        open_folder(
+            folder,
+            {
+                "benchmark": what,
+                "run": config.run,
+                "size": config.size,
+                "variant": config.variant,
+                "digest": trained,
+                "limit": config.limit,
+                **said(manner),
+            },
+            config.overwrite,
+        )
+    if config.processes > 1 and config.share is None:
+        in_processes(config.processes, [text for text in overrides if not text.startswith("overwrite=")])
+    else:
+        ask(answerer, benchmark, questions, folder, manner, (rank, world))
+    if config.share is None:
+        write_manifest(folder, benchmark, questions, gather(folder, questions, benchmark.name))
+        report_folder(folder, judge=None if config.get("judge") is None else build(config.judge))
+        print(f"written to {folder}")
+    return folder
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Draw what was measured: ``python -m omnihuman.report run=… [benchmark=…]``, ``folder=…`` or ``study=…``."""
+
+import logging
+import sys
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from omnihuman.build import build, config_dir, register_resolvers
+
+register_resolvers()
+
+
+@hydra.main(config_path=config_dir(), config_name="report", version_base="1.3")
+def main(config: DictConfig) -> None:
+    """Figures, tables, pictures and a page from predictions, without a model; or the table of a study.
+
+    Raises:
+        ValueError: not exactly one of ``run``, ``folder`` and ``study`` is given, or what it names does not hold.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    given = [key for key in ("run", "folder", "study") if config[key] is not None]
+    if len(given) != 1:
+        raise ValueError(f"give exactly one of run=, folder= and study=, got {given or 'none'}.")
+    if config.study is not None:
+        from omnihuman.study.config import compose_study
+        from omnihuman.study.report import report_study
+
+        report_study(compose_study(config.study, [f"size={config.size}", f"runs={config.runs}"]))
+        return
+    from omnihuman.evaluation import tables
+    from omnihuman.evaluation.folder import benchmark_of, find
+    from omnihuman.evaluation.report import PUBLIC, report_folder, report_run
+
+    judge = None if config.get("judge") is None else build(config.judge)
+    options = {
+        "baseline": None if config.baseline is None else Path(config.baseline),
+        "publish": config.publish,
+        "force": config.force,
+        "most_cards": config.cards,
+        "confidence": config.confidence,
+        "resamples": config.resamples,
+        "seed": config.seed,
+    }
+    if config.folder is not None:
+        folder = Path(config.folder)
+        report = report_folder(folder, judge, **options)
+        print(tables.markdown(tables.compare([report], benchmark_of(folder).peers, config.force)))
+        written = [folder]
+    else:
+        run = Path(config.runs) / config.size / config.run / (config.variant or "")
+        target = OmegaConf.select(config, "benchmark._target_")
+        written = find(run, None if target is None else str(target).split(".")[2])
+        print(report_run(run, written, judge, **options))
+    for folder in written:
+        print("written:", (folder / PUBLIC if config.publish else folder) / "index.html")
+
+
+def as_text(argument: str) -> str:
+    """A command-line argument, quoted for Hydra where it is a path: in these ``=``, commas and brackets mean nothing.
+
+    >>> as_text("folder=runs/nano/net/lr=1/evaluation/dfew/VA")
+    "folder='runs/nano/net/lr=1/evaluation/dfew/VA'"
+    """
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    key, _, value = argument.partition("=")
+    if key not in ("folder", "baseline") or value in ("", "null") or value[0] in "'\"":
+        return argument
+    return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = [as_text(argument) for argument in sys.argv[1:]]
+    main()
