@@ -1,5 +1,6 @@
 """Stages by name: a run's parents are trained first where they are missing, like make."""
 
+import hashlib
 import logging
 import subprocess
 import sys
@@ -12,6 +13,9 @@ from omnihuman.build import compose_config
 from omnihuman.training.runs import Run, run_of, shared_overrides
 
 log = logging.getLogger(__name__)
+
+UNNAMED = ("size", "runs", "trainer", "seed", "answers", "validate_first")
+"""Keys whose overrides do not show in the name of a sweep's folder: they say where and how fast, or what is asked."""
 
 
 @dataclass(frozen=True)
@@ -41,19 +45,53 @@ def link(config: DictConfig, overrides: Sequence[str]) -> Link:
         ValueError: a run of ``init_from`` is no experiment.
     """
     shared = shared_overrides(overrides)
-    parents = tuple(_parent(str(entry["run"]), shared, bool(config.variant)) for entry in config.init_from)
+    gone = _taken_away(config, shared)
+    parents = tuple(_parent(str(entry["run"]), shared, gone, bool(config.variant)) for entry in config.init_from)
     return Link(run_of(config, [parent.run for parent in parents]), tuple(overrides), parents)
 
 
-def _parent(name: str, shared: list[str], sweeps: bool) -> Link:
-    own = [f"+experiment={name}", *shared]
+def _taken_away(config: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """The parts that the command line takes away from an experiment, beside those that it does without anyway."""
+    if not any(_sets_drop(override) for override in overrides):
+        return []
+    plain = compose_config([f"+experiment={config.name}", f"size={config.size}"])
+    return [part for part in config.model.drop if part not in plain.model.drop]
+
+
+def _sets_drop(override: str) -> bool:
+    return override.startswith("model.drop=")
+
+
+def _parent(name: str, shared: list[str], gone: list[str], sweeps: bool) -> Link:
+    overrides = [override for override in shared if not _sets_drop(override)]
+    if gone:
+        dropped = list(compose_config([f"+experiment={name}", *overrides]).model.drop)
+        if more := [part for part in gone if part not in dropped]:
+            overrides.append(f"model.drop=[{','.join([*dropped, *more])}]")
+    own = [f"+experiment={name}", *overrides]
+    return in_sweep(name, overrides) if sweeps else link(compose_config(own), own)
+
+
+def in_sweep(name: str, overrides: Sequence[str], variant: str | None = None) -> Link:
+    """The chain of an experiment with overrides, in a folder of its own unless they change nothing.
+
+    Cells of a sweep that differ must not train in one folder; those that agree shall.
+
+    Args:
+        name: of the experiment.
+        overrides: without the experiment.
+        variant: name of the folder; ``None`` makes one of the overrides.
+    """
+    own = [f"+experiment={name}", *overrides]
     found = link(compose_config(own), own)
-    groups = [override for override in shared if override.split("=")[0] in ("size", "runs", "trainer", "seed")]
+    groups = [override for override in overrides if override.split("=")[0].split(".")[0] in UNNAMED]
     plain = [f"+experiment={name}", *groups]
-    if not sweeps or own == plain or found.run.recipe == link(compose_config(plain), plain).run.recipe:
+    if own == plain or found.run.recipe == link(compose_config(plain), plain).run.recipe:
         return found
-    # in a sweep, cells whose parents differ must not train them in one folder
-    variant = ",".join(override for override in shared if override not in groups).replace("/", ".")
+    if variant is None:
+        variant = ",".join(override for override in overrides if override not in groups).replace("/", ".")
+        if len(variant) > 120:  # file systems end at 255
+            variant = f"{variant[:100]}-{hashlib.sha256(variant.encode()).hexdigest()[:8]}"
     own.append(f"variant='{variant}'")
     return link(compose_config(own), own)
 

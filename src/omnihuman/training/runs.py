@@ -4,23 +4,39 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.build import prune
 
 log = logging.getLogger(__name__)
 
-SHARED = ("size", "seed", "trainer", "data", "model", "encoder", "projector", "fusion", "llm", "random_weights", "runs")
+SHARED = (
+    "size",
+    "seed",
+    "trainer",
+    "data",
+    "model",
+    "encoder",
+    "projector",
+    "fusion",
+    "llm",
+    "random_weights",
+    "runs",
+    "answers",
+    "validate_first",
+)
 """Config groups and keys whose overrides hold for the parents of a run as well as for the run itself."""
 
-IRRELEVANT = ("num_workers", "quarantine_file", "timeout")
+IRRELEVANT = ("num_workers", "quarantine_file", "timeout", "features")
 """Data options that change how fast a run is, not what it learns."""
 
 FILES = ("records", "val_records", "root", "make", "_target_")
@@ -64,6 +80,16 @@ class Run:
     def can_be_parent(self) -> bool:
         """Whether a run of this recipe has been trained to its end, on whatever data files."""
         return self.recorded(1) == self.recipe and self.weights.is_file()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Only one main process at a time: cells of a sweep that need the same parent at once train it once."""
+        if not is_main_process():
+            yield
+            return
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{self.folder}.lock"):
+            yield
 
     def checkpoint(self) -> Path | None:
         """The newest checkpoint of this very run, if it was interrupted."""

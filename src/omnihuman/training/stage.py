@@ -51,12 +51,13 @@ def run_stage(config: DictConfig, overrides: Sequence[str]) -> Run:
         rehearse(config, chain)
         return run
     train_missing(chain.parents, allowed=config.chain)
-    if run.finished() and not config.overwrite:
-        console.print(f"{run.folder} is finished already ({run.weights}); overwrite=true trains it again.")
-        return run
-    if is_main_process():
-        run.open(config, overwrite=config.overwrite)
-    fit(config, chain)
+    with run.locked():
+        if run.finished() and not config.overwrite:
+            console.print(f"{run.folder} is finished already ({run.weights}); overwrite=true trains it again.")
+            return run
+        if is_main_process():
+            run.open(config, overwrite=config.overwrite)
+        fit(config, chain)
     return run
 
 
@@ -98,7 +99,7 @@ def fit(config: DictConfig, chain: Link) -> None:
     if is_main_process():
         print_table(model, groups)
     data: OmniData = build(config.data)
-    data.connect(model.transforms, model.layouts, model.llm.tokenizer, model.llm.chat)
+    data.connect(model.transforms, model.layouts, model.llm.tokenizer, model.llm.chat, model.frozen)
     log.info("%d training samples, %d left out", len(data.train_samples), len(data.train_samples.skipped))
     # counted here: Lightning's own estimate would set the loader up before a checkpoint can say where it stands
     steps = data.steps_per_epoch * config.trainer.max_epochs
@@ -134,6 +135,7 @@ def fit(config: DictConfig, chain: Link) -> None:
             "samples_per_second": speed.samples / max(1e-9, speed.worked + speed.waited),
             "data_wait": speed.waited / max(1e-9, speed.worked + speed.waited),
             "gpu_memory_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0,
+            "order": data.fingerprint,
             "next": next_command(config),
         }
         write_summary(run.folder, facts, console)
