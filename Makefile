@@ -33,8 +33,16 @@ test: $(READY) ## the whole test suite (minutes)
 train: $(READY) ## HumanOmni's first stage at nano size, from nothing
 	$(BIN)/python -m omnihuman.train +experiment=humanomni_stage1
 
+# two cells at a time, one thread each: on few cores threads wait for each other
+STUDIES := favchat_ablation omni_emotion_modality omni_emotion_fusion humanomni_branches humanomni_modality
+reproduce: $(READY) ## the papers' five tables in miniature, from nothing
+	@for study in $(STUDIES); do \
+	  $(BIN)/python -m omnihuman.study $$study threads=1 hydra/launcher=joblib hydra.launcher.n_jobs=2 || true; \
+	done
+	$(BIN)/python -m omnihuman.report "study=[$$(echo $(STUDIES) | tr ' ' ',')]" write=true results=experiments/RESULTS.md
+
 clean: ## remove the environment, caches and builds; runs/ and data/ stay
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup check test train clean
+.PHONY: help setup check test train reproduce clean

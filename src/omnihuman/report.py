@@ -25,9 +25,14 @@ def main(config: DictConfig) -> None:
         raise ValueError(f"give exactly one of run=, folder= and study=, got {given or 'none'}.")
     if config.study is not None:
         from omnihuman.study.config import compose_study
-        from omnihuman.study.report import report_study
+        from omnihuman.study.report import report_study, write_results
 
-        report_study(compose_study(config.study, [f"size={config.size}", f"runs={config.runs}"]))
+        names = [config.study] if isinstance(config.study, str) else list(config.study)
+        studies = [compose_study(name, [f"size={config.size}", f"runs={config.runs}"]) for name in names]
+        for study in studies:
+            report_study(study, publish=config.write)
+        if config.results is not None:
+            write_results(studies, Path(config.results))
         return
     from omnihuman.evaluation import tables
     from omnihuman.evaluation.folder import benchmark_of, find

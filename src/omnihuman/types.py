@@ -125,7 +125,9 @@ class Sample:
 
     @property
     def instruction(self) -> str:
-        """The words of the first user turn, without the slots."""
+        """The words of the first user turn, without the slots; or what ``meta`` says that they are."""
+        if isinstance(said := self.meta.get("instruction"), str):
+            return said
         text = next(text for role, text in self.messages if role == "user")
         for tag in ("<video>", "<image>", "<audio>"):
             text = text.replace(tag, "")
@@ -189,11 +191,14 @@ class Batch:
 
     Attributes:
         signals: by encoder name; row b belongs to sample b of the packed row.
+        features: by encoder name, what a frozen encoder has made of some samples before; it reads the signals of the
+            others, if there are any.
         input_ids: all samples one after the other; a slot is a run of its id from ``SLOTS``, one per token.
         labels: the id to be predicted AT this position (not shifted), ``IGNORE_INDEX`` where unsupervised.
         position_ids: start again at 0 with every sample.
         bounds: where each sample starts, and the end: S + 1 numbers (S >= 1 is the number of samples).
         step_targets: supervised tokens of the whole optimizer step, over all ranks and micro-batches.
+        has_gaps: of the features, as a signal's.
         meta: one entry per sample; ``skipped`` lists what was planned for this batch and could not be used.
     """
 
@@ -205,6 +210,8 @@ class Batch:
     step_targets: int
     meta: tuple[Mapping[str, Any], ...] = ()
     skipped: tuple[Mapping[str, Any], ...] = ()
+    features: Mapping[str, Features] = field(default_factory=dict)
+    has_gaps: bool = False
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:
         """The batch with every tensor moved as by ``Tensor.to``."""
@@ -239,4 +246,10 @@ def _map(batch: Batch, move: Callable[[Tensor], Tensor]) -> Batch:
         name: replace(signal, values=move(signal.values), mask=move(signal.mask))
         for name, signal in batch.signals.items()
     }
-    return replace(batch, signals=signals, **changes)
+    features = {name: _map_features(each, move) for name, each in batch.features.items()}
+    return replace(batch, signals=signals, features=features, **changes)
+
+
+def _map_features(features: Features, move: Callable[[Tensor], Tensor]) -> Features:
+    levels = tuple(_map_features(level, move) for level in features.levels)
+    return replace(features, tokens=move(features.tokens), mask=move(features.mask), levels=levels)

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 import omnihuman
 from omnihuman.build import config_dir
 
-GROUPS = ("encoder", "projector", "fusion", "llm", "model", "data", "metric")
+GROUPS = ("encoder", "projector", "fusion", "llm", "model", "data", "metric", "benchmark")
 """Groups of parts; a package of the same name stands behind each."""
 ONE_CLASS = {"model": "omni", "data": "module"}
 """Groups whose yamls name variants or sources of one class: the module that holds it."""

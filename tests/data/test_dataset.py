@@ -1,19 +1,23 @@
 """Every bad input under every policy: raised with a name, or skipped and counted, never replaced."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
+from omnihuman.build import build, compose_config
 from omnihuman.data.chat import Chat
 from omnihuman.data.dataset import Samples
+from omnihuman.data.face import FaceInput
 from omnihuman.data.plan import Row
-from omnihuman.data.record import BadSample, read_records
+from omnihuman.data.record import BadSample, Record, Sighting, read_records
 from omnihuman.types import SLOTS
 
-from .conftest import TRANSFORMS, layouts, plain_frames, plain_sound
+from .conftest import TRANSFORMS, layouts, picture, plain_frames, plain_sound
 
 BOTH = "<video>\n<audio>\nWho?"
 PLANNED = {
@@ -185,3 +189,111 @@ def test_an_empty_row_is_a_blank_batch(samples: Any) -> None:
     batch = samples([GOOD])[Row((), 7)]
     assert batch.meta == () and batch.step_targets == 7 and not batch.signals["audio"].mask.any()
     assert batch.signals["video"].values.shape == (1, 1, 3, 8, 8)
+
+
+def questions(records: list[Record], model_side: Any, **options: Any) -> Samples:
+    transforms, count, tokens = model_side
+    return Samples(records, transforms, count, Chat(tokens), num_frames=4, prompts=True, **options)
+
+
+WITH_FACES = {**TRANSFORMS, "face": ("faces", TRANSFORMS["video"][1])}
+WHOLE = FaceInput(source="whole")
+
+
+def asked(file: Path, **other: Any) -> Record:
+    messages = (("user", "<video>\n<audio>\nWho?"), ("assistant", ""))
+    return Record("1", file, "video", messages, ("video", "audio"), **other)
+
+
+def test_what_a_view_hides_encoders_do_not_get(media_root: Path, tokenizer: Any) -> None:
+    views = ["video_audio", "frames_audio", "faces_audio", "faces"]
+    side = (WITH_FACES, layouts, tokenizer)
+    some = questions([asked(media_root / "talk.mp4")], side, views=views, face=WHOLE)
+    batch = some[Row((0, 1, 2, 3), 0)]
+    real = {name: signal.mask.any(dim=1).tolist() for name, signal in batch.signals.items()}
+    assert real["video"] == [True, True, False, False] and real["face"] == [True, False, True, True]
+    assert real["audio"] == [True, True, True, False]
+    assert batch.signals["video"].has_gaps and not batch.signals["video"].values[2:].any()
+    assert batch.signals["video"].values.shape[:2] == (4, 4), "planned moments, none of them real"
+    sample = some.sample(some.planned[2])
+    assert sample.frames is None and len(sample.faces) == 4, "nor does who looks at the sample"
+    assert some.sample(some.planned[1]).faces == ()
+
+
+def test_faces_that_are_hidden_need_no_boxes(media_root: Path, tokenizer: Any) -> None:
+    some = questions([asked(media_root / "talk.mp4")], (WITH_FACES, layouts, tokenizer), views=["video", "frames"])
+    assert len(some) == 2 and some.without_boxes == 1
+
+
+@pytest.mark.parametrize("face", [None, FaceInput(source="none")])
+def test_faces_alone_need_an_encoder_that_reads_them(face: FaceInput | None, media_root: Path, tokenizer: Any) -> None:
+    side = (TRANSFORMS if face is None else WITH_FACES, layouts, tokenizer)
+    with pytest.raises(BadSample, match=r"this model has no encoder that reads faces") as caught:
+        questions([asked(media_root / "talk.mp4")], side, views=["faces"], face=face)
+    assert caught.value.reason == "no_slot"
+
+
+def test_a_record_of_several_files_is_planned_from_all_of_them(
+    media_root: Path, tmp_path: Path, model_side: Any
+) -> None:
+    folder = tmp_path / "00001"
+    folder.mkdir()
+    for number in range(6):
+        Image.fromarray(picture(number, 64, 48)).save(folder / f"{number}.jpg")
+    silent, heard = asked(folder), asked(folder, sound=media_root / "sound.wav")
+    both = asked(media_root / "talk.mp4", then=folder, faces=(Sighting(0.0, ((1.0, 1.0, 9.0, 9.0),)),))
+    some = questions([silent, heard, both], model_side)
+    assert [planned.record.slots for planned in some.planned] == [("video",), *[("video", "audio")] * 2]
+    batch = some[Row((0, 1, 2), 0)]
+    assert batch.signals["video"].mask.sum(dim=1).tolist() == [4, 4, 4]
+    assert [bool(row.any()) for row in batch.signals["audio"].mask] == [False, True, True]
+    closely = questions([both], (WITH_FACES, *model_side[1:]))
+    faces = closely.sample(closely.planned[0]).faces
+    assert [face is None for face in faces] == [False, False, True, True], "boxes are those of the first clip"
+    with pytest.raises(BadSample, match=r"train.json:1 \(1\): .*gone\.wav: there is no such file"):
+        questions([asked(folder, sound=tmp_path / "gone.wav", source="train.json:1")], model_side)
+
+
+def test_what_is_asked_and_how_the_answer_begins_may_be_told(media_root: Path, model_side: Any) -> None:
+    plain, told = (
+        questions([asked(media_root / "talk.mp4", meta=meta)], model_side)
+        for meta in ({}, {"instruction": "Where?", "prime": "Best option:("})
+    )
+    batches = [some[Row((0,), 0)] for some in (plain, told)]
+    words = model_side[2].decode(batches[1].input_ids[0, batches[0].input_ids.shape[1] :])
+    assert words == "Best option:("
+    assert [some.sample(some.planned[0]).instruction for some in (plain, told)] == ["Who?", "Where?"]
+
+
+@pytest.mark.parametrize("experiment", ["omni_emotion_recognition", "favchat_stage3"])
+def test_faces_alone_decide_what_the_language_model_reads(experiment: str, tmp_path: Path) -> None:
+    """Other frames behind the same faces change nothing; other faces do."""
+    torch.manual_seed(0)
+    model = build(compose_config([f"+experiment={experiment}"]).model).eval()
+    chat = Chat(model.llm.tokenizer, **model.llm.chat)
+    box = (Sighting(0.0, ((8.0, 8.0, 40.0, 40.0),)),)
+    for name in ("one", "background", "face"):
+        (tmp_path / name).mkdir()
+        for number in range(8):
+            pixels = picture(number, 64, 48)
+            if name == "background":
+                pixels[:, 48:] = 255 - pixels[:, 48:]
+            if name == "face":
+                pixels[10:38, 10:38] = 255 - pixels[10:38, 10:38]
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+
+    def embedded(view: str, name: str) -> torch.Tensor:
+        records = [replace(asked(tmp_path / name, faces=box), messages=(("user", "<video>\nWho?"), ("assistant", "")))]
+        records = [replace(record, slots=("video",)) for record in records]
+        some = Samples(records, model.transforms, model.layouts, chat, num_frames=8, views=[view], prompts=True)
+        with torch.no_grad():
+            embeds, kept, _ = model._embed(some[Row((0,), 0)])
+        return embeds[0, kept]
+
+    alone = {name: embedded("faces", name) for name in ("one", "background", "face")}
+    assert torch.equal(alone["one"], alone["background"])
+    assert alone["one"].shape == alone["face"].shape and not torch.allclose(alone["one"], alone["face"], atol=1e-4)
+    unseen, seen = embedded("frames", "one"), embedded("video", "one")
+    words = len(chat.prompt((("user", "Who?"), ("assistant", "")), {}))
+    assert words < len(alone["one"]) <= len(seen) and not torch.equal(seen, embedded("video", "background"))
+    assert unseen.shape[0] <= seen.shape[0]

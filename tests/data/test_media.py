@@ -12,8 +12,8 @@ from PIL import Image
 
 from omnihuman.data import decode
 from omnihuman.data.decode import uniform_indices
-from omnihuman.data.media import Header, probe, read
-from omnihuman.data.record import BadSample
+from omnihuman.data.media import Header, header_of, probe, read, read_record
+from omnihuman.data.record import BadSample, Record
 
 from .conftest import picture, plain_frames, plain_sound, write_clip
 
@@ -263,3 +263,79 @@ def test_only_what_is_needed_is_decoded(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("omnihuman.data.media.demux", counting)
     read(path, num_frames=2, start=8.0, end=8.4)
     assert sizes[0] < 40
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of 12 pictures whose names sort otherwise as text: 0.8.jpg ... 0.19.jpg, and a file that is none."""
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for number in range(12):
+        Image.fromarray(picture(number, 32, 24)).save(folder / f"0.{number + 8}.png")
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def test_a_folder_of_numbered_pictures_is_a_video(pictures: Path) -> None:
+    header = probe(pictures)
+    assert (header.has_video, header.has_audio, header.is_still, header.frames) == (True, False, False, 12)
+    frames, times, waveform = read(pictures, num_frames=4)
+    wanted = uniform_indices(12, 4)
+    assert torch.equal(frames, torch.stack([torch.from_numpy(picture(n, 32, 24)).permute(2, 0, 1) for n in wanted]))
+    assert times == pytest.approx([n / 25 for n in wanted]) and waveform is None
+    frames, times, _ = read(pictures, num_frames=3, start=0.5, end=1.0, header=Header(True, frames=12, rate=10.0))
+    assert times == pytest.approx([0.6, 0.7, 0.8])
+    assert read(pictures, num_frames=20)[0].shape[0] == 20, "a short one repeats pictures"
+
+
+def test_what_is_wrong_with_a_folder_is_named(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadSample, match=r"empty: the folder holds no picture") as caught:
+        probe(tmp_path / "empty")
+    assert caught.value.reason == "no_frames"
+    (pictures / "0.13.png").write_bytes(b"\x89PNG, and no more")
+    with pytest.raises(BadSample, match=r"0\.13\.png: cannot be read as a picture") as caught:
+        read(pictures, num_frames=12)
+    assert caught.value.reason == "unreadable"
+    with pytest.raises(BadSample, match=r"starts at 3 s, the 12 pictures end at 0\.48 s") as caught:
+        read(pictures, num_frames=2, start=3.0)
+    assert caught.value.reason == "empty_clip"
+
+
+def test_pictures_of_other_sizes_take_that_of_the_first(pictures: Path) -> None:
+    Image.fromarray(picture(11, 64, 48)).save(pictures / "0.19.png")
+    assert read(pictures, num_frames=12)[0].shape == (12, 3, 24, 32)
+
+
+def record_of(file: Path, **other: object) -> Record:
+    messages = (("user", "<video>\n<audio>\nWho?"), ("assistant", ""))
+    return Record("1", file, "video", messages, ("video", "audio"), **other)
+
+
+def told(record: Record) -> Header:
+    return header_of(record, {file: probe(file) for file in record.files})
+
+
+def test_sound_from_another_file(pictures: Path, media_root: Path) -> None:
+    record = record_of(pictures, sound=media_root / "sound.wav", rate=10.0, start=0.3, end=0.9)
+    header = told(record)
+    assert header.has_video and header.has_audio and header.rate == 10.0
+    count = header.num_samples(0.3, 0.9)
+    frames, times, waveform, first = read_record(record, header, 3, count)
+    assert (len(frames), first, times[0]) == (3, 3, pytest.approx(0.4))
+    assert torch.allclose(waveform, read(media_root / "sound.wav", num_samples=count, start=0.3, end=0.9)[2])
+    own = record_of(media_root / "talk.mp4", sound=media_root / "sound.m4a")
+    heard = read_record(own, told(own), 0, told(own).num_samples())[2]
+    assert torch.equal(heard, read(media_root / "sound.m4a", num_samples=len(heard))[2]), "its own sound is not heard"
+
+
+def test_a_second_clip_follows(pictures: Path, media_root: Path) -> None:
+    talk = media_root / "talk.mp4"
+    record = record_of(talk, then=pictures, then_clip=(0.2, None), rate=10.0)
+    frames, times, _, first = read_record(record, told(record), 5, 0)
+    assert (len(frames), first) == (5, 3)
+    assert torch.equal(frames[:3], read(talk, num_frames=3)[0])
+    assert frames.shape[-2:] == (48, 64) and min(times[3:]) >= 0.2, "at the size of the first, in seconds of its own"
+    still = record_of(talk, then=media_root / "still.png")
+    with pytest.raises(BadSample, match=r"talk\.mp4 and .*still\.png: only videos can follow each other"):
+        told(still)

@@ -38,7 +38,10 @@ BAD = {
     "no medium": (turns("Who?", task="x"), "no_media", "give one of video, image, audio"),
     "two media": (GOOD | {"audio": "sound.wav"}, "malformed_record", "video, audio"),
     "missing file": (GOOD | {"video": "gone.mp4"}, "missing_file", "gone.mp4"),
-    "a folder": (GOOD | {"video": "."}, "missing_file", "no such file"),
+    "a folder of sound": (turns("<audio>\nWho?", audio="."), "missing_file", "no such file"),
+    "no rate": (GOOD | {"rate": 0}, "malformed_record", "pictures a second"),
+    "sound that is not there": (GOOD | {"sound": "gone.wav"}, "missing_file", "sound 'gone.wav'"),
+    "a second clip outside": (GOOD | {"then": "../outside.mp4"}, "outside_root", "then '../outside.mp4'"),
     "no path": (GOOD | {"video": "a\0b"}, "missing_file", "no path"),
     "path too long": (GOOD | {"video": "a" * 5000}, "missing_file", "aaa"),
     "path upwards": (GOOD | {"video": "../outside.mp4"}, "outside_root", "data.root"),
@@ -90,10 +93,21 @@ def test_views(media_root: Path) -> None:
     assert record.seen_as("video_audio") == record
     closely = replace(record, needs=(), faces=(Sighting(0.0, ((1.0, 1.0, 5.0, 5.0),)),))
     forms = views_of(closely, ("video", "frames", "frames", "frames_audio"))
-    assert [(form.slots, bool(form.faces)) for form in forms] == [
-        (("video",), True), (("video",), False), (("video", "audio"), False)
+    assert [(form.slots, form.hides) for form in forms] == [
+        (("video",), ()), (("video",), ("faces",)), (("video", "audio"), ("faces",))
     ]  # fmt: skip
     assert len({form.id for form in forms}) == 3
+    forms = views_of(closely, ("faces", "video", "frames", "faces_audio", "audio"))
+    assert [form.hides for form in forms] == [("frames",), (), ("faces",), ("frames",), ()]
+    assert len({form.id for form in forms}) == 5, "the same slots, seen in other ways"
+    assert heard.seen_as("faces") is None
+
+
+def test_a_record_of_several_files(media_root: Path) -> None:
+    raw = turns("<video>\n<audio>\nSame?", video="talk.mp4", sound="sound.wav", then="silent.mp4")
+    record = parse_record(raw | {"rate": 5}, "1", media_root, "here")
+    assert [file.name for file in record.files] == ["talk.mp4", "sound.wav", "silent.mp4"]
+    assert (record.rate, record.meta) == (5.0, {})
 
 
 def write(path: Path, text: str | bytes) -> Path:

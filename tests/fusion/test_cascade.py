@@ -1,5 +1,6 @@
 """FaVChat's cascade against Equation 2, written down frame by frame."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -121,6 +122,19 @@ def test_where_one_side_is_missing_nothing_is_found(by: str) -> None:
         assert made.tokens.shape == (2, 4, 4, 8) and not made.mask.any() and made.tokens.isfinite().all()
     half = cascade(by=by)({"face": face(), "video": video([[1, 0, 1, 0], [0, 0, 0, 0]])})["face"].mask[..., 0]
     assert half.tolist() == [[True, False, True, by == "clip"], [False] * 4]
+
+
+def test_with_a_residual_a_face_that_has_nothing_to_read_is_what_it_shows() -> None:
+    part = cascade(residual=True)
+    whole = face([[1] * 4] * 2)
+    made = part({"face": whole, "video": video([[1, 1, 1, 1], [0, 0, 0, 0]])})["face"]
+    assert made.mask.all()
+    shown = part({"face": whole, "video": video([[0, 0, 0, 0], [0, 0, 0, 0]])})["face"].tokens
+    torch.testing.assert_close(made.tokens[1], shown[1])
+    louder = video([[0, 0, 0, 0], [0, 0, 0, 0]])
+    again = part({"face": whole, "video": replace(louder, tokens=louder.tokens + 7)})["face"].tokens
+    assert torch.equal(again, shown), "what is hidden changes nothing"
+    assert not part({"face": face([[0], [0]]), "video": video()})["face"].mask.any()
 
 
 def test_what_it_cannot_do_is_named() -> None:

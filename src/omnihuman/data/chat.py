@@ -86,12 +86,12 @@ class Chat:
         labels += [IGNORE_INDEX] * (len(ids) - len(labels))
         return self._cut(ids, labels)
 
-    def prompt(self, messages: Sequence[tuple[str, str]], counts: Mapping[str, int]) -> list[int]:
-        """Ids up to where the first answer begins."""
+    def prompt(self, messages: Sequence[tuple[str, str]], counts: Mapping[str, int], prime: str = "") -> list[int]:
+        """Ids up to where the first answer begins, or goes on where ``prime`` is how it has begun."""
         self._check(messages)
         question = next(text for role, text in messages if role == "user")
         *pieces, rest = self._user(self._begin(), question, counts)
-        ids = [token for piece in pieces for token in piece] + self._ids(rest)
+        ids = [token for piece in pieces for token in piece] + self._ids(rest) + self._ids(prime)
         if len(ids) > self.max_length:
             raise BadSample("too_long", f"the prompt has {len(ids)} tokens, data.max_length is {self.max_length}.")
         return ids

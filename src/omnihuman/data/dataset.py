@@ -1,7 +1,7 @@
 """Records -> samples that can be planned before anything is decoded, and packed when their turn comes."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,6 +16,7 @@ from omnihuman.data import media
 from omnihuman.data.chat import Chat
 from omnihuman.data.collate import Packable, pack
 from omnihuman.data.face import FaceInput, signal_of, timed
+from omnihuman.data.features import Kept
 from omnihuman.data.plan import Row
 from omnihuman.data.record import BadSample, Record
 from omnihuman.types import IGNORE_INDEX, Batch, Sample
@@ -94,6 +95,7 @@ class Samples(Dataset[Batch]):
         self.quarantine_file, self.timeout, self.prompts = quarantine_file, timeout, prompts
         self.skipped: list[dict[str, Any]] = []
         self.dropped_slots = 0
+        self.kept: Kept | None = None
         self.planned = list(self._plan_all(list(records)))
 
     def __len__(self) -> int:
@@ -116,15 +118,15 @@ class Samples(Dataset[Batch]):
         for index in row.samples:
             planned = self.planned[index]
             try:
-                samples.append(self._packable(planned))
+                samples.append(self._packable(planned, index))
             except BadSample as bad:
                 skipped.append(self._refuse(planned.record, bad))
-        return pack(samples, self.blanks, row.step_targets, skipped)
+        return pack(samples, self.blanks, row.step_targets, skipped, self.kept.blanks if self.kept else None)
 
     @property
     def without_boxes(self) -> int:
         """Samples that are seen, whose faces an encoder reads, and nothing says where they are."""
-        seen = [planned.record.faces for planned in self.planned if planned.amounts["frames"]]
+        seen = [p.record.faces for p in self.planned if p.amounts["frames"] and "faces" not in p.record.hides]
         return sum(not self.face.finds(faces) for faces in seen) if self.face else 0
 
     @cached_property
@@ -145,7 +147,7 @@ class Samples(Dataset[Batch]):
     def _plan_all(self, records: list[Record | tuple[str, BadSample]]) -> Iterable[Planned]:
         known = self._quarantined()
         good = [record for record in records if isinstance(record, Record) and _key(record) not in known]
-        files = list(dict.fromkeys(record.file for record in good))
+        files = list(dict.fromkeys(file for record in good for file in record.files))
         with ThreadPoolExecutor(8) as pool:
             headers = dict(zip(files, pool.map(self._probed, files), strict=True))
         for record in records:
@@ -154,9 +156,8 @@ class Samples(Dataset[Batch]):
                     self.skipped.append(self._in_quarantine(record))
                 elif not isinstance(record, Record):
                     raise record[1]
-                elif isinstance(header := headers[record.file], BadSample):
-                    raise _named(header, record)
                 else:
+                    header = self._header(record, headers)
                     for form, lacking in self._forms(record, header):
                         if _key(form) in known:
                             self.skipped.append(self._in_quarantine(form))
@@ -170,6 +171,12 @@ class Samples(Dataset[Batch]):
             return media.probe(file, self.timeout)
         except BadSample as bad:
             return bad
+
+    def _header(self, record: Record, headers: Mapping[Path, media.Header | BadSample]) -> media.Header:
+        try:
+            return media.header_of(record, headers)
+        except BadSample as bad:
+            raise _named(bad, record) from bad
 
     def _forms(self, record: Record, header: media.Header) -> Iterable[tuple[Record, list[str]]]:
         """The forms in which a record is used, each with the slots that the file cannot fill and that get a filler."""
@@ -190,6 +197,9 @@ class Samples(Dataset[Batch]):
         return [(form, [slot for slot in lacking if slot in form.slots]) for form in forms]
 
     def _plan(self, record: Record, header: media.Header, lacking: Sequence[str]) -> Planned:
+        if "frames" in record.hides and (self.face is None or self.face.source == "none"):
+            what = "this model has no encoder that reads faces, and nothing else may be seen"
+            raise BadSample("no_slot", f"{record.source} ({record.id}): {what}; choose another view (data.views).")
         if self.face and record.faces is not None:
             seen = timed(record.faces, header.frames, header.rate, f"{record.source} ({record.id})")
             record = replace(record, faces=seen)
@@ -207,8 +217,9 @@ class Samples(Dataset[Batch]):
     def _amounts(self, record: Record, header: media.Header, lacking: Sequence[str]) -> dict[str, int]:
         """Frames and sound samples of a sample."""
         single = header.is_still or record.kind == "image" or "video" in lacking
-        frames = (1 if single else self.num_frames) if "video" in record.slots else 0
-        samples = header.num_samples(record.start, record.end) if "audio" in record.slots else 0
+        wanted = self.num_frames if record.then is None else max(2, self.num_frames)
+        frames = (1 if single else wanted) if "video" in record.slots else 0
+        samples = header.num_samples(*record.heard) if "audio" in record.slots else 0
         if "audio" in lacking:
             samples = 10 * media.SAMPLE_RATE
         if "audio" in record.slots and not samples:
@@ -218,50 +229,65 @@ class Samples(Dataset[Batch]):
 
     def _encode(self, record: Record, counts: Mapping[str, int]) -> tuple[list[int], list[int]]:
         if self.prompts:
-            ids = self.chat.prompt(record.messages, counts)
+            ids = self.chat.prompt(record.messages, counts, str(record.meta.get("prime", "")))
             return ids, [IGNORE_INDEX] * len(ids)
         return self.chat.encode(record.messages, counts)
 
-    def sample(self, planned: Planned) -> Sample:
-        """Decode one sample.
+    def sample(self, planned: Planned, fields: Collection[str] = ("frames", "faces", "waveform")) -> Sample:
+        """Decode one sample, or of its media only what these fields need.
 
         Raises:
             BadSample: the file does not hold what its header said.
         """
-        record, amounts = planned.record, planned.amounts
-        header = planned.header
-        frames, times, waveform = media.read(
-            record.file,
-            num_frames=amounts["frames"] if header.has_video else 0,
-            num_samples=amounts["waveform"] if header.has_audio else 0,
-            start=record.start,
-            end=record.end,
-            header=header,
-            timeout=self.timeout,
+        record, header = planned.record, planned.header
+        fields = {*fields} - {*record.hides}
+        amounts = {
+            "frames": planned.amounts["frames"] if {"frames", "faces"} & fields else 0,
+            "waveform": planned.amounts["waveform"] if "waveform" in fields else 0,
+        }
+        frames, times, waveform, first = media.read_record(
+            record,
+            header,
+            amounts["frames"] if header.has_video else 0,
+            amounts["waveform"] if header.has_audio else 0,
+            self.timeout,
         )
         if amounts["frames"] and frames is None:  # only under missing=fill
-            frames, times = torch.zeros(1, 3, 64, 64, dtype=torch.uint8), [0.0]
+            frames, times, first = torch.zeros(1, 3, 64, 64, dtype=torch.uint8), [0.0], 1
         if amounts["waveform"] and waveform is None:
             waveform = torch.zeros(amounts["waveform"])
-        faces = self.face(frames, times, record.faces, record.source) if self.face and frames is not None else ()
+        face = self.face if "faces" in fields else None
+        faces: tuple[Tensor | None, ...] = ()
+        if face and frames is not None:
+            faces = face(frames[:first], times[:first], record.faces, record.source)
+            if record.then is not None:  # the record's boxes are those of its first file
+                faces += face(frames[first:], times[first:], None, record.source)
         answer = next((text for role, text in record.messages if role == "assistant"), "")
         meta = {"id": record.id, "task": record.task, "answer": answer.strip(), "times": times, **record.meta}
-        return Sample(frames, faces, waveform, record.messages, meta)
+        return Sample(None if "frames" in record.hides else frames, faces, waveform, record.messages, meta)
 
-    def _packable(self, planned: Planned) -> Packable:
+    def _packable(self, planned: Planned, index: int) -> Packable:
+        features, times = self.kept.load(index) if self.kept else ({}, [])
+        transforms = {name: made for name, made in self.transforms.items() if name not in features}
         try:
-            sample = self.sample(planned)
+            sample = self.sample(planned, {reads for reads, _ in transforms.values()})
         except BadSample as bad:
             raise _named(bad, planned.record) from bad
         ids, labels = self._encode(planned.record, planned.counts)
         signals, real = dict[str, Tensor](), dict[str, Tensor]()
-        for name, (reads, make) in self.transforms.items():
-            if reads == "faces":
+        for name, (reads, make) in transforms.items():
+            if reads in planned.record.hides:
+                if amount := planned.amounts["frames"]:
+                    blank = self.blanks[name]
+                    signals[name] = blank.expand(amount, *blank.shape[1:])
+                    real[name] = torch.zeros(amount, dtype=torch.bool)
+            elif reads == "faces":
                 if sample.faces:
                     signals[name], real[name] = signal_of(sample.faces, make, self.blanks[name])
             elif (value := getattr(sample, reads)) is not None:
                 signals[name] = make(value)
-        return Packable(signals, ids, labels, sample.meta, real)
+        meta = {**sample.meta, "times": sample.meta["times"] or times}
+        return Packable(signals, ids, labels, meta, real, features)
 
     def _refuse(self, record: Record | tuple[str, BadSample], bad: BadSample) -> dict[str, Any]:
         """What the policy says about a bad sample: raise it, or describe it."""
@@ -311,7 +337,7 @@ def views_of(record: Record, views: Sequence[str]) -> list[Record]:
     seen: dict[tuple[object, ...], Record] = {}
     for view in views:
         form = record.seen_as(view)
-        if form is not None and (key := (form.slots, form.faces)) not in seen:
+        if form is not None and (key := (form.slots, form.hides)) not in seen:
             seen[key] = form if form == record else replace(form, id=f"{record.id}#{view}")
     return list(seen.values())
 

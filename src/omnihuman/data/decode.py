@@ -86,7 +86,7 @@ def pictures(
     origin = origin_of(stream.container)
     times = {packet.pts: float(packet.pts * packet.time_base) - origin for packet in shown}
     _check_reach(path, stream, times, clip)
-    wanted = _chosen(path, times, num_frames, clip)
+    wanted = chosen(path, times, num_frames, clip)
     found = _found(_sparse(stream, packets, set(wanted), check), wanted)
     if len(found) < len(set(wanted)):  # pictures that build up over several groups
         stream.codec_context.flush_buffers()
@@ -116,8 +116,12 @@ def _promised(stream: Any) -> int:
     return sum(entry.size > 0 for entry in stream.index_entries) if stream.frames else 0
 
 
-def _chosen(path: Path, times: dict[int, float], num_frames: int, clip: Clip) -> list[int]:
-    """Keys of the chosen frames by the seconds at which they are shown."""
+def chosen(path: Path, times: dict[int, float], num_frames: int, clip: Clip) -> list[int]:
+    """Keys of uniformly chosen frames of a clip, by the seconds at which all are shown.
+
+    Raises:
+        BadSample: no frame is shown in the clip.
+    """
     start, end = clip
     order = sorted(times, key=lambda key: (times[key], key))
     inside = [key for key in order if start - 1e-6 <= times[key] < (math.inf if end is None else end)]
@@ -195,7 +199,7 @@ def _counted(
         for number, frame in enumerate(_whole(stream, packets, check))
     }
     stream.codec_context.flush_buffers()
-    wanted = _chosen(path, times, num_frames, clip)
+    wanted = chosen(path, times, num_frames, clip)
     found: dict[int, Tensor] = {}
     size: tuple[int, int] | None = None
     for number, frame in enumerate(_whole(stream, packets, check)):

@@ -1,6 +1,6 @@
 """The data of a run: records, mixture, plan, loaders that resume exactly."""
 
-import math
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -12,13 +12,12 @@ import torch
 from omnihuman.data.chat import Chat
 from omnihuman.data.dataset import Layouts, Policy, Samples, Transforms
 from omnihuman.data.face import FaceInput
+from omnihuman.data.features import FeatureCache, Frozen
 from omnihuman.data.loader import Loader
-from omnihuman.data.plan import Row, plan_epoch, rows_per_step, shuffled
+from omnihuman.data.plan import Row, Source, plan_epoch, rows_per_step, shuffled, source_of
 from omnihuman.data.record import MODALS, BadSample, Record, read_records
 from omnihuman.pl import pl
 from omnihuman.types import Batch
-
-Source = str | Mapping[str, Any]
 
 
 class OmniData(pl.LightningDataModule):
@@ -49,6 +48,7 @@ class OmniData(pl.LightningDataModule):
         timeout: seconds for reading one file.
         seed: of order and mixture.
         make: called before the first use, with nothing; makes a corpus that is made and not given.
+        features: folder in which the features of frozen encoders are kept, for all runs; ``None`` computes them anew.
 
     Raises:
         ValueError: a data file or the mixture does not hold.
@@ -78,10 +78,11 @@ class OmniData(pl.LightningDataModule):
         timeout: float = 60.0,
         seed: int = 42,
         make: Callable[[], object] | None = None,
+        features: str | None = None,
     ) -> None:
         super().__init__()
         sources = [records] if isinstance(records, str | Mapping) else list(records)
-        self.sources = [_source(source) for source in sources]
+        self.sources = [source_of(source) for source in sources]
         self.root, self.val_records, self.val_limit = Path(root), val_records, val_limit
         self.batch_size, self.max_tokens, self.seed = batch_size, max_tokens, seed
         self.tasks, self.views = tasks, list(views)
@@ -105,20 +106,40 @@ class OmniData(pl.LightningDataModule):
             "supervise_newline": supervise_newline,
         }
         self.max_length = max_tokens if max_length is None else max_length
-        self.num_workers, self.make = num_workers, make
+        self.num_workers, self.make, self.features = num_workers, make, features
         self._connected: tuple[Transforms, Layouts, Chat] | None = None
         self._cache: dict[Any, Samples] = {}
         self._rows: dict[tuple[int, int], int] = {}
         self._shares: list[tuple[list[int], float]] = []
+        self._frozen: Frozen = {}
+        self._features: FeatureCache | None = None
 
     def connect(
-        self, transforms: Transforms, layouts: Layouts, tokenizer: Any, chat: Mapping[str, Any] | None = None
-    ) -> None:
-        """What only the model knows: how signals are made, how many tokens they become, how text is put and cut."""
+        self, transforms: Transforms, layouts: Layouts, tokenizer: Any, chat: Mapping[str, Any] | None = None,
+        frozen: Frozen | None = None,
+    ) -> None:  # fmt: skip
+        """What only the model knows: how signals are made, how long they become, how text is put, what is frozen."""
+        self._frozen, self._features = dict(frozen or {}), None
         built = Chat(tokenizer, **self.chat_options | dict(chat or {}), max_length=self.max_length)
         self._connected = (transforms, layouts, built)
         if self.make is not None:
             self.make()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Before training and validation: frozen encoders see every planned sample once, each rank a share."""
+        if self.features and self._features is None:
+            for samples in (self.train_samples, self.val_samples):
+                self.keep_features(samples)
+
+    def keep_features(self, samples: Samples, indices: Sequence[int] | None = None) -> None:
+        """Compute what frozen encoders make of samples and the store lacks; from then on samples read the store.
+
+        Without ``indices`` of this process' own, each rank takes a share.
+        """
+        if self.features and self._frozen:
+            trainer = getattr(self, "trainer", None)
+            self._features = self._features or FeatureCache.of(Path(self.features), self._frozen, trainer)
+            self._features.keep(samples, self._loader, (1, 0) if indices else self._place(), indices)
 
     @property
     def train_samples(self) -> Samples:
@@ -177,6 +198,12 @@ class OmniData(pl.LightningDataModule):
         return max(rows for (ranks, _), rows in self._rows.items() if ranks == world)
 
     @property
+    def fingerprint(self) -> str:
+        """A hash of the first epoch's samples in their order: runs with the same one saw the same."""
+        ids = [self.train_samples.planned[index].record.id for index in self.order(0)]
+        return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
+
+    @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of an epoch."""
         return -(-len(self.order(0)) // self.batch_size)
@@ -206,13 +233,18 @@ class OmniData(pl.LightningDataModule):
 
         return self._loader(samples, plan)
 
+    @property
+    def val_samples(self) -> Samples:
+        """All validation samples, planned."""
+        if "val" not in self._cache:
+            found = self._records(Path(self.val_records), self.tasks) if self.val_records else iter(())
+            self._cache["val"] = self._samples(islice(found, self.val_limit), views=self.views)
+        return self._cache["val"]
+
     def val_dataloader(self) -> Loader | list[Any]:
         if self.val_records is None:
             return []
-        if "val" not in self._cache:
-            records = islice(self._records(Path(self.val_records), self.tasks), self.val_limit)
-            self._cache["val"] = self._samples(records, views=self.views)
-        samples = self._cache["val"]
+        samples = self.val_samples
         world, rank = self._place()
         order = list(range(len(samples)))
         rows = rows_per_step(samples.lengths, order, self.batch_size, self.max_tokens, world)
@@ -249,6 +281,7 @@ class OmniData(pl.LightningDataModule):
             self._cache[key] = self._samples(seen[:limit], views=[modal], needs=needs, prompts=True)
         samples = self._cache[key]
         mine = range(rank, len(samples), world)
+        self.keep_features(samples, mine)
         for start in range(0, len(mine), batch):
             yield samples[Row(tuple(mine[start : start + batch]), 0)]
 
@@ -256,6 +289,12 @@ class OmniData(pl.LightningDataModule):
         """One question about one file, for ``generate``."""
         samples = self._samples([record], prompts=True, policy="raise")
         return samples[Row((0,), 0)], samples
+
+    def questions(self, records: Sequence[Record], views: Sequence[str] = ()) -> Samples:
+        """Prompts about files; those that cannot be asked are left out and listed in ``skipped``."""
+        samples = self._samples(records, views=views, prompts=True, policy="skip")
+        self.keep_features(samples)
+        return samples
 
     def _records(self, path: Path, tasks: Iterable[str] | None) -> Iterator[Record | tuple[str, BadSample]]:
         for record in read_records(path, self.root):
@@ -288,17 +327,6 @@ class OmniData(pl.LightningDataModule):
     def _place(self) -> tuple[int, int]:
         trainer = getattr(self, "trainer", None)
         return (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
-
-
-def _source(entry: Source) -> dict[str, Any]:
-    """A data file of the mixture, checked."""
-    given = {"path": entry} if isinstance(entry, str) else dict(entry)
-    if set(given) - {"path", "weight"} or "path" not in given:
-        raise ValueError(f"data.records: an entry is a path or {{path, weight}}, found {given}.")
-    weight = given.get("weight", 1.0)
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-        raise ValueError(f"data.records: the weight of {given['path']} is a number of 0 or more, found {weight!r}.")
-    return {"path": str(given["path"]), "weight": float(weight)}
 
 
 def sample_corpus(folder: str, seed: int, main: bool = True, patience: float = 900.0) -> None:

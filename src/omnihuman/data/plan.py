@@ -1,8 +1,13 @@
 """Which sample goes into which packed row of which step, on which rank: a pure function of seed and epoch."""
 
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+Source = str | Mapping[str, Any]
+"""A data file, or ``{path, weight}``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +21,24 @@ class Row:
 
     samples: tuple[int, ...]
     step_targets: int
+
+
+def source_of(entry: Source) -> dict[str, Any]:
+    """A data file of the mixture, checked.
+
+    Raises:
+        ValueError: it is neither a path nor a path with a weight.
+
+    >>> source_of("a.json")
+    {'path': 'a.json', 'weight': 1.0}
+    """
+    given = {"path": entry} if isinstance(entry, str) else dict(entry)
+    if set(given) - {"path", "weight"} or "path" not in given:
+        raise ValueError(f"data.records: an entry is a path or {{path, weight}}, found {given}.")
+    weight = given.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+        raise ValueError(f"data.records: the weight of {given['path']} is a number of 0 or more, found {weight!r}.")
+    return {"path": str(given["path"]), "weight": float(weight)}
 
 
 def shuffled(count: int, seed: int, epoch: int) -> list[int]:

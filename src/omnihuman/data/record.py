@@ -17,14 +17,19 @@ MODALS = {
     "audio": ("audio",),
     "frames_audio": ("video", "audio"),
     "frames": ("video",),
+    "faces_audio": ("video", "audio"),
+    "faces": ("video",),
 }
-"""Ways of looking at a sample: the slots that may be filled; ``frames`` has no closer look at faces."""
+"""Ways of looking at a sample: the slots that may be filled; see ``HIDES`` for what may not be looked at."""
+
+HIDES = {"frames": ("faces",), "frames_audio": ("faces",), "faces": ("frames",), "faces_audio": ("frames",)}
+"""View -> what encoders do not get: ``frames`` has no closer look at faces, ``faces`` has nothing else."""
 
 TAGS = {"<video>": "video", "<image>": "video", "<audio>": "audio"}
 """How the text names a slot; a still fills the video slot with one frame."""
 
 ALLOWED_TAGS = {"video": {"<video>", "<audio>"}, "image": {"<image>"}, "audio": {"<audio>"}}
-KNOWN = {"id", "conversations", "start", "end", "task", "needs", "faces", *MEDIA}
+KNOWN = {"id", "conversations", "start", "end", "task", "needs", "faces", "sound", "then", "rate", *MEDIA}
 Message = tuple[str, str]
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels of the upright frame."""
@@ -64,7 +69,7 @@ class Record:
 
     Attributes:
         id: the record's own, or its place in the file.
-        file: the medium; one file that is seen, heard, or both.
+        file: the medium; one file that is seen, heard, or both, or a folder of numbered pictures that are a video.
         kind: ``video``, ``image`` or ``audio``: what the record calls the file.
         messages: (role, text); the slots stand as ``<video>`` (``<image>`` of a still) and ``<audio>``.
         slots: the modalities that the text names.
@@ -74,7 +79,14 @@ class Record:
         needs: modalities without which the question cannot be answered.
         faces: where faces are, ``None`` where the record does not say; without any entry none is looked at.
         source: file and line, for messages.
-        meta: everything else in the record.
+        meta: everything else in the record; of it ``instruction`` is what encoders of the instruction read instead of
+            the text, and ``prime`` how an answer has begun when it is asked for.
+        hides: what encoders do not get of the pictures: ``faces`` or ``frames``.
+        sound: where its sound is, if not in the file; start and end hold for it, too.
+        then: a second file, whose frames follow those of the first, half of them each; without sound.
+        then_clip: start and end of the clip in it.
+        sound_clip: start and end of the clip that is heard, ``None`` where it is the one that is seen.
+        rate: pictures a second of a folder of pictures.
     """
 
     id: str
@@ -89,6 +101,22 @@ class Record:
     faces: tuple[Sighting, ...] | None = None
     source: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
+    hides: tuple[str, ...] = ()
+    sound: Path | None = None
+    then: Path | None = None
+    then_clip: tuple[float, float | None] = (0.0, None)
+    sound_clip: tuple[float, float | None] | None = None
+    rate: float = 25.0
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that it is made of."""
+        return tuple(file for file in (self.file, self.sound, self.then) if file is not None)
+
+    @property
+    def heard(self) -> tuple[float, float | None]:
+        """Start and end of the clip that is heard."""
+        return (self.start, self.end) if self.sound_clip is None else self.sound_clip
 
     def seen_as(self, modal: str) -> "Record | None":
         r"""The record with only the modalities of a view; ``None`` where nothing is left, or something it needs is not.
@@ -101,7 +129,7 @@ class Record:
         if not kept or set(self.needs) - set(kept):
             return None
         form = self.without(tuple(slot for slot in self.slots if slot not in kept))
-        return replace(form, faces=()) if modal.startswith("frames") else form
+        return replace(form, hides=HIDES.get(modal, ()) if "video" in kept else ())
 
     def without(self, slots: Sequence[str]) -> "Record":
         """The record with some slots taken out of its text."""
@@ -190,9 +218,16 @@ def parse_record(raw: Any, name: str, root: Path, source: str) -> Record:
         raise BadSample("malformed_record", f"{source}: needs is a list of {', '.join(SLOTS)}; found {needs!r}.")
     if not isinstance(raw.get("task"), str | None):
         raise BadSample("malformed_record", f"{source}: task is a word, found {raw['task']!r}.")
+    rate = raw.get("rate", 25.0)
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
+        raise BadSample("malformed_record", f"{source}: rate is the pictures a second of a folder, found {rate!r}.")
+    sound, then = (
+        _inside(root, raw[key], f"{source}: {key}", folders=key == "then") if raw.get(key) else None
+        for key in ("sound", "then")
+    )
     return Record(
         id=name,
-        file=_inside(root, raw[kind], f"{source}: {kind}"),
+        file=_inside(root, raw[kind], f"{source}: {kind}", folders=kind == "video"),
         kind=kind,
         messages=messages,
         slots=slots,
@@ -203,6 +238,9 @@ def parse_record(raw: Any, name: str, root: Path, source: str) -> Record:
         faces=sightings(raw.get("faces"), source),
         source=source,
         meta={key: value for key, value in raw.items() if key not in KNOWN},
+        rate=float(rate),
+        sound=sound,
+        then=then,
     )
 
 
@@ -305,11 +343,11 @@ def _strip(text: str, tags: Sequence[str]) -> str:
     return text
 
 
-def _inside(root: Path, name: Any, what: str) -> Path:
+def _inside(root: Path, name: Any, what: str, folders: bool = False) -> Path:
     """A path below the root, links and dots resolved."""
     try:
         file = (root / str(name)).resolve()
-        exists = file.is_file()
+        exists = file.is_file() or (folders and file.is_dir())
     except (OSError, ValueError, RuntimeError) as error:  # a name too long, with a null byte, a loop of links
         raise BadSample("missing_file", f"{what} {name!r}: this is no path ({error}).") from error
     if not file.is_relative_to(root.resolve()):

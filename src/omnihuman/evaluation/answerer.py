@@ -79,9 +79,10 @@ class Answerer:
             model.llm.merge_lora()
         if faces is not None:
             trained.data.face.source = faces
+        model.requires_grad_(False).to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
         data: OmniData = build(trained.data, make=None)
-        data.connect(model.transforms, model.layouts, model.llm.tokenizer, model.llm.chat)
-        return cls(model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), data)
+        data.connect(model.transforms, model.layouts, model.llm.tokenizer, model.llm.chat, model.frozen)
+        return cls(model, data)
 
     @property
     def senses(self) -> str:

@@ -284,8 +284,16 @@ def _seen(record: Record, manner: Manner, donor: Record | None) -> Record | None
     if form is None or donor is None:
         return form
     if manner.control == "shuffled_audio":
-        return replace(form, sound=donor.sound or donor.file)
-    return replace(form, file=donor.file, sound=record.sound or record.file, faces=donor.faces)
+        return replace(form, sound=donor.sound or donor.file, sound_clip=donor.heard)
+    own: dict[str, Any] = {"sound": record.sound or record.file, "sound_clip": record.heard}
+    clip: dict[str, Any] = {
+        "start": donor.start,
+        "end": donor.end,
+        "rate": donor.rate,
+        "then": donor.then,
+        "then_clip": donor.then_clip,
+    }
+    return replace(form, file=donor.file, kind=donor.kind, faces=donor.faces, **clip, **own)
 
 
 def _words(record: Record) -> str:

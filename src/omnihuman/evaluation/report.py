@@ -19,7 +19,7 @@ from omnihuman.metric.statistics import interval as interval_of
 
 log = logging.getLogger(__name__)
 
-KNOWN_WHEN_ASKED = ("missing media", "clips in training")
+KNOWN_WHEN_ASKED = ("missing media", "clips in training", "fold sizes", "sound files", "silent clips")
 """Of a protocol, what is only known to who read the benchmark's files; the manifest keeps that, and what was added."""
 PUBLIC = "public"
 """Where what may be published lies, apart from frames and sound."""

@@ -31,7 +31,8 @@ class Cascade(Fusion):
         heads: of each attention.
         levels: which levels, by index, shallow to deep; ``null`` for all.
         by: ``frame``, a face reads the general features of its own frame; ``clip``, of all frames.
-        residual: add the level to what it has read.
+        residual: add the level to what it has read; a face that has nothing to read is then what it shows, where else
+            it has found nothing.
         norm: a LayerNorm before each attention.
 
     Raises:
@@ -84,14 +85,15 @@ class Cascade(Fusion):
         pattern = "B T N ... -> (B T) N ..." if self.by == "frame" else "B T N ... -> B (T N) ..."
         tokens = [rearrange(stream.tokens, pattern) for stream in given]
         masks = [rearrange(stream.mask, pattern) for stream in given]
-        # a face that has nothing to read has found nothing
-        real = masks[0].any(dim=1) & masks[-1].any(dim=1)
+        real = masks[-1].any(dim=1)
+        if not self.residual:  # a face that has nothing to read has found nothing
+            real = real & masks[0].any(dim=1)
 
         def run(rows: Tensor) -> Tensor:
             found, seen = tokens[0][rows], masks[0][rows]
             for level, to_dim, attention in zip(range(1, len(given)), self.maps, self.attentions, strict=True):
                 queries = to_dim(tokens[level][rows])
-                read = attention(queries, found, seen)
+                read = attention(queries, found, seen).masked_fill(~seen.any(dim=1)[:, None, None], 0)
                 found, seen = queries + read if self.residual else read, masks[level][rows]
             return found
 

@@ -135,19 +135,19 @@ class CausalLM(nn.Module):
         prompts = [embeds[0, start:end] for start, end in itertools.pairwise(bounds)]
         found = []
         for prompt, texts in zip(prompts, options, strict=True):
-            ids = [self.tokenizer.encode(text, add_special_tokens=False) for text in texts]
-            rows = [torch.cat([prompt, self.embed(torch.tensor([one], device=embeds.device))[0]]) for one in ids]
             values = []
-            for row, one in zip(rows, ids, strict=True):
+            for text in texts:
+                ids = torch.tensor(self.tokenizer.encode(text, add_special_tokens=False), device=embeds.device)
+                row = torch.cat([prompt, self.embed(ids[None])[0]])
+                places = torch.arange(len(row), device=embeds.device)
                 logits = self.model(
                     inputs_embeds=row[None],
-                    position_ids=torch.arange(len(row), device=embeds.device)[None],
+                    position_ids=places[None],
                     use_cache=False,
-                    logits_to_keep=torch.arange(len(prompt) - 1, len(row) - 1, device=embeds.device),
+                    logits_to_keep=places[len(prompt) - 1 : -1],
                     bounds=(0, len(row)),
                 ).logits
-                chosen = logits[0].float().log_softmax(dim=-1).gather(1, torch.tensor(one, device=embeds.device)[:, None])
-                values.append(float(chosen.sum()))
+                values.append(float(logits[0].float().log_softmax(dim=-1).gather(1, ids[:, None]).sum()))
             found.append(tuple(values))
         return found
 

@@ -1,10 +1,11 @@
 """The one model: encode, project, fuse, splice, read. Every variant is a choice of parts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from omnihuman.encoder.base import Encoder
@@ -79,9 +80,25 @@ class OmniModel(nn.Module):
         return self.llm.generate(embeds, bounds, **options)
 
     @torch.no_grad()
+    def option_log_probs(self, batch: Batch, options: Sequence[Sequence[str]]) -> list[tuple[float, ...]]:
+        """How probable each option is as the beginning of the answer to its prompt, as natural logarithms.
+
+        Args:
+            batch: of prompts.
+            options: of every sample; the log-probabilities of an option's tokens add up.
+        """
+        embeds, kept, _ = self._embed(batch)
+        bounds, _, (embeds,) = shortened(kept, batch.bounds.tolist(), embeds)
+        return self.llm.log_probs(embeds, bounds, options)
+
+    @torch.no_grad()
     def fusion_weights(self, batch: Batch) -> dict[str, torch.Tensor]:
         """What each fusion that weighs gives to its inputs for every sample, ``[B K]``, by the fusion's name."""
         self._embed(batch)
+        return self.weighed()
+
+    def weighed(self) -> dict[str, torch.Tensor]:
+        """``fusion_weights`` of the last batch."""
         fusions = [*self.early_fusions.items(), *self.fusions.items()]
         return {name: weights for name, fusion in fusions if isinstance(weights := fusion.weights, torch.Tensor)}
 
@@ -114,6 +131,17 @@ class OmniModel(nn.Module):
         """For each signal, the field of a sample that it reads and what makes it of that field."""
         return {name: (encoder.reads, encoder.transform) for name, encoder in self._encoders()}
 
+    @property
+    def frozen(self) -> dict[str, tuple[nn.Module, bool]]:
+        """The encoders of media that do not learn, each with whether something reads its levels."""
+        fusions = [fusion for fusion in self.early_fusions.values() if isinstance(fusion, Fusion)]
+        leveled = {name for fusion in fusions for name in (*fusion.inputs, fusion.condition)}
+        return {
+            name: (encoder, name in leveled)
+            for name, encoder in self._encoders()
+            if encoder.reads != "instruction" and not any(each.requires_grad for each in encoder.parameters())
+        }
+
     def train(self, mode: bool = True) -> "OmniModel":
         """As usual, but what is frozen stays in eval mode: no dropout, no stochastic depth where nothing learns."""
         super().train(mode)
@@ -124,7 +152,7 @@ class OmniModel(nn.Module):
         return [(name, module) for name, module in self.encoders.items() if isinstance(module, Encoder)]
 
     def _embed(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, Streams]:
-        streams: Streams = {name: encoder(batch.signals[name]) for name, encoder in self.encoders.items()}
+        streams: Streams = {name: read(encoder, name, batch) for name, encoder in self._encoders()}
         for fusion in self.early_fusions.values():
             streams = fusion(streams)
         projected = {
@@ -135,7 +163,7 @@ class OmniModel(nn.Module):
         for fusion in self.fusions.values():
             streams = fusion(streams)
         slots = {slot: streams[slot] for slot in SLOTS if slot in streams}
-        has_gaps = any(signal.has_gaps for signal in batch.signals.values())
+        has_gaps = batch.has_gaps or any(signal.has_gaps for signal in batch.signals.values())
         embeds = self.llm.embed(batch.input_ids)
         return *splice(embeds, batch.input_ids, batch.bounds.tolist(), slots, has_gaps), slots
 
@@ -204,6 +232,25 @@ def eval_frozen(module: nn.Module) -> bool | None:
             if learning is None:  # dropout, activations: as what they serve
                 child.eval()
     return any(learns)
+
+
+def read(encoder: Encoder, name: str, batch: Batch) -> Features:
+    """What an encoder makes of its signals, and what it has made before of the samples without one."""
+    kept = batch.features.get(name)
+    if kept is not None and name not in batch.signals:
+        return kept
+    made: Features = encoder(batch.signals[name])
+    return made if kept is None else either(kept, made)
+
+
+def either(one: Features, other: Features) -> Features:
+    """The real tokens of two streams, of which each lacks the samples that the other has."""
+    moments = max(one.tokens.shape[1], other.tokens.shape[1])
+    ours, theirs = (F.pad(each.tokens, (0, 0, 0, 0, 0, moments - each.tokens.shape[1])) for each in (one, other))
+    here, there = (F.pad(each.mask, (0, 0, 0, moments - each.mask.shape[1])) for each in (one, other))
+    # nobody reads levels that were not kept
+    levels = tuple(either(*pair) for pair in zip(one.levels, other.levels, strict=False))
+    return Features(torch.where(here[..., None], ours, theirs), here | there, one.grid, levels)
 
 
 def project_real(projector: Projector, features: Features, condition: Features | None = None) -> Features:

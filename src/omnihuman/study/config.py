@@ -54,7 +54,9 @@ def arguments_of(study: str, overrides: Sequence[str]) -> list[str]:
 def compose_study(study: str, overrides: Sequence[str] = ()) -> DictConfig:
     """The config of a study as a whole, for its table."""
     from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
 
+    GlobalHydra.instance().clear()  # a verb may have been started by Hydra with other folders
     folder = folder_named(study)
     own = [each for each in overrides if not each.startswith(("cell=", "hydra", "+hydra", "rung="))]
     search = f"hydra.searchpath=[file://{config_dir()}]"

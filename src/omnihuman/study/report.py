@@ -23,6 +23,14 @@ UNFINISHED = {
     "halved": "left behind by successive halving",
 }
 
+INTRODUCTION = """# The papers in miniature
+
+What the three papers claim, asked of the `nano` size on the built-in corpus: real training on real video and sound, but
+small models and drawn people. One training seed a cell; differences are paired over the held-out questions, with 95 %
+bootstrap intervals and p-values corrected by Holm within a study. A claim that is not shown here may well hold at the
+papers' size; one that is contradicted is worth a look.
+"""
+
 
 @dataclass
 class Cell:
@@ -91,6 +99,27 @@ def report_study(config: DictConfig, publish: bool = False) -> bool:
     print(text)
     print(f"written to {folder}")
     return all(cell.outcome is not None and cell.outcome.status in ("finished", "halved") for cell in cells.values())
+
+
+def write_results(configs: Sequence[DictConfig], file: Path) -> None:
+    """All studies' claims in one Markdown file: what the papers say, and whether ours shows it."""
+    lines = [
+        INTRODUCTION,
+        "| study | claim | measure | difference | p | n | verdict |",
+        "|---|---|---|---:|---:|---:|---|",
+    ]
+    for config in configs:
+        cells = read_cells(config)
+        for claim in claims_of(config, cells):
+            c, what = claim.comparison, config.scores.get(claim.score, claim.score)
+            figures = (
+                "– | – | –" if c is None else f"{c.delta:+.1f} [{c.low:+.1f}, {c.high:+.1f}] | {claim.p:.2g} | {c.n}"
+            )
+            place = f"[{config.study}]({config.study}/TABLE.md)"
+            lines.append(f"| {place} | {claim.text} | {what} | {figures} | **{claim.verdict}** |")
+    lines.append("")
+    file.write_text("\n".join(lines), encoding="utf-8")
+    print(f"written to {file}")
 
 
 def read_cells(config: DictConfig) -> dict[str, Cell]:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from omegaconf import DictConfig
 
 from omnihuman.build import compose_config
-from omnihuman.training.runs import Run, run_of, shared_overrides
+from omnihuman.training.runs import IRRELEVANT, Run, run_of, shared_overrides
 
 log = logging.getLogger(__name__)
 
-UNNAMED = ("size", "runs", "trainer", "seed", "answers", "validate_first")
+UNNAMED = ("size", "runs", "trainer", "seed", "answers", "validate_first", *(f"data.{key}" for key in IRRELEVANT))
 """Keys whose overrides do not show in the name of a sweep's folder: they say where and how fast, or what is asked."""
 
 
@@ -84,7 +84,7 @@ def in_sweep(name: str, overrides: Sequence[str], variant: str | None = None) ->
     """
     own = [f"+experiment={name}", *overrides]
     found = link(compose_config(own), own)
-    groups = [override for override in overrides if override.split("=")[0].split(".")[0] in UNNAMED]
+    groups = [each for each in overrides if {each.split("=")[0], each.split("=")[0].split(".")[0]} & set(UNNAMED)]
     plain = [f"+experiment={name}", *groups]
     if own == plain or found.run.recipe == link(compose_config(plain), plain).run.recipe:
         return found

@@ -36,7 +36,7 @@ SHARED = (
 )
 """Config groups and keys whose overrides hold for the parents of a run as well as for the run itself."""
 
-IRRELEVANT = ("num_workers", "quarantine_file", "timeout", "features")
+IRRELEVANT = ("num_workers", "quarantine_file", "timeout", "val_limit", "features")
 """Data options that change how fast a run is, not what it learns."""
 
 FILES = ("records", "val_records", "root", "make", "_target_")

@@ -1,0 +1,130 @@
+"""What benchmarks whose answers are text share: media that must be on disk, tables of annotations, marks of a judge."""
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from omnihuman.benchmark.base import Prediction
+from omnihuman.data.record import Record
+from omnihuman.judge.base import Judge
+
+SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
+"""Of videos that an annotation names without one."""
+
+
+class Media:
+    """Annotated names -> files on disk, and the account of those that are not there.
+
+    Args:
+        root: folder of the media.
+        missing: ``raise``, or ``skip`` the questions about files that are not there and count them.
+
+    >>> Media(Path("media"), "skip").find("a.mp4", "test.json[0]: video") is None
+    True
+    """
+
+    def __init__(self, root: Path, missing: Literal["raise", "skip"] = "raise") -> None:
+        self.root, self.missing = root, missing
+        self.found: int = 0
+        self.lost: list[str] = []
+
+    def start(self) -> None:
+        """Begin a new account."""
+        self.found, self.lost = 0, []
+
+    def find(self, name: str, where: str, suffixes: Sequence[str] = ("",)) -> Path | None:
+        """The file of a name; ``None`` where it is not there and may be skipped.
+
+        Args:
+            name: path below the root.
+            where: file, line and key that name it.
+            suffixes: endings that are tried in turn.
+
+        Raises:
+            ValueError: the name leaves the root, or nothing is there and nothing may be skipped.
+        """
+        tried = [self.root / f"{name}{suffix}" for suffix in suffixes]
+        if not tried[0].resolve().is_relative_to(self.root.resolve()):
+            raise ValueError(f"{where}: {name!r} leaves the folder {self.root}; paths are relative to it.")
+        file = next((file for file in tried if file.exists()), None)  # a folder of pictures is a video, too
+        if file is not None:
+            self.found += 1
+            return file
+        if self.missing == "raise":
+            also = f" (nor with {', '.join(suffixes[1:])})" if len(tried) > 1 else ""
+            cure = "put it there, correct the line, or set missing_media=skip"
+            raise ValueError(f"{where}: there is no file {tried[0]}{also}; {cure}.")
+        self.lost.append(f"{where}: {tried[0]}")
+        return None
+
+    def protocol(self) -> dict[str, str]:
+        """What was lost, in words."""
+        if not self.lost:
+            return {"missing media": "none" if self.found else self.missing}
+        return {"missing media": f"{len(self.lost)} of {self.found + len(self.lost)} skipped, first {self.lost[0]}"}
+
+
+def to_record(
+    file: Path, prompt: str, name: str, source: str, *, sound_only: bool = False,
+    start: float = 0.0, end: float | None = None,
+) -> Record:  # fmt: skip
+    r"""A file and a prompt -> the record of a question whose answer is open.
+
+    >>> to_record(Path("a.mp4"), "Who?", "1", "test.json[0]").messages
+    (('user', '<video>\n<audio>\nWho?'), ('assistant', ''))
+    """
+    kind, slots = ("audio", ("audio",)) if sound_only else ("video", ("video", "audio"))
+    text = "".join(f"<{slot}>\n" for slot in slots) + prompt
+    return Record(name, file, kind, (("user", text), ("assistant", "")), slots, start, end, source=source)
+
+
+def rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """The lines of a csv file with a head: place and cells.
+
+    Raises:
+        ValueError: there is no such file, it is no UTF-8, or it lacks a column or a cell; the message names it.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file.")
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines)
+        try:
+            if lacking := [column for column in columns if column not in (reader.fieldnames or ())]:
+                raise ValueError(f"{path}:1: the columns {lacking} are missing; there are {reader.fieldnames}.")
+            for row in reader:
+                place = f"{path}:{reader.line_num}"
+                if empty := [column for column in columns if not (row[column] or "").strip()]:
+                    raise ValueError(f"{place}: {', '.join(empty)} is empty; fill it in or take the line out.")
+                yield place, row
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: save the file as UTF-8 ({error}).") from error
+
+
+def text_of(asked: Prediction) -> tuple[str | None, str]:
+    """An answer that is taken as it stands, and the rule."""
+    text = (asked.answer or "").strip()
+    return (text, "text") if text else (None, "invalid")
+
+
+def judged_by(judge: Judge | None, figures: str) -> str:
+    """Who judges, in words, or which figures are absent because nobody does.
+
+    >>> judged_by(None, "clue_overlap")
+    'none: clue_overlap absent'
+    """
+    return f"none: {figures} absent" if judge is None else judge.id
+
+
+def marks(
+    predictions: Sequence[Prediction], judge: Callable[[Sequence[Prediction]], Sequence[Any]], nothing: Any
+) -> list[Any]:
+    """The verdict on each answer; the judge sees those that have words, the others get ``nothing``.
+
+    >>> asked = [Prediction("emer", str(n), "", "Why?", "sad", answer) for n, answer in enumerate(["he cries", None])]
+    >>> marks(asked, lambda some: [7.0 for _ in some], 0.0)
+    [7.0, 0.0]
+    """
+    answered = [each for each in predictions if text_of(each)[0]]
+    given = dict(zip((each.id for each in answered), judge(answered) if answered else (), strict=True))
+    return [given.get(each.id, nothing) for each in predictions]

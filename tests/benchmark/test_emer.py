@@ -1,0 +1,133 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omnihuman.benchmark.base import Prediction, Question
+from omnihuman.benchmark.emer import Emer, shared_words
+from omnihuman.benchmark.emer_ov import PROMPT
+from omnihuman.build import build, compose_part
+from omnihuman.judge.base import Protocol, Verdict
+from omnihuman.judge.rule import RuleJudge
+
+V1 = """names,emotions,subtitles,reasons
+sample_00000648,angry,Don't talk to me.,"He roars, and stares with wide eyes. His state is anger."
+sample_00002518,sad,If he is here.,He misses somebody and feels sad.
+"""
+V2 = """name,chinese,english
+sample_00000000,他很生气。,"He is furious, his fists shake."
+sample_00000055,她很难过。,She cries; she is sad.
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "gt-eng.csv").write_text(V1)
+    (tmp_path / "final-EMER-reason.csv").write_text(V2, encoding="utf-8")
+    (tmp_path / "video").mkdir()
+    for name in ("00000648.mp4", "00002518.avi", "00000000.mp4", "00000055.mp4"):
+        (tmp_path / f"video/sample_{name}").touch()
+    return tmp_path
+
+
+class Failing(RuleJudge):
+    """Fails on clues."""
+
+    def ask(self, protocol: Protocol, items: Any, repeat: int = 0) -> list[Verdict | None]:
+        given = super().ask(protocol, items, repeat)
+        return [None, *given[1:]] if protocol.name == "emer_clue" else given
+
+
+def answer(question: Question, text: str | None) -> Prediction:
+    return Prediction("emer", question.id, question.group, "", question.truth, text, meta=question.meta)
+
+
+def test_the_first_version(root: Path) -> None:
+    questions = Emer(str(root), version="v1", subtitles="gt-eng.csv").questions()
+    assert [each.id for each in questions] == ["sample_00000648", "sample_00002518"]
+    assert questions[0].truth == "He roars, and stares with wide eyes. His state is anger."
+    assert questions[0].meta == {"emotion": "angry"} and questions[1].record.file.suffix == ".avi"
+    prompt = questions[0].record.messages[0][1]
+    assert prompt.startswith("<video>\n<audio>\n") and "Don't talk to me." in prompt and prompt.endswith(PROMPT)
+    assert questions[0].record.source.endswith("gt-eng.csv:2")
+
+
+@pytest.mark.parametrize(("language", "truth"), [("eng", "He is furious, his fists shake."), ("chi", "他很生气。")])
+def test_the_second_version_in_both_languages(root: Path, language: Any, truth: str) -> None:
+    first = Emer(str(root), language=language).questions()[0]
+    assert (first.truth, first.meta, first.record.messages[0][1]) == (truth, {}, f"<video>\n<audio>\n{PROMPT}")
+
+
+def test_shared_words() -> None:
+    # he is . 2 of 6 and 2 of 4
+    assert shared_words("He is furious, his fists shake.", "he is quite calm") == pytest.approx(2 * 2 / 10)
+    assert shared_words("他很生气。", "他生气") == pytest.approx(2 * 3 / 7)
+    assert shared_words("He", "") == shared_words("", "") == 0
+
+
+def test_without_a_judge_only_words_are_compared(root: Path) -> None:
+    benchmark = Emer(str(root))
+    said = ["He is furious, his fists shake.", None]
+    scores = benchmark.scores([answer(q, text) for q, text in zip(benchmark.questions(), said, strict=True)])
+    assert {score.name: score.value for score in scores} == pytest.approx(
+        {"word_f1": 50, "ew_level1": 50, "ew_level2": 50}
+    )
+    chinese = Emer(str(root), language="chi")
+    [score] = chinese.scores([answer(q, q.truth) for q in chinese.questions()])
+    assert (score.name, score.value) == ("word_f1", 100)
+    assert benchmark.protocol()["judge"] == "none: clue_overlap and label_overlap absent"
+
+
+def test_a_judge_adds_both_overlaps(root: Path) -> None:
+    benchmark = Emer(str(root), judge=RuleJudge())
+    said = ["He is furious, his fists shake.", None]
+    scores = benchmark.scores([answer(q, text) for q, text in zip(benchmark.questions(), said, strict=True)])
+    assert [(score.name, score.value) for score in scores[:2]] == [("clue_overlap", 5.0), ("label_overlap", 5.0)]
+    assert [score.name for score in scores[2:]] == ["word_f1", "ew_level1", "ew_level2"] and "offline-rule" in scores[
+        0
+    ].note
+    assert benchmark.protocol()["judge"] == "offline-rule"
+
+
+def test_what_the_judge_failed_on_is_missing(root: Path) -> None:
+    benchmark = Emer(str(root), judge=Failing())
+    clue, label, *_ = benchmark.scores([answer(question, question.truth) for question in benchmark.questions()])
+    assert (clue.value, clue.ids, clue.coverage) == (10, ("sample_00000055",), 0.5)
+    assert label.coverage == 1
+
+
+def test_the_one_emotion_of_the_first_version(root: Path) -> None:
+    benchmark = Emer(str(root), version="v1")
+    said = ["He is mad.", "She is happy."]
+    scores = benchmark.scores([answer(q, text) for q, text in zip(benchmark.questions(), said, strict=True)])
+    assert scores[1].name == "ew_level1" and scores[1].value == pytest.approx(50)
+
+
+def test_peers_of_both_papers() -> None:
+    rows = {(peer.method, peer.source): peer.values for peer in Emer.peers}
+    assert rows["Valley", "Omni-Emotion, table 2"] == {"clue_overlap": 7.24, "label_overlap": 5.77}
+    assert rows["Valley", "FaVChat, table 4"] == {"clue_overlap": 7.31, "label_overlap": 5.76}
+    assert len(rows) == len(Emer.peers) == 19
+
+
+def test_bad_tables(root: Path) -> None:
+    (root / "video/sample_00000055.mp4").unlink()
+    with pytest.raises(ValueError, match=r"final-EMER-reason\.csv:3: name: there is no file .*/sample_00000055\.mp4"):
+        Emer(str(root)).questions()
+    assert len(Emer(str(root), missing_media="skip").questions()) == 1
+    with pytest.raises(ValueError, match=r"gt-chi\.csv: there is no such file"):
+        Emer(str(root), version="v1", language="chi").questions()
+    with pytest.raises(ValueError, match=r"gt-eng\.csv:1: the columns \['name', 'english'\] are missing"):
+        Emer(str(root), annotations="gt-eng.csv").questions()
+    with pytest.raises(ValueError, match=r"version=v3: choose from v1, v2"):
+        build(compose_part("benchmark", "emer", [f"benchmark.root={root}", "benchmark.version=v3"]))
+    (root / "final-EMER-reason.csv").write_text("name,chinese,english\na,b,c\na,b,c\n")
+    (root / "video/a.mp4").touch()
+    with pytest.raises(ValueError, match=r"'a' is there twice .*:2 and .*:3"):
+        Emer(str(root)).questions()
+
+
+def test_the_yaml_is_the_default(root: Path) -> None:
+    built, plain = build(compose_part("benchmark", "emer", [f"benchmark.root={root}"])), Emer(str(root))
+    assert built.protocol() == plain.protocol() and built.annotations == plain.annotations
+    assert built.max_new_tokens == plain.max_new_tokens

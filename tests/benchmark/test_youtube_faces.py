@@ -1,0 +1,114 @@
+"""YouTube Faces: pairs, segments, and what they are worth."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omnihuman.benchmark.base import Prediction
+from omnihuman.benchmark.youtube_faces import PROMPT, YouTubeFaces
+from omnihuman.build import build, compose_part
+from omnihuman.data.media import header_of, probe, read_record
+
+PEOPLE = {"Ann_Lee": {0: 60, 1: 50}, "Bob_Ray": {2: 100}, "Cy_Doe": {0: 40, 3: 36, 5: 37}}
+SPLITS = """split number, pair number, first name, second name, is same, same
+1, 1, Ann_Lee/0, Ann_Lee/1, 1, 1
+1, 2, Ann_Lee/0, Bob_Ray/2, 0, 0
+2, 3, Cy_Doe/0, Cy_Doe/3, 1, 1
+2, 4, Ann_Lee/0, Bob_Ray/2, 0, 0
+"""
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory, pictures: Callable[..., Path]) -> Path:
+    root = tmp_path_factory.mktemp("YouTubeFaces")
+    for name, videos in PEOPLE.items():
+        for video, count in videos.items():
+            names = [f"{video}.{number + 990}.jpg" for number in range(count)]
+            pictures(root / "frame_images_DB" / name / str(video), names)
+        (root / "frame_images_DB" / f"{name}.labeled_faces.txt").write_text("")
+    (root / "splits.txt").write_text(SPLITS)
+    return root
+
+
+def test_official_pairs(faces: Path) -> None:
+    questions = YouTubeFaces(str(faces)).questions()
+    assert [(q.id, q.truth, q.group) for q in questions] == [
+        ("1/1", "Yes", "fold_1"), ("1/2", "No", "fold_1"), ("2/3", "Yes", "fold_2"), ("2/4", "No", "fold_2")
+    ]  # fmt: skip
+    record = questions[1].record
+    assert record.file == faces / "frame_images_DB" / "Ann_Lee" / "0"
+    assert record.then == faces / "frame_images_DB" / "Bob_Ray" / "2"
+    assert record.messages[0][1] == f"<video>\n{PROMPT}"
+    frames, times, _, first = read_record(record, header_of(record, {f: probe(f) for f in record.files}), 8, 0)
+    assert (len(frames), first) == (8, 4), "half of the frames each"
+    assert max(times[:4]) < 60 / 25 < max(times[4:]) < 100 / 25
+
+
+def test_the_yaml_is_the_class(faces: Path) -> None:
+    built = build(compose_part("benchmark", "youtube_faces"), root=str(faces))
+    assert built.prompt == PROMPT and len(built.questions()) == 4 and built.log_probs
+
+
+@pytest.mark.parametrize(("line", "message"), [
+    ("1, 1, Ann_Lee/0, Ann_Lee/1, 1, yes", r"other\.txt:2: a line is <fold>, <pair>"),
+    ("1, 1, Ann_Lee, 0, 1, 1", r"other\.txt:2: a line is"),
+    ("1, 1, Ann_Lee/0, Ann_Lee/7, 1, 1", r"other\.txt:2: there is no file .*Ann_Lee/7.*missing_media=skip"),
+    ("1, 2, Ann_Lee/0, Ann_Lee/1, 1, 1", r"the id '1/2' is there twice \(.*txt:2 and .*txt:3\)"),
+])  # fmt: skip
+def test_a_bad_line_is_named(line: str, message: str, faces: Path) -> None:
+    (faces / "other.txt").write_text(SPLITS.replace("1, 1, Ann_Lee/0, Ann_Lee/1, 1, 1", line))
+    with pytest.raises(ValueError, match=message):
+        YouTubeFaces(str(faces), splits="other.txt").questions()
+
+
+def test_what_is_missing_is_said(faces: Path) -> None:
+    with pytest.raises(ValueError, match=r"gone\.txt: there is no such file; set splits, or pairs=favchat_like"):
+        YouTubeFaces(str(faces), splits="gone.txt").questions()
+    with pytest.raises(ValueError, match=r"0 people with videos"):
+        YouTubeFaces(str(faces), pairs="favchat_like", media="aligned_images_DB").questions()
+    (faces / "other.txt").write_text(SPLITS.replace("Cy_Doe/3", "Cy_Doe/4"))
+    benchmark = YouTubeFaces(str(faces), splits="other.txt", missing_media="skip")
+    assert len(benchmark.questions()) == 3 and benchmark.protocol()["missing media"].startswith("1 of 8 skipped")
+
+
+def test_pairs_after_favchat(faces: Path) -> None:
+    questions = YouTubeFaces(str(faces), pairs="favchat_like").questions()
+    assert [q.truth for q in questions] == ["Yes", "No"] * 3
+    for question in questions:
+        one, other = (video.split("/")[0] for video in question.meta["videos"])
+        assert (one == other) == (question.truth == "Yes")
+        record = question.record
+        for file, (start, end) in ((record.file, (record.start, record.end)), (record.then, record.then_clip)):
+            shown = [n for n in range(probe(file).frames) if start <= n / 25 < (end or 1e9)]
+            assert len(shown) == 36, "a segment has 36 frames"
+    bob = next(question for question in questions if question.id == "Bob_Ray/same")
+    assert bob.meta["same_video"] and (bob.record.end or 0) < bob.record.then_clip[0], "beginning and end, apart"
+    assert sum(question.meta["same_video"] for question in questions) == 1
+    again, other = (YouTubeFaces(str(faces), pairs="favchat_like", seed=seed).questions() for seed in (0, 3))
+    assert [q.meta for q in again] == [q.meta for q in questions] != [q.meta for q in other]
+    without = YouTubeFaces(str(faces), pairs="favchat_like", same_video_positive=False).questions()
+    assert len(without) == 4 and not any("Bob_Ray" in question.id for question in without)
+
+
+def test_figures_by_hand(faces: Path, answered: Callable[..., list[Prediction]]) -> None:
+    benchmark = YouTubeFaces(str(faces))
+    asked = answered(benchmark.questions(), ["Yes.", "yes", "I think no", None])
+    assert [benchmark.parse(each)[0] for each in asked] == ["Yes", "Yes", "No", None]
+    assert {score.name: score.value for score in benchmark.scores(asked)} == {"accuracy": 25.0}
+    log_probs: list[tuple[float, ...]] = [(-0.1, -2.0), (-0.5, -0.9), (-0.7, -0.6), ()]
+    told = [replace(each, log_probs=some) for each, some in zip(asked, log_probs, strict=True)]
+    scores = {score.name: score.value for score in benchmark.scores(told)}
+    # P(Yes) .87 .60 .48 and 1 for the last, which could not be asked: of 4 pairs of same and different 1 is in order
+    assert scores["auc"] == pytest.approx(25.0) and scores["accuracy"] == 25.0
+
+
+def test_pairs_from_one_video_can_be_left_out(faces: Path, answered: Callable[..., list[Prediction]]) -> None:
+    benchmark = YouTubeFaces(str(faces), pairs="favchat_like")
+    questions = benchmark.questions()
+    answers = ["Yes" if q.meta["same_video"] else "No" for q in questions]
+    scores: dict[str, Any] = {score.name: score for score in benchmark.scores(answered(questions, answers))}
+    assert scores["accuracy"].value == pytest.approx(400 / 6)  # 3 No and the one from one video
+    assert scores["accuracy_two_videos"].value == pytest.approx(300 / 5)
