@@ -110,12 +110,15 @@ def main(config: DictConfig) -> None:
 
 
 def save_frames(sample: "Sample", file: Path) -> None:
-    """The frames of a sample, side by side, in one picture."""
+    """The frames of a sample, side by side, in one picture; its faces where the model gets nothing else to see."""
     import torch
+    import torchvision.transforms.functional as F
     from torchvision.io import write_png
 
-    assert sample.frames is not None
-    write_png(torch.cat(list(sample.frames), dim=-1), str(file))
+    faces = [F.resize(face, [128, 128]) for face in sample.faces if face is not None]
+    pictures = faces if sample.frames is None else list(sample.frames)
+    if pictures:
+        write_png(torch.cat(pictures, dim=-1), str(file))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from filelock import FileLock
 
 from omnihuman.data.chat import Chat
 from omnihuman.data.dataset import Layouts, Policy, Samples, Transforms
@@ -333,8 +334,10 @@ def sample_corpus(folder: str, seed: int, main: bool = True, patience: float = 9
     """Make the built-in corpus where it is not there yet; every process but the main one waits for it."""
     from omnihuman.data.sample.write import is_complete, write
 
-    if main:
-        write(Path(folder), seed=seed)
+    if main and not is_complete(Path(folder), seed):
+        Path(folder).parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):  # cells of a sweep may begin at once
+            write(Path(folder), seed=seed)
     until = time.monotonic() + patience
     while not is_complete(Path(folder), seed):
         if time.monotonic() > until:

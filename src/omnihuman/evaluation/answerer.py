@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from omnihuman.build import build
+from omnihuman.build import build, register_resolvers
 from omnihuman.data.dataset import Samples
 from omnihuman.data.module import OmniData
 from omnihuman.data.record import Record
@@ -71,6 +71,7 @@ class Answerer:
                 f"{folder} holds no finished run (its parent holds {sorted(runs) or 'none'}); train it: "
                 f"python -m omnihuman.train +experiment={folder.name} size={folder.parent.name}"
             )
+        register_resolvers()  # the run's config holds what they resolve
         trained = OmegaConf.load(folder / "config.yaml")
         assert isinstance(trained, DictConfig)
         model: OmniModel = build(trained.model)
