@@ -1,6 +1,7 @@
 """From a composed config to live objects: the only caller of Hydra's instantiate."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from importlib.resources import files
 from inspect import signature
 from pathlib import Path
@@ -40,10 +41,15 @@ def config_dir() -> str:
 
 def compose_config(overrides: Sequence[str], root: str = "train") -> DictConfig:
     """The config that a verb would run with these overrides, inside or outside a Hydra program."""
+    register_resolvers()
+    return _composed(tuple(overrides), root).copy()
+
+
+@lru_cache(maxsize=256)  # a chain asks for the same stages again and again
+def _composed(overrides: tuple[str, ...], root: str) -> DictConfig:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    register_resolvers()
     if GlobalHydra.instance().is_initialized():
         return compose(root, overrides=list(overrides))
     with initialize_config_dir(config_dir(), version_base="1.3"):

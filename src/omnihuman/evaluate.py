@@ -67,6 +67,7 @@ def evaluate(config: DictConfig, overrides: list[str]) -> Path:
     """
     import transformers
 
+    from omnihuman.evaluation import tables
     from omnihuman.evaluation.answerer import Answerer
     from omnihuman.evaluation.ask import Manner, ask, gather, in_processes, modality_of, said, write_manifest
     from omnihuman.evaluation.report import report_folder
@@ -114,7 +115,8 @@ def evaluate(config: DictConfig, overrides: list[str]) -> Path:
         ask(answerer, benchmark, questions, folder, manner, (rank, world))
     if config.share is None:
         write_manifest(folder, benchmark, questions, gather(folder, questions, benchmark.name))
-        report_folder(folder, judge=None if config.get("judge") is None else build(config.judge))
+        report = report_folder(folder, judge=None if config.get("judge") is None else build(config.judge))
+        print(tables.markdown(tables.compare([report], benchmark.peers)))
         print(f"written to {folder}")
     return folder
 

@@ -2,12 +2,17 @@
 
 import logging
 import sys
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.build import build, config_dir, register_resolvers
+
+if TYPE_CHECKING:
+    from omnihuman.benchmark.base import Prediction
 
 register_resolvers()
 
@@ -35,10 +40,20 @@ def main(config: DictConfig) -> None:
             write_results(studies, Path(config.results))
         return
     from omnihuman.evaluation import tables
-    from omnihuman.evaluation.folder import benchmark_of, find
+    from omnihuman.evaluation.folder import PREDICTIONS, benchmark_of, find, read_predictions
     from omnihuman.evaluation.report import PUBLIC, report_folder, report_run
 
     judge = None if config.get("judge") is None else build(config.judge)
+    if config.estimate:
+        if judge is None:
+            raise ValueError("estimate=true says what a judge would cost: name one, judge=endpoint judge.model=...")
+        from omnihuman.judge.endpoint import estimate
+
+        run = Path(config.runs) / config.size / str(config.run) / (config.variant or "")
+        for folder in [Path(config.folder)] if config.folder is not None else find(run, config.benchmark):
+            asked = read_predictions(folder / PREDICTIONS)
+            print(f"{folder}: {estimate(judge, partial(_score, folder, asked))}")
+        return
     options = {
         "baseline": None if config.baseline is None else Path(config.baseline),
         "publish": config.publish,
@@ -74,6 +89,12 @@ def as_text(argument: str) -> str:
     if key not in ("folder", "baseline") or value in ("", "null") or value[0] in "'\"":
         return argument
     return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
+
+
+def _score(folder: Path, asked: "list[Prediction]", judge: Any) -> None:
+    from omnihuman.evaluation.folder import benchmark_of
+
+    benchmark_of(folder, judge).scores(asked)
 
 
 if __name__ == "__main__":

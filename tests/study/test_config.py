@@ -1,14 +1,20 @@
 """Studies by name, their cells, and the sweep that Hydra makes of them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
-from omnihuman.build import config_dir
+from omnihuman.build import compose_config, config_dir, prune
 from omnihuman.study.cell import link_of, questions_of
 from omnihuman.study.config import arguments_of, cells_of, compose_study, folder_named
+from omnihuman.training.chain import Link
+from omnihuman.training.forecast import Forecaster
+from omnihuman.training.stage import trainable_of
+from omnihuman.training.trainable import set_trainable
 
+FORECASTER = Forecaster()  # builds a part once, on the meta device
 STUDIES = sorted(path.parent.name for path in (Path(config_dir()).parent / "experiments").glob("*/sweep.yaml"))
 
 
@@ -29,6 +35,24 @@ def test_every_cell_of_every_study_composes_and_has_its_own_folder(study: str) -
     assert all(len(row) == len(config.paper["columns"]) for row in config.paper["rows"].values())
     for claim in config.claims:
         assert {claim.better, claim.worse} <= set(cells) and claim.score in config.scores
+
+
+@pytest.mark.parametrize("study", [study for study in STUDIES if study != "composition"])
+def test_every_stage_of_every_cell_fits_together(study: str) -> None:
+    config, seen = compose_study(study), set[str]()
+
+    def check(chain: Link) -> None:
+        for parent in chain.parents:
+            check(parent)
+        if chain.run.digest not in seen:
+            seen.add(chain.run.digest)
+            plain = [each for each in chain.overrides if not each.startswith("variant=")]
+            stage = compose_config(plain)
+            model: Any = OmegaConf.to_container(stage.model, resolve=True)
+            set_trainable(FORECASTER.model(prune(model)), trainable_of(stage))
+
+    for cell in cells_of(config):
+        check(link_of(config, cell))
 
 
 def test_cells_share_the_parents_in_which_they_agree() -> None:
