@@ -69,7 +69,8 @@ def evaluate(config: DictConfig, overrides: list[str]) -> Path:
 
     from omnihuman.evaluation import tables
     from omnihuman.evaluation.answerer import Answerer
-    from omnihuman.evaluation.ask import Manner, ask, gather, in_processes, modality_of, said, write_manifest
+    from omnihuman.evaluation.ask import Manner, ask, gather, in_processes, said, write_manifest
+    from omnihuman.evaluation.control import modality_of
     from omnihuman.evaluation.report import report_folder
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)

@@ -18,7 +18,8 @@ register_resolvers()
 @hydra.main(config_path=config_dir(), config_name="inspect", version_base="1.3")
 def main(config: DictConfig) -> None:
     """Count the records by task and modality, and draw a contact sheet and a listening sheet."""
-    from omnihuman.data.record import Record, read_records
+    from omnihuman.data.datafile import read_records
+    from omnihuman.data.record import Record
 
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)

@@ -11,10 +11,11 @@ from PIL import Image
 
 from omnihuman.build import build, compose_config
 from omnihuman.data.chat import Chat
+from omnihuman.data.datafile import read_records
 from omnihuman.data.dataset import Samples
 from omnihuman.data.face import FaceInput
 from omnihuman.data.plan import Row
-from omnihuman.data.record import BadSample, Record, Sighting, read_records
+from omnihuman.data.record import BadSample, Record, Sighting
 from omnihuman.types import SLOTS
 
 from .conftest import TRANSFORMS, layouts, picture, plain_frames, plain_sound

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from omnihuman.data.chat import Chat
+from omnihuman.data.datafile import read_records
 from omnihuman.data.dataset import Samples
 from omnihuman.data.face import FaceInput, MediaPipe, YuNet, largest, timed
 from omnihuman.data.module import OmniData
 from omnihuman.data.plan import Row
-from omnihuman.data.record import BadSample, Sighting, parse_record, read_records, sightings
+from omnihuman.data.record import BadSample, Sighting, parse_record, sightings
 
 from .conftest import TRANSFORMS, layouts, write_clip
 

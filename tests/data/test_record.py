@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from omnihuman.data.datafile import read_records
 from omnihuman.data.dataset import views_of
-from omnihuman.data.record import BadSample, Record, Sighting, parse_record, read_records
+from omnihuman.data.record import BadSample, Record, Sighting, parse_record
 
 QUESTION = {"from": "human", "value": "<video>\n<audio>\nWho?"}
 ANSWER = {"from": "gpt", "value": "A man."}

@@ -16,7 +16,7 @@ from omnihuman.data.media import Header
 from omnihuman.data.record import Record
 from omnihuman.evaluation import answerer as real
 from omnihuman.evaluation.answerer import Answer
-from omnihuman.evaluation.ask import Manner, _donors, ask, batches, everything_in, gather, modality_of
+from omnihuman.evaluation.ask import Manner, ask, batches, everything_in, gather
 from omnihuman.metric.score import Score
 
 
@@ -135,22 +135,3 @@ def test_batches_hold_every_sample_once_within_their_budget(lengths: list[int], 
     assert sorted(index for row in found for index in row) == list(range(len(lengths)))
     for row in found:
         assert len(row) <= size and len(row) * max(lengths[index] for index in row) <= max(most, 50)
-
-
-def test_the_control_gives_every_question_the_sound_of_another_file() -> None:
-    questions = Echo().questions()
-    donors = _donors(questions, Manner("VA", control="shuffled_audio"))
-    assert sorted(donors) == [q.id for q in questions]
-    assert all(donors[q.id].file != q.record.file for q in questions)
-    with pytest.raises(ValueError, match="about one file"):
-        _donors(questions[:1], Manner("VA", control="shuffled_audio"))
-    with pytest.raises(ValueError, match="choose from shuffled_audio, shuffled_video"):
-        _donors(questions, Manner("VA", control="shuffled"))
-
-
-def test_a_modality_is_narrowed_to_what_the_model_reads_unless_it_was_asked_for() -> None:
-    assert modality_of(Echo(), "VA", None) == "VA" and modality_of(Echo(), "VAF", "F") == "F"
-    with pytest.raises(ValueError, match="no encoder for F; it reads VA"):
-        modality_of(Echo(), "VA", "VAF")
-    with pytest.raises(ValueError, match="choose from V, A, F"):
-        modality_of(Echo(), "VA", "AV")

@@ -123,3 +123,14 @@ def test_every_experiment_composes_at_every_size(experiment: str, size: str) -> 
         aligns = experiment not in ("stage1", "stage3")
         assert (config.stage.lr, config.stage.batch_size) == ((1e-3, 256) if aligns else (2e-5, 128))
         assert config.stage.max_epochs == 1 and config.stage.warmup == 0.03
+
+
+def test_what_moves_aside_leaves_the_cells_of_a_sweep_where_they_are(tmp_path: Path) -> None:
+    config = OmegaConf.create({"a": 1})
+    Run(tmp_path / "x", "first").open(config)
+    Run(tmp_path / "x" / "cell", "other").open(config)
+    (tmp_path / "x" / "cell.lock").touch()
+    Run(tmp_path / "x", "second").open(config)
+    assert (tmp_path / "x" / "cell" / "digest").read_text().startswith("other")
+    assert (tmp_path / "x" / "cell.lock").exists() and not (tmp_path / "x.1" / "cell").exists()
+    assert (tmp_path / "x.1" / "digest").read_text().startswith("first")

@@ -9,7 +9,8 @@ from omnihuman.benchmark.base import Benchmark, Prediction, Question, unique
 from omnihuman.benchmark.dfew import LABELS
 from omnihuman.benchmark.text import text_of
 from omnihuman.benchmark.transcription import transcript
-from omnihuman.data.record import Record, read_records
+from omnihuman.data.datafile import read_records
+from omnihuman.data.record import Record
 from omnihuman.metric.caption import cider, rouge_l
 from omnihuman.metric.emotion import FORMS, label_scores, parse_label
 from omnihuman.metric.open_vocabulary import parse_labels, set_scores

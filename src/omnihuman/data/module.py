@@ -11,12 +11,13 @@ import torch
 from filelock import FileLock
 
 from omnihuman.data.chat import Chat
+from omnihuman.data.datafile import read_records
 from omnihuman.data.dataset import Layouts, Policy, Samples, Transforms
 from omnihuman.data.face import FaceInput
 from omnihuman.data.features import FeatureCache, Frozen
 from omnihuman.data.loader import Loader
 from omnihuman.data.plan import Row, Source, plan_epoch, rows_per_step, shuffled, source_of
-from omnihuman.data.record import MODALS, BadSample, Record, read_records
+from omnihuman.data.record import MODALS, BadSample, Record
 from omnihuman.pl import pl
 from omnihuman.types import Batch
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import platform
-import random
 import subprocess
 import sys
 import time
@@ -22,11 +21,11 @@ from omnihuman.data.dataset import Planned, Samples
 from omnihuman.data.plan import Row
 from omnihuman.data.record import TAGS, Record
 from omnihuman.evaluation.answerer import Answer, Answerer
+from omnihuman.evaluation.control import donors_of, seen_as_asked
 from omnihuman.evaluation.folder import mend, read_predictions
 
 log = logging.getLogger(__name__)
 
-CONTROLS = ("", "shuffled_audio", "shuffled_video")
 LIBRARIES = ("omnihuman", "torch", "transformers", "av", "numpy")
 
 
@@ -58,29 +57,6 @@ class Manner:
     seed: int = 0
 
 
-def modality_of(benchmark: Benchmark, senses: str, asked: str | None) -> str:
-    """The modality in which a model answers a benchmark.
-
-    Args:
-        benchmark: says what it is about.
-        senses: letters of what the model reads.
-        asked: what the user wants; ``None`` for all that both have.
-
-    Raises:
-        ValueError: the modality is unknown, or the model lacks a sense that it needs.
-    """
-    if asked is None:
-        found = "".join(letter for letter in benchmark.modality if letter in senses)
-        if not found:
-            raise ValueError(f"{benchmark.name} is about {benchmark.modality}, the model reads {senses} only.")
-        return found
-    if asked not in MODALITIES:
-        raise ValueError(f"modality={asked}: choose from {', '.join(MODALITIES)}.")
-    if lacking := [letter for letter in asked if letter not in senses]:
-        raise ValueError(f"modality={asked}: the model has no encoder for {', '.join(lacking)}; it reads {senses}.")
-    return asked
-
-
 def ask(
     answerer: Answerer,
     benchmark: Benchmark,
@@ -109,8 +85,8 @@ def ask(
         return
     if file.is_file():
         mend(file)  # a kill may have left half a line
-    donors = _donors(questions, manner)
-    seen = {q.id: _seen(q.record, manner, donors.get(q.id)) for q in mine}
+    donors = donors_of(questions, manner.control, manner.seed)
+    seen = {q.id: seen_as_asked(q.record, manner.modality, manner.control, donors.get(q.id)) for q in mine}
     asked = {question.id: question for question in mine}
     with file.open("a", encoding="utf-8") as lines:
 
@@ -258,42 +234,6 @@ def write_manifest(
     }
     for name, what in (("dataset_manifest", manifest), ("environment", environment)):
         (folder / f"{name}.json").write_text(json.dumps(what, indent=2) + "\n")
-
-
-def _donors(questions: Sequence[Question], manner: Manner) -> dict[str, Record]:
-    """For the control: whose sound or pictures every question gets; never its own file's."""
-    if manner.control not in CONTROLS:
-        raise ValueError(f"control={manner.control}: choose from {', '.join(filter(None, CONTROLS))}, or leave it out.")
-    if not manner.control:
-        return {}
-    records = [question.record for question in questions]
-    order = list(range(len(records)))
-    random.Random(manner.seed).shuffle(order)
-    donors = {}
-    for place, index in enumerate(order):
-        others = (records[order[(place + step) % len(order)]] for step in range(1, len(order)))
-        donor = next((other for other in others if other.file != records[index].file), None)
-        if donor is None:
-            raise ValueError(f"control={manner.control}: all questions are about one file; nothing can be shuffled.")
-        donors[records[index].id] = donor
-    return donors
-
-
-def _seen(record: Record, manner: Manner, donor: Record | None) -> Record | None:
-    form = record.seen_as(MODALITIES[manner.modality])
-    if form is None or donor is None:
-        return form
-    if manner.control == "shuffled_audio":
-        return replace(form, sound=donor.sound or donor.file, sound_clip=donor.heard)
-    own: dict[str, Any] = {"sound": record.sound or record.file, "sound_clip": record.heard}
-    clip: dict[str, Any] = {
-        "start": donor.start,
-        "end": donor.end,
-        "rate": donor.rate,
-        "then": donor.then,
-        "then_clip": donor.then_clip,
-    }
-    return replace(form, file=donor.file, kind=donor.kind, faces=donor.faces, **clip, **own)
 
 
 def _words(record: Record) -> str:

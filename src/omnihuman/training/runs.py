@@ -103,11 +103,19 @@ class Run:
         if (self.recorded() not in (None, self.digest)) or (overwrite and self.recorded()):
             number = next(n for n in range(1, 10**6) if not self.folder.with_name(f"{self.folder.name}.{n}").exists())
             aside = self.folder.with_name(f"{self.folder.name}.{number}")
-            self.folder.rename(aside)
+            aside.mkdir()
+            for path in [path for path in self.folder.iterdir() if not _is_variant(path)]:
+                path.rename(aside / path.name)
             log.warning("%s held another run (other config, or overwrite=true): moved to %s", self.folder, aside)
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(config, self.folder / "config.yaml")
+        self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "digest").write_text(f"{self.digest}\n{self.recipe}\n")
+        self.checkpoints.mkdir(exist_ok=True)
+        OmegaConf.save(config, self.folder / "config.yaml")
+
+
+def _is_variant(path: Path) -> bool:
+    """Whether something in a run's folder belongs to a cell of a sweep, which may be training there right now."""
+    return path.suffix == ".lock" or (path / "digest").is_file()
 
 
 def run_of(config: DictConfig, parents: Sequence[Run] = ()) -> Run:
