@@ -9,8 +9,8 @@ register_resolvers()
 
 
 @hydra.main(config_path=config_dir(), config_name="train", version_base="1.3")
-def main(config: DictConfig) -> None:
-    """Compose, train the missing parents, then train."""
+def main(config: DictConfig) -> float | None:
+    """Compose, train the missing parents, then train; the best validation loss is what Optuna's sweeper minimises."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -19,7 +19,7 @@ def main(config: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     if hydra_config.mode == RunMode.MULTIRUN:
         config.variant = hydra_config.job.override_dirname
-    run_stage(config, list(hydra_config.overrides.task))
+    return run_stage(config, list(hydra_config.overrides.task)).loss
 
 
 if __name__ == "__main__":

@@ -13,6 +13,9 @@ from omnihuman.benchmark.base import Peer
 LEAST_COVERAGE = 0.98
 """Judged figures of fewer of the questions are not printed."""
 
+WORDS = ("method", "modality", "protocol", "source")
+"""Columns without figures: two before these, two behind."""
+
 MARKS = str.maketrans(
     {mark: f"\\{mark}" for mark in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "±": r"$\pm$"}

@@ -179,9 +179,9 @@ def _call(arguments: Sequence[str], log_file: Path, threads: int | None) -> str:
     with log_file.open("a") as lines:
         lines.write(f"$ python {' '.join(arguments)}\n{done.stdout}\n")
     if done.returncode:
-        end = "\n".join(done.stdout.strip().splitlines()[-8:])
         how = f"killed by signal {-done.returncode}" if done.returncode < 0 else f"exit status {done.returncode}"
-        raise RuntimeError(f"python {' '.join(arguments)}: {how}\n{end}\n(all of it: {log_file})")
+        said = [line.strip() for line in done.stdout.splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line]
+        raise RuntimeError(f"{how}: {' '.join(said[-1:])}\nof: python {' '.join(arguments)}\nall of it: {log_file}")
     return done.stdout
 
 

@@ -209,7 +209,7 @@ def words_of(config: DictConfig, cells: Mapping[str, Cell], claims: Sequence[Cla
     for cell in cells.values():
         status = "not run yet" if cell.outcome is None else UNFINISHED.get(cell.outcome.status)
         if status:
-            error = cell.outcome.error.splitlines()[:2] if cell.outcome else []
+            error = cell.outcome.error.splitlines()[:1] if cell.outcome else []
             lines.append(f"{cell.label}: {' – '.join([status, *error])}")
     if config.paper.note:
         lines.append(f"The paper's figures ({config.paper.source}): {config.paper.note}.")

@@ -68,6 +68,13 @@ class Run:
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
+    @property
+    def loss(self) -> float | None:
+        """The best validation loss of a finished run that was validated."""
+        file = self.folder / "ledger.json"
+        found = json.loads(file.read_text())["best"].get("val/loss") if file.is_file() else None
+        return None if found is None else float(found)
+
     def recorded(self, line: int = 0) -> str | None:
         """The digest (or, in line 1, the recipe) of what lies in the folder, ``None`` where nothing does."""
         file = self.folder / "digest"
