@@ -73,9 +73,9 @@ def read_outcome(folder: Path, cell: str) -> Outcome | None:
     if not file.is_file():
         return None
     try:
-        said = json.loads(file.read_text())
-        return Outcome(**{key: said[key] for key in said if key != "written"})
-    except (ValueError, TypeError) as error:
+        said = {key: value for key, value in json.loads(file.read_text()).items() if key != "written"}
+        return Outcome(**{**said, "seconds": tuple(said["seconds"])})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{file}: this is no outcome of a cell ({error}); remove it.") from error
 
 

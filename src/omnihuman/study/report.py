@@ -184,7 +184,8 @@ def claims_of(config: DictConfig, cells: Mapping[str, Cell]) -> list[Claim]:
             claims.append(Claim(said.text, said.score, "not run"))
             continue
         p = next(adjusted)
-        shown = "not shown" if not p < 0.05 else "shown" if comparison.delta > 0 else "contradicted"
+        right = (comparison.delta > 0) == cells[said.better].scores[said.score].higher_is_better
+        shown = "not shown" if not p < 0.05 else "shown" if right else "contradicted"
         claims.append(Claim(said.text, said.score, shown, comparison, p))
     return claims
 
