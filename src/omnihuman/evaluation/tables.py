@@ -14,7 +14,7 @@ LEAST_COVERAGE = 0.98
 """Judged figures of fewer of the questions are not printed."""
 
 WORDS = ("method", "modality", "protocol", "source")
-"""Columns without figures: two before these, two behind."""
+"""What a row says in words: two before its figures, two behind."""
 
 MARKS = str.maketrans(
     {mark: f"\\{mark}" for mark in "&%$#_{}"}
@@ -82,6 +82,11 @@ class Row:
     source: str = ""
     ours: bool = False
 
+    @property
+    def words(self) -> tuple[str, str, str, str]:
+        """All but the figures, as ``WORDS`` names them."""
+        return self.method, self.modality, self.protocol, self.source
+
 
 @dataclass(frozen=True)
 class Table:
@@ -91,17 +96,23 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     foot: tuple[str, ...] = ()
-    names: tuple[str, str, str, str] = ("method", "modality", "protocol", "source")
+    names: tuple[str, str, str, str] = WORDS
+
+    def around(self, words: Sequence[str], figures: Sequence[str]) -> list[str]:
+        """A line: two of its words, its figures, two more words; words that no row has are left out."""
+        used = [any(getattr(row, name) for row in self.rows) for name in WORDS]
+        kept = [[word for word, use in zip(words[i : i + 2], used[i : i + 2], strict=True) if use] for i in (0, 2)]
+        return [*kept[0], *figures, *kept[1]]
 
     @property
-    def ends(self) -> tuple[str, ...]:
-        """What rows say in words after the figures; nothing where none does."""
-        return ("protocol", "source") if any(row.protocol or row.source for row in self.rows) else ()
+    def before(self) -> int:
+        """How many words stand before the figures."""
+        return sum(any(getattr(row, name) for row in self.rows) for name in WORDS[:2])
 
     @property
-    def heads(self) -> tuple[str, ...]:
+    def heads(self) -> list[str]:
         """Of all columns."""
-        return (*self.names[:2], *self.columns, *self.names[2:][: len(self.ends)])
+        return self.around(self.names, self.columns)
 
 
 def compare(reports: Sequence[Mapping[str, Any]], peers: Sequence[Peer], force: bool = False) -> Table:
@@ -188,11 +199,10 @@ def markdown(table: Table) -> str:
             return "–"
         return " ".join(filter(None, (f"**{figure.text}**" if figure.best else figure.text, figure.interval)))
 
-    sides = ["---", "---", *["---:"] * len(table.columns), *["---"] * len(table.ends)]
+    sides = table.around(["---"] * 4, ["---:"] * len(table.columns))
     lines = [[_plain(head) for head in table.heads], sides]
     for row in table.rows:
-        ends = [_plain(getattr(row, end)) for end in table.ends]
-        lines.append([_plain(row.method), _plain(row.modality), *map(cell, row.figures), *ends])
+        lines.append(table.around([_plain(word) for word in row.words], [cell(figure) for figure in row.figures]))
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     foot = "".join(f"\n\n{_plain(line)}" for line in table.foot)
     return f"### {_plain(table.title)}\n\n{body}{foot}\n"
@@ -210,27 +220,27 @@ def latex(table: Table) -> str:
 
     lines = [rf"% {line}" for line in (table.title, *table.foot)]
     lines = [re.sub(r"\s+", " ", line) for line in lines]
-    lines += [rf"\begin{{tabular}}{{ll{'r' * len(table.columns)}{'l' * len(table.ends)}}}", r"\toprule"]
+    shape = "".join(table.around("llll", "r" * len(table.columns)))
+    lines += [rf"\begin{{tabular}}{{{shape}}}", r"\toprule"]
     lines += [" & ".join(head.translate(MARKS) for head in table.heads) + r" \\", r"\midrule"]
     for before, row in zip((None, *table.rows), table.rows, strict=False):
         if before is not None and row.ours and not before.ours:
             lines.append(r"\midrule")
-        names, ends = (row.method, row.modality), (getattr(row, end) for end in table.ends)
-        words = [[word.translate(MARKS) for word in some] for some in (names, ends)]
-        lines.append(" & ".join([*words[0], *map(cell, row.figures), *words[1]]) + r" \\")
+        words = [word.translate(MARKS) for word in row.words]
+        lines.append(" & ".join(table.around(words, [cell(figure) for figure in row.figures])) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
 def write_csv(table: Table, file: Path) -> None:
     """A table with the ends of the intervals in columns of their own; what is not printed is empty."""
     heads = chain.from_iterable((name, f"{name} low", f"{name} high") for name in table.columns)
-    lines = [[*table.names[:2], *heads, *table.names[2:][: len(table.ends)]]]
+    lines = [table.around(table.names, [*heads])]
     for row in table.rows:
         numbers: list[str] = []
         for one in row.figures:
             ends = ("", "") if one is None or not one.interval else (f"{one.low:.6g}", f"{one.high:.6g}")
             numbers += ["" if one is None or one.instead else f"{one.value:.6g}", *ends]
-        lines.append([row.method, row.modality, *numbers, *(getattr(row, end) for end in table.ends)])
+        lines.append(table.around(row.words, numbers))
     write_lines(file, lines)
 
 

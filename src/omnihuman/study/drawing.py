@@ -33,7 +33,7 @@ def table_of(title: str, cells: "Sequence[Cell]", columns: Mapping[str, str], pa
             figures += [None] * len(COSTS)
         status = "" if done else "not run" if cell.outcome is None else cell.outcome.status
         rows.append(Row(cell.label, "", tuple(figures), status, ours=True))
-    return Table(title, heads, tuple(rows), (FOOT,))
+    return Table(title, heads, tuple(rows), (FOOT,), ("cell", "modality", "status", "source"))
 
 
 def draw(file: Path, title: str, cells: "Sequence[Cell]", columns: Mapping[str, str]) -> None:
