@@ -44,7 +44,7 @@ def test_a_part_without_parameters_may_stand_in_the_table() -> None:
     model.fusions = nn.ModuleDict({"join": nn.Identity()})
     groups = set_trainable(model, {"fusions.join.*": 1e-3, "projectors.*": 1e-3})
     assert [group.pattern for group in groups] == ["projectors.*"]
-    with pytest.raises(ValueError, match="without parameters only"):
+    with pytest.raises(ValueError, match="nothing learns"):
         set_trainable(model, {"fusions.*": 1e-3})
 
 
@@ -87,3 +87,12 @@ def test_of_a_part_with_lora_only_the_adapters_train() -> None:
         "llm.0.lora_B.default.weight",
     ]
     assert "projectors.face.weight" in names and not model.llm[0].base_layer.weight.requires_grad  # type: ignore[index, union-attr]
+
+
+def test_what_has_no_rate_stays_frozen_and_is_not_taken_by_later_patterns() -> None:
+    model = Parts()
+    groups = set_trainable(model, {"encoders.*": None, "projectors.face.*": None, "projectors.*": 1e-3})
+    assert [group.names for group in groups] == [("projectors.body.weight", "projectors.body.bias")]
+    assert not any(parameter.requires_grad for parameter in model.projectors["face"].parameters())
+    with pytest.raises(ValueError, match="matches no parameter"):
+        set_trainable(model, {"encoder.*": None, "projectors.*": 1e-3})

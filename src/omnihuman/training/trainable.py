@@ -38,11 +38,11 @@ def set_trainable(model: nn.Module, table: Mapping[str, Any]) -> list[Group]:
     """Freeze everything, then free what a pattern names; the first pattern that names a parameter wins.
 
     Of a part that has LoRA adapters, a pattern frees the adapters; their base stays frozen. A pattern for a part that
-    has no parameters, as a fusion may after a swap, frees nothing.
+    has no parameters, as a fusion may after a swap, frees nothing, and neither does one whose rate is ``None``.
 
     Args:
         model: its parameter names are matched.
-        table: pattern (``projectors.*``) -> learning rate, or ``{lr, weight_decay}``.
+        table: pattern (``projectors.*``) -> learning rate, ``{lr, weight_decay}``, or ``None`` for what stays frozen.
 
     Raises:
         ValueError: a pattern names no part, or only what an earlier pattern has taken; nothing would learn.
@@ -58,14 +58,18 @@ def set_trainable(model: nn.Module, table: Mapping[str, Any]) -> list[Group]:
     adapted = {_part(name) for name in named if ".lora_" in name}
     free = [name for name in named if _part(name) not in adapted or ".lora_" in name]
     groups = []
+    taken = set[str]()
     for pattern, row in table.items():
         matched = [name for name in free if fnmatchcase(name, pattern)]
-        names = tuple(name for name in matched if not named[name].requires_grad)
+        names = tuple(name for name in matched if name not in taken)
+        taken |= set(names)
         if not names and _is_bare(model, pattern):
             continue
         if not names:
             why = "its parameters belong to an earlier pattern" if matched else f"the parts are {part_names(model)}"
             raise ValueError(f"trainable: the pattern {pattern!r} matches no parameter that is still frozen; {why}.")
+        if row is None:
+            continue
         for name in names:
             named[name].requires_grad_(True)
         options = dict(row) if isinstance(row, Mapping) else {"lr": row}
@@ -73,7 +77,7 @@ def set_trainable(model: nn.Module, table: Mapping[str, Any]) -> list[Group]:
             raise ValueError(f"trainable: {pattern!r} takes lr and weight_decay, got {options} ({foreign=}).")
         groups.append(Group(pattern, names, float(options["lr"]), options.get("weight_decay")))
     if not groups:
-        raise ValueError(f"trainable: {sorted(table)} name parts without parameters only: nothing would learn.")
+        raise ValueError(f"trainable: {sorted(table)} name only what is frozen or has no parameters: nothing learns.")
     model.train(model.training)  # what is frozen now goes to eval mode
     return groups
 
