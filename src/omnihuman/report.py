@@ -12,6 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from omnihuman.build import build, config_dir, register_resolvers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from omnihuman.benchmark.base import Prediction
 
 register_resolvers()
@@ -40,19 +42,16 @@ def main(config: DictConfig) -> None:
             write_results(studies, Path(config.results))
         return
     from omnihuman.evaluation import tables
-    from omnihuman.evaluation.folder import PREDICTIONS, benchmark_of, find, read_predictions
+    from omnihuman.evaluation.folder import benchmark_of, find
     from omnihuman.evaluation.report import PUBLIC, report_folder, report_run
 
     judge = None if config.get("judge") is None else build(config.judge)
+    run = Path(config.runs) / config.size / str(config.run) / (config.variant or "")
+    target = OmegaConf.select(config, "benchmark._target_")
+    module = None if target is None else str(target).split(".")[2]
+    folders = [Path(config.folder)] if config.folder is not None else find(run, module)
     if config.estimate:
-        if judge is None:
-            raise ValueError("estimate=true says what a judge would cost: name one, judge=endpoint judge.model=...")
-        from omnihuman.judge.endpoint import estimate
-
-        run = Path(config.runs) / config.size / str(config.run) / (config.variant or "")
-        for folder in [Path(config.folder)] if config.folder is not None else find(run, config.benchmark):
-            asked = read_predictions(folder / PREDICTIONS)
-            print(f"{folder}: {estimate(judge, partial(_score, folder, asked))}")
+        say_costs(folders, judge)
         return
     options = {
         "baseline": None if config.baseline is None else Path(config.baseline),
@@ -64,17 +63,28 @@ def main(config: DictConfig) -> None:
         "seed": config.seed,
     }
     if config.folder is not None:
-        folder = Path(config.folder)
-        report = report_folder(folder, judge, **options)
-        print(tables.markdown(tables.compare([report], benchmark_of(folder).peers, config.force)))
-        written = [folder]
+        report = report_folder(folders[0], judge, **options)
+        print(tables.markdown(tables.compare([report], benchmark_of(folders[0]).peers, config.force)))
     else:
-        run = Path(config.runs) / config.size / config.run / (config.variant or "")
-        target = OmegaConf.select(config, "benchmark._target_")
-        written = find(run, None if target is None else str(target).split(".")[2])
-        print(report_run(run, written, judge, **options))
-    for folder in written:
+        print(report_run(run, folders, judge, **options))
+    for folder in folders:
         print("written:", (folder / PUBLIC if config.publish else folder) / "index.html")
+
+
+def say_costs(folders: "Sequence[Path]", judge: Any) -> None:
+    """What a judge would cost: calls, tokens, dollars; it is asked nothing.
+
+    Raises:
+        ValueError: no judge is named, or a folder's benchmark has no use for one.
+    """
+    from omnihuman.evaluation.folder import PREDICTIONS, benchmark_of, read_predictions
+    from omnihuman.judge.endpoint import estimate
+
+    if judge is None:
+        raise ValueError("estimate=true says what a judge would cost: name one, judge=endpoint judge.model=...")
+    for folder in folders:
+        asked = read_predictions(folder / PREDICTIONS, benchmark_of(folder).name)
+        print(f"{folder}: {estimate(judge, partial(_score, folder, asked))}")
 
 
 def as_text(argument: str) -> str:

@@ -146,6 +146,18 @@ def test_the_verb(make: Make, tmp_path: Path) -> None:
     assert "| Qwen2-Audio | A |" in done.stdout and (root / "index.html").is_file()
     assert "exactly one of run=, folder= and study=" in call().stderr
 
+    described = Prediction(
+        "dfec", "0", "", "Describe.", "A man.", "A man smiles.", meta={"source": "DFEW"}, modality="V"
+    )
+    folder = make("runs/nano/net/evaluation/dfec/V", predictions=[described])
+    target = "omnihuman.benchmark.dfec.DFEC"
+    (folder / "config.yaml").write_text(
+        f"{{run: net, size: nano, modality: V, benchmark: {{_target_: {target}, root: x}}}}"
+    )
+    done = call("run=net", "benchmark=dfec", "judge=rule", "estimate=true")
+    assert done.returncode == 0 and " calls " in done.stdout, done.stderr
+    assert "name one, judge=endpoint" in call("run=net", "estimate=true").stderr
+
 
 def test_the_config_is_whole() -> None:
     config = compose_config([], "report")

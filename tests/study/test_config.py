@@ -90,3 +90,11 @@ def test_an_unknown_study_names_those_that_are_there(tmp_path: Path) -> None:
     config.cell = "ful"
     with pytest.raises(ValueError, match="has full, without_face_encoder"):
         link_of(config, "ful")
+
+
+def test_a_foreign_cell_is_refused_before_anything_is_swept(capsys: pytest.CaptureFixture[str]) -> None:
+    from omnihuman.study.__main__ import main
+
+    assert main(["favchat_ablation", "cell=full,nose"]) == 2
+    assert "cell=nose: the study favchat_ablation has full, without_face_encoder" in capsys.readouterr().err
+    assert main(["nonsense"]) == 2 and "the studies are composition" in capsys.readouterr().err

@@ -147,6 +147,7 @@ class Client:
     def _connect(self) -> "OpenAI":
         from openai import OpenAI
 
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each call would hide what is missing
         # retries are counted here, not in the library, which knows nothing of the reply's form
         return OpenAI(api_key=self._key or "none", base_url=self.base_url, timeout=self.timeout, max_retries=0)
 
