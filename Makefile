@@ -33,13 +33,12 @@ test: $(READY) ## the whole test suite (minutes)
 train: $(READY) ## HumanOmni's first stage at nano size, from nothing
 	$(BIN)/python -m omnihuman.train +experiment=humanomni_stage1
 
-# two cells at a time, one thread each: on few cores threads wait for each other
-STUDIES := favchat_ablation omni_emotion_modality omni_emotion_fusion humanomni_branches humanomni_modality
+# two studies at a time, one thread each: on few cores threads wait for each other; the longest first
+STUDIES := humanomni_branches favchat_ablation omni_emotion_modality omni_emotion_fusion humanomni_modality
 reproduce: $(READY) ## the papers' five tables in miniature, from nothing
-	@for study in $(STUDIES); do \
-	  $(BIN)/python -m omnihuman.study $$study threads=1 hydra/launcher=joblib hydra.launcher.n_jobs=2 || true; \
-	done
-	$(BIN)/python -m omnihuman.report "study=[$$(echo $(STUDIES) | tr ' ' ',')]" write=true results=experiments/RESULTS.md
+	@echo $(STUDIES) | xargs -n 1 -P 2 sh -c '$(BIN)/python -m omnihuman.study $$0 threads=1'; failed=$$?; \
+	$(BIN)/python -m omnihuman.report "study=[$$(echo $(STUDIES) | tr ' ' ',')]" write=true \
+	  results=experiments/RESULTS.md && exit $$failed
 
 clean: ## remove the environment, caches and builds; runs/ and data/ stay
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

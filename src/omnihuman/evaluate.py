@@ -1,6 +1,7 @@
 """Ask a trained run a benchmark: ``python -m omnihuman.evaluate run=omni_emotion_recognition benchmark=sample``."""
 
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,20 @@ def folder_of(config: DictConfig, manner: "Manner") -> Path:
     return run / "evaluation" / str(OmegaConf.select(config, "benchmark._target_")).split(".")[2] / name
 
 
+def share_of(config: DictConfig) -> tuple[int, int]:
+    """Which part of the questions is asked, of how many.
+
+    Raises:
+        ValueError: there is no such part, or ``limit`` leaves none.
+    """
+    if config.limit is not None and (not isinstance(config.limit, int) or config.limit < 1):
+        raise ValueError(f"limit={config.limit}: it is the number of questions that are asked; leave it out for all.")
+    rank, _, world = str(config.share or "0/1").partition("/")
+    if not (rank.isdigit() and world.isdigit() and int(rank) < int(world)):
+        raise ValueError(f"share={config.share}: the third of eight parts is 2/8, the first 0/8.")
+    return int(rank), int(world)
+
+
 def open_folder(folder: Path, said: dict[str, Any], overwrite: bool) -> None:
     """Make the folder this evaluation's own.
 
@@ -34,14 +49,16 @@ def open_folder(folder: Path, said: dict[str, Any], overwrite: bool) -> None:
         number = next(n for n in range(1, 10**6) if not folder.with_name(f"{folder.name}.{n}").exists())
         folder.rename(folder.with_name(f"{folder.name}.{number}"))
     old: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else said
-    if old != said:
-        differing = sorted(str(key) for key in old.keys() | said.keys() if old.get(key) != said.get(key))
+    keys = sorted((old.keys() | said.keys()) - {"tag"})  # which is in the folder's name
+    if differing := [key for key in keys if old.get(key) != said.get(key)]:
         raise ValueError(
             f"{folder} holds predictions made in another way (differing: {', '.join(differing)}): give this evaluation "
             "a name of its own (tag=...), or overwrite=true (the old one moves aside)."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.create(said), file)
+    new = file.with_suffix(f".{os.getpid()}")  # shares on several nodes may begin at once
+    OmegaConf.save(OmegaConf.create(said), new)
+    new.replace(file)
 
 
 @hydra.main(config_path=config_dir(), config_name="evaluate", version_base="1.3")
@@ -70,21 +87,24 @@ def evaluate(config: DictConfig, overrides: list[str]) -> Path:
     from omnihuman.evaluation import tables
     from omnihuman.evaluation.answerer import Answerer
     from omnihuman.evaluation.ask import Manner, ask, gather, in_processes, said, write_manifest
-    from omnihuman.evaluation.control import modality_of
+    from omnihuman.evaluation.control import control_of, modality_of
     from omnihuman.evaluation.report import report_folder
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    rank, world = share_of(config)
     benchmark = build(config.benchmark)
     questions = benchmark.questions()[: config.limit]
-    rank, world = (int(number) for number in str(config.share or "0/1").split("/"))
+    if not questions:
+        raise ValueError(f"{benchmark.name} has no question that could be asked; see {config.benchmark}.")
     run = Path(config.runs) / config.size / config.run / (config.variant or "")
     device = f"cuda:{rank}" if world > 1 and _gpus() > 1 else None
     answerer = Answerer.of_run(run, merge_lora=config.merge_lora, faces=config.faces, device=device)
+    modality = modality_of(benchmark, answerer.senses, config.modality)
     manner = Manner(
-        modality_of(benchmark, answerer.senses, config.modality),
-        config.control or "",
+        modality,
+        control_of(config.control, modality),
         config.batch_size,
         config.max_tokens,
         benchmark.max_new_tokens if config.max_new_tokens is None else config.max_new_tokens,
@@ -94,22 +114,21 @@ def evaluate(config: DictConfig, overrides: list[str]) -> Path:
         config.seed,
     )
     folder = folder_of(config, manner)
-    if config.share is None:
-        what: Any = OmegaConf.to_container(config.benchmark, resolve=True)
-        trained = (run / "digest").read_text().split()[0] if (run / "digest").is_file() else ""
-        open_folder(
-            folder,
-            {
-                "benchmark": what,
-                "run": config.run,
-                "size": config.size,
-                "variant": config.variant,
-                "digest": trained,
-                "limit": config.limit,
-                **said(manner),
-            },
-            config.overwrite,
-        )
+    what: Any = OmegaConf.to_container(config.benchmark, resolve=True)
+    trained = (run / "digest").read_text().split()[0] if (run / "digest").is_file() else ""
+    asked = {
+        "benchmark": what,
+        "run": config.run,
+        "size": config.size,
+        "variant": config.variant,
+        "tag": config.tag,
+        "digest": trained,
+        "limit": config.limit,
+        "faces": config.faces,
+        "merge_lora": config.merge_lora or None,
+        **said(manner),
+    }
+    open_folder(folder, asked, config.overwrite and config.share is None)
     if config.processes > 1 and config.share is None:
         in_processes(config.processes, [text for text in overrides if not text.startswith("overwrite=")])
     else:

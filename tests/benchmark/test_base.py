@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from omnihuman.benchmark.base import MODALITIES, Prediction, Question, read_json, unique
+from omnihuman.benchmark.base import MODALITIES, Prediction, Question, check_switches, lines_of, read_json, unique
 from omnihuman.data.record import MODALS, Record
 
 ASKED = Prediction(
@@ -39,6 +39,9 @@ BAD: dict[str, Any] = {
     "options are no list": ({**json.loads(ASKED.line()), "options": None}, "not a prediction"),
     "half a turn": ({**json.loads(ASKED.line()), "before": [["a"]]}, "not a prediction"),
     "an id that is a number": ({**json.loads(ASKED.line()), "id": 1}, "id and answer are text, found 1"),
+    "a group that is a number": ({**json.loads(ASKED.line()), "group": 1}, "group is text, found 1"),
+    "no object of facts": ({**json.loads(ASKED.line()), "meta": None}, "meta is an object, found None"),
+    "a probability of words": ({**json.loads(ASKED.line()), "log_probs": [None]}, "not a prediction"),
     "an answer that is a list": ({**json.loads(ASKED.line()), "answer": ["sad"]}, "id and answer are text"),
 }
 
@@ -58,6 +61,8 @@ def test_ids_are_unique() -> None:
     assert len(unique([asked("1", "a:1"), asked("2", "a:2")], "a")) == 2
     with pytest.raises(ValueError, match=r"set: the id '1' is there twice \(a:1 and a:3\); keep one"):
         unique([asked("1", "a:1"), asked("2", "a:2"), asked("1", "a:3")], "set")
+    with pytest.raises(ValueError, match=r"set: there is nothing to ask"):
+        unique([], "set")
 
 
 def test_every_modality_is_a_view() -> None:
@@ -81,3 +86,19 @@ def test_a_file_that_is_no_json_is_named(tmp_path: Path) -> None:
         read_json(tmp_path / "a.json")
     with pytest.raises(ValueError, match=r"b\.json: there is no such file"):
         read_json(tmp_path / "b.json")
+
+
+def test_files_as_windows_saves_them(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf[1]")
+    assert read_json(tmp_path / "a.json") == [1]
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\n  \r\ntwo\r\n")
+    assert list(lines_of(tmp_path / "a.txt")) == [(f"{tmp_path}/a.txt:1", "one"), (f"{tmp_path}/a.txt:3", "two")]
+    (tmp_path / "a.txt").write_bytes(b"\xe9")
+    with pytest.raises(ValueError, match=r"a\.txt: save the file as UTF-8"):
+        list(lines_of(tmp_path / "a.txt"))
+
+
+def test_an_unknown_switch_is_named() -> None:
+    check_switches(order=("official", ("official", "other")))
+    with pytest.raises(ValueError, match="order=mine: choose from official, other"):
+        check_switches(parser=("strict", ("strict",)), order=("mine", ("official", "other")))

@@ -161,7 +161,8 @@ def test_a_missing_clip_names_its_entry(root: Path) -> None:
     [
         ({"videos": []}, "this is no list of clips"),
         ([{**CLIPS[0], "caption": " "}], r"test\.json\[0\]: caption is ' '"),
-        ([CLIPS[0], {**CLIPS[1], "id": 1}], r"test\.json\[1\]: id is 1; an entry has the texts"),
+        ([CLIPS[0], {**CLIPS[1], "id": True}], r"test\.json\[1\]: id is True; an entry has the texts"),
+        ([CLIPS[0], {**CLIPS[1], "video": 1}], r"test\.json\[1\]: video is 1; an entry has the texts"),
         ([CLIPS[0], {**CLIPS[1], "id": "0"}], r"'0' is there twice .*test\.json\[0\] and .*test\.json\[1\]"),
         ([{**CLIPS[0], "video": "../x.mp4"}], r"test\.json\[0\]: video: '../x.mp4' leaves the folder"),
         (["a"], r"test\.json\[0\]: id is None"),
@@ -171,6 +172,15 @@ def test_bad_lists(root: Path, content: Any, message: str) -> None:
     (root / "test.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message):
         DFEC(str(root)).questions()
+
+
+def test_numbers_for_ids_and_links_to_other_data_sets(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("my sets") / "CAER_mp4"
+    (root / "CAER_mp4").rename(elsewhere)
+    (root / "CAER_mp4").symlink_to(elsewhere)
+    clips = [{**CLIPS[0], "id": 0}, {**CLIPS[1], "video": f" {CLIPS[1]['video']}\n"}, CLIPS[2]]
+    (root / "test.json").write_text(json.dumps(clips))
+    assert [each.id for each in DFEC(str(root)).questions()] == ["0", "1", "2"]
 
 
 def test_bad_options_and_training_files(root: Path) -> None:

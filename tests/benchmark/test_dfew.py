@@ -1,5 +1,6 @@
 """DFEW's layout, prompt, parsers, folds and figures."""
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from omnihuman.benchmark.base import Prediction
 from omnihuman.benchmark.dfew import DFEW
 from omnihuman.benchmark.emotion import QUESTION
 from omnihuman.build import build, compose_part
 from omnihuman.data.media import header_of, probe
 from omnihuman.metric.emotion import official_union
-from omnihuman.metric.statistics import interval
+from omnihuman.metric.statistics import difference, interval
 
 PROMPT = (
     "As an emotional recognition expert, in the video, when the characters display their emotions, which predominant "
@@ -57,8 +59,10 @@ def test_the_yaml_is_the_class(root: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["EmoLabel_DataSplit/test(single-labeled)/single_testset_1.csv",
-                                  "EmoLabel_DataSplit/single_test_set_1.csv", "single_testset_1.csv"])  # fmt: skip
+                                  "EmoLabel_DataSplit/single_test_set_1.csv", "label/single_testset_1.csv",
+                                  "single_testset_1.csv"])  # fmt: skip
 def test_a_renamed_fold_file_is_found(name: str, root: Path) -> None:
+    (root / "label").mkdir()
     (root / "EmoLabel_DataSplit" / "test(single-labeled)" / "set_1.csv").rename(root / name)
     assert len(two(root, folds=[1]).questions()) == 3
 
@@ -86,6 +90,7 @@ BAD = {
     "a label of zero": ("1,2", "1,0", r"set_1\.csv:2: the label '0'"),
     "a word": ("1,2", "one,2", r"set_1\.csv:2: video_name is a number, found 'one'"),
     "no label": ("1,2", "1,", r"set_1\.csv:2: label is empty"),
+    "nothing but a head": ("\n1,2\n2,1\n3,7", "", r"set_1\.csv: it lists no clip; .*leave fold 1 out"),
     "no such column": ("label", "emotion", r"set_1\.csv:1: the columns \['label'\] are missing"),
     "the same clip twice": ("2,1", "00001,1", r"the id '00001' is there twice \(.*set_1\.csv:2 and .*set_1\.csv:3\)"),
     "a clip of another fold": ("2,1", "5,6", r"the id '00005' is there twice \(.*set_1\.csv:3 and .*set_2\.csv:3\)"),
@@ -187,3 +192,20 @@ def test_the_peers_are_the_papers() -> None:
     assert rows["HumanOmni", "HumanOmni, table 6"].protocol == ours.protocol
     assert rows["FaVChat", "FaVChat, table 3"].values == {"uar": 68.17, "war": 77.88}
     assert len(DFEW.peers) == 22
+
+
+def test_free_answers_are_stray_classes_at_no_great_cost(root: Path) -> None:
+    benchmark = two(root, uar="official_union")
+    said = [("happy", "happy") if k % 2 else ("sad", f"He looks down, as in clip {k}.") for k in range(4000)]
+    asked = [Prediction("dfew", str(k), f"fold_{1 + k // 2000}", "", *words) for k, words in enumerate(said)]
+    scores = {score.name: score for score in benchmark.scores(asked)}
+    uar = scores["uar"]
+    assert uar.value == pytest.approx(100 / 1002) and uar.numerators.shape == (4000, 4), "one column for each class"
+    assert scores["uar_pooled"].value == pytest.approx(100 / 2002)
+    ends = pytest.approx((uar.value, uar.value))
+    assert interval(uar, resamples=200) == ends, (
+        "stray words that are not drawn again would lift every resample above the figure"
+    )
+    other = {score.name: score for score in benchmark.scores([replace(each, answer="sad") for each in asked])}["uar"]
+    assert difference(other, uar, resamples=200).delta == pytest.approx(50 - 100 / 1002)
+    assert [math.isnan(score.value) for score in benchmark.scores([])] == [True, True]

@@ -103,6 +103,15 @@ def test_the_one_emotion_of_the_first_version(root: Path) -> None:
     assert scores[1].name == "ew_level1" and scores[1].value == pytest.approx(50)
 
 
+def test_clips_of_the_training_are_counted(root: Path) -> None:
+    (root / "train.json").write_text('[{"video": "mer2023/video/sample_00000055.avi"}, {"video": "x/other.mp4"}]')
+    benchmark = Emer(str(root), train_records=str(root / "train.json"))
+    assert benchmark.protocol()["clips in training"] == "train_records not read yet"
+    assert [each.meta["in_training"] for each in benchmark.questions()] == [False, True]
+    assert benchmark.protocol()["clips in training"] == "1 of 2"
+    assert Emer(str(root)).protocol()["clips in training"].startswith("not checked")
+
+
 def test_peers_of_both_papers() -> None:
     rows = {(peer.method, peer.source): peer.values for peer in Emer.peers}
     assert rows["Valley", "Omni-Emotion, table 2"] == {"clue_overlap": 7.24, "label_overlap": 5.77}

@@ -84,6 +84,12 @@ def test_subtitles_stand_before_the_question(root: Path) -> None:
         ("He stares out of the window for a long while. He is worried.", ["worried"], "words on the wheels"),
         ("He stares out of the window for a long while.", None, "invalid"),
         ("[]", None, "invalid"),
+        ("{{}}", None, "invalid"),
+        ("{[1]: 2}", None, "invalid"),
+        ("-" * 20_000 + "1", None, "invalid"),
+        ("['can't help', sad]", ["can't help", "sad"], "listed"),
+        ("happy, sad\nReason: smiles", ["happy", "sad", "reason: smiles"], "listed"),
+        ("**Happy**, **sad**", ["happy", "sad"], "listed"),
         (None, None, "invalid"),
     ],
 )
@@ -110,6 +116,40 @@ def test_labels_of_free_answers_come_from_the_judge(root: Path) -> None:
     [asked] = [answer(q, text) for q in benchmark.questions()[:1]]
     scores = {score.name: score.value for score in benchmark.scores([asked])}
     assert scores["ov_accuracy"] == 100 and scores["ov_recall"] == pytest.approx(100)
+
+
+def test_an_empty_list_is_nothing_to_ask_about(root: Path) -> None:
+    judge = RuleJudge()
+    scores = EmerOV(str(root), judge=judge).scores([answer(q, "[]") for q in EmerOV(str(root)).questions()])
+    assert (scores[0].value, scores[0].coverage, judge.ledger.asked) == (0, 1, 0)
+
+
+def test_the_last_of_several_groups_as_mertools_counts_it(root: Path) -> None:
+    class Twice(RuleJudge):
+        def ask(self, protocol: Protocol, items: Any, repeat: int = 0) -> list[Verdict | None]:
+            said = '{"groups": [["excited", "glad"], ["excited", "happy", "joyful"]]}'
+            return [Verdict(protocol.read(said, item)) for item in items]
+
+    [asked] = [answer(q, "glad") for q in EmerOV(str(root)).questions()[:1]]
+    # first: excited and glad are one, happy and joyful another; last: glad still counts for excited, and so do they all
+    for last_wins, recall in ((False, 50), (True, 100)):
+        scores = EmerOV(str(root), judge=Twice(), last_wins=last_wins).scores([asked])
+        assert [score.value for score in scores[1:3]] == [100, recall]
+
+
+def test_clips_of_the_training_are_counted(root: Path) -> None:
+    (root / "train.jsonl").write_text(
+        '\ufeff{"video": "MER24/video-labeled/sample_00000220.mp4"}\r\n', encoding="utf-8"
+    )
+    benchmark = EmerOV(str(root), train_records=[str(root / "train.jsonl")])
+    assert [each.meta["in_training"] for each in benchmark.questions()] == [False, True, False]
+    assert benchmark.protocol()["clips in training"] == "1 of 3"
+
+
+def test_tables_as_spreadsheets_leave_them(root: Path) -> None:
+    lines = TABLE.replace("\n", "\r\n").replace("sample_00000220,", "sample_00000220 , ")
+    (root / "check-openset.csv").write_text(f"\ufeff{lines},\r\n\r\n", encoding="utf-8", newline="")
+    assert [each.id for each in EmerOV(str(root)).questions()][1:] == ["sample_00000220", "sample_00000039"]
 
 
 def test_without_a_judge_only_the_wheels_score(root: Path) -> None:

@@ -47,6 +47,16 @@ def test_a_local_copy_becomes_questions(root: Path) -> None:
     assert raw[0].truth == '"It has 23 rooms," she said.'  # quotes mean nothing in these files
 
 
+def test_columns_by_either_name_and_a_list_without_lines(root: Path) -> None:
+    named = Fleurs(str(root), languages="en_us", reference="raw_transcription")
+    assert [each.truth for each in named.questions()] == ['"It has 23 rooms," she said.'] * 2
+    with pytest.raises(ValueError, match="reference=words: choose from transcription, raw transcription"):
+        Fleurs(str(root), reference="words")
+    (root / "data/en_us/test.tsv").write_text("\n")
+    with pytest.raises(ValueError, match=r"test\.tsv is empty"):
+        Fleurs(str(root)).questions()
+
+
 def test_words_of_english_and_characters_of_mandarin(root: Path) -> None:
     benchmark = Fleurs(str(root))
     said = ["It has 23 rooms, she said.", None, "它有二十三个房子"]

@@ -57,6 +57,21 @@ def test_the_official_layout_becomes_questions(root: Path) -> None:
     assert probe(questions[2].record.file).num_samples() == 16000
 
 
+def test_lists_that_other_programs_saved(root: Path) -> None:
+    benchmark = LibriSpeech(str(root), splits="test-clean")
+    before = [(each.id, each.truth) for each in benchmark.questions()]
+    file = root / "test-clean/1089/134686/1089-134686.trans.txt"
+    said = file.read_text()
+    file.write_bytes(b"\xef\xbb\xbf" + said.replace(" HE", "\tHE").replace("\n", " \r\n\r\n").encode())
+    assert [(each.id, each.truth) for each in benchmark.questions()] == before
+    file.write_bytes(said.encode("utf-16"))
+    with pytest.raises(ValueError, match=r"1089-134686\.trans\.txt: save the file as UTF-8"):
+        benchmark.questions()
+    for splits in ([], ["test-clean", "test-clean"], "train"):
+        with pytest.raises(ValueError, match=r"splits=.*choose from test-clean"):
+            LibriSpeech(str(root), splits=splits)
+
+
 def test_word_error_rates_of_parts(root: Path) -> None:
     benchmark = LibriSpeech(str(root), splits=["test-other", "test-clean"])
     said = ["lobsters and lobsters", "He hoped there would be two stews.", None, "also a popular contrivance"]

@@ -97,3 +97,21 @@ def test_the_peers_are_the_papers() -> None:
     assert rows["HumanOmni", "HumanOmni, table 2"] == {"uar": 52.94, "war": 68.40}
     assert rows["Omni-Emotion", "Omni-Emotion, table 5"] == {"uar": 53.81, "war": 64.23}
     assert not any(method == "Emotion-LLaMA" for method, _ in rows), "it prints no figure for MAFW"
+
+
+def test_a_fold_file_as_windows_saves_it(root: Path) -> None:
+    path = root / "Train & Test Set" / "single" / "no_caption" / "set_1" / "test.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + LINES.replace("\n", " \r\n\r\n").encode())
+    assert [question.id for question in MAFW(str(root), folds=[1]).questions()] == ["00025", "00026", "09999"]
+    path.write_bytes(LINES.encode() + b"\xe9 anger")
+    with pytest.raises(ValueError, match=r"test\.txt: save the file as UTF-8"):
+        MAFW(str(root), folds=[1]).questions()
+
+
+def test_fold_sizes_are_those_of_the_clips_without_captions(root: Path) -> None:
+    said = []
+    for captions in ("no_caption", "with_caption"):
+        benchmark = MAFW(str(root), folds=[1], captions=captions)
+        benchmark.questions()
+        said.append(benchmark.protocol()["fold sizes"])
+    assert said == ["not official: 3 for 1839 of fold 1", "counted by nobody"]

@@ -92,6 +92,7 @@ def test_clips_cut_beforehand(name: str, root: Path, clip: Path) -> None:
 BAD = {
     "an answer that is no option": ({"answer": "Flew."}, r"sequence\.json\[0\]: the answer 'Flew\.' is not exactly"),
     "an option twice": ({"candidates": ["Ran.", "Ran."]}, r"sequence\.json\[0\]: the answer 'Ran\.' is not exactly"),
+    "27 options": ({"candidates": [*map(str, range(26)), "Ran."]}, r"sequence\.json\[0\]: .* of at most 26"),
     "no video": ({"video": None}, r"sequence\.json\[0\]: video missing"),
     "no end": ({"end": None}, r"sequence\.json\[0\]: start and end are seconds.*0\.2 and None"),
     "end before start": ({"end": 0.1}, r"sequence\.json\[0\]: start and end are seconds.*0\.2 and 0\.1"),
@@ -126,6 +127,20 @@ def test_an_unknown_task_or_parser(root: Path) -> None:
         some(root, parser="mine")
     with pytest.raises(ValueError, match=r"tasks=\['fine_grained_pose'\]: choose from action_sequence"):
         some(root, tasks=["fine_grained_pose"])
+    with pytest.raises(ValueError, match=r"each once"):
+        some(root, tasks=["action_antonym"] * 2)
+
+
+def test_one_task_is_given_by_its_name(root: Path) -> None:
+    built = build(compose_part("benchmark", "mvbench_human", ["benchmark.tasks=action_antonym"]), root=str(root))
+    assert built.tasks == ("action_antonym",)
+
+
+def test_counts_may_be_numbers(root: Path) -> None:
+    entry = ANTONYM | {"candidates": [3, 2], "answer": 2}
+    (root / "json" / "action_antonym.json").write_bytes(b"\xef\xbb\xbf" + json.dumps([entry]).encode())
+    question = some(root, tasks=["action_antonym"]).questions()[0]
+    assert question.truth == "B" and question.meta["candidates"] == ["3", "2"]
 
 
 def test_figures_by_hand(root: Path, answered: Callable[..., list[Prediction]]) -> None:

@@ -55,6 +55,9 @@ def test_every_task_can_be_scored(corpus: Path, answered: Callable[..., list[Pre
 def test_only_what_is_seen_and_heard(corpus: Path) -> None:
     both = val(corpus, needs=["video", "audio"]).questions()
     assert 0 < len(both) < len(val(corpus).questions())
+    assert [q.id for q in val(corpus, needs="video").questions()] == [
+        q.id for q in val(corpus, needs=["video"]).questions()
+    ]
     assert all(q.record.slots == ("video", "audio") and q.record.needs == () for q in both)
     assert all(q.record.seen_as(view) is not None for q in both for view in ("audio", "faces", "frames_audio"))
 

@@ -60,6 +60,8 @@ def test_rows_name_the_line_of_a_cell_that_spans_lines(tmp_path: Path) -> None:
         ("name,other\na,b\n", r"t.csv:1: the columns ['english'] are missing"),
         ("name,english\na,x\nb,\n", "t.csv:3: english is empty"),
         ("name,english\na\n", "t.csv:2: english is empty"),
+        ("name,english\na,b,c\n", "t.csv:2: there are more cells than columns"),
+        ('name,english\na,"b\nc,d\n', "t.csv:3: this is no csv line (unexpected end of data)"),
         (None, "there is no such file"),
     ],
 )

@@ -55,6 +55,7 @@ def test_the_yaml_is_the_class(faces: Path) -> None:
 @pytest.mark.parametrize(("line", "message"), [
     ("1, 1, Ann_Lee/0, Ann_Lee/1, 1, yes", r"other\.txt:2: a line is <fold>, <pair>"),
     ("1, 1, Ann_Lee, 0, 1, 1", r"other\.txt:2: a line is"),
+    ("1\t1\tAnn_Lee/0\tAnn_Lee/1\t1", r"other\.txt:2: a line is"),
     ("1, 1, Ann_Lee/0, Ann_Lee/7, 1, 1", r"other\.txt:2: there is no file .*Ann_Lee/7.*missing_media=skip"),
     ("1, 2, Ann_Lee/0, Ann_Lee/1, 1, 1", r"the id '1/2' is there twice \(.*txt:2 and .*txt:3\)"),
 ])  # fmt: skip
@@ -97,7 +98,10 @@ def test_figures_by_hand(faces: Path, answered: Callable[..., list[Prediction]])
     benchmark = YouTubeFaces(str(faces))
     asked = answered(benchmark.questions(), ["Yes.", "yes", "I think no", None])
     assert [benchmark.parse(each)[0] for each in asked] == ["Yes", "Yes", "No", None]
-    assert {score.name: score.value for score in benchmark.scores(asked)} == {"accuracy": 25.0}
+    assert {score.name: score.value for score in benchmark.scores(asked)} == {
+        "accuracy": 25.0, "accuracy/fold_1": 50.0, "accuracy/fold_2": 0.0
+    }  # fmt: skip
+    assert benchmark.scores(asked)[0].note.endswith("only one of yes and no; mean of 2 folds, standard error 25.00")
     log_probs: list[tuple[float, ...]] = [(-0.1, -2.0), (-0.5, -0.9), (-0.7, -0.6), ()]
     told = [replace(each, log_probs=some) for each, some in zip(asked, log_probs, strict=True)]
     scores = {score.name: score.value for score in benchmark.scores(told)}
@@ -112,3 +116,11 @@ def test_pairs_from_one_video_can_be_left_out(faces: Path, answered: Callable[..
     scores: dict[str, Any] = {score.name: score for score in benchmark.scores(answered(questions, answers))}
     assert scores["accuracy"].value == pytest.approx(400 / 6)  # 3 No and the one from one video
     assert scores["accuracy_two_videos"].value == pytest.approx(300 / 5)
+
+
+def test_a_list_without_a_head_keeps_its_first_pair(faces: Path) -> None:
+    (faces / "bare.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(SPLITS.splitlines()[1:]).encode())
+    assert [q.id for q in YouTubeFaces(str(faces), splits="bare.txt").questions()] == ["1/1", "1/2", "2/3", "2/4"]
+    (faces / "bare.txt").write_text(SPLITS.split("\n", 1)[1].replace("1, 1, Ann", "x, 1, Ann", 1))
+    with pytest.raises(ValueError, match=r"bare\.txt:1: a line is <fold>"):
+        YouTubeFaces(str(faces), splits="bare.txt").questions()

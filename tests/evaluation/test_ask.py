@@ -1,11 +1,13 @@
 """Asking: batches, controls, resuming, several processes; with an answerer that knows no model."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +18,7 @@ from omnihuman.data.media import Header
 from omnihuman.data.record import Record
 from omnihuman.evaluation import answerer as real
 from omnihuman.evaluation.answerer import Answer
-from omnihuman.evaluation.ask import Manner, ask, batches, everything_in, gather
+from omnihuman.evaluation.ask import LEADER, Manner, ask, batches, everything_in, gather
 from omnihuman.metric.score import Score
 
 
@@ -113,6 +115,24 @@ def test_shares_are_gathered_in_order_and_a_missing_one_is_an_error(tmp_path: Pa
     run(Answerer(), tmp_path, share=(2, 3))
     assert [one.id for one in gather(tmp_path, Echo().questions(), "echo")] == [f"q{n}" for n in range(7)]
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.jsonl"]
+
+
+def test_a_second_process_waits_and_does_not_ask_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omnihuman.evaluation.ask.PATIENCE", 0.1)
+    with (
+        FileLock(tmp_path / "predictions.lock"),
+        pytest.raises(ValueError, match="another process is asking"),
+    ):
+        run(Answerer(), tmp_path)
+
+
+def test_a_share_ends_when_who_started_it_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(LEADER, str(os.getppid()))
+    run(first := Answerer(), tmp_path, share=(0, 2))
+    monkeypatch.setenv(LEADER, "1000000000")  # nobody's
+    with pytest.raises(RuntimeError, match="has ended"):
+        run(second := Answerer(), tmp_path, share=(1, 2))
+    assert len(first.asked) == 4 and len(second.asked) == 2 and len(everything_in(tmp_path, "echo")) == 4
 
 
 def test_what_cannot_be_read_is_an_error_of_its_own_and_not_an_answer(tmp_path: Path) -> None:

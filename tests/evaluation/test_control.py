@@ -8,7 +8,7 @@ import pytest
 from omnihuman.benchmark.base import Question
 from omnihuman.benchmark.sample import Sample
 from omnihuman.data.record import Record
-from omnihuman.evaluation.control import donors_of, modality_of, seen_as_asked
+from omnihuman.evaluation.control import control_of, donors_of, modality_of, seen_as_asked
 
 
 def question(number: int) -> Question:
@@ -23,8 +23,15 @@ def test_the_control_gives_every_question_the_sound_of_another_file() -> None:
     assert all(donors[q.id].file != q.record.file for q in questions)
     with pytest.raises(ValueError, match="about one file"):
         donors_of(questions[:1], "shuffled_audio")
+
+
+def test_a_control_that_is_unknown_or_changes_nothing_is_refused() -> None:
+    assert control_of(None, "V") == "" and control_of("shuffled_video", "F") == "shuffled_video"
     with pytest.raises(ValueError, match="choose from shuffled_audio, shuffled_video"):
-        donors_of(questions, "shuffled")
+        control_of("shuffled", "VA")
+    for control, modality in (("shuffled_audio", "VF"), ("shuffled_video", "A")):
+        with pytest.raises(ValueError, match=f"modality={modality} has nothing that it could shuffle"):
+            control_of(control, modality)
 
 
 def test_a_modality_is_narrowed_to_what_the_model_reads_unless_it_was_asked_for() -> None:
@@ -32,7 +39,8 @@ def test_a_modality_is_narrowed_to_what_the_model_reads_unless_it_was_asked_for(
     with pytest.raises(ValueError, match="no encoder for F; it reads VA"):
         modality_of(Sample(), "VA", "VAF")
     with pytest.raises(ValueError, match="choose from V, A, F"):
-        modality_of(Sample(), "VA", "AV")
+        modality_of(Sample(), "VA", "X")
+    assert modality_of(Sample(), "VA", "AV") == "VA"  # the papers' order
 
 
 def test_a_shuffled_question_takes_the_clip_of_its_donor_as_well() -> None:

@@ -25,6 +25,14 @@ def test_a_name_says_variant_tag_and_control(make: Make) -> None:
     assert (evaluation.run, evaluation.modality) == ("net/lr=1/cot", "VA, shuffled audio")
 
 
+def test_what_moved_aside_or_holds_no_answer_is_not_found(make: Make) -> None:
+    for name in ("VA", "VA.1", "V", "VA-lr0", "VA-lr0.1"):
+        make(f"runs/nano/net/evaluation/toy/{name}", tag=name.partition("-")[2] or None)
+    run = make("runs/nano/net/evaluation/toy/A").parents[2]
+    (run / "evaluation/toy/A/predictions.jsonl").write_text("")  # killed before the first answer
+    assert [folder.name for folder in find(run)] == ["V", "VA", "VA-lr0", "VA-lr0.1"]
+
+
 def test_a_last_line_cut_short_is_left_out_and_mended(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     file = make() / "predictions.jsonl"
     whole = file.read_bytes()

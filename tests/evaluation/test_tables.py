@@ -52,6 +52,13 @@ def test_our_row_beside_the_papers() -> None:
     assert "toy VA: n = 10: 1 invalid, no media 2, no sound 3; 0.25 s a question" in table.foot
 
 
+def test_columns_stand_as_in_the_papers() -> None:
+    peers = (Peer("A", {"uar": 60.0, "war": 70.0}),)
+    own = report({"war": score(71.0), "uar": score(61.0)})
+    assert compare([own], peers).columns == ("uar", "war")
+    assert compare([report({"new": score(1.0), **own["scores"]})], peers).columns == ("new", "uar", "war")
+
+
 def test_without_peers_the_summary_figures_stand() -> None:
     assert compare([report({"a/war": score(1.0), "a/uar": score(2.0)})], ()).columns == ("a/war", "a/uar")
     assert compare([report({"fold1/war": score(1.0), "war": score(2.0)})], ()).columns == ("fold1/war", "war")

@@ -50,6 +50,12 @@ def test_files_that_are_no_cache(tmp_path: Path) -> None:
         Cache(tmp_path / "other.sqlite").get(["a"])
 
 
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"cache=.*c\.sqlite: this is no readable cache of judgements \(.*exists"):
+        Cache(tmp_path / "file" / "c.sqlite").put("a", "detail", SAID)
+
+
 def test_many_threads(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "c.sqlite")
     with ThreadPoolExecutor(8) as pool:

@@ -183,6 +183,7 @@ def test_without_calls_what_lacks_is_missing_or_an_error(make: Make, log: Log) -
     assert scores(judge.ask(DETAIL, items(4))) == [0, 1, None, None]
     assert (judge.ledger.missing, judge.ledger.coverage) == ({"not in the cache": 2}, 0.5)
     offline = make("shipped", mode="offline")
+    assert offline.cache is not None and offline.cache.read_only
     assert scores(offline.ask(DETAIL, items(2))) == [0, 1]
     with pytest.raises(ValueError, match=r"mode=offline asks nobody.* lacks 2 of 4 judgements of video_chatgpt_detail"):
         offline.ask(DETAIL, items(4))
@@ -290,6 +291,8 @@ def test_options_that_do_not_hold(make: Make) -> None:
         make("good", mode="cache_only", cache=None)
     with pytest.raises(ValueError, match="repeats=0"):
         make("good", repeats=0)
+    with pytest.raises(ValueError, match=r"base_url=localhost:8000/v1 begins with http:// or https://"):
+        make("good", base_url="localhost:8000/v1")
     with pytest.raises(ValueError, match=r"mode=liv: choose from live, cache_only, offline"):
         build({**compose_part("judge", "endpoint"), "mode": "liv"})
 

@@ -72,6 +72,7 @@ def test_braces_in_a_text_are_only_text() -> None:
         ('{"score": 4}', 4),
         ("{'score': 4.8}", 4),  # the official prompt's own example; its code takes int()
         ('{"score": "5"}', 5),
+        ('{"score": 3, "reason": "in part"}', 3),  # where no schema holds it, a judge may say more
         ('```json\n{"score": 0,}\n```', 0),
         ('<think>{"score": 1}</think>{"score": 2}', 2),
     ],
@@ -83,7 +84,7 @@ def test_points_that_are_read(text: str, score: int) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "4", "four", '{"score": 6}', '{"score": -1}', '{"score": true}', '{"score": null}', '{"score": Infinity}',
-     '{"score": NaN}', '{"points": 3}', '{"score": 3, "mood": 1}', "[" * 100_000, '{"score": 4'[:9]],
+     '{"score": NaN}', '{"points": 3}', "[" * 100_000, '{"score": 4'[:9]],
 )  # fmt: skip
 def test_points_that_are_not(text: str) -> None:
     with pytest.raises(ValueError):
@@ -120,8 +121,12 @@ def test_groups_are_mended_to_a_partition() -> None:
     labels = ["angry", "furious", "mad", "sad", "shy"]
     said = [["Angry", "furious", "angry"], ["sad", "angry ", "gloomy"], [], ["mad"]]
     assert partition(said, labels) == [["angry", "furious"], ["sad"], ["mad"], ["shy"]]
-    assert partition(said, labels, last_wins=True) == [["furious"], ["sad", "angry"], ["mad"], ["shy"]]
+    assert partition(said, labels, last_wins=True) == [["angry", "sad"], ["furious"], ["mad"], ["shy"]]
     assert partition([], ["a", "b"]) == [["a"], ["b"]]
+    # as MERTools' map: b counts for a, the first of its group, although a itself went on to the second
+    assert partition([["a", "b"], ["a", "c"]], ["a", "b", "c"], last_wins=True) == [["a", "b", "c"]]
+    assert partition([["a", "b"], ["c", "a"]], ["a", "b", "c"], last_wins=True) == [["a", "c"], ["b"]]
+    assert partition([["mood", "b", "c"], ["a"]], ["a", "b", "c"], last_wins=True) == [["b", "c"], ["a"]]
     text, item = compact({"groups": said}), {"labels": labels}
     assert GROUPING.read(text, item).groups == partition(said, labels)
     assert GROUPING_LAST_WINS.read(text, item).groups == partition(said, labels, last_wins=True)

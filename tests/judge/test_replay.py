@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from omnihuman.build import build, compose_part
-from omnihuman.judge.protocols import VIDEO_CHATGPT
+from omnihuman.judge.protocols import STATES, VIDEO_CHATGPT
 from omnihuman.judge.replay import ReplayJudge
 from omnihuman.judge.scoring import autodq, video_chatgpt
 
@@ -95,3 +95,18 @@ def test_its_yaml_builds_it(tmp_path: Path) -> None:
     config = compose_part("judge", "replay")
     config.file = str(written(tmp_path))
     assert build(config).canned == {}
+
+
+@pytest.mark.parametrize("text", ["one\u2028two", "one\x85two", "one\x0btwo"])
+def test_a_line_ends_at_its_end_only(tmp_path: Path, text: str) -> None:
+    line = {"protocol": "emer_label_words", "item": {"text": text}, "reply": {"labels": ["sad"]}}
+    file = tmp_path / "a.jsonl"
+    file.write_text(f"\ufeff{json.dumps(line, ensure_ascii=False)}\r\n", encoding="utf-8", newline="")
+    [verdict] = ReplayJudge(file).ask(STATES, [{"text": text}])
+    assert verdict is not None and verdict.reply.labels == ["sad"]
+
+
+def test_another_encoding_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("{}", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"a\.jsonl: save the file as UTF-8"):
+        ReplayJudge(tmp_path / "a.jsonl")

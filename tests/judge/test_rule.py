@@ -73,6 +73,8 @@ def test_groups_come_from_whoever_knows() -> None:
         return [[one for one in labels if one[0] == first] for first in sorted({one[0] for one in labels})]
 
     assert group_labels(RuleJudge(by_letter), [["sad"]], [["shy", "happy"]]) == [[["happy"], ["sad", "shy"]]]
+    [[groups]] = [group_labels(build(compose_part("judge", "rule")), [["worried", "sad"]], [["anxious"]])]
+    assert groups == [["anxious", "worried"], ["sad"]]  # the yaml's groups are those of an emotion wheel
     assert RuleJudge().ask(GROUPING, [{"labels": ["a", "b"]}])[0].reply.groups == [["a"], ["b"]]  # type: ignore[union-attr]
 
 

@@ -61,6 +61,7 @@ def test_a_foreign_label_is_an_error() -> None:
         ("surprised, then angry", (None, "invalid")),
         ("happy ,surprise ,neutral ,angry ,disgust ,sad ,fear", (None, "invalid")),  # the options back
         ("fearless", (None, "invalid")),
+        ("_Happy_", ("happy", "label")),  # Markdown
         (None, (None, "invalid")),
     ],
 )

@@ -53,3 +53,8 @@ def test_coverage_is_of_what_should_have_been_scored() -> None:
 def test_a_question_counts_once() -> None:
     with pytest.raises(ValueError, match=r"war: 1 questions are there twice, 'b' among them"):
         Score.mean("war", ["a", "b", "b"], [1, 0, 0])
+
+
+def test_what_is_no_number_is_named() -> None:
+    with pytest.raises(ValueError, match=r"judge: what 'b' adds is no number"):
+        Score.macro("judge", ["a", "b"], [1.0, math.nan], ["x", "y"])

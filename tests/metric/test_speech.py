@@ -57,10 +57,19 @@ def test_cer_spells_numbers_out() -> None:
         ("9" * 20, "九" * 20),
         ("100,000,000", "一亿"),
         ("ＷＩＦＩ", "wifi"),
+        ("COVID-19在0755-12", "covid 十九在零七五五 十二"),
+        ("-5℃", "负五摄氏度"),
     ],
 )
 def test_numbers_as_they_are_read(written: str, spoken: str) -> None:
     assert mandarin(written) == spoken
+
+
+@pytest.mark.parametrize("apart", ["在 1 9 7 6 年 有 2 3 人 和 5 0 %", "在 1976 年 有 23 人 和 50 %"])
+def test_spaces_between_characters_change_no_number(apart: str) -> None:
+    for other in ("在1976年有23人和50%", "在一九七六年有二十三人和百分之五十"):
+        assert cer(["1"], [apart], [other]).value == 0 == mer(["1"], [apart], [other]).value
+    assert cer(["1"], ["一二三"], ["1 2 3"]).value == 0  # nothing says that these are one number
 
 
 def test_mer_takes_words_apart_unless_told_otherwise() -> None:
@@ -80,6 +89,10 @@ def test_mer_takes_words_apart_unless_told_otherwise() -> None:
         ("Sure, here is the transcription of the audio:\n“Hi”", "Hi"),
         ('The audio says "yes".', "yes"),
         ("这段语音的内容是：“你好”。", "你好"),
+        ("这段语音的内容是“你好”", "你好"),
+        ("The original content of this audio is: 'hello there'", "hello there"),
+        ("The speaker says, 'hello'.", "hello"),
+        ("他用录音机说“你好”就走了", "他用录音机说“你好”就走了"),
         ("he said the speech says: no", "he said the speech says: no"),
         ("The speech says a lot", "The speech says a lot"),
         ("the text is good", "the text is good"),

@@ -302,3 +302,19 @@ def test_two_judges() -> None:
     assert math.isnan(agreement([3, 3], [1, 2])["spearman"])
     with pytest.raises(ValueError, match="one judge gave 1 marks, the other 2"):
         agreement([1], [1, 2])
+
+
+def test_classes_that_one_system_was_not_asked_do_not_shift_the_others() -> None:
+    ids, right = [f"{k}" for k in range(40)], [k % 3 > 0 for k in range(40)]
+    classes = ["fear", "happy", "sad", "sad"] * 10
+    whole = Score.macro("uar", ids, right, classes)
+    rows = [k for k in range(40) if classes[k] != "happy"]
+    some = Score.macro("uar", [ids[k] for k in rows], [not right[k] for k in rows], [classes[k] for k in rows])
+    same = Score.macro("uar", [ids[k] for k in rows], [right[k] for k in rows], [classes[k] for k in rows])
+    expected, found = difference(same, some, resamples=500), difference(whole, some, resamples=500, partial=True)
+    assert (found.delta, found.p, found.n) == (pytest.approx(expected.delta), expected.p, 30)
+
+
+def test_a_handful_of_questions_resolves_nothing() -> None:
+    right, wrong = (Score.mean("war", list("abcde"), [value] * 5) for value in (1, 0))
+    assert verdict(difference(right, wrong, resamples=10)).endswith("not resolved; so few questions resolve nothing.")

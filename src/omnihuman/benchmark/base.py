@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -106,7 +106,8 @@ class Prediction:
             what = f"keys missing or unknown: {sorted(wrong)}" if isinstance(raw, Mapping) else "no object"
             raise ValueError(f"{where}: this is not a prediction ({what}).")
         try:
-            lists = {key: tuple(raw[key]) for key in ("options", "log_probs", "lacking", "tokens") if key in raw}
+            lists = {key: tuple(raw[key]) for key in ("options", "lacking", "tokens") if key in raw}
+            lists["log_probs"] = tuple(float(each) for each in raw.get("log_probs", ()))
             before = tuple((str(prompt), str(answer)) for prompt, answer in raw.get("before", ()))
         except (TypeError, ValueError) as error:
             raise ValueError(
@@ -114,6 +115,10 @@ class Prediction:
             ) from error
         if not isinstance(raw["id"], str) or not isinstance(raw["answer"], str | None):
             raise ValueError(f"{where}: id and answer are text, found {raw['id']!r} and {raw['answer']!r:.80}.")
+        texts = [key for key in ("benchmark", "group", "prompt", "modality") if not isinstance(raw.get(key, ""), str)]
+        maps = [key for key in ("meta", "weights", "media") if not isinstance(raw.get(key, {}), Mapping)]
+        for key in [*texts, *maps]:
+            raise ValueError(f"{where}: {key} is {'text' if key in texts else 'an object'}, found {raw[key]!r:.80}.")
         return cls(**{**raw, **lists, "before": before})
 
 
@@ -198,17 +203,46 @@ def read_json(path: Path) -> Any:
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file.")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise ValueError(f"{path}: this is not JSON ({error}).") from error
+
+
+def check_switches(**switches: tuple[str, Collection[str]]) -> None:
+    """Switch -> what was given, and what it may be.
+
+    Raises:
+        ValueError: one is unknown.
+    """
+    for switch, (given, known) in switches.items():
+        if given not in known:
+            raise ValueError(f"{switch}={given}: choose from {', '.join(known)}.")
+
+
+def lines_of(path: Path) -> Iterator[tuple[str, str]]:
+    """The lines of a text file that are not blank: place and words.
+
+    Raises:
+        ValueError: it is no UTF-8; the message names it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: save the file as UTF-8 ({error}).") from error
+    yield from ((f"{path}:{number}", line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
 
 
 def unique(questions: Sequence[Question], where: str) -> list[Question]:
     """The questions, none of which may have the id of another.
 
     Raises:
-        ValueError: an id is there twice.
+        ValueError: an id is there twice, or there is no question at all.
     """
+    if not questions:
+        raise ValueError(
+            f"{where}: there is nothing to ask: the annotation lists nothing, or none of it is on disk and all was "
+            "skipped (missing_media=skip)."
+        )
     seen: dict[str, Question] = {}
     for question in questions:
         if question.id in seen:

@@ -1,13 +1,22 @@
 """DFEC: captions of how a face looks and changes, scored by n-grams and by a judge."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from omnihuman.benchmark.base import Benchmark, Peer, Prediction, Question, read_json, unique
-from omnihuman.benchmark.text import Media, judged_by, marks, text_of, to_record
+from omnihuman.benchmark.text import (
+    Media,
+    counted,
+    files_of,
+    judged_by,
+    marks,
+    not_counted,
+    text_of,
+    to_record,
+    trained_on,
+)
 from omnihuman.judge.base import Judge
 from omnihuman.judge.scoring import ASPECTS, autodq, video_chatgpt
 from omnihuman.metric.caption import ROUGE_VARIANTS, cider, rouge_l
@@ -92,7 +101,7 @@ class DFEC(Benchmark):
         annotations: str = "test.json",
         prompt: str = PROMPT,
         rouge: str = "coco",
-        train_records: Sequence[str] = (),
+        train_records: str | Sequence[str] = (),
         judge: Judge | None = None,
         missing_media: Literal["raise", "skip"] = "raise",
         max_new_tokens: int = 512,
@@ -100,29 +109,25 @@ class DFEC(Benchmark):
         if rouge not in ROUGE_VARIANTS:
             raise ValueError(f"rouge={rouge}: choose from {', '.join(ROUGE_VARIANTS)}.")
         self.root, self.annotations, self.prompt, self.rouge = Path(root), Path(root, annotations), prompt, rouge
-        self.train_records, self.judge, self.max_new_tokens = tuple(map(Path, train_records)), judge, max_new_tokens
+        self.train_records, self.judge, self.max_new_tokens = files_of(train_records), judge, max_new_tokens
         self.media = Media(self.root, missing_media)
-        self.leak = "train_records not read yet" if train_records else "not checked; train_records names none"
+        self.leak = not_counted(self.train_records)
 
     def questions(self) -> list[Question]:
         self.media.start()
         entries = read_json(self.annotations)
         if not isinstance(entries, list) or not entries:
             raise ValueError(f"{self.annotations}: this is no list of clips; take DFEC's test.json.")
-        trained = {clip_of(name) for path in self.train_records for name in _videos(path)}
+        trained = trained_on(self.train_records, clip_of)
         found = []
         for number, entry in enumerate(entries):
             where = f"{self.annotations}[{number}]"
-            for key in ("id", "video", "caption"):
-                value = entry.get(key) if isinstance(entry, Mapping) else None
-                if not isinstance(value, str) or not value.strip():
-                    raise ValueError(f"{where}: {key} is {value!r:.80}; an entry has the texts id, video and caption.")
-            if file := self.media.find(entry["video"], f"{where}: video"):
-                meta = {"source": entry["video"].split("/")[0], "in_training": clip_of(entry["video"]) in trained}
-                record = to_record(file, self.prompt, entry["id"], where)
-                found.append(Question(record, entry["caption"].strip(), meta=meta))
+            name, video, caption = (_text(entry, key, where) for key in ("id", "video", "caption"))
+            if file := self.media.find(video, f"{where}: video"):
+                meta = {"source": video.split("/")[0], "in_training": clip_of(video) in trained}
+                found.append(Question(to_record(file, self.prompt, name, where), caption, meta=meta))
         if self.train_records:
-            self.leak = _counted(found)
+            self.leak = counted(found)
         return unique(found, str(self.annotations))
 
     def parse(self, asked: Prediction) -> tuple[Any, str]:
@@ -196,32 +201,13 @@ def clip_of(video: str) -> str:
     return "/".join([known[0], *(word.lstrip("0") or "0" for word in words)])
 
 
-def _videos(path: Path) -> list[str]:
-    """The videos that a data file names."""
-    entries = _lines(path) if path.suffix == ".jsonl" else read_json(path)
-    if not isinstance(entries, list):
-        raise ValueError(f"{path}: train_records are lists of records, or of paths; this is none.")
-    named = [entry.get("video") if isinstance(entry, Mapping) else entry for entry in entries]
-    return [name for name in named if isinstance(name, str)]
-
-
-def _lines(path: Path) -> list[Any]:
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file (train_records).")
-    found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        try:
-            found += [json.loads(line)] if line.strip() else []
-        except ValueError as error:
-            raise ValueError(f"{path}:{number}: this is not JSON ({error}); a line is one record.") from error
-    return found
-
-
-def _counted(questions: Sequence[Question]) -> str:
-    """How many clips were trained on, and from where."""
-    sources = [each.meta["source"] for each in questions if each.meta["in_training"]]
-    counts = ", ".join(f"{source} {sources.count(source)}" for source in sorted(set(sources)))
-    return f"{len(sources)} of {len(questions)}" + (f" ({counts})" if counts else "")
+def _text(entry: Any, key: str, where: str) -> str:
+    value = entry.get(key) if isinstance(entry, Mapping) else None
+    if key == "id" and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{where}: {key} is {value!r:.80}; an entry has the texts id, video and caption.")
+    return value.strip()
 
 
 def _mean(aspect: str, ids: Sequence[str], points: Sequence[float | None], note: str) -> Score:

@@ -15,8 +15,8 @@ class DFEW(EmotionBenchmark):
     """A copy of DFEW -> WAR and UAR in percent; see ``EmotionBenchmark`` for the switches.
 
     Reference: ``EmoLabel_DataSplit/test(single-labeled)/set_1.csv`` to ``set_5.csv`` with the columns ``video_name``
-    and ``label`` (1 to 7), or ``single_testset_1.csv`` as its author's own code names them; pictures in
-    ``Clip/clip_224x224/00001/*.jpg``; films are named without leading zeros where HumanOmni names them.
+    and ``label`` (1 to 7), or ``label/single_testset_1.csv`` as its author's own code names them; pictures
+    in ``Clip/clip_224x224/00001/*.jpg``; films are named without leading zeros where HumanOmni names them.
     """
 
     name = "dfew"
@@ -32,12 +32,12 @@ class DFEW(EmotionBenchmark):
         folder = self.root / "EmoLabel_DataSplit"
         names = (f"set_{fold}.csv", f"single_testset_{fold}.csv", f"single_test_set_{fold}.csv")
         tried = [folder / "test(single-labeled)" / name for name in names]
-        tried += [place / name for place in (folder, self.root) for name in names[1:]]
+        tried += [place / name for place in (folder, self.root / "label", self.root) for name in names[1:]]
         found = next((path for path in tried if path.is_file()), None)
         if found is None:
             raise ValueError(
-                f"{tried[0]}: there is no such file, nor {names[1]} or {names[2]} there, in {folder} or in "
-                f"{self.root}; root is the folder DFEW, or leave fold {fold} out of folds."
+                f"{tried[0]}: there is no such file, nor {names[1]} or {names[2]} there, in {folder}, in "
+                f"{self.root / 'label'} or in {self.root}; root is the folder DFEW, or leave fold {fold} out of folds."
             )
         return found
 

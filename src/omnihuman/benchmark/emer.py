@@ -7,8 +7,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from omnihuman.benchmark.base import Benchmark, Peer, Prediction, Question, unique
-from omnihuman.benchmark.emer_ov import PROMPT, on_wheels, spoken, subtitled
-from omnihuman.benchmark.text import SUFFIXES, Media, judged_by, marks, rows, text_of, to_record
+from omnihuman.benchmark.emer_ov import PROMPT, clip_of, on_wheels, spoken, subtitled
+from omnihuman.benchmark.text import (
+    SUFFIXES,
+    Media,
+    counted,
+    files_of,
+    judged_by,
+    marks,
+    not_counted,
+    rows,
+    text_of,
+    to_record,
+    trained_on,
+)
 from omnihuman.judge.base import Judge
 from omnihuman.judge.scoring import clue_overlap, label_overlap
 from omnihuman.metric.events import overlap
@@ -72,6 +84,7 @@ class Emer(Benchmark):
         subtitles: table ``name``, ``english``, ``chinese``, or v1's own, whose lines go before the question, from
             ``root`` on; ``None``: none.
         prompt: what is asked about each clip.
+        train_records: data files of the training; clips that both have are counted in ``protocol``.
         judge: for both overlaps, which are left out without one.
         missing_media: ``raise``, or ``skip`` clips that are not there and count them.
         max_new_tokens: length limit of an answer.
@@ -97,6 +110,7 @@ class Emer(Benchmark):
         videos: str = "video",
         subtitles: str | None = None,
         prompt: str = PROMPT,
+        train_records: str | Sequence[str] = (),
         judge: Judge | None = None,
         missing_media: Literal["raise", "skip"] = "raise",
         max_new_tokens: int = 512,
@@ -106,18 +120,23 @@ class Emer(Benchmark):
         self.annotations = Path(root, annotations or file)
         self.subtitles = None if subtitles is None else Path(root, subtitles)
         self.prompt, self.judge, self.max_new_tokens = prompt, judge, max_new_tokens
+        self.train_records = files_of(train_records)
+        self.leak = not_counted(self.train_records)
         self.media = Media(Path(root, videos), missing_media)
 
     def questions(self) -> list[Question]:
         self.media.start()
         said = spoken(self.subtitles, {"eng": "english", "chi": "chinese"}[self.language])
-        found = []
+        trained, found = trained_on(self.train_records, clip_of), []
         for where, row in rows(self.annotations, (self.key, self.column)):
             name = row[self.key]
             if file := self.media.find(name, f"{where}: {self.key}", SUFFIXES):
                 prompt = subtitled(self.prompt, said, name, self.subtitles)
-                meta = {"emotion": row["emotions"]} if row.get("emotions") else {}
-                found.append(Question(to_record(file, prompt, name, where), row[self.column].strip(), meta=meta))
+                meta: dict[str, Any] = {"emotion": row["emotions"]} if row.get("emotions") else {}
+                meta |= {"in_training": clip_of(name) in trained} if self.train_records else {}
+                found.append(Question(to_record(file, prompt, name, where), row[self.column], meta=meta))
+        if self.train_records:
+            self.leak = counted(found)
         return unique(found, str(self.annotations))
 
     def parse(self, asked: Prediction) -> tuple[Any, str]:
@@ -149,6 +168,8 @@ class Emer(Benchmark):
             "prompt": self.prompt,
             "subtitles": "none" if self.subtitles is None else self.subtitles.name,
             "judge": judged_by(self.judge, "clue_overlap and label_overlap"),
+            "judge's prompts": "English, ours; the official ones are Chinese",
+            "clips in training": self.leak,
             **self.media.protocol(),
         }
 

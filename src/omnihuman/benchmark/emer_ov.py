@@ -4,11 +4,21 @@ import ast
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from omnihuman.benchmark.base import Benchmark, Peer, Prediction, Question, unique
-from omnihuman.benchmark.text import SUFFIXES, Media, judged_by, rows, to_record
+from omnihuman.benchmark.text import (
+    SUFFIXES,
+    Media,
+    counted,
+    files_of,
+    judged_by,
+    not_counted,
+    rows,
+    to_record,
+    trained_on,
+)
 from omnihuman.judge.base import Judge
 from omnihuman.judge.scoring import extract_labels, group_labels
 from omnihuman.metric.open_vocabulary import Wheels, our_wheels, parse_labels, read_wheels, set_scores, wheel_scores
@@ -48,6 +58,7 @@ class EmerOV(Benchmark):
         prompt: what is asked about each clip.
         wheels: folder of the official emotion wheels (MERTools, ``emotion_wheel``); ``None``: our own.
         last_wins: a label that the judge puts into several groups counts for the last, as in MERTools.
+        train_records: data files of the training; clips that both have are counted in ``protocol``.
         judge: for grouping, and for labels in free answers; without one only the wheels score.
         missing_media: ``raise``, or ``skip`` clips that are not there and count them.
         max_new_tokens: length limit of an answer.
@@ -76,6 +87,7 @@ class EmerOV(Benchmark):
         prompt: str = PROMPT,
         wheels: str | None = None,
         last_wins: bool = False,
+        train_records: str | Sequence[str] = (),
         judge: Judge | None = None,
         missing_media: Literal["raise", "skip"] = "raise",
         max_new_tokens: int = 512,
@@ -84,17 +96,22 @@ class EmerOV(Benchmark):
         self.subtitles, self.language = None if subtitles is None else Path(root, subtitles), language
         self.wheels_folder = None if wheels is None else Path(wheels)
         self.last_wins, self.judge, self.max_new_tokens = last_wins, judge, max_new_tokens
+        self.train_records = files_of(train_records)
+        self.leak = not_counted(self.train_records)
         self.media = Media(self.root / videos, missing_media)
 
     def questions(self) -> list[Question]:
         self.media.start()
         said = spoken(self.subtitles, self.language)
-        found = []
+        trained, found = trained_on(self.train_records, clip_of), []
         for where, row in rows(self.annotations, ("name", "openset")):
             truth = labels_of(row["openset"], f"{where}: openset")
             if file := self.media.find(row["name"], f"{where}: name", SUFFIXES):
                 prompt = subtitled(self.prompt, said, row["name"], self.subtitles)
-                found.append(Question(to_record(file, prompt, row["name"], where), truth))
+                meta = {"in_training": clip_of(row["name"]) in trained} if self.train_records else {}
+                found.append(Question(to_record(file, prompt, row["name"], where), truth, meta=meta))
+        if self.train_records:
+            self.leak = counted(found)
         return unique(found, str(self.annotations))
 
     @cached_property
@@ -120,7 +137,10 @@ class EmerOV(Benchmark):
         wheels = wheel_scores(ids, truths, [labels or [] for labels, _ in parsed], self.wheels)
         if self.judge is None:
             return wheels
-        answers = [labels or [] if rule == "listed" else None for labels, rule in parsed]
+        # an empty list is an answer, too: there is nothing to ask about
+        told = [rule == "listed" or not re.search(r"\w", each.answer or "")
+                for (_, rule), each in zip(parsed, predictions, strict=True)]  # fmt: skip
+        answers = [(labels or []) if clear else None for (labels, _), clear in zip(parsed, told, strict=True)]
         free = [n for n, one in enumerate(answers) if one is None]
         for n, one in zip(free, extract_labels(self.judge, [predictions[n].answer or "" for n in free]), strict=True):
             answers[n] = one
@@ -139,6 +159,7 @@ class EmerOV(Benchmark):
             "prompt": self.prompt,
             "subtitles": "none" if self.subtitles is None else f"{self.subtitles.name}, {self.language}",
             "judge": judged_by(self.judge, "ov_avg, ov_accuracy and ov_recall"),
+            "clips in training": self.leak,
             "wheels": "ours" if self.wheels_folder is None else f"official ({self.wheels_folder.name})",
             "labels": "what an answer lists; of free text what the judge finds, for the wheels the words on them",
             "ov_avg": f"mean of accuracy and recall; a label in several groups counts for the {wins}",
@@ -157,12 +178,22 @@ def labels_of(text: str, where: str) -> list[str]:
     """
     try:
         found = ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError):  # OV-MERD writes no quotes
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # OV-MERD writes no quotes
         bare = text.strip()
-        found = bare[1:-1].split(",") if bare[:1] == "[" and bare[-1:] == "]" else None
+        listed = bare[1:-1].split(",") if bare[:1] == "[" and bare[-1:] == "]" else None
+        found = listed and [one.strip().strip("'\"") for one in listed]
     if not isinstance(found, list) or not all(isinstance(one, str) and one.strip() for one in found) or not found:
         raise ValueError(f"{where} is {text!r:.80}; it is a list of labels: ['sad', 'down'].")
     return list(dict.fromkeys(one.strip().lower() for one in found))
+
+
+def clip_of(video: str) -> str:
+    """A path -> what names a clip of MER in every release.
+
+    >>> clip_of("mer2023/video/sample_00000007.avi") == clip_of("sample_00000007")
+    True
+    """
+    return PurePosixPath(video.lower()).stem
 
 
 def on_wheels(text: str, wheels: Wheels) -> list[str]:

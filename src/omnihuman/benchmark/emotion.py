@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from omnihuman.benchmark.base import Benchmark, Peer, Prediction, Question, unique
+from omnihuman.benchmark.base import Benchmark, Peer, Prediction, Question, check_switches, unique
 from omnihuman.benchmark.text import SUFFIXES, Media, to_record
 from omnihuman.metric.emotion import FORMS, label_scores, parse_label
 from omnihuman.metric.score import Score
@@ -65,7 +65,7 @@ class EmotionBenchmark(Benchmark):
         ValueError: a switch is unknown, or ``infer`` has no place for the description.
     """
 
-    counts: ClassVar[tuple[int, ...]]
+    counts: tuple[int, ...]
     options_text: ClassVar[str]
 
     def __init__(
@@ -86,15 +86,12 @@ class EmotionBenchmark(Benchmark):
         missing_media: Literal["raise", "skip"] = "raise",
         max_new_tokens: int | None = None,
     ) -> None:
-        choices = {
-            "options": (options, ("fixed", "shuffled")),
-            "parser": (parser, ("strict", "official")),
-            "uar": (uar, ("present", "official_union")),
-            "missing_media": (missing_media, ("raise", "skip")),
-        }
-        for switch, (given, known) in choices.items():
-            if given not in known:
-                raise ValueError(f"{switch}={given}: choose from {', '.join(known)}.")
+        check_switches(
+            options=(options, ("fixed", "shuffled")),
+            parser=(parser, ("strict", "official")),
+            uar=(uar, ("present", "official_union")),
+            missing_media=(missing_media, ("raise", "skip")),
+        )
         folds = [folds] if isinstance(folds, int) else list(folds)
         if not folds or set(folds) - {1, 2, 3, 4, 5} or len(set(folds)) < len(folds):
             raise ValueError(f"folds={folds}: give some of 1 to 5, each once.")
@@ -136,6 +133,10 @@ class EmotionBenchmark(Benchmark):
         for fold in self.folds:
             path = self.fold_file(fold)
             clips = list(self.clips(path))
+            if not clips:
+                raise ValueError(
+                    f"{path}: it lists no clip; put the official file there, or leave fold {fold} out of folds."
+                )
             self._asked[fold] = len(clips)
             found += [asked for clip in clips if (asked := self._question(clip, fold)) is not None]
         return unique(found, str(self.root))
@@ -174,9 +175,10 @@ class EmotionBenchmark(Benchmark):
         }
         if self.question != QUESTION:
             said["question"] = self.question
-        wrong = {k: n for k, n in self._asked.items() if n != self.counts[k - 1]}
+        wrong = {k: n for k, n in self._asked.items() if self.counts and n != self.counts[k - 1]}
         found = ", ".join(f"{n} for {self.counts[k - 1]} of fold {k}" for k, n in wrong.items())
-        said["fold sizes"] = f"not official: {found}" if wrong else "official" if self._asked else "not counted"
+        fine = "official" if self.counts else "counted by nobody"
+        said["fold sizes"] = f"not official: {found}" if wrong else fine if self._asked else "not counted"
         lost = f"{self._without_sound} of {self.media.found} clips have none and are asked without"
         said["sound files"] = lost if self._without_sound else "of the clips" if self.sound is None else self.sound
         return said
@@ -229,22 +231,21 @@ def union_recall(
 ) -> Score:
     """``metric.emotion.official_union`` as a score that can be resampled; with several folds their mean.
 
+    How many stray words there are is held: which of them were drawn again would only ever make them fewer.
+
     >>> union_recall("uar", ["a", "b"], ["sad", "happy"], ["sad", "happy."], ["", ""]).value
     33.33333333333333
     """
     given = list(zip(folds, truths, answers, strict=True))
-    cells = sorted({(fold, word) for fold, truth, answer in given for word in (truth, answer)})
-    true = {(fold, truth) for fold, truth, _ in given}
-    # a word that is no true label is a class of those who answered it
-    below = np.asarray(
-        [[float((fold, truth if cell in true else answer) == cell) for cell in cells] for fold, truth, answer in given]
-    )
+    cells = sorted({(fold, truth) for fold, truth, _ in given})
+    below = np.asarray([[float((fold, truth) == cell) for cell in cells] for fold, truth, _ in given])
+    below = below.reshape(len(given), len(cells))
     right = np.asarray([float(truth == answer) for _, truth, answer in given])
-    sizes = Counter(fold for fold, _ in cells)
+    sizes = Counter(fold for fold, _ in {(fold, word) for fold, *words in given for word in words})  # of the unions
     shares = np.asarray([len(cells) / (len(sizes) * sizes[fold]) for fold, _ in cells])
-    above = below * right[:, None] * shares
-    strata = tuple(f"{fold}/{truth}" for fold, truth, _ in given)
-    return Score(name, tuple(ids), above, below, strata=strata, note="recall over the union of strings, as HumanOmni")
+    above, strata = below * right[:, None] * shares, tuple(f"{fold}/{truth}" for fold, truth, _ in given)
+    note, columns = "recall over the union of strings, as HumanOmni", tuple("/".join(cell) for cell in cells)
+    return Score(name, tuple(ids), above, below, strata=strata, note=note, columns=columns)
 
 
 FIVE, ONE, OPEN = "5 folds", "one fold, which is not stated", "folds not stated"

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from omnihuman.benchmark.base import Benchmark, Peer, Prediction, Question, unique
 from omnihuman.benchmark.text import Media, to_record
-from omnihuman.benchmark.transcription import PROMPT, figures, transcript
+from omnihuman.benchmark.transcription import PROMPT, chosen, figures, lines, transcript
 from omnihuman.metric.score import Score
 from omnihuman.metric.speech import NORMALIZERS, cer, wer
 
@@ -50,22 +50,23 @@ class Fleurs(Benchmark):
         self,
         root: str,
         *,
-        languages: Sequence[str] = tuple(FIGURES),
+        languages: str | Sequence[str] = tuple(FIGURES),
         split: Literal["test", "dev"] = "test",
-        reference: Literal["transcription", "raw transcription"] = "transcription",
+        reference: str = "transcription",
         numbers: bool = True,
         prompt: str = PROMPT,
         normalizer: str = "whisper_english",
         missing_media: Literal["raise", "skip"] = "raise",
         max_new_tokens: int = 256,
     ) -> None:
-        if unknown := [language for language in languages if language not in FIGURES]:
-            raise ValueError(f"languages={unknown}: choose from {', '.join(FIGURES)}.")
+        if (column := reference.replace("_", " ")) not in COLUMNS[2:4]:
+            raise ValueError(f"reference={reference}: choose from transcription, raw transcription.")
         if normalizer not in NORMALIZERS:
             raise ValueError(f"normalizer={normalizer}: choose from {', '.join(NORMALIZERS)}.")
         root_ = Path(root)
         self.root = root_ / "data" if (root_ / "data").is_dir() else root_
-        self.languages, self.split, self.reference = tuple(languages), split, reference
+        self.languages, self.split = chosen("languages", languages, tuple(FIGURES)), split
+        self.reference = column
         self.numbers = numbers
         self.prompt, self.normalizer, self.max_new_tokens = prompt, normalizer, max_new_tokens
         self.media = Media(self.root, missing_media)
@@ -82,10 +83,11 @@ class Fleurs(Benchmark):
                 "and its sound (a copy as parquet holds no files that could be read: fetch the .tsv form)."
             )
         sound = self._sound(language)
-        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-            cells, where = line.split("\t"), f"{path}:{number}"
-            if not line.strip():
-                continue
+        asked = list(lines(path))
+        if not asked:
+            raise ValueError(f"{path} is empty; fetch it again.")
+        for where, line in asked:
+            cells = line.split("\t")
             if len(cells) != len(COLUMNS):
                 raise ValueError(f"{where}: {len(cells)} columns; a line has {len(COLUMNS)}: {', '.join(COLUMNS)}.")
             row = dict(zip(COLUMNS, cells, strict=True))

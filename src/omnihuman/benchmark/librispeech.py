@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from omnihuman.benchmark.base import Benchmark, Peer, Prediction, Question, unique
 from omnihuman.benchmark.text import Media, to_record
-from omnihuman.benchmark.transcription import PROMPT, figures, transcript
+from omnihuman.benchmark.transcription import PROMPT, chosen, figures, lines, transcript
 from omnihuman.metric.score import Score
 from omnihuman.metric.speech import NORMALIZERS, wer
 
@@ -49,17 +49,16 @@ class LibriSpeech(Benchmark):
         self,
         root: str,
         *,
-        splits: Sequence[str] = SPLITS,
+        splits: str | Sequence[str] = SPLITS,
         prompt: str = PROMPT,
         normalizer: str = "whisper_english",
         missing_media: Literal["raise", "skip"] = "raise",
         max_new_tokens: int = 256,
     ) -> None:
-        if unknown := [split for split in splits if split not in SPLITS]:
-            raise ValueError(f"splits={unknown}: choose from {', '.join(SPLITS)}.")
         if normalizer not in NORMALIZERS:
             raise ValueError(f"normalizer={normalizer}: choose from {', '.join(NORMALIZERS)}.")
-        self.root, self.splits, self.prompt, self.normalizer = Path(root), tuple(splits), prompt, normalizer
+        self.root, self.splits, self.prompt = Path(root), chosen("splits", splits, SPLITS), prompt
+        self.normalizer = normalizer
         self.media = Media(self.root, missing_media)
         self.max_new_tokens = max_new_tokens
 
@@ -80,12 +79,9 @@ class LibriSpeech(Benchmark):
 
     def _chapter(self, path: Path, split: str) -> list[Question]:
         found = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-            name, _, words = line.strip().partition(" ")
-            where = f"{path}:{number}"
-            if not line.strip():
-                continue
-            if not words.strip():
+        for where, line in lines(path):
+            name, words = [*line.split(maxsplit=1), ""][:2]
+            if not words:
                 raise ValueError(f"{where}: {line!r} has no words; a line is <utterance> <WORDS>.")
             sound = path.parent.relative_to(self.root) / f"{name}.flac"
             if file := self.media.find(str(sound), where):

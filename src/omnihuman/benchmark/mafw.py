@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from omnihuman.benchmark.base import Question
+from omnihuman.benchmark.base import Question, check_switches, lines_of
 from omnihuman.benchmark.emotion import Clip, EmotionBenchmark, label_at, peers_of
 from omnihuman.data.media import probe
 
@@ -47,7 +47,7 @@ class MAFW(EmotionBenchmark):
 
     name = "mafw"
     peers = peers_of("mafw")
-    counts = (1839, 1837, 1833, 1832, 1831)
+    counts: tuple[int, ...] = (1839, 1837, 1833, 1832, 1831)
     options_text = "happy ,surprise ,neutral ,angry ,disgust ,sad ,fear ,contemptuous, disappointed, helpless, anxious"
 
     def __init__(
@@ -60,9 +60,12 @@ class MAFW(EmotionBenchmark):
         drop_silent: bool = False,
         **switches: Any,
     ) -> None:
+        check_switches(captions=(captions, ("no_caption", "with_caption")), order=(order, ORDERS))
         super().__init__(root, media=media, **switches)
         self.captions, self.order, self.drop_silent = captions, order, drop_silent
         self.labels = tuple(LABELS[noun] for noun in ORDERS[order])
+        if captions == "with_caption":
+            self.counts = ()
         self._dropped = 0
 
     def fold_file(self, fold: int) -> Path:
@@ -78,10 +81,8 @@ class MAFW(EmotionBenchmark):
         return found
 
     def clips(self, path: Path) -> Iterator[Clip]:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            where, words = f"{path}:{number}", line.split()
-            if not words:
-                continue
+        for where, line in lines_of(path):
+            words = line.split()
             if len(words) != 2:
                 raise ValueError(f"{where}: a line is <clip> <emotion>, found {line!r}; correct it.")
             yield Clip(where, Path(words[0]).stem, label_at(LABELS, words[1], where))

@@ -6,7 +6,7 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, Literal, NamedTuple
 
-from omnihuman.benchmark.base import Benchmark, Peer, Prediction, Question, read_json, unique
+from omnihuman.benchmark.base import Benchmark, Peer, Prediction, Question, check_switches, read_json, unique
 from omnihuman.benchmark.text import Media, to_record
 from omnihuman.metric.choice import HABITS, choice_scores, parse
 from omnihuman.metric.score import Score
@@ -94,16 +94,21 @@ class MVBenchHuman(Benchmark):
         *,
         layout: Literal["main", "video"] = "main",
         media: str = "video",
-        tasks: Sequence[str] = tuple(TASKS),
+        tasks: str | Sequence[str] = tuple(TASKS),
         prompt: Literal["humanomni", "official", "lmms_eval"] = "humanomni",
         parser: str = "strict",
         missing_media: Literal["raise", "skip"] = "raise",
         max_new_tokens: int = 32,
     ) -> None:
-        if parser not in PARSERS:
-            raise ValueError(f"parser={parser}: choose from {', '.join(PARSERS)}.")
-        if not tasks or set(tasks) - set(TASKS):
-            raise ValueError(f"tasks={list(tasks)}: choose from {', '.join(TASKS)}.")
+        check_switches(
+            layout=(layout, ("main", "video")),
+            prompt=(prompt, ("humanomni", "official", "lmms_eval")),
+            parser=(parser, PARSERS),
+            missing_media=(missing_media, ("raise", "skip")),
+        )
+        tasks = [tasks] if isinstance(tasks, str) else list(tasks)
+        if not tasks or set(tasks) - set(TASKS) or len(set(tasks)) < len(tasks):
+            raise ValueError(f"tasks={tasks}: choose from {', '.join(TASKS)}, each once.")
         self.root, self.layout, self.tasks = Path(root), layout, tuple(tasks)
         self.prompt, self.parser, self.log_probs = prompt, parser, parser == "log_probs"
         self.media = Media(self.root / media if layout == "main" else self.root, missing_media)
@@ -165,17 +170,17 @@ class MVBenchHuman(Benchmark):
         return path, str(parts[0]), parts[1]
 
     def _question(self, task: str, folder: str, number: int, entry: Any, where: str) -> Question | None:
-        kinds = {"video": str, "question": str, "candidates": list, "answer": str}
+        kinds = {"video": (str,), "question": (str,), "candidates": (list,), "answer": (str, int)}  # counts are numbers
         wrong = [
             key for key, kind in kinds.items() if not isinstance(entry, Mapping) or not isinstance(entry.get(key), kind)
         ]
         if wrong:
             raise ValueError(
-                f"{where}: {', '.join(wrong)} missing, or no {' / '.join(kinds[k].__name__ for k in wrong)}."
+                f"{where}: {', '.join(wrong)} missing, or no {' / '.join(kinds[k][0].__name__ for k in wrong)}."
             )
-        candidates = [str(each) for each in entry["candidates"]]
-        if candidates.count(entry["answer"]) != 1:
-            raise ValueError(f"{where}: the answer {entry['answer']!r} is not exactly one of {candidates}.")
+        candidates, answer = [str(each) for each in entry["candidates"]], str(entry["answer"])
+        if candidates.count(answer) != 1 or len(candidates) > len(ascii_uppercase):
+            raise ValueError(f"{where}: the answer {answer!r} is not exactly one of {candidates}, of at most 26.")
         start, end = self._bounds(task, entry, where)
         file = self.media.find(str(Path(folder) / entry["video"]), f"{where}: video")
         if file is None:
@@ -187,7 +192,7 @@ class MVBenchHuman(Benchmark):
         said = {"instruction": entry["question"]} if self.prompt == "humanomni" else {}
         said |= {"prime": "Best option:("} if self.prompt == "official" else {}
         meta = {"candidates": candidates, "video": f"{folder}/{entry['video']}"}
-        truth = letters[candidates.index(entry["answer"])]
+        truth = letters[candidates.index(answer)]
         return Question(replace(record, meta=said), truth, task, letters, meta)
 
     def _bounds(self, task: str, entry: Mapping[str, Any], where: str) -> tuple[float, float | None]:

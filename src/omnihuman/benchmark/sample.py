@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from omnihuman.benchmark.base import Benchmark, Prediction, Question, unique
+from omnihuman.benchmark.base import Benchmark, Prediction, Question, check_switches, unique
 from omnihuman.benchmark.dfew import LABELS
 from omnihuman.benchmark.text import text_of
 from omnihuman.benchmark.transcription import transcript
@@ -70,13 +70,13 @@ class Sample(Benchmark):
         *,
         split: Literal["test", "val"] = "test",
         task: str = "emotion",
-        needs: Sequence[str] = (),
+        needs: str | Sequence[str] = (),
         parser: Literal["strict", "official"] = "strict",
         corpus_seed: int = 0,
         max_new_tokens: int = 48,
     ) -> None:
-        if task not in TASKS:
-            raise ValueError(f"task={task}: choose from {', '.join(TASKS)}.")
+        check_switches(split=(split, ("test", "val")), task=(task, TASKS), parser=(parser, ("strict", "official")))
+        needs = [needs] if isinstance(needs, str) else needs
         if foreign := sorted(set(needs) - {"video", "audio"}):
             raise ValueError(f"needs={foreign}: choose from video, audio.")
         self.root, self.split, self.task, self.needs = Path(root), split, task, tuple(needs)

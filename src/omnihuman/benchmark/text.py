@@ -1,11 +1,13 @@
 """What benchmarks whose answers are text share: media that must be on disk, tables of annotations, marks of a judge."""
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from omnihuman.benchmark.base import Prediction
+from omnihuman.benchmark.base import Prediction, Question, read_json
 from omnihuman.data.record import Record
 from omnihuman.judge.base import Judge
 
@@ -45,7 +47,8 @@ class Media:
             ValueError: the name leaves the root, or nothing is there and nothing may be skipped.
         """
         tried = [self.root / f"{name}{suffix}" for suffix in suffixes]
-        if not tried[0].resolve().is_relative_to(self.root.resolve()):
+        # by its words: a link below the root is the user's own, who gathers several data sets
+        if not Path(os.path.abspath(tried[0])).is_relative_to(os.path.abspath(self.root)):
             raise ValueError(f"{where}: {name!r} leaves the folder {self.root}; paths are relative to it.")
         file = next((file for file in tried if file.exists()), None)  # a folder of pictures is a video, too
         if file is not None:
@@ -80,7 +83,7 @@ def to_record(
 
 
 def rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """The lines of a csv file with a head: place and cells.
+    """The lines of a csv file with a head: place and cells, trimmed; lines without any are left out.
 
     Raises:
         ValueError: there is no such file, it is no UTF-8, or it lacks a column or a cell; the message names it.
@@ -88,17 +91,76 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, st
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file.")
     with path.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines)
+        reader = csv.DictReader(lines, skipinitialspace=True, strict=True)
         try:
-            if lacking := [column for column in columns if column not in (reader.fieldnames or ())]:
+            reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+            if lacking := [column for column in columns if column not in reader.fieldnames]:
                 raise ValueError(f"{path}:1: the columns {lacking} are missing; there are {reader.fieldnames}.")
-            for row in reader:
-                place = f"{path}:{reader.line_num}"
-                if empty := [column for column in columns if not (row[column] or "").strip()]:
+            for cells in reader:
+                place, over = f"{path}:{reader.line_num}", cells.pop(None, None)
+                row = {name: (cell or "").strip() for name, cell in cells.items()}
+                if over and any(cell.strip() for cell in over):
+                    raise ValueError(f"{place}: there are more cells than columns; put quotes round texts with commas.")
+                if not any(row.values()):
+                    continue
+                if empty := [column for column in columns if not row[column]]:
                     raise ValueError(f"{place}: {', '.join(empty)} is empty; fill it in or take the line out.")
                 yield place, row
+        except csv.Error as error:
+            raise ValueError(f"{path}:{reader.reader.line_num}: this is no csv line ({error}).") from error
         except UnicodeDecodeError as error:
             raise ValueError(f"{path}: save the file as UTF-8 ({error}).") from error
+
+
+def files_of(train_records: str | Sequence[str]) -> tuple[Path, ...]:
+    """The data files of an option that takes one or several.
+
+    >>> files_of("a.json") == files_of(["a.json"])
+    True
+    """
+    return tuple(map(Path, [train_records] if isinstance(train_records, str) else train_records))
+
+
+def trained_on(paths: Sequence[Path], name: Callable[[str], str]) -> set[str]:
+    """The clips that data files of the training name, each as ``name`` says for its path.
+
+    Raises:
+        ValueError: a file is missing, no JSON, or no list; the message names it.
+    """
+    return {name(video) for path in paths for video in _videos(path)}
+
+
+def counted(questions: Sequence[Question]) -> str:
+    """How many clips were trained on (``meta.in_training``), and from where (``meta.source``)."""
+    found = [str(each.meta.get("source", "")) for each in questions if each.meta["in_training"]]
+    counts = ", ".join(f"{source} {found.count(source)}" for source in sorted(set(found)) if source)
+    return f"{len(found)} of {len(questions)}" + (f" ({counts})" if counts else "")
+
+
+def not_counted(train_records: Sequence[Path]) -> str:
+    """Why no clips are counted, before the questions are read."""
+    return "train_records not read yet" if train_records else "not checked; train_records names none"
+
+
+def _videos(path: Path) -> list[str]:
+    """The videos that a data file names."""
+    entries = _lines(path) if path.suffix == ".jsonl" else read_json(path)
+    if not isinstance(entries, list):
+        raise ValueError(f"{path}: train_records are lists of records, or of paths; this is none.")
+    named = [entry.get("video") if isinstance(entry, Mapping) else entry for entry in entries]
+    return [name for name in named if isinstance(name, str)]
+
+
+def _lines(path: Path) -> list[Any]:
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file (train_records).")
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
+        try:
+            found += [json.loads(line)] if line.strip() else []
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: this is not JSON ({error}); a line is one record.") from error
+    return found
 
 
 def text_of(asked: Prediction) -> tuple[str | None, str]:

@@ -1,7 +1,8 @@
 """What the speech benchmarks share: the prompt, how an answer is read, and one figure for each of their parts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from omnihuman.benchmark.base import Prediction
 from omnihuman.metric.score import Score
@@ -12,6 +13,35 @@ PROMPT = "Recognize the speech and give me the transcription."
 
 Measure = Callable[[Sequence[str], Sequence[str], Sequence[str]], Score]
 """ids, references, answers -> a figure."""
+
+
+def chosen(key: str, given: str | Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """Parts that are asked, checked; one may stand without brackets.
+
+    Raises:
+        ValueError: none is given, one is unknown or there twice.
+
+    >>> chosen("splits", "test-clean", ("test-clean", "test-other"))
+    ('test-clean',)
+    """
+    names = (given,) if isinstance(given, str) else tuple(given)
+    if not names or set(names) - set(known) or len(set(names)) < len(names):
+        raise ValueError(f"{key}={list(names)}: choose from {', '.join(known)}, each once.")
+    return names
+
+
+def lines(path: Path) -> Iterator[tuple[str, str]]:
+    """The lines of a list that hold something, without their ends: place and text.
+
+    Raises:
+        ValueError: it is no UTF-8.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: save the file as UTF-8 ({error}).") from error
+    every = ((f"{path}:{number}", line.rstrip("\r")) for number, line in enumerate(text.split("\n"), 1))
+    return ((where, line) for where, line in every if line.strip())
 
 
 def transcript(asked: Prediction) -> tuple[str | None, str]:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from omnihuman.benchmark.base import Benchmark, Peer, Prediction, Question, unique
 from omnihuman.benchmark.text import Media, to_record
-from omnihuman.benchmark.transcription import PROMPT, figures, transcript
+from omnihuman.benchmark.transcription import PROMPT, chosen, figures, transcript
 from omnihuman.metric.score import Score
 from omnihuman.metric.speech import cer, mer
 
@@ -51,16 +51,15 @@ class WenetSpeech(Benchmark):
         self,
         root: str,
         *,
-        subsets: Sequence[str] = ("TEST_NET", "TEST_MEETING"),
+        subsets: str | Sequence[str] = ("TEST_NET", "TEST_MEETING"),
         prompt: str = PROMPT,
         numbers: bool = True,
         official_glue: bool = False,
         missing_media: Literal["raise", "skip"] = "raise",
         max_new_tokens: int = 256,
     ) -> None:
-        if unknown := [subset for subset in subsets if subset not in SUBSETS]:
-            raise ValueError(f"subsets={unknown}: choose from {', '.join(SUBSETS)}.")
-        self.root, self.subsets, self.prompt, self.official_glue = Path(root), tuple(subsets), prompt, official_glue
+        self.root, self.subsets = Path(root), chosen("subsets", subsets, SUBSETS)
+        self.prompt, self.official_glue = prompt, official_glue
         self.numbers = numbers
         self.media = Media(self.root, missing_media)
         self.max_new_tokens = max_new_tokens

@@ -2,12 +2,13 @@
 
 import math
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from omnihuman.benchmark.base import Benchmark, Peer, Prediction, Question, unique
+from omnihuman.benchmark.base import Benchmark, Peer, Prediction, Question, check_switches, lines_of, unique
 from omnihuman.benchmark.text import Media
 from omnihuman.data.media import probe
 from omnihuman.data.record import Record
@@ -112,6 +113,7 @@ class YouTubeFaces(Benchmark):
         log_probs: bool = True,
         max_new_tokens: int = 8,
     ) -> None:
+        check_switches(pairs=(pairs, ("official", "favchat_like")), missing_media=(missing_media, ("raise", "skip")))
         if segment < 1:
             raise ValueError(f"segment={segment}: a segment has one frame at least.")
         self.root, self.pairs, self.splits, self.prompt = Path(root), pairs, splits, prompt
@@ -163,10 +165,10 @@ class YouTubeFaces(Benchmark):
         path = self.root / self.splits
         if not path.is_file():
             raise ValueError(f"{path}: there is no such file; set splits, or pairs=favchat_like, which needs none.")
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            where, cells = f"{path}:{number}", [cell.strip() for cell in line.split(",")]
-            if not line.strip() or (number == 1 and not cells[0].isdecimal()):
-                continue
+        for number, (where, line) in enumerate(lines_of(path), 1):
+            cells = [cell.strip() for cell in line.split(",")]
+            if number == 1 and not re.search(r"/\d", line):
+                continue  # the head
             videos = [cell for cell in cells if "/" in cell]
             if len(cells) < 4 or len(videos) != 2 or cells[-1] not in ("0", "1") or not cells[0].isdecimal():
                 raise ValueError(

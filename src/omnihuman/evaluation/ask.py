@@ -3,7 +3,9 @@
 import hashlib
 import json
 import logging
+import os
 import platform
+import resource
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch.utils.data import DataLoader
 
 from omnihuman.benchmark.base import MODALITIES, Benchmark, Prediction, Question
@@ -25,6 +28,12 @@ from omnihuman.evaluation.control import donors_of, seen_as_asked
 from omnihuman.evaluation.folder import mend, read_predictions
 
 log = logging.getLogger(__name__)
+
+PATIENCE = 30.0
+"""Seconds to wait for a process that ends because the one that started it was killed."""
+
+LEADER = "OMNIHUMAN_LEADER"
+"""In the environment of processes that share the work: the one that started them; they end when it does."""
 
 LIBRARIES = ("omnihuman", "torch", "transformers", "av", "numpy")
 
@@ -74,12 +83,27 @@ def ask(
         folder: of the evaluation.
         manner: how.
         share: which process this is, of how many; several write a file of their own each, see ``gather``.
+
+    Raises:
+        ValueError: another process is at the same questions.
     """
     rank, world = share
+    file = folder / ("predictions.jsonl" if world == 1 else f"predictions.{rank}.jsonl")
+    try:
+        with FileLock(file.with_suffix(".lock"), timeout=PATIENCE):
+            _ask(answerer, benchmark, questions, file, manner, share)
+    except Timeout as error:
+        raise ValueError(f"{file}: another process is asking these questions; wait for it, or end it.") from error
+
+
+def _ask(
+    answerer: Answerer, benchmark: Benchmark, questions: Sequence[Question], file: Path, manner: Manner,
+    share: tuple[int, int],
+) -> None:  # fmt: skip
+    folder, (rank, world) = file.parent, share
     known = {prediction.id for prediction in everything_in(folder, benchmark.name)}
     mine = [question for question in questions[rank::world] if question.id not in known]
     shown = {question.id: number for number, question in enumerate(questions[: manner.cards])}
-    file = folder / ("predictions.jsonl" if world == 1 else f"predictions.{rank}.jsonl")
     log.info("%s %s: %d questions, %d of them to ask", benchmark.name, manner.modality, len(questions), len(mine))
     if not mine:
         return
@@ -101,6 +125,8 @@ def ask(
         write([_failed(asked[skip["id"]], manner, skip["message"]) for skip in samples.skipped])
         done, started = 0, time.perf_counter()
         for part in _answered(answerer, benchmark, samples, asked, manner):
+            if os.environ.get(LEADER, str(os.getppid())) != str(os.getppid()):
+                raise RuntimeError("the process that shares the work out has ended; the same command goes on.")
             write([_with_card(one, samples, shown, folder) for one in part])
             done += len(part)
             rate = done / (time.perf_counter() - started)
@@ -194,7 +220,7 @@ def gather(folder: Path, questions: Sequence[Question], benchmark: str) -> list[
     new = folder / "predictions.new"
     new.write_text("".join(f"{prediction.line()}\n" for prediction in ordered), encoding="utf-8")
     new.replace(folder / "predictions.jsonl")
-    for part in folder.glob("predictions.*.jsonl"):
+    for part in [*folder.glob("predictions.*.jsonl"), *folder.glob("predictions*.lock")]:
         part.unlink()
     return ordered
 
@@ -208,7 +234,7 @@ def in_processes(count: int, arguments: Sequence[str]) -> None:
     commands = [
         [sys.executable, "-m", "omnihuman.evaluate", *arguments, f"share={rank}/{count}"] for rank in range(count)
     ]
-    running = [subprocess.Popen(command) for command in commands]
+    running = [subprocess.Popen(command, env={**os.environ, LEADER: str(os.getpid())}) for command in commands]
     if failed := [rank for rank, process in enumerate(running) if process.wait()]:
         raise RuntimeError(f"processes {failed} of {count} failed; the same command goes on where they stopped.")
 
@@ -231,9 +257,18 @@ def write_manifest(
         **{name: version(name) for name in LIBRARIES},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
+        "peak_memory_gb": round(peak_memory() / 2**30, 3),
     }
     for name, what in (("dataset_manifest", manifest), ("environment", environment)):
         (folder / f"{name}.json").write_text(json.dumps(what, indent=2) + "\n")
+
+
+def peak_memory() -> int:
+    """Bytes that the largest of the processes has taken: of the GPU where there is one."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return int(torch.cuda.max_memory_allocated())
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return max(resource.getrusage(each).ru_maxrss for each in who) * 1024
 
 
 def _words(record: Record) -> str:

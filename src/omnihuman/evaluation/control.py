@@ -27,6 +27,7 @@ def modality_of(benchmark: Benchmark, senses: str, asked: str | None) -> str:
         if not found:
             raise ValueError(f"{benchmark.name} is about {benchmark.modality}, the model reads {senses} only.")
         return found
+    asked = next((name for name in MODALITIES if sorted(name) == sorted(str(asked).upper())), asked)  # AV is VA
     if asked not in MODALITIES:
         raise ValueError(f"modality={asked}: choose from {', '.join(MODALITIES)}.")
     if lacking := [letter for letter in asked if letter not in senses]:
@@ -34,14 +35,29 @@ def modality_of(benchmark: Benchmark, senses: str, asked: str | None) -> str:
     return asked
 
 
+def control_of(asked: str | None, modality: str) -> str:
+    """The control in which a modality is answered; nothing where none is asked for.
+
+    Raises:
+        ValueError: the control is unknown, or the modality has nothing that it could shuffle.
+
+    >>> control_of("shuffled_audio", "VA")
+    'shuffled_audio'
+    """
+    control = asked or ""
+    if control not in CONTROLS:
+        raise ValueError(f"control={control}: choose from {', '.join(filter(None, CONTROLS))}, or leave it out.")
+    if control and not set("A" if control == "shuffled_audio" else "VF") & set(modality):
+        raise ValueError(f"control={control}: modality={modality} has nothing that it could shuffle; leave one out.")
+    return control
+
+
 def donors_of(questions: Sequence[Question], control: str, seed: int = 0) -> dict[str, Record]:
     """For the control: whose sound or pictures every question gets; never its own file's.
 
     Raises:
-        ValueError: the control is unknown, or all questions are about one file.
+        ValueError: all questions are about one file.
     """
-    if control not in CONTROLS:
-        raise ValueError(f"control={control}: choose from {', '.join(filter(None, CONTROLS))}, or leave it out.")
     if not control:
         return {}
     records = [question.record for question in questions]

@@ -138,12 +138,13 @@ def open_evaluation(folder: Path, judge: Any = None) -> Evaluation:
 
 
 def find(run: Path, benchmark: str | None = None) -> list[Path]:
-    """The folders of a run's evaluations, by benchmark and modality.
+    """The folders of a run's evaluations, by benchmark and modality; without those that moved aside or hold no answer.
 
     Raises:
         ValueError: there is none.
     """
-    every = sorted(path.parent for path in run.glob(f"evaluation/*/*/{PREDICTIONS}"))
+    files = sorted(run.glob(f"evaluation/*/*/{PREDICTIONS}"))
+    every = [path.parent for path in files if path.stat().st_size and not _moved_aside(path.parent)]
     found = [folder for folder in every if benchmark in (None, folder.parent.name)]
     if not found:
         there = ", ".join(sorted({folder.parent.name for folder in every})) or "nothing"
@@ -216,6 +217,16 @@ def _config(folder: Path) -> DictConfig:
     if lacking := [key for key in ("benchmark", "run", "modality") if config.get(key) is None]:
         raise ValueError(f"{file}: the keys {lacking} are missing; this is no config of an evaluation.")
     return config
+
+
+def _moved_aside(folder: Path) -> bool:
+    """Whether ``overwrite=true`` left the folder: ``VA.1`` beside ``VA``, but not the tag ``VA-lr0.1``."""
+    name, _, number = folder.name.rpartition(".")
+    if not number.isdigit() or not folder.with_name(name).is_dir():
+        return False
+    file = folder / "config.yaml"
+    tag = OmegaConf.select(OmegaConf.load(file), "tag") if file.is_file() else None
+    return tag is None or not folder.name.endswith(f"-{tag}")
 
 
 def _whole(line: bytes) -> bool:

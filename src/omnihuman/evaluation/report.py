@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from omnihuman.benchmark.base import read_json
 from omnihuman.evaluation import cards, pictures, tables
 from omnihuman.evaluation.folder import NOT_ASKED, Evaluation, benchmark_of, open_evaluation
 from omnihuman.metric.score import Score
@@ -130,6 +131,8 @@ def metrics(
             "note": score.note,
             "group_std": _spread(score.name, scores),
         }
+    file = evaluation.folder / "environment.json"
+    environment = read_json(file) if file.is_file() else {}
     protocol = benchmark.protocol()
     kept = {
         key: said
@@ -152,6 +155,7 @@ def metrics(
         "rules": dict(Counter(rule for _, rule in evaluation.parsed)),
         "floors": floors(evaluation, scores),
         "seconds_per_sample": _number(sum(each.seconds for each in asked) / max(1, len(asked))),
+        "peak_memory_gb": environment.get("peak_memory_gb"),
         "tokens_per_answer": _number(sum(each.tokens[1] for each in asked) / max(1, len(asked))),
         "judge": None if judge is None else judge.id,
         "judge_is_offline": judge is not None and judge.offline,

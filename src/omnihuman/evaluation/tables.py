@@ -128,11 +128,11 @@ def compare(reports: Sequence[Mapping[str, Any]], peers: Sequence[Peer], force: 
     """
     reports = sorted(reports, key=lambda report: _order(report["modality"]))
     own = {name: score for report in reports for name, score in report["scores"].items()}
-    named = [name for name in own if any(name in peer.values for peer in peers)]
+    named = [name for name in dict.fromkeys(name for peer in peers for name in peer.values) if name in own]
     plain = named or [name for name in own if "/" not in name] or list(own)
     foreign = dict.fromkeys(name for peer in peers for name in peer.values if name not in own)
     columns: dict[tuple[str, str], None] = {}  # (score, judge), in order
-    for name in dict.fromkeys([*list(own)[:1], *plain]):
+    for name in named if next(iter(own)) in named else dict.fromkeys([*list(own)[:1], *plain]):
         if not own[name]["judged"] or name in named:
             columns[name, ""] = None
         for report in reports:
@@ -319,6 +319,7 @@ def _foot(reports: Sequence[Mapping[str, Any]], switches: bool = True) -> list[s
         judge = f"; judge: {report['judge']}" if report["judge"] else ""
         judge += " (its figures stay out of tables)" if report["judge_is_offline"] else ""
         speed = f"; {report['seconds_per_sample']:.3g} s a question"
+        speed += f", {report['peak_memory_gb']:.3g} GB" if report.get("peak_memory_gb") else ""
         unfinished = f"; {report['unfinished']}" if report["unfinished"] else ""
         foot.append(f"{report['benchmark']} {report['modality']}: {counts}{unfinished}{judge}{speed}")
     if switches:

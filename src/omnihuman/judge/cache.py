@@ -103,7 +103,7 @@ class Cache:
                 if self._open is None:
                     self._open = self._connect()
                 yield self._open
-            except sqlite3.DatabaseError as error:
+            except (sqlite3.DatabaseError, OSError) as error:
                 raise ValueError(f"cache={self.path}: this is no readable cache of judgements ({error}).") from error
 
     def _connect(self) -> sqlite3.Connection:

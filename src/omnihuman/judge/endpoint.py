@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
@@ -75,6 +76,10 @@ class EndpointJudge(Judge):
                 f"judge {model}: max_concurrency={max_concurrency} and repeats={repeats} are at least 1, max_retries="
                 f"{max_retries} at least 0, and backoff={list(backoff)} two numbers of seconds."
             )
+        if base_url is not None and not base_url.startswith(("http://", "https://")):
+            raise ValueError(
+                f"judge {model}: base_url={base_url} begins with http:// or https://, as http://localhost:8000/v1."
+            )
         self.model, self.mode, self.repeats, self.seed = model, mode, repeats, seed
         self.max_concurrency, self.give_up_after, self.prices = max_concurrency, give_up_after, prices or {}
         self._failures = 0  # in a row
@@ -83,7 +88,8 @@ class EndpointJudge(Judge):
         heat = f", T={self.sampling['temperature']:g}" if "temperature" in self.sampling else ""
         times = f", mean of {repeats}" if repeats > 1 else ""
         self.id = f"{model}{heat}{'' if seed is None else f', seed {seed}'}{times}"
-        self.cache = None if cache is None else Cache(cache, read_only=mode == "cache_only")
+        read_only = mode == "cache_only" or (mode == "offline" and cache is not None and Path(cache).is_file())
+        self.cache = None if cache is None else Cache(cache, read_only)
         self._client: Client | None = None  # made with the first call: scoring again needs no key
         self._client_args = (base_url, api_key_env, timeout, max_retries, tuple(backoff))
 

@@ -29,9 +29,9 @@ def _first_number(value: Any) -> Any:
 
 
 class Reply(BaseModel):
-    """What every reply has in common: no keys but its own, as strict schemas want it."""
+    """What every reply has in common: no keys but its own are asked for, as strict schemas want it; others are left."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="ignore", json_schema_extra={"additionalProperties": False})
 
 
 class Points(Reply):
@@ -219,18 +219,23 @@ Reply with nothing but JSON of that form: {"labels": ["..."]}""",
 def partition(groups: Iterable[Iterable[str]], labels: Sequence[str], last_wins: bool = False) -> list[list[str]]:
     """A judge's groups -> groups in which each label stands once: foreign ones go, forgotten ones stand alone.
 
-    A label of several groups stays in the first. Differs from MERTools, where it counts for the last: ``last_wins``.
+    A label of several groups stays in the first. ``last_wins`` reads them as MERTools does: a label counts for the last
+    of its groups, and each group for the label that it names first, wherever that one went itself.
 
     >>> partition([["sad", "down"], ["down", "low"]], ["down", "low", "sad", "shy"])
     [['sad', 'down'], ['low'], ['shy']]
     """
-    split = [[one.strip().lower() for one in group] for group in groups]
-    home: dict[str, int] = {}
+    split = [list(dict.fromkeys(one.strip().lower() for one in group)) for group in groups]
+    home: dict[str, str] = {}
     for number, group in enumerate(split):
         for label in group:
-            home[label] = number if last_wins else home.get(label, number)
-    kept = [[one for one in dict.fromkeys(group) if one in labels and home[one] == n] for n, group in enumerate(split)]
-    return [group for group in kept if group] + [[label] for label in labels if label not in home]
+            if last_wins or label not in home:
+                home[label] = group[0] if last_wins else f"group {number}"
+    said = dict.fromkeys(label for group in split for label in group if label in labels)
+    kept: dict[str, list[str]] = {}
+    for label in (*said, *(label for label in labels if label not in said)):
+        kept.setdefault(home.get(label, f"alone {label}"), []).append(label)
+    return list(kept.values())
 
 
 def _parted(reply: Groups, item: Item) -> Groups:

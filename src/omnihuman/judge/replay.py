@@ -31,7 +31,11 @@ class ReplayJudge(Judge):
         if not self.file.is_file():
             raise ValueError(f"{file}: there is no such file of canned replies.")
         self.canned: dict[str, Any] = {}
-        for number, line in enumerate(self.file.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            lines = self.file.read_text(encoding="utf-8-sig").split("\n")  # texts may hold other ends of lines
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{file}: save the file as UTF-8 ({error}).") from error
+        for number, line in enumerate(lines, start=1):
             if line.strip():
                 self._add(line, f"{file}:{number}")
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from omnihuman.metric.score import Score
@@ -131,12 +131,17 @@ def _cut(
     rows = list(zip(ids, references, candidates, strict=True))
     if not rows:
         raise ValueError("there is no caption to score.")
-    truths = {n: [" ".join(ptb_tokens(one)) for one in _several(truth)] for n, (_, truth, _) in enumerate(rows)}
-    return truths, {n: [" ".join(ptb_tokens(answer))] for n, (_, _, answer) in enumerate(rows)}
+    truths = {n: [_tokens(one) for one in _several(truth)] for n, (_, truth, _) in enumerate(rows)}
+    return truths, {n: [_tokens(answer)] for n, (_, _, answer) in enumerate(rows)}
 
 
 def _several(truth: str | Sequence[str]) -> list[str]:
     return [truth] if isinstance(truth, str) else list(truth)
+
+
+@lru_cache(maxsize=1 << 14)  # CIDEr, ROUGE-L and every floor cut the same references
+def _tokens(text: str) -> str:
+    return " ".join(ptb_tokens(text))
 
 
 @cache

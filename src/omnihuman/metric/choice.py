@@ -152,7 +152,7 @@ def choice_scores(
     member = np.asarray([[float(task == name) for name in names] for task in tasks]).reshape(len(tasks), len(names))
     below = member * counted[:, None]
     videos = None if clusters is None else tuple(clusters)
-    scores = [Score("avg", tuple(ids), below * right[:, None], below, clusters=videos, note=note)]
+    scores = [Score("avg", tuple(ids), below * right[:, None], below, clusters=videos, columns=tuple(names), note=note)]
     for name in names:
         some = [row for row, task in enumerate(tasks) if task == name]
         part = None if videos is None else tuple(videos[row] for row in some)

@@ -107,7 +107,8 @@ def parse_label(
     named: dict[str, str] = {}
     for label in labels:
         for rule, forms in (("label", (label,)), ("form", (words or {}).get(label, ()))):
-            if any(re.search(rf"(?<!\w){re.escape(form.casefold())}(?!\w)", text) for form in forms):
+            # whole words; the underscores of _happy_ are punctuation
+            if any(re.search(rf"(?<![^\W_]){re.escape(form.casefold())}(?![^\W_])", text) for form in forms):
                 named.setdefault(label, rule)
     return next(iter(named.items())) if len(named) == 1 else (None, "invalid")
 
@@ -173,7 +174,8 @@ def _over_folds(
     shares = np.asarray([len(columns) / (len(sizes) * sizes[fold]) for fold, _ in columns])
     above = ones * np.asarray(right)[:, None] * shares
     strata = tuple("/".join(cell) for cell in cells)
-    return Score(name, tuple(ids), above, ones, strata=strata, note=note)
+    named = tuple("/".join(cell) for cell in columns)
+    return Score(name, tuple(ids), above, ones, strata=strata, columns=named, note=note)
 
 
 def official_union(truths: Sequence[str], answers: Sequence[str | None]) -> float:

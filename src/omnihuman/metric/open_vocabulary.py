@@ -223,10 +223,11 @@ def parse_labels(answer: str) -> list[str]:
     if listed := re.search(r"\[[^\[\]]*\]", answer):
         items = _listed(listed[0])
     else:
-        text = re.sub(r"^[^:：]*[:：]", "", answer.strip())
+        text = re.sub(r"^[^:：\n]*[:：]", "", answer.strip())
         items = re.split(r"[,;、，；\n.。!]|\band\b|\bor\b|&", text, flags=re.IGNORECASE)
     plain = (re.sub(rf"^(?:.*\b{_SAID}\s|[-*•\d.)\s]|{_FILLER}\s)+", "", _plain(item)) for item in items)
-    return list(dict.fromkeys(label for each in plain if (label := each.strip(" .\"'")) and len(label.split()) <= 3))
+    labels = (each.strip(" .*\"'") for each in plain)
+    return list(dict.fromkeys(each for each in labels if re.search(r"[^\W\d_]", each) and len(each.split()) <= 3))
 
 
 def _listed(text: str) -> list[str]:
@@ -234,7 +235,7 @@ def _listed(text: str) -> list[str]:
     for read in (json.loads, ast.literal_eval):
         try:
             return [item for item in read(text) if isinstance(item, str)]
-        except (ValueError, SyntaxError, TypeError):
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             continue
     return _items(text)
 

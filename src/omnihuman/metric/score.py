@@ -30,11 +30,12 @@ class Score:
         higher_is_better: the direction.
         strata: of the questions ``[n]``: resampling keeps how many each has (the classes of a UAR).
         clusters: of the questions ``[n]``: resampling takes whole ones (the questions of one video, of one speaker).
+        columns: what each stands for, the class or the fold: two scores that are compared are laid side by side by it.
         asked: questions that should have been scored, where some are missing (a judge that failed); ``None``: ``n``.
         note: what a table's foot says: the parser, the judge, the tokenizer.
 
     Raises:
-        ValueError: a question is there twice.
+        ValueError: a question is there twice, or adds what is no number.
 
     >>> Score.mean("war", ["a", "b"], [1, 0]).value
     50.0
@@ -49,6 +50,7 @@ class Score:
     higher_is_better: bool = True
     strata: tuple[str, ...] | None = None
     clusters: tuple[str, ...] | None = None
+    columns: tuple[str, ...] = ()
     asked: int | None = None
     note: str = ""
 
@@ -57,6 +59,12 @@ class Score:
         assert self.numerators.shape == self.denominators.shape == (n, columns), "a row for each question"
         assert self.combine == "mean" or columns % 2 == 0, "harmonic means are of pairs of columns"
         assert all(some is None or len(some) == n for some in (self.strata, self.clusters)), "one for each question"
+        assert len(self.columns) in (0, columns), "a name for each column"
+        if (wrong := np.isnan(self.numerators + self.denominators).any(axis=1)).any():
+            where = self.ids[int(wrong.argmax())]
+            raise ValueError(
+                f"{self.name}: what {where!r} adds is no number (NaN); leave out what could not be scored."
+            )
         if twice := [each for each, times in Counter(self.ids).items() if times > 1]:
             raise ValueError(f"{self.name}: {len(twice)} questions are there twice, {twice[0]!r} among them; keep one.")
 
@@ -78,7 +86,7 @@ class Score:
         known = sorted(set(classes))
         ones = np.asarray([[float(one == each) for each in known] for one in classes]).reshape(len(classes), len(known))
         column = np.asarray(values, dtype=np.float64)[:, None]
-        return cls(name, tuple(ids), ones * column, ones, strata=tuple(classes), **options)  # type: ignore[arg-type]
+        return cls(name, tuple(ids), ones * column, ones, strata=tuple(classes), columns=tuple(known), **options)  # type: ignore[arg-type]
 
     @property
     def coverage(self) -> float:

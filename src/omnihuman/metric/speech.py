@@ -13,21 +13,30 @@ NORMALIZERS = ("whisper_english", "whisper_basic", "qwen2_audio", "none")
 QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "「": "」", "『": "』", "«": "»"}
 _SOURCE = r"(?:speech|speaker|audio|recording|voice|clip|spoken (?:text|content)|text|content)"
 _SCRIPT = r"(?:transcription|transcript)"
+_SAYS = r"(?:says|reads|is|goes|states|contains)"
 _LEAD_IN = re.compile(
     rf"""\s*(?:(?:sure|ok|okay|certainly|of\ course)\s*[,.!]\s*)?
     (?:here(?:'s|\ is)\s+)?(?:the\s+|a\s+)?
     (?:{_SCRIPT}(?:\s+of\s+(?:the|this)\s+{_SOURCE})?(?:\s*:|\s+(?:is|reads)(?:\s+as\s+follows)?(?:\s*:|(?=\s)))
-      |{_SOURCE}(?:\s+(?:says|reads|is|goes|states|contains))?(?:\s+that)?(?:\s*:|\s*,?(?=\s*["“]))
-      |[^\s:：，。]{{0,10}}(?:语音|音频|录音|转写|识别)[^\s:：，。]{{0,10}}[:：])\s*""",
+      |(?:original\s+)?content\s+of\s+(?:the|this)\s+{_SOURCE}\s+is\s*:
+      |{_SOURCE}\s+{_SAYS}(?:\s+that)?\s*,?(?=\s*['‘])
+      |{_SOURCE}(?:\s+{_SAYS})?(?:\s+that)?(?:\s*:|\s*,?(?=\s*["“]))
+      |[^\s:：，。]{{0,10}}(?:语音|音频|录音|转写|识别)[^\s:：，。“"]{{0,10}}(?:[:：]|[是为](?=[“"])))\s*""",
     re.IGNORECASE | re.VERBOSE,
 )
+
+
+_HAN = "㐀-鿿"
+_APART = re.compile(rf"(?<!\S)[{_HAN}]\s+[{_HAN}](?!\S)")
+"""Two characters with a space between them: a text as FLEURS has it."""
 
 
 def strip_lead_in(answer: str, quotes: bool = True) -> str:
     """What a model heard, without the words in which it says so.
 
     Taken off at the beginning only: ``The speech says:`` and its kind (with a colon, or a quotation right after it),
-    ``The transcription is`` (with or without a colon), the same with ``Sure, here is`` before it, and ``语音内容是：``.
+    ``The transcription is`` (with or without a colon), the same with ``Sure, here is`` before it, ``The original
+    content of this audio is:``, and ``语音内容是：``.
 
     Args:
         answer: of the model.
@@ -165,12 +174,24 @@ def mandarin(text: str, numbers: bool = True) -> str:
     plain = str(zhconv.convert(unicodedata.normalize("NFKC", text), "zh-hans")).lower().replace("’", "'")
     if not numbers:
         return plain
+    plain = _together(plain).replace("°c", "摄氏度")
+    plain = re.sub(r"(?<=[a-z\d])-(?=\d)", " ", plain)  # from one to another, or a name: no minus sign
     plain = re.sub(r"(?<!\d)([01]?\d|2[0-4]):([0-5]\d)(?![\d:])", _clock, plain)
     plain = re.sub(r"(?<![\d.,])(?:0\d+|1[3-9]\d{9})(?![\d.,]*\d)", _digits, plain)  # telephones, no amounts
     plain = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", plain)
     plain = re.sub(r"\d{17,}", _digits, plain)  # more than cn2an can read
-    plain = re.sub(r"(?<=\d)-(?=\d)", " ", plain)  # from one to another: no minus sign
     return str(cn2an.transform(plain, "an2cn"))
+
+
+def _together(text: str) -> str:
+    """A text whose numbers stand as they are usually written: no space in them, nor beside a character.
+
+    >>> _together("在 1 9 7 6 年 的 1 2 月"), _together("1976 年"), _together("1 2 3")
+    ('在1976年 的12月', '1976年', '1 2 3')
+    """
+    if _APART.search(text):
+        text = re.sub(r"(?<!\S)(\d)\s+(?=\d(?!\S))", r"\1", text)
+    return re.sub(rf"(?<=\d)\s+(?=[{_HAN}%])|(?<=[{_HAN}])\s+(?=\d)", "", text)
 
 
 def _clock(found: re.Match[str]) -> str:

@@ -129,6 +129,8 @@ def verdict(comparison: Comparison, p: float | None = None, alpha: float = 0.05)
     said = f"{figures}, {'p < 0.001' if p < 0.001 else f'p = {p:.3f}'}, n = {comparison.n}: "
     if p < alpha:
         return said + "resolved."
+    if comparison.test == "mcnemar" and 2 * 0.5**comparison.n >= alpha:
+        return said + "not resolved; so few questions resolve nothing."
     if np.isnan(comparison.resolvable):
         return said + "not resolved; on these questions the two do not differ at all."
     return said + f"not resolved; at this size a difference of about {comparison.resolvable:.2g} would be."
@@ -203,6 +205,7 @@ def _paired(a: Score, b: Score, partial: bool) -> tuple[Score, Score]:
     Raises:
         ValueError: the systems were not asked the same, or the scores are of different kinds.
     """
+    a, b = _side_by_side(a, b)
     kinds = [(each.combine, each.scale, each.numerators.shape[1]) for each in (a, b)]
     if kinds[0] != kinds[1]:
         what = "combine, scale and columns"
@@ -216,6 +219,20 @@ def _paired(a: Score, b: Score, partial: bool) -> tuple[Score, Score]:
         )
     theirs = [place[a.ids[row]] for row in mine]
     return _rows(a, mine), _rows(b, theirs)
+
+
+def _side_by_side(a: Score, b: Score) -> tuple[Score, Score]:
+    """Both with the columns of both: one of them may have no question of a class or a fold."""
+    every = {column: place for place, column in enumerate(sorted({*a.columns, *b.columns}))}
+    if a.columns == b.columns or not (a.columns and b.columns):
+        return a, b
+    wide = []
+    for score in (a, b):
+        above, below = np.zeros((2, len(score.ids), len(every)))
+        places = [every[column] for column in score.columns]
+        above[:, places], below[:, places] = score.numerators, score.denominators
+        wide.append(replace(score, numerators=above, denominators=below, columns=tuple(every)))
+    return wide[0], wide[1]
 
 
 def _rows(score: Score, rows: list[int]) -> Score:

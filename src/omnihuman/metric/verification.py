@@ -33,8 +33,9 @@ def verification_scores(
 ) -> list[Score]:
     """Pairs -> accuracy, and with P(Yes) the area under the ROC curve and the equal error rate.
 
-    ``accuracy`` is the mean over folds where there are folds; an invalid answer is wrong. Resampling keeps the sizes
-    of the folds, and of both kinds of pairs.
+    ``accuracy`` is the mean over folds where there are folds, its note says their standard error, and
+    ``accuracy/<fold>`` come last; an invalid answer is wrong. Resampling keeps the sizes of the folds, and of both
+    kinds of pairs.
 
     Args:
         ids: of the pairs.
@@ -49,11 +50,19 @@ def verification_scores(
     {'accuracy': 50.0, 'auc': 100.0, 'eer': 0.0}
     """
     right = [float(one == other) for one, other in zip(parsed, truths, strict=True)]
+    curve = [] if yes is None else [_auc(ids, truths, yes, note), _eer(ids, truths, yes, note)]
     if folds is None:
-        scores = [Score.mean("accuracy", ids, right, note=note)]
-    else:
-        scores = [Score.macro("accuracy", ids, right, folds, note=note)]
-    return scores if yes is None else [*scores, _auc(ids, truths, yes, note), _eer(ids, truths, yes, note)]
+        return [Score.mean("accuracy", ids, right, note=note), *curve]
+    names = list(dict.fromkeys(folds))
+    said = f"mean of {len(names)} folds, standard error {over_folds(truths, parsed, folds)[1]:.2f}"
+    parts = []
+    for name in names:
+        some = [row for row, fold in enumerate(folds) if fold == name]
+        parts.append(
+            Score.mean(f"accuracy/{name}", [ids[row] for row in some], [right[row] for row in some], note=note)
+        )
+    whole = Score.macro("accuracy", ids, right, folds, note=f"{note}; {said}" if note else said)
+    return [whole, *curve, *parts]
 
 
 def over_folds(truths: Sequence[bool], parsed: Sequence[bool | None], folds: Sequence[str]) -> tuple[float, float]:
