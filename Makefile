@@ -33,10 +33,10 @@ test: $(READY) ## the whole test suite (minutes)
 train: $(READY) ## HumanOmni's first stage at nano size, from nothing
 	$(BIN)/python -m omnihuman.train +experiment=humanomni_stage1
 
-# two studies at a time, one thread each: on few cores threads wait for each other; the longest first
+# four frames a clip; two studies at a time, one thread each (on few cores threads wait for each other), longest first
 STUDIES := humanomni_branches favchat_ablation omni_emotion_modality omni_emotion_fusion humanomni_modality
 reproduce: $(READY) ## the papers' five tables in miniature, from nothing
-	@echo $(STUDIES) | xargs -n 1 -P 2 sh -c '$(BIN)/python -m omnihuman.study $$0 threads=1'; failed=$$?; \
+	@echo $(STUDIES) | xargs -n 1 -P 2 sh -c '$(BIN)/python -m omnihuman.study $$0 threads=1 -- frames=4'; failed=$$?; \
 	$(BIN)/python -m omnihuman.report "study=[$$(echo $(STUDIES) | tr ' ' ',')]" write=true \
 	  results=experiments/RESULTS.md && exit $$failed
 

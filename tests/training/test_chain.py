@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from omnihuman.build import compose_config
-from omnihuman.training.chain import Link, link, train_missing
+from omnihuman.training.chain import Link, in_sweep, link, train_missing
 from omnihuman.training.runs import Run, run_of, shared_overrides
 
 
@@ -134,3 +134,17 @@ def test_what_moves_aside_leaves_the_cells_of_a_sweep_where_they_are(tmp_path: P
     assert (tmp_path / "x" / "cell" / "digest").read_text().startswith("other")
     assert (tmp_path / "x" / "cell.lock").exists() and not (tmp_path / "x.1" / "cell").exists()
     assert (tmp_path / "x.1" / "digest").read_text().startswith("first")
+
+
+def test_parents_are_named_by_the_overrides_that_they_depend_on() -> None:
+    cells = {
+        fusion: in_sweep("omni_emotion_stage3", ["frames=4", f"fusion@model.fusions.join={fusion}"], fusion)
+        for fusion in ("frame_concat", "frame_attend")
+    }
+    folders = {fusion: [parent.run.folder.name for parent in cell.parents] for fusion, cell in cells.items()}
+    video, sound, face = zip(*folders.values(), strict=True)  # only the face's projector is trained with the fusion
+    assert set(video) == set(sound) == {"frames=4"}
+    assert face == (
+        "frames=4,fusion@model.fusions.join=frame_concat",
+        "frames=4,fusion@model.fusions.join=frame_attend",
+    )

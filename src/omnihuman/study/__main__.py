@@ -1,4 +1,7 @@
-"""Run a study: ``python -m omnihuman.study favchat_ablation [cell=full,without_moe] [hydra/launcher=joblib]``."""
+"""Run a study: ``python -m omnihuman.study favchat_ablation [cell=full] [hydra/launcher=joblib] [-- frames=4]``.
+
+What stands behind ``--`` holds for the training of all cells.
+"""
 
 import logging
 import subprocess
@@ -24,6 +27,21 @@ def run(config: DictConfig) -> float | None:
     return run_cell(config).loss
 
 
+def with_also(given: Sequence[str]) -> list[str]:
+    """The command line with what stands behind ``--`` as one override of the study.
+
+    >>> with_also(["favchat_ablation", "threads=1", "--", "frames=4", "trainer=fsdp"])
+    ['favchat_ablation', 'threads=1', "also=['frames=4','trainer=fsdp']"]
+    """
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    if "--" not in given:
+        return list(given)
+    place = list(given).index("--")
+    quoted = [QuotedString(each, Quote.single).with_quotes() for each in given[place + 1 :]]
+    return [*given[:place], f"also=[{','.join(quoted)}]"]
+
+
 def check_cells(config: DictConfig, overrides: Sequence[str]) -> None:
     """Whether ``cell=full,without_moe`` names cells of the study.
 
@@ -41,6 +59,7 @@ def main(given: Sequence[str]) -> int:
     if not given or given[0].startswith("-"):
         print(f"{__doc__}\nStudies: experiments/*/sweep.yaml; what a study says: conf/study.yaml.")
         return int(not given)
+    given = with_also(given)
     study, *overrides = given
     try:
         config = compose_study(study, overrides)

@@ -89,10 +89,13 @@ def link_of(config: DictConfig, cell: str) -> Link:
     if cell not in cells:
         raise ValueError(f"cell={cell}: the study {config.study} has {', '.join(cells)}.")
     said = cells[cell]
-    own = [f"size={config.size}", f"runs={config.runs}", f"seed={config.seed}", *config.common, *said.get("train", ())]
+    own = [f"size={config.size}", f"runs={config.runs}", f"seed={config.seed}", *config.common, *config.also]
+    own += said.get("train", ())
+    # a cell that changes nothing is also the parent of others, or a cell of another study
+    name = f"{config.study}.{cell}" if said.get("train") else None
     if config.rung is not None:
         own.append(f"trainer.max_steps={config.halving.steps[config.rung]}")
-    name = f"{config.study}.{cell}" if config.rung is None else f"{config.study}.{cell}@{config.rung}"
+        name = f"{config.study}.{cell}@{config.rung}"
     return in_sweep(str(said.get("experiment", config.experiment)), [str(each) for each in own], name)
 
 

@@ -89,11 +89,22 @@ def in_sweep(name: str, overrides: Sequence[str], variant: str | None = None) ->
     if own == plain or found.run.recipe == link(compose_config(plain), plain).run.recipe:
         return found
     if variant is None:
-        variant = ",".join(override for override in overrides if override not in groups).replace("/", ".")
+        own = [f"+experiment={name}", *_telling(name, overrides, groups, found.run.recipe)]
+        variant = ",".join(override for override in own[1:] if override not in groups).replace("/", ".")
         if len(variant) > 120:  # file systems end at 255
             variant = f"{variant[:100]}-{hashlib.sha256(variant.encode()).hexdigest()[:8]}"
     own.append(f"variant='{variant}'")
     return link(compose_config(own), own)
+
+
+def _telling(name: str, overrides: Sequence[str], groups: Sequence[str], recipe: str) -> list[str]:
+    """The overrides without those that this run's recipe does not depend on: another cell may have others of these."""
+    kept = list(overrides)
+    for override in overrides:
+        own = [f"+experiment={name}", *(each for each in kept if each != override)]
+        if override not in groups and link(compose_config(own), own).run.recipe == recipe:
+            kept = own[1:]
+    return kept
 
 
 def train_missing(parents: Sequence[Link], allowed: bool = True) -> None:

@@ -23,6 +23,7 @@ SHARED = (
     "size",
     "seed",
     "trainer",
+    "frames",
     "data",
     "model",
     "encoder",
