@@ -103,6 +103,7 @@ def test_claims_of_all_studies_stand_in_one_file(toy: DictConfig, tmp_path: Path
     write_results([toy, toy], tmp_path / "RESULTS.md")
     text = (tmp_path / "RESULTS.md").read_text()
     assert text.count("good beats poor") == 2 and text.count("**not run**") == 2 and "+30.0 [" in text
+    assert "not finished: toy: DEAD; toy: KILLED; toy: NEVER" in text and "LEFT" not in text
 
 
 def test_wrong_names_are_said(toy: DictConfig) -> None:

@@ -148,3 +148,12 @@ def test_parents_are_named_by_the_overrides_that_they_depend_on() -> None:
         "frames=4,fusion@model.fusions.join=frame_concat",
         "frames=4,fusion@model.fusions.join=frame_attend",
     )
+
+
+def test_what_decides_the_result_shows_in_the_name_of_a_sweeps_folder() -> None:
+    def folder(*overrides: str) -> str:
+        return in_sweep("humanomni_stage1_face", overrides).run.folder.name
+
+    assert folder("trainer=ddp", "trainer.devices=2", "seed=42", "data.val_limit=8") == "humanomni_stage1_face"
+    assert folder("trainer=ddp", "seed=43") == "seed=43"
+    assert folder("trainer.max_steps=5") == "trainer.max_steps=5"

@@ -52,6 +52,11 @@ class Cell:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     paper: tuple[float, ...] = ()
 
+    @property
+    def done(self) -> bool:
+        """Whether it went to its end, or was left behind on purpose."""
+        return self.outcome is not None and self.outcome.status in ("finished", "halved")
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -98,7 +103,7 @@ def report_study(config: DictConfig, publish: bool = False) -> bool:
         (own / "chart.png").write_bytes((folder / "chart.png").read_bytes())
     print(text)
     print(f"written to {folder}")
-    return all(cell.outcome is not None and cell.outcome.status in ("finished", "halved") for cell in cells.values())
+    return all(cell.done for cell in cells.values())
 
 
 def write_results(configs: Sequence[DictConfig], file: Path) -> None:
@@ -108,8 +113,10 @@ def write_results(configs: Sequence[DictConfig], file: Path) -> None:
         "| study | claim | measure | difference | p | n | verdict |",
         "|---|---|---|---:|---:|---:|---|",
     ]
+    missing = []
     for config in configs:
         cells = read_cells(config)
+        missing += [f"{config.study}: {cell.label}" for cell in cells.values() if not cell.done]
         for claim in claims_of(config, cells):
             c, what = claim.comparison, config.scores.get(claim.score, claim.score)
             figures = (
@@ -117,7 +124,7 @@ def write_results(configs: Sequence[DictConfig], file: Path) -> None:
             )
             place = f"[{config.study}]({config.study}/TABLE.md)"
             lines.append(f"| {place} | {claim.text} | {what} | {figures} | **{claim.verdict}** |")
-    lines.append("")
+    lines += ["", f"Cells that are not finished: {'; '.join(missing)}." if missing else "All cells are finished.", ""]
     file.write_text("\n".join(lines), encoding="utf-8")
     print(f"written to {file}")
 

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from omegaconf import DictConfig
 
 from omnihuman.build import compose_config
-from omnihuman.training.runs import IRRELEVANT, Run, run_of, shared_overrides
+from omnihuman.training.runs import IRRELEVANT, TRAINER, Run, run_of, shared_overrides
 
 log = logging.getLogger(__name__)
 
-UNNAMED = ("size", "runs", "trainer", "seed", "answers", "validate_first", *(f"data.{key}" for key in IRRELEVANT))
+UNNAMED = ("size", "runs", "trainer", "answers", "validate_first", *(f"data.{key}" for key in IRRELEVANT))
 """Keys whose overrides do not show in the name of a sweep's folder: they say where and how fast, or what is asked."""
+
+NAMED = {f"trainer.{key}" for key in TRAINER}
+"""Keys below them that decide what is learned."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def in_sweep(name: str, overrides: Sequence[str], variant: str | None = None) ->
     """
     own = [f"+experiment={name}", *overrides]
     found = link(compose_config(own), own)
-    groups = [each for each in overrides if {each.split("=")[0], each.split("=")[0].split(".")[0]} & set(UNNAMED)]
+    groups = [each for each in overrides if _is_unnamed(each.split("=")[0])]
     plain = [f"+experiment={name}", *groups]
     if own == plain or found.run.recipe == link(compose_config(plain), plain).run.recipe:
         return found
@@ -95,6 +98,10 @@ def in_sweep(name: str, overrides: Sequence[str], variant: str | None = None) ->
             variant = f"{variant[:100]}-{hashlib.sha256(variant.encode()).hexdigest()[:8]}"
     own.append(f"variant='{variant}'")
     return link(compose_config(own), own)
+
+
+def _is_unnamed(key: str) -> bool:
+    return key not in NAMED and (key in UNNAMED or key.split(".")[0] in UNNAMED)
 
 
 def _telling(name: str, overrides: Sequence[str], groups: Sequence[str], recipe: str) -> list[str]:
