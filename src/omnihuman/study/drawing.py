@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING, Any
 from omnihuman.evaluation.tables import Figure, Row, Table
 
 if TYPE_CHECKING:
+    from omnihuman.metric.score import Score
     from omnihuman.study.report import Cell
 
 COSTS = ("minutes", "with parents", "PFLOPs", "million trained")
 """What a cell costs: its last stage, that with all it stands on, a forecast for the last stage, its parameters."""
 FOOT = "95 % intervals by bootstrap over questions; differences are paired, p after Holm; one training seed a cell."
+
+
+def digits_of(score: "Score") -> int:
+    """Decimals of a figure in a study's table: 57.1 %, 0.781."""
+    return 1 if score.scale > 1 else 3
 
 
 def table_of(title: str, cells: "Sequence[Cell]", columns: Mapping[str, str], paper: Mapping[str, Any]) -> Table:
@@ -23,7 +29,7 @@ def table_of(title: str, cells: "Sequence[Cell]", columns: Mapping[str, str], pa
         figures: list[Figure | None] = []
         for key in columns:
             score = cell.scores.get(key)
-            figures.append(None if score is None else Figure(score.value, 1 + (score.scale == 1), *cell.intervals[key]))
+            figures.append(None if score is None else Figure(score.value, digits_of(score), *cell.intervals[key]))
         figures += [Figure(value) for value in cell.paper] or [None] * len(paper["columns"])
         if cell.outcome is not None and done:
             own, chain = cell.outcome.seconds
@@ -48,7 +54,7 @@ def draw(file: Path, title: str, cells: "Sequence[Cell]", columns: Mapping[str, 
         for place, cell in zip(places, there, strict=True):
             value, (low, high) = cell.scores[key].value, cell.intervals[key]
             axes.errorbar(value, place, xerr=[[value - low], [high - value]], fmt="o", capsize=3, color="#2a6f97")
-            axes.annotate(f"{value:.1f}", (value, place), textcoords="offset points", xytext=(0, 6), ha="center",
+            axes.annotate(f"{value:.{digits_of(cell.scores[key])}f}", (value, place), textcoords="offset points", xytext=(0, 6), ha="center",
                           fontsize=8)  # fmt: skip
         axes.set_title(label, fontsize=10)
         axes.grid(axis="x", alpha=0.3)

@@ -15,7 +15,7 @@ from omnihuman.metric.score import Score
 from omnihuman.metric.statistics import Comparison, difference, holm, interval, verdict
 from omnihuman.study.cell import Outcome, folder_of, read_outcome
 from omnihuman.study.config import cells_of, folder_named
-from omnihuman.study.drawing import draw, table_of
+from omnihuman.study.drawing import digits_of, draw, table_of
 
 UNFINISHED = {
     "failed": "**failed**",
@@ -117,11 +117,12 @@ def write_results(configs: Sequence[DictConfig], file: Path) -> None:
     for config in configs:
         cells = read_cells(config)
         missing += [f"{config.study}: {cell.label}" for cell in cells.values() if not cell.done]
-        for claim in claims_of(config, cells):
+        for said, claim in zip(config.claims, claims_of(config, cells), strict=True):
             c, what = claim.comparison, config.scores.get(claim.score, claim.score)
-            figures = (
-                "– | – | –" if c is None else f"{c.delta:+.1f} [{c.low:+.1f}, {c.high:+.1f}] | {claim.p:.2g} | {c.n}"
-            )
+            figures = "– | – | –"
+            if c is not None:
+                d = digits_of(cells[said.better].scores[said.score])
+                figures = f"{c.delta:+.{d}f} [{c.low:+.{d}f}, {c.high:+.{d}f}] | {claim.p:.2g} | {c.n}"
             place = f"[{config.study}]({config.study}/TABLE.md)"
             lines.append(f"| {place} | {claim.text} | {what} | {figures} | **{claim.verdict}** |")
     lines += ["", f"Cells that are not finished: {'; '.join(missing)}." if missing else "All cells are finished.", ""]
