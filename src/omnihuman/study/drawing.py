@@ -54,8 +54,8 @@ def draw(file: Path, title: str, cells: "Sequence[Cell]", columns: Mapping[str, 
         for place, cell in zip(places, there, strict=True):
             value, (low, high) = cell.scores[key].value, cell.intervals[key]
             axes.errorbar(value, place, xerr=[[value - low], [high - value]], fmt="o", capsize=3, color="#2a6f97")
-            axes.annotate(f"{value:.{digits_of(cell.scores[key])}f}", (value, place), textcoords="offset points", xytext=(0, 6), ha="center",
-                          fontsize=8)  # fmt: skip
+            said = f"{value:.{digits_of(cell.scores[key])}f}"
+            axes.annotate(said, (value, place), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8)
         axes.set_title(label, fontsize=10)
         axes.grid(axis="x", alpha=0.3)
         axes.set_ylim(-0.6, len(there) - 0.3)

@@ -25,10 +25,10 @@ UNFINISHED = {
 
 INTRODUCTION = """# The papers in miniature
 
-What the three papers claim, asked of the `nano` size on the built-in corpus: real training on real video and sound, but
-small models and drawn people. One training seed a cell; differences are paired over the held-out questions, with 95 %
-bootstrap intervals and p-values corrected by Holm within a study. A claim that is not shown here may well hold at the
-papers' size; one that is contradicted is worth a look.
+`make reproduce` writes this page. It asks the `nano` size what the three papers claim: real training on real video and
+sound, but small models, drawn people and four frames a clip. One training seed a cell; differences are paired over the
+held-out questions, with 95 % bootstrap intervals and p-values corrected by Holm within a study. A claim that is not shown
+here may well hold at the papers' size; one that is contradicted is worth a look.
 """
 
 
