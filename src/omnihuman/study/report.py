@@ -27,8 +27,8 @@ INTRODUCTION = """# The papers in miniature
 
 `make reproduce` writes this page. It asks the `nano` size what the three papers claim: real training on real video and
 sound, but small models, drawn people and four frames a clip. One training seed a cell; differences are paired over the
-held-out questions, with 95 % bootstrap intervals and p-values corrected by Holm within a study. A claim that is not shown
-here may well hold at the papers' size; one that is contradicted is worth a look.
+held-out questions, with 95 % bootstrap intervals and p-values corrected by Holm within a study. A claim that is not
+shown here may well hold at the papers' size; one that is contradicted is worth a look.
 """
 
 
