@@ -22,7 +22,7 @@ from omnihuman.training.chain import Link, in_sweep
 log = logging.getLogger(__name__)
 
 WRITTEN = re.compile(r"^written to (.+)$", re.MULTILINE)
-"""What ``omnihuman.evaluate`` says last."""
+"""What ``omnihuman.evaluate`` says last of each benchmark."""
 
 
 @dataclass
@@ -135,9 +135,9 @@ def _do(config: DictConfig, outcome: Outcome, chain: Link, asked: dict[str, list
         trained = chain.run.folder.relative_to(Path(config.runs) / config.size).parts[0]
         variant = [each for each in chain.overrides if each.startswith("variant=")]
         where = [f"run={trained}", *variant, f"size={config.size}", f"runs={config.runs}"]
-        for what, overrides in asked.items():
-            said = _call(["-m", "omnihuman.evaluate", *where, f"tag={what}", *overrides], log_file, config.threads)
-            outcome.evaluations[what] = WRITTEN.findall(said)[-1]
+        lines = [[*where, f"tag={what}", *overrides] for what, overrides in asked.items()]
+        said = _call(["-m", "omnihuman.study.ask", json.dumps(lines)], log_file, config.threads)
+        outcome.evaluations |= dict(zip(asked, WRITTEN.findall(said), strict=True))
     _account(outcome, chain)
 
 

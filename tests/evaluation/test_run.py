@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from omnihuman.evaluate import open_folder, share_of
+from omnihuman.evaluation.run import open_folder, share_of
 
 
 def test_parts_that_are_there() -> None:
