@@ -76,7 +76,14 @@ def has_levels(path: Path) -> bool:
 
 
 def test_an_encoder_that_learns_is_not_kept(corpus: Path, tmp_path: Path) -> None:
-    train(corpus, tmp_path, "favchat_stage2", "validate_first=false", "trainer.limit_val_batches=0")
+    train(
+        corpus,
+        tmp_path,
+        "favchat_stage2",
+        "stage.encoder_lr=1e-5",
+        "validate_first=false",
+        "trainer.limit_val_batches=0",
+    )
     assert not entries(tmp_path)
 
 

@@ -157,3 +157,5 @@ def test_what_decides_the_result_shows_in_the_name_of_a_sweeps_folder() -> None:
     assert folder("trainer=ddp", "trainer.devices=2", "seed=42", "data.val_limit=8") == "humanomni_stage1_face"
     assert folder("trainer=ddp", "seed=43") == "seed=43"
     assert folder("trainer.max_steps=5") == "trainer.max_steps=5"
+    files = ["data=jsonl", "data.records=a.json", "data.root=media"]
+    assert set(files) < set(in_sweep("humanomni_stage1_face", [*files, "frames=4"]).overrides)

@@ -92,7 +92,7 @@ def in_sweep(name: str, overrides: Sequence[str], variant: str | None = None) ->
     if own == plain or found.run.recipe == link(compose_config(plain), plain).run.recipe:
         return found
     if variant is None:
-        own = [f"+experiment={name}", *_telling(name, overrides, groups, found.run.recipe)]
+        own = [f"+experiment={name}", *_telling(name, overrides, groups, found.run.digest)]
         variant = ",".join(override for override in own[1:] if override not in groups).replace("/", ".")
         if len(variant) > 120:  # file systems end at 255
             variant = f"{variant[:100]}-{hashlib.sha256(variant.encode()).hexdigest()[:8]}"
@@ -104,12 +104,12 @@ def _is_unnamed(key: str) -> bool:
     return key not in NAMED and (key in UNNAMED or key.split(".")[0] in UNNAMED)
 
 
-def _telling(name: str, overrides: Sequence[str], groups: Sequence[str], recipe: str) -> list[str]:
-    """The overrides without those that this run's recipe does not depend on: another cell may have others of these."""
+def _telling(name: str, overrides: Sequence[str], groups: Sequence[str], digest: str) -> list[str]:
+    """The overrides without those that this run does not depend on: another cell may have others of these."""
     kept = list(overrides)
     for override in overrides:
         own = [f"+experiment={name}", *(each for each in kept if each != override)]
-        if override not in groups and link(compose_config(own), own).run.recipe == recipe:
+        if override not in groups and link(compose_config(own), own).run.digest == digest:
             kept = own[1:]
     return kept
 
