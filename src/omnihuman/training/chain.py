@@ -106,10 +106,10 @@ def _is_unnamed(key: str) -> bool:
 
 def _telling(name: str, overrides: Sequence[str], groups: Sequence[str], digest: str) -> list[str]:
     """The overrides without those that this run does not depend on: another cell may have others of these."""
-    kept = list(overrides)
-    for override in overrides:
+    kept, named = list(overrides), [each for each in overrides if each not in groups]
+    for override in named if len(named) > 1 else ():
         own = [f"+experiment={name}", *(each for each in kept if each != override)]
-        if override not in groups and link(compose_config(own), own).run.digest == digest:
+        if link(compose_config(own), own).run.digest == digest:
             kept = own[1:]
     return kept
 
