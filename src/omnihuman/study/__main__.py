@@ -67,12 +67,13 @@ def main(given: Sequence[str]) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    if config.halving and config.rung is None:
-        for rung in range(len(config.halving.steps)):
-            subprocess.run([sys.executable, "-m", "omnihuman.study", *given, f"rung={rung}"], check=True)
+    is_rung = any(override.startswith("rung=") for override in overrides)
+    for rung in range(len(config.halving.steps)) if config.halving and not is_rung else ():
+        # a process of its own: Hydra sweeps once
+        subprocess.run([sys.executable, "-m", "omnihuman.study", *given, f"rung={rung}"], check=True)
     sys.argv[1:] = arguments_of(study, overrides)
     run()
-    if any(override.startswith("rung=") for override in overrides):
+    if is_rung:
         return 0
     from omnihuman.study.report import report_study
 
