@@ -94,7 +94,7 @@ def link_of(config: DictConfig, cell: str) -> Link:
     # a cell that changes nothing is also the parent of others, or a cell of another study
     name = f"{config.study}.{cell}" if said.get("train") else None
     if config.rung is not None:
-        own.append(f"trainer.max_steps={config.halving.steps[config.rung]}")
+        own += [f"trainer.max_steps={config.halving.steps[config.rung]}", "validate_last=true"]  # to be ranked by it
         name = f"{config.study}.{cell}@{config.rung}"
     return in_sweep(str(said.get("experiment", config.experiment)), [str(each) for each in own], name)
 

@@ -14,7 +14,15 @@ from omnihuman.training.runs import IRRELEVANT, TRAINER, Run, run_of, shared_ove
 
 log = logging.getLogger(__name__)
 
-UNNAMED = ("size", "runs", "trainer", "answers", "validate_first", *(f"data.{key}" for key in IRRELEVANT))
+UNNAMED = (
+    "size",
+    "runs",
+    "trainer",
+    "answers",
+    "validate_first",
+    "validate_last",
+    *(f"data.{key}" for key in IRRELEVANT),
+)
 """Keys whose overrides do not show in the name of a sweep's folder: they say where and how fast, or what is asked."""
 
 NAMED = {f"trainer.{key}" for key in TRAINER}

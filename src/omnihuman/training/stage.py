@@ -117,6 +117,8 @@ def fit(config: DictConfig, chain: Link) -> None:
     trainer.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=False)
     if trainer.interrupted:
         raise KeyboardInterrupt(f"interrupted; the same command goes on from {run.checkpoints}")
+    if config.validate_last and trainer.global_step % data.steps_per_epoch:  # max_steps ended within an epoch
+        trainer.validate(module, datamodule=data, verbose=False)
     state = {canonical(name): value for name, value in _full_state(module).items()}
     if trainer.is_global_zero:
         account.note(data.train_samples.skipped)  # what could not even be planned
