@@ -50,6 +50,13 @@ def test_one_seed_gives_identical_losses_and_a_finished_run_is_not_trained_again
     train(corpus, tmp_path / "a", "trainer.max_steps=4")
 
 
+def test_a_run_that_ends_within_an_epoch_has_a_loss_where_it_is_asked_for(corpus: Path, tmp_path: Path) -> None:
+    more = ("trainer.max_steps=1", "stage.batch_size=2")
+    assert train(corpus, tmp_path / "without", *more).loss is None
+    loss = train(corpus, tmp_path / "with", *more, "validate_last=true").loss
+    assert loss is not None and 0 < loss < 10
+
+
 def test_an_interrupted_run_goes_on_with_the_losses_it_would_have_had(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
