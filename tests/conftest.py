@@ -1,14 +1,18 @@
 """What every test may use: a tiny tokenizer with ChatML marks."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from omnihuman.build import build, compose_config
 from omnihuman.data.sample.world import scenes
 from omnihuman.data.sample.write import write_scene
+from omnihuman.training.runs import run_of
+from omnihuman.training.weights import save_weights
 
 MARKS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
 
@@ -40,3 +44,22 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         records = [record for scene in chosen for record in write_scene(scene, str(root), 0)]
         (root / f"{split}.json").write_text(json.dumps(records))
     return root
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Makes the folder of a run of an experiment, as it is before its first step."""
+    runs, made = tmp_path_factory.mktemp("runs"), dict[str, Path]()
+
+    def make(experiment: str) -> Path:
+        if experiment not in made:
+            config = compose_config([f"+experiment={experiment}", f"runs={runs}", "random_weights=false"])
+            run, model = run_of(config), build(config.model)
+            run.open(config)
+            state = model.state_dict()
+            names = [name for name, _ in model.named_parameters() if name.startswith(("projectors.", "fusions."))]
+            save_weights(run.weights, state, names, {})
+            made[experiment] = run.folder
+        return made[experiment]
+
+    return make

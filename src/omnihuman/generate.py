@@ -1,9 +1,12 @@
 """Ask a trained run: ``python -m omnihuman.generate run=humanomni_stage3 video=clip.mp4 instruction=...``."""
 
+import json
 import re
 import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig
@@ -12,11 +15,15 @@ from omnihuman.build import config_dir, register_resolvers
 
 if TYPE_CHECKING:
     from omnihuman.data.record import Record
+    from omnihuman.evaluation.answerer import Answer, Answerer, Prompt
     from omnihuman.types import Sample
 
 register_resolvers()
-VERBATIM = ("instruction", "video", "audio", "image", "frames_png")
+VERBATIM = ("instruction", "video", "audio", "image", "frames_png", "questions", "root", "out")
 """Keys whose value is the user's text: commas, brackets and quotes in it mean nothing to Hydra."""
+
+TAGS = {"video": "<video>\n<audio>\n", "image": "<image>\n", "audio": "<audio>\n", "text": ""}
+"""How a question about a kind of file begins."""
 
 
 def verbatim(argument: str) -> str:
@@ -33,80 +40,167 @@ def verbatim(argument: str) -> str:
     return f"{key}='{escaped}'"
 
 
-def record_of(config: DictConfig) -> "Record":
-    """The question as a record.
+def record_of(
+    said: Mapping[str, Any] | DictConfig, name: str = "question", source: str = "generate", root: Path = Path()
+) -> "Record":
+    """A question, as the command line or a line of a file says it, as a record.
+
+    Args:
+        said: ``instruction``, at most one of ``video``, ``image`` and ``audio``, and ``start``, ``end``, ``modal``.
+        name: its id.
+        source: its place, for messages.
+        root: where relative paths begin.
 
     Raises:
-        ValueError: not exactly one file is given, the file is missing, or the modal is unknown.
+        ValueError: there is no question, not exactly one file (or ``modal=text``), or the file is missing.
     """
-    from omnihuman.data.record import MODALS, Record
+    from omnihuman.data.record import Record
 
-    given = {kind: config[kind] for kind in ("video", "image", "audio") if config[kind]}
-    if len(given) != 1:
-        raise ValueError(f"give exactly one of video=, image= and audio=, got {given or 'none'}.")
-    kind, name = next(iter(given.items()))
-    file = Path(name).expanduser()
-    if not file.is_file():
-        raise ValueError(f"{kind}={name}: there is no such file.")
-    tags = {
-        "video": {"video": "<video>", "audio": "<audio>"},
-        "image": {"video": "<image>"},
-        "audio": {"audio": "<audio>"},
-    }
-    if config.modal is not None and config.modal not in MODALS:
-        raise ValueError(f"modal={config.modal}: choose from {', '.join(MODALS)}, or leave it out.")
-    text = "".join(f"{tag}\n" for tag in tags[kind].values()) + str(config.instruction)
-    messages = (("user", text), ("assistant", ""))
-    start, slots = config.start or 0.0, tuple(tags[kind])
-    record = Record("question", file, kind, messages, slots, start, config.end, source="generate")
-    seen = record if config.modal is None else record.seen_as(config.modal)
-    if seen is None:
-        raise ValueError(f"modal={config.modal} asks for what {kind}={name} cannot give.")
-    return seen
+    given = {kind: said[kind] for kind in ("video", "image", "audio") if said.get(kind)}
+    if not said.get("instruction"):
+        raise ValueError(f"{source}: what is the question? instruction=... says it.")
+    if len(given) > 1 or (not given and said.get("modal") != "text"):
+        raise ValueError(
+            f"{source}: give exactly one of video=, image= and audio= (or modal=text), got {given or 'none'}."
+        )
+    kind, file = next(((kind, root / Path(str(file)).expanduser()) for kind, file in given.items()), ("text", Path()))
+    if given and not file.exists():
+        raise ValueError(f"{source}: {kind}={file}: there is no such file.")
+    slots = {"video": ("video", "audio"), "image": ("video",), "audio": ("audio",), "text": ()}[kind]
+    messages = (("user", TAGS[kind] + str(said["instruction"])), ("assistant", ""))
+    start, end = said.get("start") or 0.0, said.get("end")
+    return Record(name, file, kind, messages, slots, float(start), None if end is None else float(end), source=source)
 
 
 @hydra.main(config_path=config_dir(), config_name="generate", version_base="1.3")
 def main(config: DictConfig) -> None:
-    """Load the run, ask, and print the answer, the frames it used and what the fusion listened to."""
+    """Load the run and ask: one question, whose answer is told with what it was made of, or a file of them."""
     import transformers
 
+    from omnihuman.data.messages import OPTIONS, options_of
     from omnihuman.evaluation.answerer import Answerer
+    from omnihuman.evaluation.official import HOW
+    from omnihuman.training.runs import run_folder
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    record = record_of(config)
-    folder = Path(config.runs) / config.size / config.run / (config.variant or "")
-    answerer = Answerer.of_run(folder, merge_lora=config.merge_lora, faces=config.faces)
-    reads = {slot for slot, letters in (("video", "VF"), ("audio", "A")) if set(letters) & set(answerer.senses)}
-    if not (set(record.slots) & reads if config.modal is None else set(record.slots) <= reads):
-        raise ValueError(
-            f"{config.run} reads {' and '.join(sorted(reads))} only, and not {' and '.join(record.slots)}."
-        )
-    unread = [slot for slot in record.slots if slot not in reads]
-    record = record.without(unread)
-    batch, samples = answerer.data.prompt(record)
-    planned = samples.planned[0]
-    options = {} if config.temperature is None else {"do_sample": True, "temperature": config.temperature}
-    answer = answerer.answer(batch, max_new_tokens=config.max_new_tokens, **options)[0]
-    print("answer:", answer.text)
-    if lost := sorted(set(record.slots) - set(planned.record.slots)):
-        print(
-            f"note:   {record.file} has no {' and no '.join(lost)}; answered from {' and '.join(planned.record.slots)}"
-        )
-    if unread:
-        print(f"note:   {config.run} reads no {' and no '.join(unread)}; answered without")
-    if samples.without_boxes:
-        print(f"note:   nothing says where the faces of {record.file} are; faces=whole takes whole frames for them")
-    if times := batch.meta[0]["times"]:
+    record = None if config.questions else record_of(config)
+    answerer = Answerer.of_run(
+        run_folder(config),
+        merge_lora=config.merge_lora,
+        faces=config.faces,
+        dtype=config.dtype,
+        official=config.official_prompt,
+    )
+    how, _, _ = options_of({name: config.get(name) for name in OPTIONS})
+    how |= {"seed": config.seed if how.get("do_sample") else None}
+    how.setdefault("max_new_tokens", HOW["max_new_tokens"] if config.official_prompt else 128)
+    if record is None:
+        many(answerer, config, how)
+    else:
+        one(answerer, record, config, how)
+
+
+def one(answerer: "Answerer", record: "Record", config: DictConfig, how: Mapping[str, Any]) -> None:
+    """Print the answer to one question, the frames it used and what the fusion listened to."""
+    prompt = answerer.prompt(record, config.modal)
+    if config.stream and not config.json and how.get("num_beams", 1) == 1:
+        pieces = answerer.stream(prompt, **how)
+        print("answer: ", end="")
+        for piece in pieces:
+            print(piece, end="", flush=True)
+        print()
+        answer = pieces.answer
+    else:
+        answer = answerer.ask([prompt], **how)[0]
+        print(json.dumps(entry(prompt, answer), ensure_ascii=False) if config.json else f"answer: {answer.text}")
+    if not config.json:
+        tell(prompt, answer)
+    if config.frames_png and prompt.sample.meta["times"]:
+        save_frames(prompt.sample, Path(config.frames_png))
+        print("frames written to", config.frames_png, file=sys.stderr if config.json else sys.stdout)
+
+
+def tell(prompt: "Prompt", answer: "Answer") -> None:
+    """Print what an answer was made of."""
+    for note in prompt.notes:
+        print("note:  ", note)
+    if times := prompt.sample.meta["times"]:
         print("frames:", ", ".join(f"{second:.2f} s" for second in times))
-    if planned.amounts["waveform"]:
-        print(f"sound:  {planned.amounts['waveform'] / 16000:.2f} s")
-    if "video" in planned.record.slots:
-        for name, weights in answer.weights.items():
-            print(f"{name}:  ", ", ".join(f"{stream} {weight:.2f}" for stream, weight in weights.items()))
-    if config.frames_png and times:
-        save_frames(samples.sample(planned), Path(config.frames_png))
-        print("frames written to", config.frames_png)
+    if prompt.sample.waveform is not None:
+        print(f"sound:  {len(prompt.sample.waveform) / 16000:.2f} s")
+    for name, weights in answer.weights.items():
+        print(f"{name}:  ", ", ".join(f"{stream} {weight:.2f}" for stream, weight in weights.items()))
+    slots = ", ".join(f"{count} of {slot}" for slot, count in prompt.counts.items() if count)
+    print(f"tokens: {answer.prompt_tokens} read ({slots or 'words alone'}), {answer.tokens} written", end="")
+    print(f", {answer.seconds:.2f} s" + ("" if answer.finished else "; cut by max_new_tokens"))
+
+
+def entry(prompt: "Prompt", answer: "Answer") -> dict[str, Any]:
+    """A question and its answer as JSON."""
+    waveform = prompt.sample.waveform
+    return {
+        "id": prompt.record.id,
+        "question": prompt.sample.instruction,
+        "answer": answer.text,
+        "slots": list(prompt.record.slots),
+        "frames": prompt.sample.meta["times"],
+        "sound": None if waveform is None else len(waveform) / 16000,
+        "weights": answer.weights,
+        "prompt_tokens": answer.prompt_tokens,
+        "tokens": answer.tokens,
+        "finished": answer.finished,
+        "seconds": round(answer.seconds, 3),
+        "notes": list(prompt.notes),
+    }
+
+
+def many(answerer: "Answerer", config: DictConfig, how: Mapping[str, Any]) -> None:
+    """Answer a file of questions in batches, one JSON line each; what cannot be asked gets a line with ``error``.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    file, failed, asked = Path(config.questions).expanduser(), 0, 0
+    if not file.is_file():
+        raise ValueError(f"questions={file}: there is no such file.")
+    lines = [line for line in enumerate(file.read_text("utf-8-sig").splitlines(), 1) if line[1].strip()]
+    with open(config.out, "w", encoding="utf-8") if config.out else nullcontext(sys.stdout) as out:
+        for start in range(0, len(lines), config.batch_size):
+            part = lines[start : start + config.batch_size]
+            found = list(prepared(answerer, part, file, Path(config.root or file.parent), config.modal))
+            prompts = [prompt for prompt in found if not isinstance(prompt, dict)]
+            answers = iter(answerer.ask(prompts, **how) if prompts else [])
+            for prompt in found:
+                said = prompt if isinstance(prompt, dict) else entry(prompt, next(answers))
+                print(json.dumps(said, ensure_ascii=False), file=out, flush=True)
+            failed, asked = failed + len(found) - len(prompts), asked + len(found)
+    print(
+        f"{asked} questions, {failed} could not be asked" + (f"; {config.out}" if config.out else ""), file=sys.stderr
+    )
+
+
+def prepared(
+    answerer: "Answerer", lines: Sequence[tuple[int, str]], file: Path, root: Path, modal: str | None
+) -> Iterator["Prompt | dict[str, Any]"]:
+    """Questions with their media, or what is wrong with them."""
+    from omnihuman.data.record import parse_record
+
+    for number, line in lines:
+        name, source = str(number), f"{file}:{number}"
+        try:
+            said = json.loads(line)
+            if not isinstance(said, dict):
+                raise ValueError(f"{source}: a question is an object, this is a {type(said).__name__}.")
+            name = str(said.get("id", number))
+            way = said.get("modal") or modal
+            records = "conversations" in said
+            record = parse_record(said, name, root, source) if records else record_of(
+                said | {"modal": way}, name, source, root
+            )  # fmt: skip
+            yield answerer.prompt(record, way)
+        except ValueError as error:
+            yield {"id": name, "error": str(error)}
 
 
 def save_frames(sample: "Sample", file: Path) -> None:

@@ -44,9 +44,10 @@ def main(config: DictConfig) -> None:
     from omnihuman.evaluation import tables
     from omnihuman.evaluation.folder import benchmark_of, find
     from omnihuman.evaluation.report import PUBLIC, report_folder, report_run
+    from omnihuman.training.runs import run_folder
 
     judge = None if config.get("judge") is None else build(config.judge)
-    run = Path(config.runs) / config.size / str(config.run) / (config.variant or "")
+    run = run_folder(config)
     target = OmegaConf.select(config, "benchmark._target_")
     module = None if target is None else str(target).split(".")[2]
     folders = [Path(config.folder)] if config.folder is not None else find(run, module)

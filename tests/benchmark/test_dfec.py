@@ -54,7 +54,7 @@ def test_the_list_becomes_questions(root: Path) -> None:
     assert [each.id for each in questions] == ["0", "1", "2"]
     assert questions[1].record.messages[0][1] == f"<video>\n<audio>\n{PROMPT}"
     assert questions[1].truth == CLIPS[1]["caption"] and questions[1].record.source.endswith("test.json[1]")
-    assert questions[2].meta == {"source": "CAER_mp4", "in_training": False}
+    assert questions[2].meta == {"source": "CAER_mp4"}
     assert DFEC.max_new_tokens != 512 and DFEC(str(root)).max_new_tokens == 512
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from omnihuman.data.module import OmniData
+from omnihuman.data.plan import Row
 from omnihuman.data.record import BadSample
 from omnihuman.types import Batch
 
@@ -248,11 +249,11 @@ def test_prompts_leave_out_what_cannot_be_compared(make: Any, tmp_path: Path) ->
 def test_one_question_whatever_the_policy(make: Any, media_root: Path) -> None:
     data = make(on_bad_sample="skip")
     record = data.train_samples.planned[0].record
-    batch, samples = data.prompt(record)
-    assert len(batch.meta) == len(samples.planned) == 1
+    samples = data.question(record)
+    assert len(samples.planned) == len(samples[Row((0,), 0)].meta) == 1
     broken = type(record)("q", media_root / "empty.mp4", "video", record.messages, record.slots)
     with pytest.raises(BadSample, match=r"empty\.mp4"):
-        data.prompt(broken)
+        data.question(broken)
 
 
 def test_without_a_model_there_are_no_samples(tmp_path: Path) -> None:

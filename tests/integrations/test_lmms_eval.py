@@ -14,11 +14,11 @@ import pytest
 import yaml
 
 from omnihuman.benchmark.base import Prediction, Question
+from omnihuman.data.messages import record_of
 from omnihuman.data.plan import Row
 from omnihuman.data.record import Record, Sighting
 from omnihuman.evaluation.answerer import Answer, Answerer
 from omnihuman.integrations.lmms_eval_tasks import utils
-from omnihuman.integrations.messages import record_of
 
 TASKS = Path(str(files("omnihuman") / "integrations" / "lmms_eval_tasks"))
 YAMLS = sorted(TASKS.glob("*.yaml"))

@@ -8,14 +8,11 @@ from typing import Any, Literal
 from omnihuman.benchmark.base import Benchmark, Peer, Prediction, Question, read_json, unique
 from omnihuman.benchmark.text import (
     Media,
-    counted,
-    files_of,
+    TrainingClips,
     judged_by,
     marks,
-    not_counted,
     text_of,
     to_record,
-    trained_on,
 )
 from omnihuman.judge.base import Judge
 from omnihuman.judge.scoring import ASPECTS, autodq, video_chatgpt
@@ -109,25 +106,24 @@ class DFEC(Benchmark):
         if rouge not in ROUGE_VARIANTS:
             raise ValueError(f"rouge={rouge}: choose from {', '.join(ROUGE_VARIANTS)}.")
         self.root, self.annotations, self.prompt, self.rouge = Path(root), Path(root, annotations), prompt, rouge
-        self.train_records, self.judge, self.max_new_tokens = files_of(train_records), judge, max_new_tokens
+        self.judge, self.max_new_tokens = judge, max_new_tokens
         self.media = Media(self.root, missing_media)
-        self.leak = not_counted(self.train_records)
+        self.training = TrainingClips(train_records, clip_of)
 
     def questions(self) -> list[Question]:
         self.media.start()
         entries = read_json(self.annotations)
         if not isinstance(entries, list) or not entries:
             raise ValueError(f"{self.annotations}: this is no list of clips; take DFEC's test.json.")
-        trained = trained_on(self.train_records, clip_of)
+        self.training.start()
         found = []
         for number, entry in enumerate(entries):
             where = f"{self.annotations}[{number}]"
             name, video, caption = (_text(entry, key, where) for key in ("id", "video", "caption"))
             if file := self.media.find(video, f"{where}: video"):
-                meta = {"source": video.split("/")[0], "in_training": clip_of(video) in trained}
+                source = video.split("/")[0]
+                meta = {"source": source, **self.training.mark(video, source)}
                 found.append(Question(to_record(file, self.prompt, name, where), caption, meta=meta))
-        if self.train_records:
-            self.leak = counted(found)
         return unique(found, str(self.annotations))
 
     def parse(self, asked: Prediction) -> tuple[Any, str]:
@@ -181,7 +177,7 @@ class DFEC(Benchmark):
             "CIDEr": f"over the {self.annotations.name} at hand: figures of subsets do not compare",
             "ROUGE-L": self.rouge,
             "judge": judged_by(self.judge, f"{', '.join(ASPECTS)} and autodq"),
-            "clips in training": self.leak,
+            **self.training.protocol(),
             **self.media.protocol(),
         }
 

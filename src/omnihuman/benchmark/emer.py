@@ -11,15 +11,12 @@ from omnihuman.benchmark.emer_ov import PROMPT, clip_of, on_wheels, spoken, subt
 from omnihuman.benchmark.text import (
     SUFFIXES,
     Media,
-    counted,
-    files_of,
+    TrainingClips,
     judged_by,
     marks,
-    not_counted,
     rows,
     text_of,
     to_record,
-    trained_on,
 )
 from omnihuman.judge.base import Judge
 from omnihuman.judge.scoring import clue_overlap, label_overlap
@@ -120,23 +117,21 @@ class Emer(Benchmark):
         self.annotations = Path(root, annotations or file)
         self.subtitles = None if subtitles is None else Path(root, subtitles)
         self.prompt, self.judge, self.max_new_tokens = prompt, judge, max_new_tokens
-        self.train_records = files_of(train_records)
-        self.leak = not_counted(self.train_records)
+        self.training = TrainingClips(train_records, clip_of)
         self.media = Media(Path(root, videos), missing_media)
 
     def questions(self) -> list[Question]:
         self.media.start()
         said = spoken(self.subtitles, {"eng": "english", "chi": "chinese"}[self.language])
-        trained, found = trained_on(self.train_records, clip_of), []
+        self.training.start()
+        found = []
         for where, row in rows(self.annotations, (self.key, self.column)):
             name = row[self.key]
             if file := self.media.find(name, f"{where}: {self.key}", SUFFIXES):
                 prompt = subtitled(self.prompt, said, name, self.subtitles)
                 meta: dict[str, Any] = {"emotion": row["emotions"]} if row.get("emotions") else {}
-                meta |= {"in_training": clip_of(name) in trained} if self.train_records else {}
+                meta |= self.training.mark(name)
                 found.append(Question(to_record(file, prompt, name, where), row[self.column], meta=meta))
-        if self.train_records:
-            self.leak = counted(found)
         return unique(found, str(self.annotations))
 
     def parse(self, asked: Prediction) -> tuple[Any, str]:
@@ -169,7 +164,7 @@ class Emer(Benchmark):
             "subtitles": "none" if self.subtitles is None else self.subtitles.name,
             "judge": judged_by(self.judge, "clue_overlap and label_overlap"),
             "judge's prompts": "English, ours; the official ones are Chinese",
-            "clips in training": self.leak,
+            **self.training.protocol(),
             **self.media.protocol(),
         }
 

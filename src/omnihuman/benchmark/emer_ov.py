@@ -11,13 +11,10 @@ from omnihuman.benchmark.base import Benchmark, Peer, Prediction, Question, uniq
 from omnihuman.benchmark.text import (
     SUFFIXES,
     Media,
-    counted,
-    files_of,
+    TrainingClips,
     judged_by,
-    not_counted,
     rows,
     to_record,
-    trained_on,
 )
 from omnihuman.judge.base import Judge
 from omnihuman.judge.scoring import extract_labels, group_labels
@@ -96,22 +93,20 @@ class EmerOV(Benchmark):
         self.subtitles, self.language = None if subtitles is None else Path(root, subtitles), language
         self.wheels_folder = None if wheels is None else Path(wheels)
         self.last_wins, self.judge, self.max_new_tokens = last_wins, judge, max_new_tokens
-        self.train_records = files_of(train_records)
-        self.leak = not_counted(self.train_records)
+        self.training = TrainingClips(train_records, clip_of)
         self.media = Media(self.root / videos, missing_media)
 
     def questions(self) -> list[Question]:
         self.media.start()
         said = spoken(self.subtitles, self.language)
-        trained, found = trained_on(self.train_records, clip_of), []
+        self.training.start()
+        found = []
         for where, row in rows(self.annotations, ("name", "openset")):
             truth = labels_of(row["openset"], f"{where}: openset")
             if file := self.media.find(row["name"], f"{where}: name", SUFFIXES):
                 prompt = subtitled(self.prompt, said, row["name"], self.subtitles)
-                meta = {"in_training": clip_of(row["name"]) in trained} if self.train_records else {}
+                meta = self.training.mark(row["name"])
                 found.append(Question(to_record(file, prompt, row["name"], where), truth, meta=meta))
-        if self.train_records:
-            self.leak = counted(found)
         return unique(found, str(self.annotations))
 
     @cached_property
@@ -159,7 +154,7 @@ class EmerOV(Benchmark):
             "prompt": self.prompt,
             "subtitles": "none" if self.subtitles is None else f"{self.subtitles.name}, {self.language}",
             "judge": judged_by(self.judge, "ov_avg, ov_accuracy and ov_recall"),
-            "clips in training": self.leak,
+            **self.training.protocol(),
             "wheels": "ours" if self.wheels_folder is None else f"official ({self.wheels_folder.name})",
             "labels": "what an answer lists; of free text what the judge finds, for the wheels the words on them",
             "ov_avg": f"mean of accuracy and recall; a label in several groups counts for the {wins}",

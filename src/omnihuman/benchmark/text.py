@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from omnihuman.benchmark.base import Prediction, Question, read_json
+from omnihuman.benchmark.base import Prediction, read_json
 from omnihuman.data.record import Record
 from omnihuman.judge.base import Judge
 
@@ -112,34 +112,43 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, st
             raise ValueError(f"{path}: save the file as UTF-8 ({error}).") from error
 
 
-def files_of(train_records: str | Sequence[str]) -> tuple[Path, ...]:
-    """The data files of an option that takes one or several.
+class TrainingClips:
+    """The clips that data files of the training name, and the account of a benchmark's that are among them.
 
-    >>> files_of("a.json") == files_of(["a.json"])
-    True
+    Args:
+        records: one data file or several; without any nothing is marked.
+        name: a path -> what names its clip wherever a data set is kept.
     """
-    return tuple(map(Path, [train_records] if isinstance(train_records, str) else train_records))
 
+    def __init__(self, records: str | Sequence[str], name: Callable[[str], str]) -> None:
+        self.paths = tuple(map(Path, [records] if isinstance(records, str) else records))
+        self.name = name
+        self._known: set[str] | None = None
+        self._marked: list[tuple[bool, str]] = []
 
-def trained_on(paths: Sequence[Path], name: Callable[[str], str]) -> set[str]:
-    """The clips that data files of the training name, each as ``name`` says for its path.
+    def start(self) -> None:
+        """Read the files and begin a new account.
 
-    Raises:
-        ValueError: a file is missing, no JSON, or no list; the message names it.
-    """
-    return {name(video) for path in paths for video in _videos(path)}
+        Raises:
+            ValueError: a file is missing, no JSON, or no list; the message names it.
+        """
+        self._known, self._marked = {self.name(video) for path in self.paths for video in _videos(path)}, []
 
+    def mark(self, clip: str, source: str = "") -> dict[str, bool]:
+        """What a question's ``meta`` says of its clip: ``in_training``, where data files are named at all."""
+        if not self.paths:
+            return {}
+        self._marked.append((self.name(clip) in (self._known or ()), source))
+        return {"in_training": self._marked[-1][0]}
 
-def counted(questions: Sequence[Question]) -> str:
-    """How many clips were trained on (``meta.in_training``), and from where (``meta.source``)."""
-    found = [str(each.meta.get("source", "")) for each in questions if each.meta["in_training"]]
-    counts = ", ".join(f"{source} {found.count(source)}" for source in sorted(set(found)) if source)
-    return f"{len(found)} of {len(questions)}" + (f" ({counts})" if counts else "")
-
-
-def not_counted(train_records: Sequence[Path]) -> str:
-    """Why no clips are counted, before the questions are read."""
-    return "train_records not read yet" if train_records else "not checked; train_records names none"
+    def protocol(self) -> dict[str, str]:
+        """How many clips were trained on, and from where."""
+        if not self.paths or self._known is None:
+            why = "train_records not read yet" if self.paths else "not checked; train_records names none"
+            return {"clips in training": why}
+        found = [source for trained, source in self._marked if trained]
+        counts = ", ".join(f"{source} {found.count(source)}" for source in sorted(set(found)) if source)
+        return {"clips in training": f"{len(found)} of {len(self._marked)}" + (f" ({counts})" if counts else "")}
 
 
 def _videos(path: Path) -> list[str]:

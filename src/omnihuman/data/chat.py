@@ -87,11 +87,27 @@ class Chat:
         return self._cut(ids, labels)
 
     def prompt(self, messages: Sequence[tuple[str, str]], counts: Mapping[str, int], prime: str = "") -> list[int]:
-        """Ids up to where the first answer begins, or goes on where ``prime`` is how it has begun."""
+        """Ids up to where the last answer begins, if it is open (empty), or else the first.
+
+        Args:
+            messages: (role, text) in turns.
+            counts: tokens of each slot.
+            prime: how the answer has begun.
+
+        Raises:
+            BadSample: the prompt exceeds ``max_length``, or a text holds a mark of the template.
+        """
         self._check(messages)
-        question = next(text for role, text in messages if role == "user")
-        *pieces, rest = self._user(self._begin(), question, counts)
-        ids = [token for piece in pieces for token in piece] + self._ids(rest) + self._ids(prime)
+        asked = 1 if messages[-1][1].strip() else len(messages) - 1
+        ids, open_text = list[int](), self._begin()
+        for role, text in messages[:asked]:
+            if role == "user":
+                *pieces, open_text = self._user(open_text, text, counts)
+                ids += [token for piece in pieces for token in piece]
+            else:
+                ids += [*self._ids(open_text), *self._ids(text.strip()), *self._ids(self._form.end)]
+                open_text = self._form.following
+        ids += [*self._ids(open_text), *self._ids(prime)]
         if len(ids) > self.max_length:
             raise BadSample("too_long", f"the prompt has {len(ids)} tokens, data.max_length is {self.max_length}.")
         return ids

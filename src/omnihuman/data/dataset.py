@@ -19,7 +19,7 @@ from omnihuman.data.face import FaceInput, signal_of, timed
 from omnihuman.data.features import Kept
 from omnihuman.data.plan import Row
 from omnihuman.data.record import BadSample, Record
-from omnihuman.types import IGNORE_INDEX, Batch, Sample
+from omnihuman.types import IGNORE_INDEX, Batch, Features, Sample
 
 Policy = Literal["raise", "skip", "quarantine"]
 Transforms = Mapping[str, tuple[str, Callable[[Any], Tensor]]]
@@ -183,7 +183,7 @@ class Samples(Dataset[Batch]):
         has = {"video": header.has_video, "audio": header.has_audio}
         lacking = [slot for slot in record.slots if not has[slot]]
         needed = set(lacking) & {*record.needs, *self.needs}
-        if needed or len(lacking) == len(record.slots):
+        if needed or (lacking and len(lacking) == len(record.slots)):
             what = f"{record.file} has no {' and no '.join(lacking)}, which the text names"
             raise BadSample("no_media", f"{record.source} ({record.id}): {what}; take the slot out of the record.")
         if lacking and self.missing == "absent":
@@ -268,12 +268,18 @@ class Samples(Dataset[Batch]):
 
     def _packable(self, planned: Planned, index: int) -> Packable:
         features, times = self.kept.load(index) if self.kept else ({}, [])
-        transforms = {name: made for name, made in self.transforms.items() if name not in features}
+        wanted = {reads for name, (reads, _) in self.transforms.items() if name not in features}
         try:
-            sample = self.sample(planned, {reads for reads, _ in transforms.values()})
+            sample = self.sample(planned, wanted)
         except BadSample as bad:
             raise _named(bad, planned.record) from bad
+        made = self.packable(planned, sample, features)
+        return replace(made, meta={**made.meta, "times": made.meta["times"] or times})
+
+    def packable(self, planned: Planned, sample: Sample, features: Mapping[str, Features] | None = None) -> Packable:
+        """A decoded sample as signals and ids; encoders whose features are there get no signal."""
         ids, labels = self._encode(planned.record, planned.counts)
+        transforms = {name: made for name, made in self.transforms.items() if name not in (features or {})}
         signals, real = dict[str, Tensor](), dict[str, Tensor]()
         for name, (reads, make) in transforms.items():
             if reads in planned.record.hides:
@@ -286,8 +292,7 @@ class Samples(Dataset[Batch]):
                     signals[name], real[name] = signal_of(sample.faces, make, self.blanks[name])
             elif (value := getattr(sample, reads)) is not None:
                 signals[name] = make(value)
-        meta = {**sample.meta, "times": sample.meta["times"] or times}
-        return Packable(signals, ids, labels, meta, real, features)
+        return Packable(signals, ids, labels, sample.meta, real, features or {})
 
     def _refuse(self, record: Record | tuple[str, BadSample], bad: BadSample) -> dict[str, Any]:
         """What the policy says about a bad sample: raise it, or describe it."""

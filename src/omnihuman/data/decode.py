@@ -132,13 +132,15 @@ def chosen(path: Path, times: dict[int, float], num_frames: int, clip: Clip) -> 
 
 
 def uniform_indices(count: int, num_frames: int) -> list[int]:
-    """Midpoints of ``num_frames`` equal segments of ``[0, count - 1]``, rounded.
+    """Midpoints of ``num_frames`` equal segments of ``[0, count - 1]``, rounded; halfway it is the later frame.
 
-    >>> uniform_indices(100, 8)
-    [6, 19, 31, 43, 56, 68, 80, 93]
+    Reference: HumanOmni ``frame_sample``, which adds 1e-6 before it rounds.
+
+    >>> uniform_indices(100, 8), uniform_indices(25, 8)
+    ([6, 19, 31, 43, 56, 68, 80, 93], [2, 5, 8, 11, 14, 17, 20, 23])
     """
     segment = (count - 1) / num_frames
-    return [round(segment * (number + 0.5)) for number in range(num_frames)]
+    return [round(segment * (number + 0.5) + 1e-6) for number in range(num_frames)]
 
 
 def _check_reach(path: Path, stream: Any, times: dict[int, float], clip: Clip) -> None:

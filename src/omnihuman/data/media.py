@@ -163,6 +163,8 @@ def header_of(record: Record, headers: Mapping[Path, Header | BadSample]) -> Hea
         if isinstance(header := headers[file], BadSample):
             raise BadSample(header.reason, str(header))
         found[file] = header
+    if record.kind == "text":
+        return Header(has_video=False)
     whole = found[record.file]
     if record.file.is_dir():
         whole = replace(whole, rate=record.rate)

@@ -287,10 +287,13 @@ class OmniData(pl.LightningDataModule):
         for start in range(0, len(mine), batch):
             yield samples[Row(tuple(mine[start : start + batch]), 0)]
 
-    def prompt(self, record: Record) -> tuple[Batch, Samples]:
-        """One question about one file, for ``generate``."""
-        samples = self._samples([record], prompts=True, policy="raise")
-        return samples[Row((0,), 0)], samples
+    def question(self, record: Record) -> Samples:
+        """One question about one file.
+
+        Raises:
+            BadSample: it cannot be asked.
+        """
+        return self._samples([record], prompts=True, policy="raise")
 
     def questions(self, records: Sequence[Record], views: Sequence[str] = ()) -> Samples:
         """Prompts about files; those that cannot be asked are left out and listed in ``skipped``."""

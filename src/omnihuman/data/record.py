@@ -18,6 +18,7 @@ MODALS = {
     "frames": ("video",),
     "faces_audio": ("video", "audio"),
     "faces": ("video",),
+    "text": (),
 }
 """Ways of looking at a sample: the slots that may be filled; see ``HIDES`` for what may not be looked at."""
 
@@ -69,7 +70,7 @@ class Record:
     Attributes:
         id: the record's own, or its place in the file.
         file: the medium; one file that is seen, heard, or both, or a folder of numbered pictures that are a video.
-        kind: ``video``, ``image`` or ``audio``: what the record calls the file.
+        kind: ``video``, ``image`` or ``audio``: what the record calls the file; ``text`` where none is opened.
         messages: (role, text); the slots stand as ``<video>`` (``<image>`` of a still) and ``<audio>``.
         slots: the modalities that the text names.
         start: second at which the clip begins.
@@ -110,6 +111,8 @@ class Record:
     @property
     def files(self) -> tuple[Path, ...]:
         """All files that it is made of."""
+        if self.kind == "text":
+            return ()
         return tuple(file for file in (self.file, self.sound, self.then) if file is not None)
 
     @property
@@ -125,10 +128,11 @@ class Record:
         '<video>\nWho?'
         """
         kept = tuple(slot for slot in self.slots if slot in MODALS[modal])
-        if not kept or set(self.needs) - set(kept):
+        if set(self.needs) - set(kept) or not (kept or modal == "text"):
             return None
         form = self.without(tuple(slot for slot in self.slots if slot not in kept))
-        return replace(form, hides=HIDES.get(modal, ()) if "video" in kept else ())
+        form = replace(form, hides=HIDES.get(modal, ()) if "video" in kept else ())
+        return form if kept else replace(form, kind="text")
 
     def without(self, slots: Sequence[str]) -> "Record":
         """The record with some slots taken out of its text."""
@@ -137,8 +141,15 @@ class Record:
         return replace(self, messages=messages, slots=tuple(slot for slot in self.slots if slot not in slots))
 
 
-def parse_record(raw: Any, name: str, root: Path, source: str) -> Record:
+def parse_record(raw: Any, name: str, root: Path, source: str, *, words_alone: bool = False) -> Record:
     """Check one record.
+
+    Args:
+        raw: the record.
+        name: its id.
+        root: folder of the media.
+        source: its place, for messages.
+        words_alone: it may have no medium; in a data file that is a key mistyped.
 
     Raises:
         BadSample: something in it does not hold; the message names the place, the key and the cure.
@@ -149,7 +160,7 @@ def parse_record(raw: Any, name: str, root: Path, source: str) -> Record:
     messages = _messages(raw.get("conversations"), source)
     if len(kinds) > 1:
         raise BadSample("malformed_record", f"{source}: give one of {', '.join(MEDIA)}, found {', '.join(kinds)}.")
-    kind = kinds[0] if kinds else ""
+    kind = kinds[0] if kinds else "text" if words_alone else ""
     slots = _slots(messages, kind, source)
     start, end = _times(raw, source)
     needs = raw.get("needs") or []
@@ -166,7 +177,7 @@ def parse_record(raw: Any, name: str, root: Path, source: str) -> Record:
     )
     return Record(
         id=name,
-        file=_inside(root, raw[kind], f"{source}: {kind}", folders=kind == "video"),
+        file=root if kind == "text" else _inside(root, raw[kind], f"{source}: {kind}", folders=kind == "video"),
         kind=kind,
         messages=messages,
         slots=slots,
@@ -262,10 +273,12 @@ def _slots(messages: Sequence[Message], kind: str, source: str) -> tuple[str, ..
         if human.count(tag) > 1:
             what = f"{source}: {tag} stands {human.count(tag)} times; a record has one file: leave one."
             raise BadSample("placeholder_twice", what)
-    if not kind:
+    if kind in ("", "text"):
         if tags:
             what = f"{source}: the text names {', '.join(tags)}, but the record names no file; add {tags[0][1:-1]!r}."
             raise BadSample("placeholder_without_media", what)
+        if kind:
+            return ()
         raise BadSample("no_media", f"{source}: give one of {', '.join(MEDIA)}; the record has no medium.")
     if foreign := sorted(set(tags) - ALLOWED_TAGS[kind]):
         what = f"{source}: the text names {', '.join(foreign)}, but the record's file is its {kind!r}."

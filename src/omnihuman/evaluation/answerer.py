@@ -1,24 +1,30 @@
 """A trained run that can be asked."""
 
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 
-from omnihuman.build import build, register_resolvers
+from omnihuman.build import build
+from omnihuman.data.collate import Packable, pack
 from omnihuman.data.dataset import Samples
 from omnihuman.data.module import OmniData
-from omnihuman.data.record import Record
+from omnihuman.data.record import MODALS, Record
+from omnihuman.evaluation.official import DTYPE, as_released
 from omnihuman.model.omni import OmniModel
-from omnihuman.training.runs import Run
-from omnihuman.training.weights import load_weights
-from omnihuman.types import Batch
+from omnihuman.training.finished import load_model
+from omnihuman.types import Batch, Sample
 
 SENSES = {"frames": "V", "faces": "F", "waveform": "A"}
 """What an encoder reads -> its letter in the papers' tables."""
+
+FILLS = {"frames": "video", "faces": "video", "waveform": "audio"}
+"""What an encoder reads -> the slot that it helps to fill."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +36,41 @@ class Answer:
         tokens: how many it took.
         weights: fusion -> stream -> weight, of the fusions that weigh.
         log_probs: of the options, where they were asked for.
+        ids: its tokens, without the mark that ends it.
+        prompt_tokens: of the question, media included.
+        seconds: that the batch took in which it was asked.
+        finished: the model ended it; ``False`` where ``max_new_tokens`` did.
     """
 
     text: str
     tokens: int
     weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     log_probs: tuple[float, ...] = ()
+    ids: tuple[int, ...] = ()
+    prompt_tokens: int = 0
+    seconds: float = 0.0
+    finished: bool = True
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question whose media are decoded.
+
+    Attributes:
+        record: as it is asked: without the slots that nothing fills.
+        sample: frames, faces, sound and their seconds.
+        counts: tokens of each slot.
+        length: tokens of the whole prompt.
+        notes: what was wanted and is not there.
+        packable: its signals and ids.
+    """
+
+    record: Record
+    sample: Sample
+    counts: Mapping[str, int]
+    length: int
+    notes: tuple[str, ...]
+    packable: Packable
 
 
 class Answerer:
@@ -44,46 +79,47 @@ class Answerer:
     Args:
         model: on its device.
         data: connected to the model.
+        name: of the run, for messages.
     """
 
-    def __init__(self, model: OmniModel, data: OmniData) -> None:
-        self.model, self.data = model.eval(), data
+    def __init__(self, model: OmniModel, data: OmniData, name: str = "the run") -> None:
+        self.model, self.data, self.name = model.eval(), data, name
+        self._lock = threading.Lock()  # fusions remember the weights of the last batch
+        self._blanks: Mapping[str, torch.Tensor] = {}
 
     @classmethod
     def of_run(
-        cls, folder: Path, *, merge_lora: bool = False, faces: str | None = None, device: str | None = None
+        cls,
+        folder: Path,
+        *,
+        merge_lora: bool = False,
+        faces: str | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        official: bool = False,
     ) -> "Answerer":
-        """The model of a finished run.
+        """The model of a finished run or of a converted checkpoint.
 
         Args:
-            folder: of the run.
+            folder: of the model.
             merge_lora: fold LoRA into the weights first.
             faces: another source of faces than the run's own: ``whole``, ``none`` ...
             device: where to; ``None`` for the first GPU or the CPU.
+            dtype: of the parameters, ``float16`` ...; ``None`` leaves what they are.
+            official: ask as HumanOmni's released inference does.
 
         Raises:
-            ValueError: the folder holds no finished run.
+            ValueError: the folder holds no finished run, or an option does not hold.
         """
-        weights = Run(folder, "").weights
-        if not weights.is_file():
-            runs = {path.parent.name for path in folder.parent.glob("*/weights.safetensors")}
-            raise ValueError(
-                f"{folder} holds no finished run (its parent holds {sorted(runs) or 'none'}); train it: "
-                f"python -m omnihuman.train +experiment={folder.name} size={folder.parent.name}"
-            )
-        register_resolvers()  # the run's config holds what they resolve
-        trained = OmegaConf.load(folder / "config.yaml")
-        assert isinstance(trained, DictConfig)
-        model: OmniModel = build(trained.model)
-        load_weights(model, weights)
-        if merge_lora:
-            model.llm.merge_lora()
+        dtype = DTYPE if official and dtype is None else dtype
+        change = as_released if official else None
+        config, model = load_model(folder, merge_lora=merge_lora, dtype=dtype, change=change)
         if faces is not None:
-            trained.data.face.source = faces
-        model.requires_grad_(False).to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
-        data: OmniData = build(trained.data, make=None)
+            config.data.face.source = faces
+        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        data: OmniData = build(config.data, make=None)
         data.connect(model.transforms, model.layouts, model.llm.tokenizer, model.llm.chat, model.frozen)
-        return cls(model, data)
+        return cls(model, data, folder.name)
 
     @property
     def senses(self) -> str:
@@ -91,27 +127,92 @@ class Answerer:
         read = {SENSES[reads] for reads, _ in self.model.transforms.values() if reads in SENSES}
         return "".join(letter for letter in "VAF" if letter in read)
 
+    @property
+    def slots(self) -> set[str]:
+        """The slots that the model can fill."""
+        return {FILLS[reads] for reads, _ in self.model.transforms.values() if reads in FILLS}
+
     def plan(self, records: Sequence[Record], views: Sequence[str] = ()) -> Samples:
         """Questions whose size is known; what cannot be asked is in ``skipped`` with the reason."""
         return self.data.questions(records, views)
 
-    def answer(self, batch: Batch, options: Sequence[Sequence[str]] = (), **how: Any) -> list[Answer]:
+    def prompt(self, record: Record, modal: str | None = None) -> Prompt:
+        """A question, its media decoded, as far as the model reads them.
+
+        Args:
+            record: of the question.
+            modal: what of its media is used; ``None`` for all that the file has and the model reads.
+
+        Raises:
+            BadSample: the file cannot be used.
+            ValueError: there is no such modal, or neither the file nor the model can give it.
+        """
+        if modal is not None and modal not in MODALS:
+            raise ValueError(f"modal={modal}: choose from {', '.join(MODALS)}, or leave it out.")
+        asked = record if modal is None else record.seen_as(modal)
+        if asked is None:
+            raise ValueError(f"modal={modal} asks for what {record.kind}={record.file} cannot give.")
+        unread = [slot for slot in asked.slots if slot not in self.slots]
+        if unread and (modal is not None or len(unread) == len(asked.slots)):
+            raise ValueError(f"{self.name} reads {' and '.join(sorted(self.slots))} only, not {' and '.join(unread)}.")
+        samples = self.data.question(asked.without(unread))
+        planned = samples.planned[0]
+        sample = samples.sample(planned, {reads for reads, _ in samples.transforms.values()})
+        notes = []
+        if lost := sorted(set(asked.slots) - {*unread, *planned.record.slots}):
+            notes.append(f"{record.file.name} has no {' and no '.join(lost)}; answered without")
+        if unread:
+            notes.append(f"{self.name} reads no {' and no '.join(unread)}; answered without")
+        if samples.without_boxes:
+            notes.append(
+                f"nothing says where the faces of {record.file.name} are; faces=whole takes whole frames for them"
+            )
+        packable = samples.packable(planned, sample)
+        self._blanks = self._blanks or samples.blanks
+        return Prompt(planned.record, sample, planned.counts, planned.length, tuple(notes), packable)
+
+    def batch(self, prompts: Sequence[Prompt]) -> Batch:
+        """Several questions as one batch."""
+        return pack([prompt.packable for prompt in prompts], self._blanks, step_targets=0)
+
+    def ask(self, prompts: Sequence[Prompt], *, seed: int | None = None, **how: Any) -> list[Answer]:
+        """The answers to questions, asked at once.
+
+        Args:
+            prompts: the questions.
+            seed: of sampling; what is sampled depends on the whole batch.
+            how: of transformers' ``generate``: ``max_new_tokens``, ``do_sample`` ...
+        """
+        return self.answer(self.batch(prompts), seed=seed, **how)
+
+    def stream(self, prompt: Prompt, *, seed: int | None = None, **how: Any) -> "Stream":
+        """The answer to one question, piece by piece."""
+        return Stream(self, prompt, {"seed": seed, **how})
+
+    def answer(
+        self, batch: Batch, options: Sequence[Sequence[str]] = (), *, seed: int | None = None, **how: Any
+    ) -> list[Answer]:
         """The answers to a batch of prompts.
 
         Args:
             batch: of ``Samples`` with prompts.
             options: of every sample the answers whose log-probabilities are wanted.
+            seed: of sampling.
             how: of transformers' ``generate``: ``max_new_tokens``, ``do_sample`` ...
         """
+        started = time.perf_counter()
         batch = batch.to(next(self.model.parameters()).device)
-        texts = self.model.generate(batch, **how)
-        weighed = self.model.weighed()
-        log_probs = self.model.option_log_probs(batch, options) if any(options) else [()] * len(texts)
-        count = self.model.llm.tokenizer
+        with self._lock, seeded(seed):
+            rows = self.model.answer_ids(batch, frugal=True, **how).tolist()
+            weighed = self.model.weighed()
+            log_probs = self.model.option_log_probs(batch, options) if any(options) else [()] * len(rows)
+        end, lengths = self.model.llm.end_id, batch.bounds.diff().tolist()
+        ids = [tuple(row[: row.index(end)] if end in row else row) for row in rows]
+        texts, seconds = self.model.llm.texts(ids), time.perf_counter() - started
         return [
             Answer(
                 text,
-                len(count.encode(text, add_special_tokens=False)),
+                len(ids[row]),
                 {
                     name: {
                         stream: round(weight, 4)
@@ -120,6 +221,71 @@ class Answerer:
                     for name, weights in weighed.items()
                 },
                 tuple(round(value, 4) for value in log_probs[row]),
+                ids[row],
+                lengths[row],
+                seconds,
+                end in rows[row],
             )
             for row, text in enumerate(texts)
         ]
+
+
+class Stream(Iterator[str]):
+    """The pieces of one answer as they come; then ``answer`` is the whole.
+
+    Args:
+        answerer: who is asked.
+        prompt: the question.
+        how: options of ``Answerer.answer``.
+
+    Raises:
+        Exception: what went wrong in the model, when the next piece is asked for.
+    """
+
+    answer: Answer
+
+    def __init__(self, answerer: Answerer, prompt: Prompt, how: Mapping[str, Any]) -> None:
+        from transformers import TextIteratorStreamer
+
+        def closed(input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+            return torch.full((len(input_ids),), self._closed, device=input_ids.device)
+
+        self._closed, self._error = False, list[BaseException]()
+        tokenizer: Any = answerer.model.llm.tokenizer
+        self._pieces = TextIteratorStreamer(tokenizer, skip_prompt=False, skip_special_tokens=True)
+
+        def run() -> None:
+            try:
+                batch = answerer.batch([prompt])
+                self.answer = answerer.answer(batch, streamer=self._pieces, stopping_criteria=[closed], **how)[0]
+            except BaseException as error:  # it is raised where the pieces are read
+                self._error.append(error)
+                self._pieces.end()
+
+        self._thread = threading.Thread(target=run, daemon=True)
+        self._thread.start()
+
+    def __next__(self) -> str:
+        try:
+            return str(next(self._pieces))
+        except StopIteration:
+            self._thread.join()
+            if self._error:
+                raise self._error[0] from None
+            raise
+
+    def close(self) -> None:
+        """End the answer here: nobody reads it any more."""
+        self._closed = True
+        self._thread.join()
+
+
+@contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """Sampling that a seed decides, and that leaves the state of chance outside as it was."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield

@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from omnihuman.data.record import TAGS, Record
 from omnihuman.evaluation.answerer import Answer, Answerer
 from omnihuman.evaluation.control import donors_of, seen_as_asked
 from omnihuman.evaluation.folder import mend, read_predictions
+from omnihuman.training.summary import peak_memory
 
 log = logging.getLogger(__name__)
 
@@ -263,14 +263,6 @@ def write_manifest(
         (folder / f"{name}.json").write_text(json.dumps(what, indent=2) + "\n")
 
 
-def peak_memory() -> int:
-    """Bytes that the largest of the processes has taken: of the GPU where there is one."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return int(torch.cuda.max_memory_allocated())
-    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return max(resource.getrusage(each).ru_maxrss for each in who) * 1024
-
-
 def _words(record: Record) -> str:
     text = record.messages[0][1]
     for tag in TAGS:
@@ -320,9 +312,9 @@ def _prediction_base(question: Question, record: Record, manner: Manner, **said:
 def _with_card(prediction: Prediction, samples: Samples, shown: dict[str, int], folder: Path) -> Prediction:
     """The prediction with the frames and the sound that the model had, where the page is to show them."""
     number = shown.get(prediction.id)
-    planned = next((one for one in samples.planned if one.record.id == prediction.id), None)
-    if number is None or planned is None or prediction.error is not None:
+    if number is None or prediction.error is not None:
         return prediction
+    planned = next(one for one in samples.planned if one.record.id == prediction.id)
     from omnihuman.evaluation.keepsake import keep
 
     kept = keep(samples.sample(planned), folder / "media", str(number))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.build import build
+from omnihuman.training.runs import run_folder
 
 if TYPE_CHECKING:
     from omnihuman.evaluation.ask import Manner
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def folder_of(config: DictConfig, manner: "Manner") -> Path:
     """Where an evaluation lives: a function of names, as its run does."""
-    run = Path(str(config.runs), str(config.size), str(config.run), str(config.variant or ""))
+    run = run_folder(config)
     name = manner.modality + (f"-{manner.control}" if manner.control else "") + (f"-{config.tag}" if config.tag else "")
     return run / "evaluation" / str(OmegaConf.select(config, "benchmark._target_")).split(".")[2] / name
 
@@ -67,6 +68,7 @@ def evaluate(config: DictConfig, overrides: list[str]) -> Path:
     Raises:
         ValueError: the run, the benchmark's files or an option does not hold; the message names it.
     """
+    import torch
     import transformers
 
     from omnihuman.evaluation import tables
@@ -83,7 +85,7 @@ def evaluate(config: DictConfig, overrides: list[str]) -> Path:
     questions = benchmark.questions()[: config.limit]
     if not questions:
         raise ValueError(f"{benchmark.name} has no question that could be asked; see {config.benchmark}.")
-    run = Path(config.runs) / config.size / config.run / (config.variant or "")
+    run = run_folder(config)
     device = f"cuda:{rank}" if world > 1 and _gpus() > 1 else None
     answerer = Answerer.of_run(run, merge_lora=config.merge_lora, faces=config.faces, device=device)
     modality = modality_of(benchmark, answerer.senses, config.modality)
@@ -115,6 +117,8 @@ def evaluate(config: DictConfig, overrides: list[str]) -> Path:
     }
     open_folder(folder, asked, config.overwrite and config.share is None)
     if config.processes > 1 and config.share is None:
+        del answerer  # each process has its own
+        torch.cuda.empty_cache()
         in_processes(config.processes, [text for text in overrides if not text.startswith("overwrite=")])
     else:
         ask(answerer, benchmark, questions, folder, manner, (rank, world))

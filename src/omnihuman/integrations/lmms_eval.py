@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lmms_eval.api.model import lmms
 from lmms_eval.models.registry_v2 import ModelManifest
 
-from omnihuman.integrations.messages import cut, options_of, record_of
+from omnihuman.data.messages import cut, options_of, record_of
 
 if TYPE_CHECKING:
     from omnihuman.data.record import Record
@@ -71,6 +71,7 @@ class OmniHumanChat(lmms):  # type: ignore[misc]
         from omnihuman.benchmark.base import MODALITIES
         from omnihuman.build import register_resolvers
         from omnihuman.evaluation.answerer import Answerer
+        from omnihuman.training.runs import run_folder
 
         super().__init__()
         transformers.utils.logging.set_verbosity_error()
@@ -80,8 +81,7 @@ class OmniHumanChat(lmms):  # type: ignore[misc]
             raise ValueError(f"batch_size={batch_size}: give a number; batches of like length are formed from it.")
         if device is None and torch.cuda.is_available():
             device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-        named = Path(runs, str(size), str(run))
-        folder = Path(run) if (Path(str(run)) / "config.yaml").is_file() else named
+        folder = run_folder({"run": run, "size": size, "runs": runs})
         self.answerer = Answerer.of_run(folder, merge_lora=merge_lora, faces=faces, device=device)
         self.device, self.batch_size = torch.device(device or "cpu"), int(batch_size)
         self.num_workers, self.max_tokens = num_workers, max_tokens

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from omnihuman.llm import packed
 from omnihuman.types import IGNORE_INDEX, TEMPLATES
@@ -29,6 +29,8 @@ class CausalLM(nn.Module):
         lora: fields of a peft ``LoraConfig``; ``null`` leaves the model as it is.
         activation_checkpointing: recompute every block in the backward pass instead of keeping its activations.
         dtype: of the parameters, ``float32`` or ``bfloat16``.
+        generation: fields of its own generation config, such as ``repetition_penalty``; ``null`` leaves what comes with
+            the weights.
 
     Raises:
         ValueError: neither weights nor an architecture is given, or the vocabulary is too small for the tokenizer.
@@ -45,6 +47,7 @@ class CausalLM(nn.Module):
         lora: Mapping[str, Any] | None = None,
         activation_checkpointing: bool = False,
         dtype: str = "float32",
+        generation: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         packed.register()
@@ -58,6 +61,8 @@ class CausalLM(nn.Module):
             self.model = AutoModelForCausalLM.from_config(config, **options)
         else:
             raise ValueError("llm: give `weights` (a folder or hub id) or `architecture` (to build it at random).")
+        if generation is not None:
+            self.model.generation_config = GenerationConfig(**generation)
         self.hidden_size: int = self.model.config.hidden_size
         if len(self.tokenizer) > (vocabulary := self.model.get_input_embeddings().num_embeddings):
             raise ValueError(
@@ -108,9 +113,17 @@ class CausalLM(nn.Module):
         ).logits
         return F.cross_entropy(logits[0].float(), following[places], reduction="sum"), len(places)
 
-    @torch.no_grad()
     def generate(self, embeds: Float[Tensor, "1 L D"], bounds: Sequence[int], **options: Any) -> list[str]:
         """The answers to the packed prompts, one per sample; greedy unless ``options`` (of transformers) say else."""
+        return self.texts(self.answer_ids(embeds, bounds, **options))
+
+    def texts(self, ids: Any) -> list[str]:
+        """Generated ids as answers."""
+        return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+    @torch.no_grad()
+    def answer_ids(self, embeds: Float[Tensor, "1 L D"], bounds: Sequence[int], **options: Any) -> Int[Tensor, "B new"]:
+        """The ids that follow the packed prompts, as transformers' ``generate`` returns them."""
         rows = [embeds[0, start:end] for start, end in itertools.pairwise(bounds)]
         longest = max(len(row) for row in rows)
         padded = torch.stack([F.pad(row, (0, 0, longest - len(row), 0)) for row in rows])
@@ -118,14 +131,14 @@ class CausalLM(nn.Module):
         mask = torch.arange(longest, device=embeds.device) >= starts[:, None]
         options = {"do_sample": False, "max_new_tokens": 64, "use_cache": True} | options
         with self._ordinary_attention():
-            ids = self.model.generate(
+            ids: Tensor = self.model.generate(
                 inputs_embeds=padded,
                 attention_mask=mask.long(),
                 eos_token_id=self.end_id,
                 pad_token_id=self.end_id,
                 **options,
             )
-        return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        return ids
 
     @torch.no_grad()
     def log_probs(

@@ -1,12 +1,13 @@
 """The one model: encode, project, fuse, splice, read. Every variant is a choice of parts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from jaxtyping import Int
+from torch import Tensor, nn
 
 from omnihuman.encoder.base import Encoder
 from omnihuman.fusion.base import Fusion
@@ -75,9 +76,22 @@ class OmniModel(nn.Module):
 
     def generate(self, batch: Batch, **options: Any) -> list[str]:
         """Answers to the packed prompts, one per sample; ``options`` are those of transformers' ``generate``."""
-        embeds, kept, _ = self._embed(batch)
+        return self.llm.texts(self.answer_ids(batch, **options))
+
+    @torch.no_grad()
+    def answer_ids(self, batch: Batch, *, frugal: bool = False, **options: Any) -> Int[Tensor, "B new"]:
+        """The ids of the answers.
+
+        Args:
+            batch: of prompts.
+            frugal: run only the parts that the batch's slots need. Not where parts are sharded: every rank must run
+                all of them.
+            options: of transformers' ``generate``.
+        """
+        slots = {slot for slot, number in SLOTS.items() if bool((batch.input_ids == number).any())}
+        embeds, kept, _ = self._embed(batch, self._filling(slots) if frugal else None)
         bounds, _, (embeds,) = shortened(kept, batch.bounds.tolist(), embeds)
-        return self.llm.generate(embeds, bounds, **options)
+        return self.llm.answer_ids(embeds, bounds, **options)
 
     @torch.no_grad()
     def option_log_probs(self, batch: Batch, options: Sequence[Sequence[str]]) -> list[tuple[float, ...]]:
@@ -151,21 +165,53 @@ class OmniModel(nn.Module):
     def _encoders(self) -> list[tuple[str, Encoder]]:
         return [(name, module) for name, module in self.encoders.items() if isinstance(module, Encoder)]
 
-    def _embed(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, Streams]:
-        streams: Streams = {name: read(encoder, name, batch) for name, encoder in self._encoders()}
-        for fusion in self.early_fusions.values():
-            streams = fusion(streams)
+    def _embed(self, batch: Batch, parts: Set[str] | None = None) -> tuple[Tensor, Tensor, Streams]:
+        """The row with its streams in their places; where ``parts`` are named, of these alone."""
+
+        def runs(group: str, name: str) -> bool:
+            return parts is None or f"{group}.{name}" in parts
+
+        def fused(group: str, fusions: nn.ModuleDict, streams: Streams) -> Streams:
+            for name, fusion in fusions.items():
+                if runs(group, name):
+                    streams = fusion(streams)
+                else:
+                    self.fusion(name).weights = None  # those of an earlier batch
+            return streams
+
+        read_streams = {name: read(made, name, batch) for name, made in self._encoders() if runs("encoders", name)}
+        streams = fused("early_fusions", self.early_fusions, read_streams)
         projected = {
             name: project_real(self._projector(name), streams[source], streams.get(self.conditions.get(name, "")))
             for name, source in self.sources.items()
+            if runs("projectors", name)
         }
-        streams = self._with_projected(streams, projected)
-        for fusion in self.fusions.values():
-            streams = fusion(streams)
+        streams = fused("fusions", self.fusions, self._with_projected(streams, projected))
         slots = {slot: streams[slot] for slot in SLOTS if slot in streams}
         has_gaps = batch.has_gaps or any(signal.has_gaps for signal in batch.signals.values())
         embeds = self.llm.embed(batch.input_ids)
         return *splice(embeds, batch.input_ids, batch.bounds.tolist(), slots, has_gaps), slots
+
+    def _filling(self, slots: Set[str]) -> set[str]:
+        """The parts that take part in filling these slots, as ``group.name``: from the slots back to the encoders."""
+        needed, parts = set(slots), set[str]()
+
+        def back(group: str, fusions: nn.ModuleDict) -> None:
+            for name in reversed(list(fusions)):
+                fusion = self.fusion(name)
+                if fusion.output in needed:
+                    parts.add(f"{group}.{name}")
+                    needed.remove(fusion.output)
+                    needed.update(stream for stream in (*fusion.inputs, fusion.condition) if stream)
+
+        back("fusions", self.fusions)
+        projected = [name for name in self.sources if name in needed]
+        needed.difference_update(projected)
+        for name in projected:
+            parts.add(f"projectors.{name}")
+            needed.update(stream for stream in (self.sources[name], self.conditions.get(name)) if stream)
+        back("early_fusions", self.early_fusions)
+        return parts | {f"encoders.{name}" for name in needed}
 
     def _projector(self, name: str) -> Projector:
         projector = self.projectors[name]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -57,8 +58,27 @@ def link(config: DictConfig, overrides: Sequence[str]) -> Link:
     """
     shared = shared_overrides(overrides)
     gone = _taken_away(config, shared)
-    parents = tuple(_parent(str(entry["run"]), shared, gone, bool(config.variant)) for entry in config.init_from)
+    parents = tuple(
+        _given(Path(str(entry["folder"]))) if "folder" in entry
+        else _parent(str(entry["run"]), shared, gone, bool(config.variant))
+        for entry in config.init_from
+    )  # fmt: skip
     return Link(run_of(config, [parent.run for parent in parents]), tuple(overrides), parents)
+
+
+def _given(folder: Path) -> Link:
+    """A model folder as a parent that nobody trains.
+
+    Raises:
+        ValueError: it is none.
+    """
+    run = Run(folder, "")
+    if not run.weights.is_file() or run.recorded() is None:
+        raise ValueError(
+            f"init_from: {folder} is no model folder, it lacks weights.safetensors or digest: name a finished run, or "
+            "what python -m omnihuman.convert made of a checkpoint."
+        )
+    return Link(Run(folder, run.recorded() or "", run.recorded(1) or ""), (), ())
 
 
 def _taken_away(config: DictConfig, overrides: Sequence[str]) -> list[str]:

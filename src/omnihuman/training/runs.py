@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -132,6 +132,13 @@ def run_of(config: DictConfig, parents: Sequence[Run] = ()) -> Run:
     if config.get("variant"):
         folder = folder / config.variant
     return Run(folder, _digest(config, parents), _digest(config, parents, without=FILES))
+
+
+def run_folder(config: Mapping[str, Any] | DictConfig) -> Path:
+    """The folder that ``run=`` names: a path to a model folder, or a name below ``<runs>/<size>``."""
+    if (Path(str(config["run"])) / "config.yaml").is_file():
+        return Path(str(config["run"]))
+    return Path(str(config["runs"]), str(config["size"]), str(config["run"]), str(config.get("variant") or ""))
 
 
 def _digest(config: DictConfig, parents: Sequence[Run], without: Sequence[str] = ()) -> str:

@@ -22,6 +22,7 @@ from omnihuman.pl import pl
 from omnihuman.training.answers import Answers
 from omnihuman.training.callbacks import Account, MetricsTable, Throughput, progress_bar
 from omnihuman.training.chain import Link, link, train_missing
+from omnihuman.training.finished import filled, rebase
 from omnihuman.training.runs import Run, is_main_process
 from omnihuman.training.summary import write_summary
 from omnihuman.training.supervised import Supervised
@@ -45,6 +46,7 @@ def run_stage(config: DictConfig, overrides: Sequence[str]) -> Run:
     _log_to_console()
     if config.name is None:
         raise ValueError("no experiment: python -m omnihuman.train +experiment=humanomni_stage1 (see conf/experiment).")
+    rebase(config, overrides)
     chain = link(config, overrides)
     run = chain.run
     if config.dry_run:
@@ -93,8 +95,7 @@ def fit(config: DictConfig, chain: Link) -> None:
     """Train one run, whose parents are there and whose folder is open, to its end."""
     run = chain.run
     pl.seed_everything(config.seed, verbose=False)
-    model: OmniModel = build(config.model)
-    inherited = start_from(model, config, chain)
+    model, inherited = start_from(config, chain)
     groups = set_trainable(model, trainable_of(config))
     if is_main_process():
         print_table(model, groups)
@@ -144,15 +145,20 @@ def fit(config: DictConfig, chain: Link) -> None:
     trainer.strategy.barrier()
 
 
-def start_from(model: OmniModel, config: DictConfig, chain: Link) -> set[str]:
-    """Load what ``init_from`` names, in order, and report the keys; the names that are no longer the foundation's."""
-    inherited: set[str] = set()
+def start_from(config: DictConfig, chain: Link) -> tuple[OmniModel, set[str]]:
+    """The model with what ``init_from`` names, in order; and the names that are no longer the foundation's."""
+    if config.base is not None:
+        without = list(config.init_from[0].without)
+        model, inherited = filled(config.model, chain.parents[0].run.weights, without, new=True)
+        log.info("base %s: %d tensors", config.base, len(inherited))
+        return model, inherited
+    model, inherited = build(config.model), set()
     for entry, parent in zip(config.init_from, chain.parents, strict=True):
         only: Any = entry.get("only", "*")
         report = load_weights(model, parent.run.weights, only if isinstance(only, str) else list(only))
-        log.info("init_from %s: %s", entry["run"], report)
+        log.info("init_from %s: %s", entry.get("run") or entry.folder, report)
         inherited |= set(report.loaded)
-    return inherited
+    return model, inherited
 
 
 def trainable_of(config: DictConfig) -> dict[str, Any]:
@@ -212,9 +218,8 @@ def next_command(config: DictConfig) -> str:
     where = "" if config.size == "nano" else f" size={config.size}"
     if config.next:
         return f"python -m omnihuman.train +experiment={config.next}{where}"
-    return (
-        f'python -m omnihuman.generate run={config.name}{where} video=clip.mp4 instruction="What is the main emotion?"'
-    )
+    run = config.name + (f" variant='{config.variant}'" if config.variant else "")
+    return f'python -m omnihuman.generate run={run}{where} video=clip.mp4 instruction="What is the main emotion?"'
 
 
 def _full_state(module: Supervised) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import resource
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def write_summary(folder: Path, facts: Mapping[str, Any], console: Console) -> N
     """
     rows = read_metrics(folder / "metrics.csv")
     best = _best(rows)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = peak_memory() / 2**30
     (folder / "ledger.json").write_text(json.dumps({**facts, "best": best, "peak_memory_gib": peak}, indent=2) + "\n")
     draw_curves(rows, folder / "curves.png", title=str(facts["experiment"]))
 
@@ -43,6 +44,16 @@ def write_summary(folder: Path, facts: Mapping[str, Any], console: Console) -> N
     table.add_row("metrics", f"{folder / 'metrics.csv'}, {folder / 'curves.png'}, tensorboard --logdir {folder}")
     table.add_row("next", str(facts["next"]))
     console.print(table)
+
+
+def peak_memory() -> int:
+    """Bytes that the largest of this process and those it started has taken: of the GPU where there is one."""
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return int(torch.cuda.max_memory_allocated())
+    most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return most if sys.platform == "darwin" else most * 1024
 
 
 def read_metrics(file: Path) -> list[dict[str, float]]:

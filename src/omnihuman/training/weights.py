@@ -31,13 +31,16 @@ class KeyReport:
         return f"{self.file}: {len(self.loaded)} tensors loaded ({', '.join(parts)}), {len(self.left)} not asked for"
 
 
-def load_weights(model: nn.Module, file: Path, only: str | Sequence[str] = "*") -> KeyReport:
+def load_weights(
+    model: nn.Module, file: Path, only: str | Sequence[str] = "*", without: Sequence[str] = ()
+) -> KeyReport:
     """Copy the tensors of a file into the parameters and buffers of the same names.
 
     Args:
         model: receives them.
         file: a safetensors file.
         only: pattern or patterns of the names wanted.
+        without: patterns of names that are not wanted all the same.
 
     Raises:
         ValueError: the file is missing or no safetensors file, a name is foreign to the model, a shape differs, the
@@ -46,6 +49,7 @@ def load_weights(model: nn.Module, file: Path, only: str | Sequence[str] = "*") 
     state = _read(file)
     patterns = [only] if isinstance(only, str) else list(only)
     wanted = {name for name in state if any(fnmatchcase(name, pattern) for pattern in patterns)}
+    wanted = {name for name in wanted if not any(fnmatchcase(name, pattern) for pattern in without)}
     own = {canonical(name): tensor for name, tensor in model.state_dict(keep_vars=True).items()}
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in wanted):
@@ -65,8 +69,24 @@ def load_weights(model: nn.Module, file: Path, only: str | Sequence[str] = "*") 
     for name in sorted(wanted):
         if state[name].shape != own[name].shape:
             raise ValueError(f"{file}: {name} is {tuple(state[name].shape)} there, {tuple(own[name].shape)} here.")
-        own[name].data.copy_(state[name])
+    fill(model, {name: state[name] for name in wanted})
     return KeyReport(file, tuple(sorted(wanted)), tuple(sorted(set(state) - wanted)))
+
+
+def fill(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Copy values into the parameters and buffers of these names; what has no memory becomes its value."""
+    homes: dict[int, list[tuple[nn.Module, str]]] = {}  # a tied parameter has several
+    for holder in model.modules():
+        for key, parameter in holder.named_parameters(recurse=False):
+            homes.setdefault(id(parameter), []).append((holder, key))
+    own = {canonical(name): tensor for name, tensor in model.state_dict(keep_vars=True).items()}
+    for name, value in values.items():
+        if not own[name].is_meta:
+            own[name].data.copy_(value)
+            continue
+        parameter = nn.Parameter(value.to(own[name].dtype), requires_grad=own[name].requires_grad)
+        for holder, key in homes[id(own[name])]:
+            holder.register_parameter(key, parameter)
 
 
 def save_weights(file: Path, state: Mapping[str, Tensor], names: Iterable[str], metadata: Mapping[str, str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from omnihuman.data.record import MEDIA, TAGS, Record, parse_record
+from omnihuman.data.record import MEDIA, ROLES, TAGS, Record, parse_record
 
 OPTIONS = ("max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "num_beams", "repetition_penalty")
 """Generation options that transformers' ``generate`` takes as they are."""
@@ -19,14 +19,15 @@ SAMPLING = ("temperature", "top_p", "top_k")
 def record_of(
     messages: Sequence[Mapping[str, Any]], name: str, source: str, folder: Path, extra: Mapping[str, Any] | None = None
 ) -> Record:
-    """One turn of a user, its media and its words -> the record of a question whose answer is open.
+    """A conversation whose last turn is a user's, its media and its words -> the record of a question.
 
     A video is seen and heard; sound beside it takes the place of its own. The media stand first, wherever the turn has
-    them; tags such as ``<image>`` in the words, which other models need, are left out.
+    them; tags such as ``<image>`` in the words, which other models need, are left out. Without any medium it is a
+    question of words alone.
 
     Args:
-        messages: ``[{"role", "content": [{"type", "text" or "url", ...}]}]``; a url is a path, a PIL image, sound as
-            ``{"array", "sampling_rate"}``, or ``{"url", "video_start", "video_end"}``.
+        messages: ``[{"role", "content": words or [{"type", "text" or "url", ...}]}]``; a url is a path, a PIL image,
+            sound as ``{"array", "sampling_rate"}``, or ``{"url", "video_start", "video_end"}``.
         name: the record's id.
         source: the question's place, for messages.
         folder: where media go that are no files yet.
@@ -34,15 +35,49 @@ def record_of(
             and ``slots``, where a video is only to be seen or only to be heard.
 
     Raises:
-        ValueError: there are other turns, more than one medium of a kind, none at all, or a medium is not there.
+        ValueError: users and assistants do not take turns, a later turn has media, there is more than one medium of a
+            kind, or a medium is not there.
     """
-    roles = [message.get("role") for message in messages]
-    if roles != ["user"]:
+    roles = [message.get("role") if isinstance(message, Mapping) else None for message in messages]
+    if not roles or roles != [("user", "assistant")[number % 2] for number in range(len(roles))] or not len(roles) % 2:
         raise ValueError(
-            f"{source}: the model answers one turn of a user, this prompt has {roles}; leave examples out."
+            f"{source}: a conversation is of user and assistant in turns and ends with the user's question; this one "
+            f"has {roles}. Leave others (system) out."
         )
     words, given = list[str](), dict[str, Mapping[str, Any]]()
-    for part in messages[0]["content"]:
+    for number, message in enumerate(messages):
+        texts, media = _parts(message.get("content"), source)
+        if media and number:
+            raise ValueError(
+                f"{source}: the model looks at media of the first turn only; turn {number} has {[*media]}."
+            )
+        words, given = [*words, "\n".join(texts)], given | media
+    if "image" in given and len(given) > 1:
+        raise ValueError(f"{source}: the model takes an image alone, this prompt has {' and '.join(given)}.")
+    kind = next((kind for kind in MEDIA if kind in given), "text")
+    raw: dict[str, Any] = {}
+    if kind != "text":
+        raw[kind] = file_of(given[kind]["url"], kind, folder / name, source)
+    if kind == "video":
+        raw |= _times(given["video"])
+        if "audio" in given:
+            raw["sound"] = file_of(given["audio"]["url"], "audio", folder / name, source)
+    tags = {"video": "<video>\n<audio>\n", "image": "<image>\n", "audio": "<audio>\n", "text": ""}
+    words[0] = tags[kind] + words[0].strip()
+    names = {ours: theirs for theirs, ours in ROLES.items()}
+    turns = [
+        {"from": names[role], "value": text} for role, text in zip([*roles, "assistant"], [*words, ""], strict=True)
+    ]
+    said = {**raw, "conversations": turns, **(extra or {})}
+    slots = said.pop("slots", None)
+    record = parse_record(said, name, Path("/"), source, words_alone=True)
+    return record if slots is None else record.without([slot for slot in record.slots if slot not in slots])
+
+
+def _parts(content: Any, source: str) -> tuple[list[str], dict[str, Mapping[str, Any]]]:
+    """The words of a turn, without tags, and its media by kind."""
+    words, given = list[str](), dict[str, Mapping[str, Any]]()
+    for part in [{"type": "text", "text": content}] if isinstance(content, str) else content or []:
         kind = part.get("type") if isinstance(part, Mapping) else part
         if kind == "text":
             words.append(part["text"])
@@ -52,23 +87,9 @@ def record_of(
             raise ValueError(f"{source}: the model takes one {kind}, this prompt has more; choose a task that has one.")
         else:
             given[kind] = part
-    if "image" in given and len(given) > 1:
-        raise ValueError(f"{source}: the model takes an image alone, this prompt has {' and '.join(given)}.")
-    kind = next((kind for kind in MEDIA if kind in given), "")
-    raw: dict[str, Any] = {kind: file_of(given[kind]["url"], kind, folder / name, source)} if kind else {}
-    if kind == "video":
-        raw |= _times(given["video"])
-        if "audio" in given:
-            raw["sound"] = file_of(given["audio"]["url"], "audio", folder / name, source)
-    tags = {"video": "<video>\n<audio>\n", "image": "<image>\n", "audio": "<audio>\n"}
-    text = "\n".join(words)
     for tag in TAGS:
-        text = text.replace(f"{tag}\n", "").replace(tag, "")
-    turns = [{"from": "human", "value": tags.get(kind, "") + text.strip()}, {"from": "gpt", "value": ""}]
-    said = {**raw, "conversations": turns, **(extra or {})}
-    slots = said.pop("slots", None)
-    record = parse_record(said, name, Path("/"), source)
-    return record if slots is None else record.without([slot for slot in record.slots if slot not in slots])
+        words = [word.replace(f"{tag}\n", "").replace(tag, "") for word in words]
+    return words, given
 
 
 def file_of(medium: Any, kind: str, target: Path, source: str) -> str:

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from omnihuman.data import media
+from omnihuman.data.messages import cut, file_of, options_of, record_of
 from omnihuman.data.record import BadSample
-from omnihuman.integrations.messages import cut, file_of, options_of, record_of
 
 
 def turn(*parts: dict[str, Any]) -> list[dict[str, Any]]:
@@ -35,6 +35,25 @@ def test_a_video_is_seen_and_heard_between_its_times(clip: Path, tmp_path: Path)
     assert (made.start, made.end, made.sound, made.faces) == (1.5, 4.0, None, None)
     packed = {"type": "video", "url": {"path": f"file://{clip}", "video_start": 1.5, "video_end": 4}}
     assert record_of(turn(packed, text("Look:\nWho?")), "7", "task[7]", tmp_path) == made
+
+
+def test_a_conversation_is_asked_at_its_end(clip: Path, tmp_path: Path) -> None:
+    turns = [
+        *turn(text("Who?"), {"type": "video", "url": str(clip)}),
+        {"role": "assistant", "content": "a man"},
+        {"role": "user", "content": "<image>\nWhere?"},
+    ]
+    made = record_of(turns, "7", "chat", tmp_path, {"instruction": "Where?"})
+    assert made.messages == (
+        ("user", "<video>\n<audio>\nWho?"), ("assistant", "a man"), ("user", "Where?"), ("assistant", "")
+    )  # fmt: skip
+    assert made.meta == {"instruction": "Where?"}
+
+
+def test_words_alone_are_a_question_too(tmp_path: Path) -> None:
+    made = record_of([{"role": "user", "content": "Hello?"}], "7", "chat", tmp_path)
+    assert (made.kind, made.files, made.slots) == ("text", (), ()) and made.messages[0] == ("user", "Hello?")
+    assert made.seen_as("text") == made and made.seen_as("video") is None
 
 
 def test_a_document_says_where_faces_are(clip: Path, tmp_path: Path) -> None:
@@ -67,7 +86,6 @@ def test_what_is_in_memory_becomes_a_file_that_we_can_read(tmp_path: Path) -> No
     [
         (["video", "video"], "takes one video"),
         (["image", "audio"], "an image alone, this prompt has image and audio"),
-        ([], "the record has no medium"),
         (["depth"], "this one has 'depth'"),
     ],
 )
@@ -78,9 +96,12 @@ def test_what_the_model_cannot_take_is_named(parts: list[str], message: str, cli
 
 
 def test_other_turns_are_refused(clip: Path, tmp_path: Path) -> None:
-    shots = [*turn(text("Who?")), {"role": "assistant", "content": [text("Ann")]}, *turn(text("And now?"))]
-    with pytest.raises(ValueError, match=r"one turn of a user, this prompt has \['user', 'assistant', 'user'\]"):
-        record_of(shots, "7", "task[7]", tmp_path)
+    answer, later = {"role": "assistant", "content": [text("Ann")]}, turn({"type": "video", "url": str(clip)})
+    for roles in ([answer], turn(text("Who?")) * 2, [*turn(text("Who?")), answer], [{"role": "system"}], []):
+        with pytest.raises(ValueError, match=r"task\[7\]: a conversation is of user and assistant in turns"):
+            record_of(roles, "7", "task[7]", tmp_path)
+    with pytest.raises(ValueError, match=r"the first turn only; turn 2 has \['video'\]"):
+        record_of([*turn(text("Who?")), answer, *later], "7", "task[7]", tmp_path)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
