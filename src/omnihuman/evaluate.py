@@ -2,16 +2,14 @@
 
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from omnihuman.build import config_dir, register_resolvers
+from omnihuman.build import config_dir
 from omnihuman.evaluation.run import evaluate
+from omnihuman.verb import verb
 
-register_resolvers()
 
-
-@hydra.main(config_path=config_dir(), config_name="evaluate", version_base="1.3")
+@verb("evaluate")
 def main(config: DictConfig) -> None:
     """Load the run, ask what has not been asked yet, score, and write tables, pictures and a page."""
     from hydra.core.hydra_config import HydraConfig

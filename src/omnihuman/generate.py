@@ -1,43 +1,23 @@
 """Ask a trained run: ``python -m omnihuman.generate run=humanomni_stage3 video=clip.mp4 instruction=...``."""
 
 import json
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 from omegaconf import DictConfig
 
-from omnihuman.build import config_dir, register_resolvers
+from omnihuman.verb import verb
 
 if TYPE_CHECKING:
     from omnihuman.data.record import Record
     from omnihuman.evaluation.answerer import Answer, Answerer, Prompt
     from omnihuman.types import Sample
 
-register_resolvers()
-VERBATIM = ("instruction", "video", "audio", "image", "frames_png", "questions", "root", "out")
-"""Keys whose value is the user's text: commas, brackets and quotes in it mean nothing to Hydra."""
-
 TAGS = {"video": "<video>\n<audio>\n", "image": "<image>\n", "audio": "<audio>\n", "text": ""}
 """How a question about a kind of file begins."""
-
-
-def verbatim(argument: str) -> str:
-    r"""A command-line argument, quoted for Hydra where its value is free text.
-
-    >>> verbatim("instruction=Who's there?\nfear ,sad")
-    "instruction='Who\\'s there?\nfear ,sad'"
-    """
-    key, equals, value = argument.partition("=")
-    if key not in VERBATIM or not equals or value in ("", "null") or (value[0] == value[-1] and value[0] in "'\""):
-        return argument
-    # quotes end the value, backslashes before them and at the end escape, and ${ begins an interpolation
-    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", value).replace("'", "\\'").replace("${", "\\${")
-    return f"{key}='{escaped}'"
 
 
 def record_of(
@@ -72,7 +52,7 @@ def record_of(
     return Record(name, file, kind, messages, slots, float(start), None if end is None else float(end), source=source)
 
 
-@hydra.main(config_path=config_dir(), config_name="generate", version_base="1.3")
+@verb("generate", "instruction", "video", "audio", "image", "frames_png", "questions", "root", "out")
 def main(config: DictConfig) -> None:
     """Load the run and ask: one question, whose answer is told with what it was made of, or a file of them."""
     import transformers
@@ -216,5 +196,4 @@ def save_frames(sample: "Sample", file: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = [verbatim(argument) for argument in sys.argv[1:]]
     main()

@@ -4,18 +4,16 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hydra
 from omegaconf import DictConfig
 
-from omnihuman.build import build, config_dir, register_resolvers
+from omnihuman.build import build
+from omnihuman.verb import verb
 
 if TYPE_CHECKING:
     from omnihuman.data.record import Record
 
-register_resolvers()
 
-
-@hydra.main(config_path=config_dir(), config_name="inspect", version_base="1.3")
+@verb("inspect")
 def main(config: DictConfig) -> None:
     """Count the records by task and modality, and draw a contact sheet and a listening sheet."""
     from omnihuman.data.datafile import read_records

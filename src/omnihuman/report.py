@@ -1,25 +1,22 @@
 """Draw what was measured: ``python -m omnihuman.report run=… [benchmark=…]``, ``folder=…`` or ``study=…``."""
 
 import logging
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from omnihuman.build import build, config_dir, register_resolvers
+from omnihuman.build import build
+from omnihuman.verb import verb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from omnihuman.benchmark.base import Prediction
 
-register_resolvers()
 
-
-@hydra.main(config_path=config_dir(), config_name="report", version_base="1.3")
+@verb("report", "folder", "baseline")
 def main(config: DictConfig) -> None:
     """Figures, tables, pictures and a page from predictions, without a model; or the table of a study.
 
@@ -88,20 +85,6 @@ def say_costs(folders: "Sequence[Path]", judge: Any) -> None:
         print(f"{folder}: {estimate(judge, partial(_score, folder, asked))}")
 
 
-def as_text(argument: str) -> str:
-    """A command-line argument, quoted for Hydra where it is a path: in these ``=``, commas and brackets mean nothing.
-
-    >>> as_text("folder=runs/nano/net/lr=1/evaluation/dfew/VA")
-    "folder='runs/nano/net/lr=1/evaluation/dfew/VA'"
-    """
-    from hydra.core.override_parser.types import Quote, QuotedString
-
-    key, _, value = argument.partition("=")
-    if key not in ("folder", "baseline") or value in ("", "null") or value[0] in "'\"":
-        return argument
-    return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
-
-
 def _score(folder: Path, asked: "list[Prediction]", judge: Any) -> None:
     from omnihuman.evaluation.folder import benchmark_of
 
@@ -109,5 +92,4 @@ def _score(folder: Path, asked: "list[Prediction]", judge: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = [as_text(argument) for argument in sys.argv[1:]]
     main()

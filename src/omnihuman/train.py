@@ -1,14 +1,11 @@
 """Train one stage: ``python -m omnihuman.train +experiment=humanomni_stage1``."""
 
-import hydra
 from omegaconf import DictConfig
 
-from omnihuman.build import config_dir, register_resolvers
-
-register_resolvers()
+from omnihuman.verb import verb
 
 
-@hydra.main(config_path=config_dir(), config_name="train", version_base="1.3")
+@verb("train")
 def main(config: DictConfig) -> float | None:
     """Compose, train the missing parents, then train; the best validation loss is what Optuna's sweeper minimises."""
     from hydra.core.hydra_config import HydraConfig

@@ -11,8 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from omnihuman.build import compose_config
-from omnihuman.generate import record_of, verbatim
+from omnihuman.generate import record_of
 from omnihuman.training.stage import run_stage
+from omnihuman.verb import verbatim
 
 
 def run(verb: str, *arguments: str) -> str:
@@ -114,7 +115,7 @@ def test_what_cannot_be_asked_is_named(values: dict[str, object], message: str) 
     "text", ["a, b", "it's", 'say "x"', "[1]", "a=b", "what? {x}: 50%", "C:\\x", "$x ${y}", "back\\"]
 )
 def test_free_text_reaches_the_program_unchanged(text: str) -> None:
-    config = compose_config(["run=x", verbatim(f"instruction={text}")], root="generate")
+    config = compose_config(["run=x", verbatim(f"instruction={text}", ("instruction",))], root="generate")
     assert config.instruction == text
 
 

@@ -8,17 +8,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-import hydra
 from omegaconf import DictConfig
 
-from omnihuman.build import config_dir, register_resolvers
 from omnihuman.study.config import arguments_of, cells_of, compose_study, register_cells
+from omnihuman.verb import verb
 
-register_resolvers()
 register_cells()
 
 
-@hydra.main(config_path=config_dir(), config_name="study", version_base="1.3")
+@verb("study")
 def run(config: DictConfig) -> float | None:
     """One cell; its validation loss is what a sweeper such as Optuna's would minimise."""
     from omnihuman.study.cell import run_cell

@@ -1,0 +1,26 @@
+"""Verbs as programs: what a user wrote wrong is one line."""
+
+import os
+import subprocess
+import sys
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "omnihuman.generate", *arguments], capture_output=True, text=True,
+                          check=False, timeout=300, env={**os.environ, **environment})  # fmt: skip
+
+
+def test_a_mistake_is_told_in_one_line() -> None:
+    done = run("run=nothing", "video=nowhere, really [1].mp4", "instruction=Who's there?")
+    assert done.returncode == 1
+    assert done.stderr == "error: generate: video=nowhere, really [1].mp4: there is no such file.\n"
+
+
+def test_where_it_happened_can_be_seen() -> None:
+    done = run("run=nothing", "video=nowhere.mp4", "instruction=Who?", HYDRA_FULL_ERROR="1")
+    assert done.returncode == 1 and "Traceback" in done.stderr and "in record_of" in done.stderr
+
+
+def test_what_must_be_said_is_named() -> None:
+    done = run("video=README.md", "instruction=Who?")
+    assert done.returncode == 1 and done.stderr.startswith("error: Missing mandatory value: run")
