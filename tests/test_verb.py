@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+from omnihuman.verb import verbatim
+
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "omnihuman.generate", *arguments], capture_output=True, text=True,
@@ -24,3 +26,8 @@ def test_where_it_happened_can_be_seen() -> None:
 def test_what_must_be_said_is_named() -> None:
     done = run("video=README.md", "instruction=Who?")
     assert done.returncode == 1 and done.stderr.startswith("error: Missing mandatory value: run")
+
+
+def test_a_folder_of_a_sweep_is_a_path() -> None:
+    assert verbatim("run=runs/nano/x/base=y", ()) == "run='runs/nano/x/base=y'"
+    assert verbatim("run=a,b", ()) == "run=a,b" and verbatim("stage.lr=1", ("lr",)) == "stage.lr=1"

@@ -16,6 +16,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from omnihuman.build import config_dir, register_resolvers
 
+PATHS = ("run", "base")
+"""Keys that may be the path of a folder that a sweep has named after its overrides, with ``=`` in it."""
+
 
 def verb(name: str, *texts: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Make a program of a function that takes the config ``conf/<name>.yaml``.
@@ -59,7 +62,8 @@ def verbatim(argument: str, texts: tuple[str, ...]) -> str:
     "instruction='Who\\'s there?\nfear ,sad'"
     """
     key, equals, value = argument.partition("=")
-    if key not in texts or not equals or value in ("", "null") or (value[0] == value[-1] and value[0] in "'\""):
+    is_text = key in texts or (key in PATHS and "=" in value)
+    if not is_text or not equals or value in ("", "null") or (value[0] == value[-1] and value[0] in "'\""):
         return argument
     # quotes end the value, backslashes before them and at the end escape, and ${ begins an interpolation
     escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", value).replace("'", "\\'").replace("${", "\\${")

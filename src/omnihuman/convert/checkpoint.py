@@ -1,10 +1,11 @@
 """Reading an official checkpoint, and what becomes of its keys."""
 
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from zipfile import is_zipfile
 
 import torch
 from torch import Tensor
@@ -23,8 +24,12 @@ class KeyReport:
     dropped: Mapping[str, str]
 
 
-def unpickle(file: str | Path) -> object:
+def unpickle(file: str | Path, mapped: bool = False) -> object:
     """What ``torch.save`` wrote into a file, if that is plain tensors, numbers and containers.
+
+    Args:
+        file: to read.
+        mapped: leave tensors on the disk until they are read, where the file allows it (older ones do not).
 
     Raises:
         ValueError: it is missing, cut short, or holds anything else: unpickling could then run code.
@@ -32,7 +37,7 @@ def unpickle(file: str | Path) -> object:
     if not Path(file).is_file():
         raise ValueError(f"{file}: there is no such checkpoint.")
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped and is_zipfile(file))
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(
             f"{file} is no plain checkpoint, other pickles are never read. If you trust it, save its state dict alone "
@@ -43,10 +48,18 @@ def unpickle(file: str | Path) -> object:
 def rename(
     state: Mapping[str, Tensor], to_ours: Callable[[str], str | None], why_dropped: Callable[[str], str | None], of: str
 ) -> tuple[dict[str, Tensor], KeyReport]:
-    """An official state dict under our names.
+    """An official state dict under our names; see ``assign``."""
+    report = assign(state, to_ours, why_dropped, of)
+    return {name: state[key] for key, name in report.taken.items()}, report
+
+
+def assign(
+    keys: Iterable[str], to_ours: Callable[[str], str | None], why_dropped: Callable[[str], str | None], of: str
+) -> KeyReport:
+    """What becomes of every official key; no tensor is needed.
 
     Args:
-        state: official key -> tensor.
+        keys: official ones.
         to_ours: our name of an official key, ``None`` if there is none.
         why_dropped: why nothing reads an official key, ``None`` if something does. It is asked first.
         of: whose checkpoint it is, for the message.
@@ -57,7 +70,7 @@ def rename(
     taken: dict[str, str] = {}
     dropped: dict[str, str] = {}
     unknown: list[str] = []
-    for key in state:
+    for key in keys:
         if (reason := why_dropped(key)) is not None:
             dropped[key] = reason
         elif (name := to_ours(key)) is not None:
@@ -73,7 +86,7 @@ def rename(
     for key, name in taken.items():
         if first.setdefault(name, key) != key:
             raise ValueError(f"the checkpoint holds {name} twice, as {first[name]!r} and as {key!r}: give one of both.")
-    return {name: state[key] for key, name in taken.items()}, KeyReport(taken, dropped)
+    return KeyReport(taken, dropped)
 
 
 def first_match(key: str, patterns: Mapping[str, str]) -> str | None:

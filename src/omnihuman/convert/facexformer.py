@@ -1,12 +1,12 @@
 """Names of FaceXFormer's official parameters -> those of our encoder."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from torch import Tensor
 
-from omnihuman.convert.checkpoint import KeyReport, first_match, rename, unpickle
+from omnihuman.convert.checkpoint import KeyReport, assign, first_match, unpickle
 
 FILE = "ckpts/model.pt"
 """Where the official repository keeps its checkpoint."""
@@ -57,9 +57,15 @@ def to_ours(key: str) -> str | None:
 
 
 def from_official(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], KeyReport]:
-    """An official state dict -> ours, and what became of each key.
+    """An official state dict -> ours, and what became of each key; see ``report``."""
+    found = report(state)
+    return {name: state[key] for key, name in found.taken.items()}, found
+
+
+def report(keys: Iterable[str]) -> KeyReport:
+    """What becomes of every official key.
 
     Raises:
         ValueError: a key is neither ours nor in ``DROPPED``.
     """
-    return rename(state, to_ours, lambda key: first_match(key, DROPPED), "FaceXFormer")
+    return assign(keys, to_ours, lambda key: first_match(key, DROPPED), "FaceXFormer")

@@ -1,10 +1,11 @@
 """Names of HumanOmni's official parameters <-> ours."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
-from omnihuman.convert.checkpoint import KeyReport, first_match, rename, replace_prefix
+from omnihuman.convert.checkpoint import KeyReport, assign, first_match, replace_prefix
+from omnihuman.convert.towers import TOWERS, to_part
 
 _TOWER = "model.vision_tower.vision_tower."
 
@@ -28,6 +29,19 @@ PREFIXES: dict[str, str] = {
 }
 """Official prefix -> ours; what follows a prefix is the same on both sides."""
 
+ENCODERS: dict[str, dict[str, str]] = {
+    "siglip": {"embeddings.": "encoders.video.embeddings.", "encoder.layers.": "encoders.video.layers."},
+    "whisper": {"": "encoders.audio."},
+    "bert": {"": "encoders.instruction.model."},
+}
+"""Kind of a tower -> prefix in a folder of its own -> ours."""
+
+ADAPTERS = {"mm_projector": "model.mm_projector.", "audio_projector": "model.audio_projector."}
+"""Name of a part that may lie in a file of its own -> its official prefix."""
+
+LAST = "features are read below this block"
+TIED = "the head is the embedding (tie_word_embeddings)"
+
 DROPPED: dict[str, str] = {
     "model.feature_compressor.*": "two Linears that the compressor owns and never calls",
     "model.audio_tower.audio_tower.projector.*": "part of a classification head, never called and never trained",
@@ -35,9 +49,8 @@ DROPPED: dict[str, str] = {
     "model.bert_model.pooler.*": "the gate reads the raw [CLS] state, not the pooler's output",
     f"{_TOWER}vision_model.post_layernorm.*": "features are read before the final norm",
     f"{_TOWER}vision_model.head.*": "features are patches, not the pooled picture",
-    f"{_TOWER}vision_model.encoder.layers.LAST.*": "features are read below the last block (select_layer -2)",
 }
-"""Pattern of an official key that nothing here reads -> why. ``LAST`` stands for the number of the last block."""
+"""Pattern of an official key that nothing here reads -> why."""
 
 
 def to_ours(key: str) -> str | None:
@@ -59,24 +72,77 @@ def to_official(name: str) -> str | None:
 
 
 def from_official(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], KeyReport]:
-    """An official state dict -> ours, and what became of each key.
+    """An official state dict -> ours, and what became of each key; see ``report``."""
+    found = report(state, _blocks_read(state))
+    return {name: state[key] for key, name in found.taken.items()}, found
+
+
+def report(keys: Collection[str], blocks: int | None = None, tied: bool = False) -> KeyReport:
+    """What becomes of the keys of an official checkpoint.
 
     Takes the names of transformers 4 and of 5, which lost the segment ``vision_model.`` of the vision tower.
+
+    Args:
+        keys: official ones.
+        blocks: how many blocks of the vision tower are read; those above are dropped. ``None`` reads all there are.
+        tied: whether the head of the language model is its embedding.
 
     Raises:
         ValueError: a key is neither ours nor in ``DROPPED``.
     """
-    last = _last_block(state)
-    patterns = {pattern.replace("LAST", last): why for pattern, why in DROPPED.items()}
-    return rename(state, to_ours, lambda key: first_match(_with_segment(key), patterns), "HumanOmni")
+
+    def dropped(key: str) -> str | None:
+        if tied and key == "lm_head.weight":
+            return TIED
+        return _above(key, f"{_TOWER}vision_model.encoder.layers.", blocks) or first_match(_with_segment(key), DROPPED)
+
+    return assign(keys, to_ours, dropped, "HumanOmni")
 
 
-def _last_block(state: Mapping[str, Tensor]) -> str:
-    """Number of the vision tower's last block, if the tower is whole: one that we wrote ends below it, with no norm."""
-    names = [_with_segment(key) for key in state]
+def report_tower(keys: Collection[str], kind: str, blocks: int | None = None) -> KeyReport:
+    """What becomes of the keys of a folder of ``siglip``, ``whisper`` or ``bert`` alone, in every spelling of the hub.
+
+    Raises:
+        ValueError: a key is unknown.
+    """
+    unread = {**TOWERS[kind].dropped, "*post_layernorm.*": "features are read before the final norm"}
+
+    def named(key: str) -> str | None:
+        name = to_part(key, kind)
+        return None if name is None else replace_prefix(name, ENCODERS[kind])
+
+    def dropped(key: str) -> str | None:
+        above = _above(key.removeprefix("vision_model."), "encoder.layers.", blocks) if kind == "siglip" else None
+        return above or first_match(key, unread)
+
+    return assign(keys, named, dropped, kind)
+
+
+def report_adapter(keys: Collection[str], part: str) -> KeyReport:
+    """What becomes of the keys of a file that holds one part alone: what stands before the part's name says nothing.
+
+    Raises:
+        ValueError: a key is not of that part.
+    """
+
+    def named(key: str) -> str | None:
+        _, found, rest = key.rpartition(f"{part}.")
+        return replace_prefix(ADAPTERS[part] + rest, PREFIXES) if found else None
+
+    return assign(keys, named, lambda key: None, f"HumanOmni's {part}")
+
+
+def _blocks_read(keys: Collection[str]) -> int | None:
+    """All but the last block, if the tower is whole: one that we wrote ends below it, with no norm."""
+    names = [_with_segment(key) for key in keys]
     whole = any(name.startswith(f"{_TOWER}vision_model.post_layernorm.") for name in names)
     blocks = [int(name.split(".")[6]) for name in names if name.startswith(f"{_TOWER}vision_model.encoder.layers.")]
-    return str(max(blocks)) if whole and blocks else "none"
+    return max(blocks) if whole and blocks else None
+
+
+def _above(key: str, prefix: str, blocks: int | None) -> str | None:
+    block = _with_segment(key).removeprefix(prefix).partition(".")[0]
+    return LAST if blocks is not None and block.isdigit() and int(block) >= blocks else None
 
 
 def _with_segment(key: str) -> str:

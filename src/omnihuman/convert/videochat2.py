@@ -1,11 +1,12 @@
 """Names of VideoChat2's and UMT's official parameters -> ours."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from torch import Tensor
 
-from omnihuman.convert.checkpoint import KeyReport, first_match, rename, replace_prefix, unpickle
+from omnihuman.convert.checkpoint import KeyReport, assign, first_match, replace_prefix, unpickle
 
 _TOWER = "vision_encoder.encoder."
 
@@ -56,7 +57,13 @@ def read(file: str | Path) -> dict[str, Tensor]:
 
 
 def from_official(state: Mapping[str, Tensor], blocks: int = 23) -> tuple[dict[str, Tensor], KeyReport]:
-    """An official state dict -> ours (of ``encoders.video``, ``projectors.general``, ``llm``), and what became of each.
+    """An official state dict -> ours, and what became of each key; see ``report``."""
+    found = report(state, blocks)
+    return {name: state[key] for key, name in found.taken.items()}, found
+
+
+def report(keys: Collection[str], blocks: int = 23) -> KeyReport:
+    """What becomes of every official key; ours are of ``encoders.video``, ``projectors.general`` and ``llm``.
 
     Takes VideoChat2's checkpoints of every stage, UMT's multi-modal files (``vision_encoder.encoder.*``) and its
     single-modal ones (``encoder.*``), with or without ``module.`` or ``model.`` before each key.
@@ -65,28 +72,39 @@ def from_official(state: Mapping[str, Tensor], blocks: int = 23) -> tuple[dict[s
     Differs from the official loaders, whose ``strict=False`` goes on where a prefix is wrong and nothing was loaded.
 
     Args:
-        state: official names with tensors.
+        keys: official ones.
         blocks: how many blocks of the vision encoder are read; those above are dropped.
 
     Raises:
         ValueError: a key is neither ours nor in ``DROPPED``, two keys are the same parameter, the vision encoder is
             there in part only, or nothing of the checkpoint is read here.
     """
-    plain = {key: _plain(key) for key in state}
+    plain = {key: _plain(key) for key in keys}
     has_text = any(".word_embeddings." in name for name in plain.values())
-    ours, report = rename(
-        state,
+    found = assign(
+        plain,
         lambda key: _renamed(plain[key], has_text),
         lambda key: _dropped(plain[key], blocks),
         "VideoChat2 and UMT",
     )
-    if not ours:
+    if not found.taken:
         raise ValueError(
-            f"nothing of the checkpoint is read here, it begins with {list(state)[:3]}: "
+            f"nothing of the checkpoint is read here, it begins with {list(keys)[:3]}: "
             "is it an official checkpoint of VideoChat2-Mistral or UMT-L?"
         )
-    _check_whole(set(ours), blocks)
-    return ours, report
+    _check_whole(set(found.taken.values()), blocks)
+    return found
+
+
+def blocks_of(keys: Iterable[str]) -> int:
+    """How many blocks the vision encoder of a checkpoint has below the state that is read: all, or all but the last.
+
+    VideoChat2 builds and saves no more than it reads; UMT's own files are whole, with a final norm.
+    """
+    plain = [_plain(key) for key in keys]
+    blocks = {int(match[1]) for name in plain if (match := re.match(rf"{re.escape(_TOWER)}blocks\.(\d+)\.", name))}
+    whole = any(name.startswith(f"{_TOWER}norm.") for name in plain)
+    return max(blocks, default=-1) + (0 if whole else 1)
 
 
 def _plain(key: str) -> str:
@@ -106,7 +124,8 @@ def _dropped(official: str, blocks: int) -> str | None:
 def _renamed(official: str, has_text: bool) -> str | None:
     if official.startswith("qformer.bert."):
         official = _qformer(official, has_text)
-    return replace_prefix(official, PREFIXES)
+    ours = replace_prefix(official, PREFIXES)
+    return None if ours is None else ours.replace(".base_layer.", ".")  # a weight is called so with LoRA or without
 
 
 def _qformer(official: str, has_text: bool) -> str:

@@ -324,12 +324,8 @@ class Samples(Dataset[Batch]):
 
     def _in_quarantine(self, record: Record | tuple[str, BadSample]) -> dict[str, Any]:
         name, file = _key(record)
-        return {
-            "id": name,
-            "reason": "quarantined",
-            "file": file,
-            "message": f"{name} stands in {self.quarantine_file}",
-        }
+        message = f"{name} stands in {self.quarantine_file}"
+        return {"id": name, "reason": "quarantined", "file": file, "message": message}
 
 
 def _key(record: Record | tuple[str, BadSample]) -> tuple[str, str]:

@@ -9,7 +9,7 @@ import torch
 from accelerate import init_empty_weights
 from omegaconf import DictConfig, OmegaConf
 
-from omnihuman.build import build, register_resolvers
+from omnihuman.build import build, prune, register_resolvers
 from omnihuman.model.omni import OmniModel
 from omnihuman.training.runs import Run
 from omnihuman.training.runs import run_folder as run_folder
@@ -90,7 +90,7 @@ def filled(
         ValueError: the weights do not fit the model, or lack what nothing else gives.
     """
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    if _names_weights(plain):
+    if _names_weights(prune(plain)):
         whole: OmniModel = build(plain)
         return whole, set(load_weights(whole, weights, without=without).loaded)
     with init_empty_weights(include_buffers=False):

@@ -1,0 +1,61 @@
+"""Serve a trained run to OpenAI's clients: ``python -m omnihuman.serve run=humanomni_stage3 port=8000``."""
+
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from omnihuman.verb import verb
+
+
+@verb("serve", "name")
+def main(config: DictConfig) -> None:
+    """Serve until interrupted or terminated."""
+    from omnihuman.serving.openai import LOOPBACK, Rules, make_server
+    from omnihuman.serving.uploads import Limits
+    from omnihuman.training.finished import read_config, run_folder
+
+    folder = run_folder(config)
+    read_config(folder)  # says what is wrong before processes are started
+    rules = Rules(
+        config.max_body,
+        config.max_waiting,
+        config.max_seconds,
+        config.max_characters,
+        config.max_new_tokens,
+        config.most_tokens,
+        Limits(**config.max_media),
+        tuple(config.allow),
+    )
+    if config.host not in LOOPBACK and config.api_key is None:
+        print(f"host={config.host} without api_key: whoever reaches this machine may ask.", file=sys.stderr)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl+C: LitServe ends its processes, files go
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    with tempfile.TemporaryDirectory(prefix="omnihuman-serve-", ignore_cleanup_errors=True) as root:
+        server = make_server(
+            folder,
+            Path(root),
+            name=config.name,
+            host=config.host,
+            rules=rules,
+            batch_size=config.batch_size,
+            api_key=None if config.api_key is None else str(config.api_key),
+            accelerator=config.accelerator,
+            devices=config.devices,
+            workers_per_device=config.workers_per_device,
+            model={"merge_lora": config.merge_lora, "faces": config.faces, "dtype": config.dtype},
+        )
+        server.run(
+            host=config.host,
+            port=config.port,
+            num_api_servers=1,  # one counts who waits
+            log_level=config.log_level,
+            generate_client_file=False,
+        )
+
+
+if __name__ == "__main__":
+    main()
