@@ -3,12 +3,10 @@
 import re
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
-from omnihuman.build import config_dir, register_resolvers
+from omnihuman.verb import verb
 
-register_resolvers()
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 USE = """
   import omnihuman; from transformers import AutoModelForCausalLM, AutoProcessor
@@ -31,12 +29,12 @@ def num_bytes(size: str) -> int:
     return int(found[1]) * UNITS[found[2]]
 
 
-@hydra.main(config_path=config_dir(), config_name="export", version_base="1.3")
+@verb("export", "out", "vision_tower", "audio_tower")
 def main(config: DictConfig) -> None:
     """Write the folder, and print what is in it and how it is used."""
     import transformers
 
-    from omnihuman.training.finished import run_folder
+    from omnihuman.training.runs import run_folder
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

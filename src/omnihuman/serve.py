@@ -16,7 +16,8 @@ def main(config: DictConfig) -> None:
     """Serve until interrupted or terminated."""
     from omnihuman.serving.openai import LOOPBACK, Rules, make_server
     from omnihuman.serving.uploads import Limits
-    from omnihuman.training.finished import read_config, run_folder
+    from omnihuman.training.finished import read_config
+    from omnihuman.training.runs import run_folder
 
     folder = run_folder(config)
     read_config(folder)  # says what is wrong before processes are started
@@ -28,7 +29,7 @@ def main(config: DictConfig) -> None:
         config.max_new_tokens,
         config.most_tokens,
         Limits(**config.max_media),
-        tuple(config.allow),
+        (config.allow,) if isinstance(config.allow, str) else tuple(config.allow),
     )
     if config.host not in LOOPBACK and config.api_key is None:
         print(f"host={config.host} without api_key: whoever reaches this machine may ask.", file=sys.stderr)
@@ -47,6 +48,9 @@ def main(config: DictConfig) -> None:
             devices=config.devices,
             workers_per_device=config.workers_per_device,
             model={"merge_lora": config.merge_lora, "faces": config.faces, "dtype": config.dtype},
+        )
+        print(
+            f"{server.lit_api.spec.name} answers at http://{config.host}:{config.port}/v1 once it is loaded", flush=True
         )
         server.run(
             host=config.host,

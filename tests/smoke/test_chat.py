@@ -200,7 +200,7 @@ def test_what_cannot_be_used_is_said_and_the_page_goes_on(served: Served, page: 
     page.wait_for_selector(".placed >> text=no sound")
     assert "no audio" in ask(page, "Who?").locator(".note").inner_text()
     page.check("#modal input[value=audio]")
-    assert "has no" in ask(page, "What is said?").locator(".failure").inner_text()
+    assert "no sound" in ask(page, "What is said?").locator(".failure").inner_text()
     page.check("#modal input[value=text]")
     assert ask(page, "Hello?").locator(".failure, .shown img").count() == 0
     assert ask(page, " ").locator(".failure").inner_text() == "Write a question first."

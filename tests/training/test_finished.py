@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from omnihuman.build import build, compose_config
 from omnihuman.training.chain import link
-from omnihuman.training.finished import filled, load_model, read_config, rebase, run_folder
+from omnihuman.training.finished import filled, load_model, read_config, rebase
+from omnihuman.training.runs import run_folder
 from omnihuman.training.stage import run_stage
 from omnihuman.training.weights import save_weights
 
@@ -42,6 +43,14 @@ def test_a_whole_folder_needs_nothing_else(whole: Path) -> None:
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, written[name].bfloat16()) and not parameter.requires_grad
     assert model.llm.model.lm_head.weight is model.llm.model.get_input_embeddings().weight
+
+
+def test_it_is_what_it_was_saved_as(whole: Path) -> None:
+    state = {name: tensor.half() for name, tensor in load_file(whole / "weights.safetensors").items()}
+    save_weights(whole / "weights.safetensors", state, state, {})
+    _, model = load_model(whole)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float16}
+    assert {buffer.dtype for name, buffer in model.named_buffers() if "inv_freq" in name} == {torch.float32}
 
 
 def test_what_a_whole_folder_lacks_is_named(whole: Path) -> None:

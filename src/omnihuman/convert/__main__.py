@@ -2,15 +2,12 @@
 
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from omnihuman.build import config_dir, register_resolvers
-
-register_resolvers()
+from omnihuman.verb import verb
 
 
-@hydra.main(config_path=config_dir(), config_name="convert", version_base="1.3")
+@verb("convert", "path", "out", "vision_tower", "audio_tower", "instruction_encoder", "tokenizer", "audio_projector")
 def main(config: DictConfig) -> None:
     """Read the checkpoint tensor by tensor, print what becomes of its keys, and write the folder."""
     from omnihuman.release.convert import Request, convert

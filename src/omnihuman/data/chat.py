@@ -133,6 +133,8 @@ class Chat:
         yield f"{before}{text.strip()}{self._form.answer}"
 
     def _ids(self, text: str) -> list[int]:
+        if len(text) > 200:  # the words of strangers, not worth their memory
+            return list(self.tokenizer.encode(text, add_special_tokens=False))
         if text not in self._known:
             if len(self._known) > 10_000:
                 self._known.clear()

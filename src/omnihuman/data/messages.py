@@ -14,6 +14,7 @@ OPTIONS = ("max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "num_
 """Generation options that transformers' ``generate`` takes as they are."""
 
 SAMPLING = ("temperature", "top_p", "top_k")
+FRACTIONS = ("temperature", "top_p", "repetition_penalty")
 
 
 def record_of(
@@ -130,6 +131,7 @@ def options_of(given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...
     until = given.get("until") or ()
     stops = (until,) if isinstance(until, str) else tuple(until)
     kept = {name: given[name] for name in OPTIONS if given.get(name) is not None}
+    kept |= {name: float(kept[name]) for name in FRACTIONS if name in kept}  # transformers takes no 1 for a 1.0
     heat = float(kept.get("temperature", 0.0))
     if kept.pop("do_sample", heat > 0) and ("temperature" not in kept or heat > 0):
         kept["do_sample"] = True

@@ -1,7 +1,7 @@
 """Records: what a data file says about a sample, checked line by line."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -133,6 +133,27 @@ class Record:
         form = self.without(tuple(slot for slot in self.slots if slot not in kept))
         form = replace(form, hides=HIDES.get(modal, ()) if "video" in kept else ())
         return form if kept else replace(form, kind="text")
+
+    def asked(self, modal: str | None, reads: Collection[str], who: str) -> "tuple[Record, tuple[str, ...]]":
+        """The record as a model can be asked it, and the slots that it does not read and is asked without.
+
+        Args:
+            modal: a view; ``None`` for all that there is.
+            reads: the slots that the model fills.
+            who: the model's name, for messages.
+
+        Raises:
+            ValueError: there is no such view, or neither the file nor the model can give it.
+        """
+        if modal is not None and modal not in MODALS:
+            raise ValueError(f"modal={modal}: choose from {', '.join(MODALS)}, or leave it out.")
+        seen = self if modal is None else self.seen_as(modal)
+        if seen is None:
+            raise ValueError(f"modal={modal} asks for what {self.kind}={self.file} cannot give.")
+        unread = tuple(slot for slot in seen.slots if slot not in reads)
+        if unread and (modal is not None or len(unread) == len(seen.slots)):
+            raise ValueError(f"{who} reads {' and '.join(sorted(reads))} only, not {' and '.join(unread)}.")
+        return seen.without(unread), unread
 
     def without(self, slots: Sequence[str]) -> "Record":
         """The record with some slots taken out of its text."""

@@ -14,7 +14,7 @@ from omnihuman.build import build
 from omnihuman.data.collate import Packable, pack
 from omnihuman.data.dataset import Samples
 from omnihuman.data.module import OmniData
-from omnihuman.data.record import MODALS, Record
+from omnihuman.data.record import Record
 from omnihuman.evaluation.official import DTYPE, as_released
 from omnihuman.model.omni import OmniModel
 from omnihuman.training.finished import load_model
@@ -147,19 +147,12 @@ class Answerer:
             BadSample: the file cannot be used.
             ValueError: there is no such modal, or neither the file nor the model can give it.
         """
-        if modal is not None and modal not in MODALS:
-            raise ValueError(f"modal={modal}: choose from {', '.join(MODALS)}, or leave it out.")
-        asked = record if modal is None else record.seen_as(modal)
-        if asked is None:
-            raise ValueError(f"modal={modal} asks for what {record.kind}={record.file} cannot give.")
-        unread = [slot for slot in asked.slots if slot not in self.slots]
-        if unread and (modal is not None or len(unread) == len(asked.slots)):
-            raise ValueError(f"{self.name} reads {' and '.join(sorted(self.slots))} only, not {' and '.join(unread)}.")
-        samples = self.data.question(asked.without(unread))
+        asked, unread = record.asked(modal, self.slots, self.name)
+        samples = self.data.question(asked)
         planned = samples.planned[0]
         sample = samples.sample(planned, {reads for reads, _ in samples.transforms.values()})
         notes = []
-        if lost := sorted(set(asked.slots) - {*unread, *planned.record.slots}):
+        if lost := sorted({*asked.slots} - {*planned.record.slots}):
             notes.append(f"{record.file.name} has no {' and no '.join(lost)}; answered without")
         if unread:
             notes.append(f"{self.name} reads no {' and no '.join(unread)}; answered without")

@@ -129,13 +129,12 @@ class CausalLM(nn.Module):
         padded = torch.stack([F.pad(row, (0, 0, longest - len(row), 0)) for row in rows])
         starts = torch.tensor([longest - len(row) for row in rows], device=embeds.device)
         mask = torch.arange(longest, device=embeds.device) >= starts[:, None]
-        options = {"do_sample": False, "max_new_tokens": 64, "use_cache": True} | options
+        ends = {"eos_token_id": self.end_id, "pad_token_id": self.end_id}
+        options = {"do_sample": False, "max_new_tokens": 64, "use_cache": True} | ends | options
         with self._ordinary_attention():
             ids: Tensor = self.model.generate(
                 inputs_embeds=padded,
                 attention_mask=mask.long(),
-                eos_token_id=self.end_id,
-                pad_token_id=self.end_id,
                 **options,
             )
         return ids

@@ -67,7 +67,7 @@ class OmniModel(nn.Module):
 
     def forward(self, batch: Batch) -> Output:
         """The summed loss over the answers of the packed row."""
-        embeds, kept, streams = self._embed(batch)
+        embeds, kept, streams = self.embedded(batch)
         bounds, positions, labels = batch.bounds.tolist(), batch.position_ids, batch.labels
         if not kept.all():
             bounds, positions, (embeds, labels) = shortened(kept, bounds, embeds, labels)
@@ -89,7 +89,7 @@ class OmniModel(nn.Module):
             options: of transformers' ``generate``.
         """
         slots = {slot for slot, number in SLOTS.items() if bool((batch.input_ids == number).any())}
-        embeds, kept, _ = self._embed(batch, self._filling(slots) if frugal else None)
+        embeds, kept, _ = self.embedded(batch, self.parts_for(slots) if frugal else None)
         bounds, _, (embeds,) = shortened(kept, batch.bounds.tolist(), embeds)
         return self.llm.answer_ids(embeds, bounds, **options)
 
@@ -101,14 +101,14 @@ class OmniModel(nn.Module):
             batch: of prompts.
             options: of every sample; the log-probabilities of an option's tokens add up.
         """
-        embeds, kept, _ = self._embed(batch)
+        embeds, kept, _ = self.embedded(batch)
         bounds, _, (embeds,) = shortened(kept, batch.bounds.tolist(), embeds)
         return self.llm.log_probs(embeds, bounds, options)
 
     @torch.no_grad()
     def fusion_weights(self, batch: Batch) -> dict[str, torch.Tensor]:
         """What each fusion that weighs gives to its inputs for every sample, ``[B K]``, by the fusion's name."""
-        self._embed(batch)
+        self.embedded(batch)
         return self.weighed()
 
     def weighed(self) -> dict[str, torch.Tensor]:
@@ -165,7 +165,7 @@ class OmniModel(nn.Module):
     def _encoders(self) -> list[tuple[str, Encoder]]:
         return [(name, module) for name, module in self.encoders.items() if isinstance(module, Encoder)]
 
-    def _embed(self, batch: Batch, parts: Set[str] | None = None) -> tuple[Tensor, Tensor, Streams]:
+    def embedded(self, batch: Batch, parts: Set[str] | None = None) -> tuple[Tensor, Tensor, Streams]:
         """The row with its streams in their places; where ``parts`` are named, of these alone."""
 
         def runs(group: str, name: str) -> bool:
@@ -192,7 +192,7 @@ class OmniModel(nn.Module):
         embeds = self.llm.embed(batch.input_ids)
         return *splice(embeds, batch.input_ids, batch.bounds.tolist(), slots, has_gaps), slots
 
-    def _filling(self, slots: Set[str]) -> set[str]:
+    def parts_for(self, slots: Set[str]) -> set[str]:
         """The parts that take part in filling these slots, as ``group.name``: from the slots back to the encoders."""
         needed, parts = set(slots), set[str]()
 

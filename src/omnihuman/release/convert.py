@@ -33,7 +33,7 @@ SOURCES: dict[str, str] = {
 DTYPES = ("float32", "bfloat16", "float16")
 
 TOKENIZER_FILES = ("tokenizer*", "vocab.*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json",
-                   "chat_template*")  # fmt: skip
+                   "chat_template*", "generation_config.json")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +177,7 @@ def write(plan: Plan, request: Request, folder: Path) -> None:
     if plan.config is None:
         (folder / "config.json").write_text(json.dumps(dict(plan.sizes), indent=2) + "\n")
     else:
+        plan.config.model.llm.generation = generation(folder / "tokenizer")
         OmegaConf.save(plan.config, folder / "config.yaml")
         text = (folder / "config.yaml").read_bytes()
         digest = hashlib.sha256(digest.encode() + text).hexdigest()[:16]
@@ -218,6 +219,15 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     target.mkdir(exist_ok=True)
     for file in files:
         shutil.copyfile(file, target / file.name)
+
+
+def generation(folder: Path) -> dict[str, Any] | None:
+    """What a checkpoint says about generating with it (``repetition_penalty`` ...), but for its ids."""
+    file = folder / "generation_config.json"
+    if not file.is_file():
+        return None
+    said: dict[str, Any] = json.loads(file.read_text())
+    return {key: value for key, value in said.items() if not key.endswith("_id") and key != "transformers_version"}
 
 
 def _lines(plan: Plan) -> Iterator[str]:

@@ -94,7 +94,7 @@ class OmniHumanForCausalLM(PreTrainedModel, GenerationMixin):
         batch, places = self._batch(input_ids, attention_mask, labels, signals)
         whole = len(batch.signals) == len(self.encoders)  # every part runs, as ranks that train together need it
         slots = {slot for slot, number in SLOTS.items() if bool((batch.input_ids == number).any())}
-        embeds, kept, _ = self.omni._embed(batch, None if whole else self.omni._filling(slots))
+        embeds, kept, _ = self.omni.embedded(batch, None if whole else self.omni.parts_for(slots))
         bounds, positions, (embeds, following) = shortened(kept, batch.bounds.tolist(), embeds, batch.labels)
         logits = self.llm.model(
             inputs_embeds=embeds, position_ids=positions, use_cache=False, bounds=tuple(bounds)

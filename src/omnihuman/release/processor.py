@@ -215,21 +215,13 @@ class OmniHumanProcessor(ProcessorMixin):
     ) -> tuple["Samples", "Packable"]:  # fmt: skip
         """One conversation, its media decoded as far as the model reads them."""
         from omnihuman.data.messages import record_of
-        from omnihuman.data.record import MODALS
 
         answered = chat[-1]["role"] == "assistant"
         record = record_of(chat[:-1] if answered else chat, f"question_{row}", f"question {row}", folder, extra)
-        if modal is not None and modal not in MODALS:
-            raise ValueError(f"modal={modal}: choose from {', '.join(MODALS)}, or leave it out.")
-        asked = record if modal is None else record.seen_as(modal)
-        if asked is None:
-            raise ValueError(f"modal={modal} asks for what {record.kind}={record.file} cannot give.")
-        unread = [slot for slot in asked.slots if slot not in slots]
-        if unread and (modal is not None or len(unread) == len(asked.slots)):
-            raise ValueError(f"the model reads {' and '.join(sorted(slots))} only, not {' and '.join(unread)}.")
-        samples = data.question(asked.without(unread))
+        asked, unread = record.asked(modal, slots, "the model")
+        samples = data.question(asked)
         planned = samples.planned[0]
-        if lost := sorted(set(asked.slots) - set(planned.record.slots)):
+        if lost := sorted({*asked.slots, *unread} - {*planned.record.slots}):
             log.warning("question %d: answered without %s, which is not there or not read", row, " and ".join(lost))
         if samples.without_boxes:
             log.warning("question %d: nothing says where the faces are: give faces, boxes or the word whole", row)

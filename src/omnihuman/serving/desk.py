@@ -29,7 +29,7 @@ def show(config: DictConfig) -> None:
 
     from omnihuman.evaluation.answerer import Answerer
     from omnihuman.serving.guard import LOOPBACK
-    from omnihuman.training.finished import run_folder
+    from omnihuman.training.runs import run_folder
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

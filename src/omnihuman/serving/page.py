@@ -78,18 +78,19 @@ class Page:
 
     def _clip(self) -> None:
         camera = gr.WebcamOptions(mirror=False)
-        with gr.Tabs(elem_id="media") as self.tabs:
-            with gr.Tab("Video", id="video"):
+        takes = {kind: modals_of(self.front.senses, kind) != ["text"] for kind in KINDS}
+        with gr.Tabs(selected=next((kind for kind in KINDS if takes[kind]), None), elem_id="media") as self.tabs:
+            with gr.Tab("Video", id="video", visible=takes["video"]):
                 video = gr.Video(
                     sources=["upload", "webcam"], webcam_options=camera, height=204, buttons=[], show_label=False,
                     elem_id="video",
                 )  # fmt: skip
-            with gr.Tab("Sound", id="audio"):
+            with gr.Tab("Sound", id="audio", visible=takes["audio"]):
                 audio = gr.Audio(
                     sources=["upload", "microphone"], type="filepath", editable=False, buttons=[], show_label=False,
                     elem_id="audio",
                 )  # fmt: skip
-            with gr.Tab("Picture", id="image"):
+            with gr.Tab("Picture", id="image", visible=takes["image"]):
                 image = gr.Image(
                     sources=["upload", "webcam"], type="filepath", webcam_options=camera, height=204, buttons=[],
                     show_label=False, elem_id="image",

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from omegaconf import DictConfig, OmegaConf
+from safetensors import safe_open
 
 from omnihuman.build import build, prune, register_resolvers
 from omnihuman.model.omni import OmniModel
 from omnihuman.training.runs import Run
-from omnihuman.training.runs import run_folder as run_folder
 from omnihuman.training.weights import fill, load_weights
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,8 @@ def load_model(
     Args:
         folder: of a finished run or a converted checkpoint.
         merge_lora: fold LoRA into the weights.
-        dtype: of its parameters (``float16``, ``bfloat16``, ``float32``); ``None`` leaves what they are.
+        dtype: of its parameters (``float16``, ``bfloat16``, ``float32``); ``None`` for what the folder holds all of
+            them in, and otherwise leaves what they are.
         change: what is to be different from the folder's config.
 
     Raises:
@@ -62,11 +63,9 @@ def load_model(
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype={dtype}: choose from {', '.join(DTYPES)}.")
     config = read_config(folder) if change is None else change(read_config(folder))
-    model, _ = filled(config.model, Run(folder, "").weights)
+    model, _ = filled(config.model, Run(folder, "").weights, dtype=dtype or "saved")
     if merge_lora:
         model.llm.merge_lora()
-    if dtype is not None:
-        model.to(getattr(torch, dtype))
     return config, model.requires_grad_(False).eval()
 
 
@@ -74,7 +73,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def filled(
-    config: DictConfig, weights: Path, without: Sequence[str] = (), new: bool = False
+    config: DictConfig, weights: Path, without: Sequence[str] = (), new: bool = False, dtype: str | None = None
 ) -> tuple[OmniModel, set[str]]:
     """The model of a config with the weights of a file, and the names that came from it.
 
@@ -85,6 +84,8 @@ def filled(
         weights: the file.
         without: patterns of names in the file that are not wanted.
         new: parts may be new, which begin as they always do.
+        dtype: of the parameters; ``saved`` is that of the file where it holds all of them in one; ``None`` is what the
+            config says.
 
     Raises:
         ValueError: the weights do not fit the model, or lack what nothing else gives.
@@ -92,10 +93,13 @@ def filled(
     plain: Any = OmegaConf.to_container(config, resolve=True)
     if _names_weights(prune(plain)):
         whole: OmniModel = build(plain)
-        return whole, set(load_weights(whole, weights, without=without).loaded)
+        loaded = set(load_weights(whole, weights, without=without).loaded)
+        _cast(whole, None if dtype == "saved" else dtype)
+        return whole, loaded
     with init_empty_weights(include_buffers=False):
         model: OmniModel = build(plain)
     model.llm.model.tie_weights()  # which building without memory has undone
+    _cast(model, _saved(weights) if dtype == "saved" else dtype)
     loaded = set(load_weights(model, weights, without=without).loaded)
     missing = [name for name, tensor in model.named_parameters() if tensor.is_meta]
     if missing and not new:
@@ -108,6 +112,20 @@ def filled(
         log.info("%s lacks %d parameters, which begin anew: %s ...", weights, len(missing), ", ".join(missing[:3]))
         fill(model, {name: tensor.data for name, tensor in whole.named_parameters() if name in set(missing)})
     return model, loaded
+
+
+def _cast(model: OmniModel, dtype: str | None) -> None:
+    """Give parameters a dtype; buffers, such as the angles of positions, keep their precision."""
+    if dtype is not None:
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(getattr(torch, dtype))
+
+
+def _saved(weights: Path) -> str | None:
+    """The one dtype of a file's tensors."""
+    with safe_open(weights, framework="pt") as file:
+        found = {str(file.get_slice(name).get_dtype()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    return {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}.get(found.pop()) if len(found) == 1 else None
 
 
 def _names_weights(node: Any) -> bool:
