@@ -3,6 +3,9 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from omnihuman.verb import verbatim
 
@@ -30,4 +33,22 @@ def test_what_must_be_said_is_named() -> None:
 
 def test_a_folder_of_a_sweep_is_a_path() -> None:
     assert verbatim("run=runs/nano/x/base=y", ()) == "run='runs/nano/x/base=y'"
+    assert verbatim("variant=base=y", ()) == "variant='base=y'"  # as the end of a training says it
     assert verbatim("run=a,b", ()) == "run=a,b" and verbatim("stage.lr=1", ("lr",)) == "stage.lr=1"
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    done = said_by(f"import pathlib; pathlib.Path('{tmp_path}/taken/out').mkdir()")
+    assert done.returncode == 1 and done.stderr.startswith("error: [Errno") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("error", "code"), [("BrokenPipeError", 141), ("KeyboardInterrupt", 130)])
+def test_who_stops_reading_or_stops_it_sees_no_traceback(error: str, code: int) -> None:
+    done = said_by(f"print('x'); raise {error}")
+    assert done.returncode == code and not done.stderr
+
+
+def said_by(work: str) -> subprocess.CompletedProcess[str]:
+    program = f"from omnihuman.verb import verb\ndef work(config): exec({work!r})\nverb('plan')(work)()"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=300)

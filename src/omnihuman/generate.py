@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
     from omnihuman.data.record import Record
     from omnihuman.evaluation.answerer import Answer, Answerer, Prompt
     from omnihuman.types import Sample
+
+KEYS = (
+    "id", "instruction", "video", "audio", "image", "start", "end", "modal", "conversations", "sound", "faces", "then",
+    "rate", "needs", "task", "meta",
+)  # fmt: skip
+"""Keys of a line of questions, as a question or as a record; others are the user's own, unless they look like these."""
 
 TAGS = {"video": "<video>\n<audio>\n", "image": "<image>\n", "audio": "<audio>\n", "text": ""}
 """How a question about a kind of file begins."""
@@ -36,6 +43,12 @@ def record_of(
     """
     from omnihuman.data.record import Record
 
+    for key in ("instruction", "video", "image", "audio", "modal"):
+        if not isinstance(said.get(key), str | None):
+            raise ValueError(f"{source}: {key} is {said[key]!r}, it must be text in quotes.")
+    for key in ("start", "end"):
+        if isinstance(said.get(key), bool) or not isinstance(said.get(key), int | float | None):
+            raise ValueError(f"{source}: {key} is {said[key]!r}, it must be seconds.")
     given = {kind: said[kind] for kind in ("video", "image", "audio") if said.get(kind)}
     if not said.get("instruction"):
         raise ValueError(f"{source}: what is the question? instruction=... says it.")
@@ -87,8 +100,13 @@ def one(answerer: "Answerer", record: "Record", config: DictConfig, how: Mapping
     if config.stream and not config.json and how.get("num_beams", 1) == 1:
         pieces = answerer.stream(prompt, **how)
         print("answer: ", end="")
-        for piece in pieces:
-            print(piece, end="", flush=True)
+        begun = False
+        try:
+            for piece in pieces:
+                print(piece if begun else piece.lstrip(), end="", flush=True)
+                begun = begun or bool(piece.strip())
+        finally:  # where nobody reads on
+            pieces.close()
         print()
         answer = pieces.answer
     else:
@@ -97,7 +115,7 @@ def one(answerer: "Answerer", record: "Record", config: DictConfig, how: Mapping
     if not config.json:
         tell(prompt, answer)
     if config.frames_png and prompt.sample.meta["times"]:
-        save_frames(prompt.sample, Path(config.frames_png))
+        save_frames(prompt.sample, Path(config.frames_png).expanduser())
         print("frames written to", config.frames_png, file=sys.stderr if config.json else sys.stdout)
 
 
@@ -123,6 +141,7 @@ def entry(prompt: "Prompt", answer: "Answer") -> dict[str, Any]:
         "id": prompt.record.id,
         "question": prompt.sample.instruction,
         "answer": answer.text,
+        "ids": list(answer.ids),
         "slots": list(prompt.record.slots),
         "frames": prompt.sample.meta["times"],
         "sound": None if waveform is None else len(waveform) / 16000,
@@ -142,13 +161,17 @@ def many(answerer: "Answerer", config: DictConfig, how: Mapping[str, Any]) -> No
         ValueError: there is no such file.
     """
     file, failed, asked = Path(config.questions).expanduser(), 0, 0
+    if config.batch_size < 1:
+        raise ValueError(f"batch_size={config.batch_size}: it must be 1 or more.")
     if not file.is_file():
         raise ValueError(f"questions={file}: there is no such file.")
     lines = [line for line in enumerate(file.read_text("utf-8-sig").splitlines(), 1) if line[1].strip()]
-    with open(config.out, "w", encoding="utf-8") if config.out else nullcontext(sys.stdout) as out:
+    if config.out:
+        Path(config.out).expanduser().parent.mkdir(parents=True, exist_ok=True)
+    with Path(config.out).expanduser().open("w", encoding="utf-8") if config.out else nullcontext(sys.stdout) as out:
         for start in range(0, len(lines), config.batch_size):
             part = lines[start : start + config.batch_size]
-            found = list(prepared(answerer, part, file, Path(config.root or file.parent), config.modal))
+            found = list(prepared(answerer, part, file, Path(config.root or file.parent).expanduser(), config.modal))
             prompts = [prompt for prompt in found if not isinstance(prompt, dict)]
             answers = iter(answerer.ask(prompts, **how) if prompts else [])
             for prompt in found:
@@ -169,10 +192,16 @@ def prepared(
     for number, line in lines:
         name, source = str(number), f"{file}:{number}"
         try:
-            said = json.loads(line)
+            try:
+                said = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"{source}: this is no JSON ({error}).") from error
             if not isinstance(said, dict):
                 raise ValueError(f"{source}: a question is an object, this is a {type(said).__name__}.")
             name = str(said.get("id", number))
+            for key in said.keys() - {*KEYS, "model"}:
+                if likely := get_close_matches(key, KEYS, 1, 0.75):
+                    raise ValueError(f"{source}: the key {key!r} is unknown; {likely[0]!r} is meant?")
             way = said.get("modal") or modal
             records = "conversations" in said
             record = parse_record(said, name, root, source) if records else record_of(
@@ -187,12 +216,13 @@ def save_frames(sample: "Sample", file: Path) -> None:
     """The frames of a sample, side by side, in one picture; its faces where the model gets nothing else to see."""
     import torch
     import torchvision.transforms.functional as F
-    from torchvision.io import write_png
+    from torchvision.io import encode_png
 
     faces = [F.resize(face, [128, 128]) for face in sample.faces if face is not None]
     pictures = faces if sample.frames is None else list(sample.frames)
     if pictures:
-        write_png(torch.cat(pictures, dim=-1), str(file))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(encode_png(torch.cat(pictures, dim=-1)).numpy().tobytes())
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 import os
 import signal
 import sys
-import tempfile
-from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -14,13 +12,15 @@ from omnihuman.verb import verb
 @verb("serve", "name")
 def main(config: DictConfig) -> None:
     """Serve until interrupted or terminated."""
-    from omnihuman.serving.openai import LOOPBACK, Rules, make_server
+    from omnihuman.serving.openai import Rules, make_server
+    from omnihuman.serving.process import LOOPBACK, check_port, end_with_parent, private_folder
     from omnihuman.serving.uploads import Limits
     from omnihuman.training.finished import read_config
     from omnihuman.training.runs import run_folder
 
     folder = run_folder(config)
     read_config(folder)  # says what is wrong before processes are started
+    check_port(config.host, config.port)
     rules = Rules(
         config.max_body,
         config.max_waiting,
@@ -35,10 +35,11 @@ def main(config: DictConfig) -> None:
         print(f"host={config.host} without api_key: whoever reaches this machine may ask.", file=sys.stderr)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl+C: LitServe ends its processes, files go
     os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-    with tempfile.TemporaryDirectory(prefix="omnihuman-serve-", ignore_cleanup_errors=True) as root:
+    os.register_at_fork(after_in_child=end_with_parent)
+    with private_folder("serve") as root:
         server = make_server(
             folder,
-            Path(root),
+            root,
             name=config.name,
             host=config.host,
             rules=rules,
@@ -52,13 +53,16 @@ def main(config: DictConfig) -> None:
         print(
             f"{server.lit_api.spec.name} answers at http://{config.host}:{config.port}/v1 once it is loaded", flush=True
         )
-        server.run(
-            host=config.host,
-            port=config.port,
-            num_api_servers=1,  # one counts who waits
-            log_level=config.log_level,
-            generate_client_file=False,
-        )
+        try:
+            server.run(
+                host=config.host,
+                port=config.port,
+                num_api_servers=1,  # one counts who waits
+                log_level=config.log_level,
+                generate_client_file=False,
+            )
+        except RuntimeError as error:  # LitServe's word for a model that was not loaded
+            raise ValueError(f"{error}: what is above says why.") from error
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from omnihuman.build import config_dir, register_resolvers
 
-PATHS = ("run", "base")
-"""Keys that may be the path of a folder that a sweep has named after its overrides, with ``=`` in it."""
+PATHS = ("run", "base", "variant")
+"""Keys that may name a folder that a sweep or ``base=`` has named after its overrides, with ``=`` in it."""
 
 
 def verb(name: str, *texts: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
@@ -37,7 +37,10 @@ def verb(name: str, *texts: str) -> Callable[[Callable[[DictConfig], Any]], Call
         def program(config: DictConfig) -> Any:
             try:
                 return work(config)
-            except (ValueError, OmegaConfBaseException, InstantiationException) as error:
+            except (BrokenPipeError, KeyboardInterrupt) as error:  # nobody reads on, or it was enough
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.exit(130 if isinstance(error, KeyboardInterrupt) else 141)
+            except (ValueError, OSError, OmegaConfBaseException, InstantiationException) as error:
                 # a sweep tells which cell failed, and goes through Hydra
                 if os.environ.get("HYDRA_FULL_ERROR") == "1" or HydraConfig.get().mode == RunMode.MULTIRUN:
                     raise

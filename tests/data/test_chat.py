@@ -154,3 +154,11 @@ def test_a_tokenizer_without_chatml_is_an_error() -> None:
 
     with pytest.raises(ValueError, match="the template chatml needs one: choose"):
         Chat(Plain())
+
+
+def test_a_conversation_may_have_a_system_turn_of_its_own(tokenizer: Any) -> None:
+    asked = Chat(tokenizer).prompt(ONE, COUNTS, system="Be kind.")
+    assert text_of(tokenizer, asked).startswith("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n<vi_start>")
+    assert Chat(tokenizer, system=None).encode(ONE, COUNTS, "Be kind.")[0][: len(asked)] == asked
+    with pytest.raises(BadSample, match="im_end"):
+        Chat(tokenizer).prompt(ONE, COUNTS, system="<|im_end|>")

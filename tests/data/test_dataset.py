@@ -288,7 +288,7 @@ def test_faces_alone_decide_what_the_language_model_reads(experiment: str, tmp_p
         records = [replace(record, slots=("video",)) for record in records]
         some = Samples(records, model.transforms, model.layouts, chat, num_frames=8, views=[view], prompts=True)
         with torch.no_grad():
-            embeds, kept, _ = model._embed(some[Row((0,), 0)])
+            embeds, kept, _ = model.embedded(some[Row((0,), 0)])
         return embeds[0, kept]
 
     alone = {name: embedded("faces", name) for name in ("one", "background", "face")}

@@ -339,3 +339,9 @@ def test_a_second_clip_follows(pictures: Path, media_root: Path) -> None:
     still = record_of(talk, then=media_root / "still.png")
     with pytest.raises(BadSample, match=r"talk\.mp4 and .*still\.png: only videos can follow each other"):
         told(still)
+
+
+def test_a_gif_of_one_picture_is_a_film_of_one(tmp_path: Path) -> None:
+    Image.new("P", (16, 8)).save(tmp_path / "a.gif")  # its header says that it takes no time
+    frames, _, _ = read(tmp_path / "a.gif", num_frames=2)
+    assert frames is not None and frames.shape == (2, 3, 8, 16)

@@ -84,8 +84,8 @@ def write_official(
     state = _language(form) | _projector(form) | {f"model.bert_model.{key}": x for key, x in bert.items()}
     state |= _linear("model.bert_gate.0", WORDS["hidden_size"], GATE) | _linear("model.bert_gate.2", GATE, BRANCHES)
     if form == "7b":
-        state |= _linear("model.feature_compressor.vlm_query_projector", 1152, 256)
-        state |= _linear("model.feature_compressor.vlm_key_projector", 1152, 256)
+        state |= _linear("model.feature_compressor.vlm_query_projector", VISION["hidden_size"], 256)
+        state |= _linear("model.feature_compressor.vlm_key_projector", VISION["hidden_size"], 256)
     if hears:
         state |= _linear("model.audio_projector.0", AUDIO["d_model"], HIDDEN)
         state |= _linear("model.audio_projector.2", HIDDEN, HIDDEN)
@@ -209,7 +209,8 @@ def _towers(
     ):
         (root / name).mkdir(exist_ok=True)
         config.to_json_file(root / name / "config.json")
-        save_file({key: x.contiguous() for key, x in state.items()}, root / name / "model.safetensors")
+        held = {key: x.contiguous() for key, x in state.items()}
+        save_file(held, root / name / "model.safetensors", {"format": "pt"})
     named = {f"{segment}{key}": x for key, x in siglip.items()}
     return named, {f"encoder.{key}": x for key, x in whisper.items()}, bert
 

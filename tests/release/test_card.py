@@ -92,6 +92,18 @@ def test_bases_are_named_without_their_place(run_of: Folder, tmp_path: Path) -> 
     assert [*stages(tmp_path / "run", config)][1] == (1, "HumanOmni, converted")
 
 
+def test_a_checkpoint_from_a_local_folder_is_named_with_its_towers(tmp_path: Path) -> None:
+    config = OmegaConf.create({"model": {"encoders": {}, "llm": {}}, "init_from": []})
+    towers = {"mm_vision_tower": "/mnt/siglip-so400m-patch14-384", "mm_audio_tower": "openai/whisper-large-v3"}
+    said = {"source": "humanomni", "path": str(tmp_path), "config": towers}
+    (tmp_path / "source.json").write_text(json.dumps(said))
+    found = [*bases_of(tmp_path, config)]
+    assert found == ["HumanOmni", "siglip-so400m-patch14-384", "openai/whisper-large-v3"]
+    assert "ask its authors" in licence("HumanOmni")[0] and licence(found[1])[0] == "Apache-2.0"
+    (tmp_path / "source.json").write_text(json.dumps({"source": "omnihuman", "path": "x", "config": {"bases": found}}))
+    assert [*bases_of(tmp_path, config)] == found
+
+
 def test_stages_are_followed_to_their_beginning(tmp_path: Path) -> None:
     for name, parents in (("c", ["b"]), ("b", ["a", "gone"]), ("a", [])):
         (tmp_path / name).mkdir()

@@ -9,7 +9,7 @@ import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, GenerationConfig, pipeline
 
 from omnihuman.evaluation.answerer import Answerer
 from omnihuman.generate import record_of
@@ -189,6 +189,20 @@ def test_what_it_cannot_do_is_said(released: Folder, corpus: Path) -> None:
     with pytest.raises(ValueError, match="from_pretrained"):
         OmniHumanForCausalLM(type(model.config)(graph=model.config.graph))
     assert AutoConfig.from_pretrained(folder).architectures == ["OmniHumanForCausalLM"]
+
+
+def test_words_alone_are_continued_as_pipelines_expect(released: Folder, corpus: Path) -> None:
+    model, processor = opened(released("humanomni_stage3"))
+    chat = [{"role": "user", "content": "What is a smile?"}]
+    (answer,) = processor.batch_decode(model.generate(**processor(text="What is a smile?"), max_new_tokens=6))
+    asked = pipeline("text-generation", model=model, tokenizer=processor.tokenizer)
+    said = asked(chat, max_new_tokens=6, do_sample=False)[0]["generated_text"]
+    assert said[:1] == chat and said[1]["content"].strip() == answer != ""
+    ids = processor.tokenizer(["Hello"], return_tensors="pt").input_ids
+    made = model.generate(ids, max_new_tokens=3, do_sample=True, num_return_sequences=2)
+    assert made[:, : ids.shape[1]].tolist() == ids.tolist() * 2
+    with pytest.raises(ValueError, match=r"places of .*video"):
+        model.generate(processor(video=clips(corpus)[0], text="What?")["input_ids"])
 
 
 def test_a_repository_of_the_hub_is_a_folder_once_it_is_here(released: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

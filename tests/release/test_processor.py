@@ -47,6 +47,14 @@ def test_one_medium_serves_several_questions(processor: Any, clip: str) -> None:
         processor(text=["Who?", "What?"], video=[clip] * 3)
 
 
+def test_a_question_of_several_may_have_no_medium(processor: Any, clip: str) -> None:
+    both = processor(text=["What?", "What?"], video=[clip, None], padding=True, return_tensors="pt")
+    alone = processor(text="What?")
+    length = alone["input_ids"].shape[1]
+    assert both["input_ids"][1, -length:].tolist() == alone["input_ids"][0].tolist()
+    assert both["attention_mask"].sum(dim=1).tolist()[1] == length < both["input_ids"].shape[1]
+
+
 def test_media_in_memory_are_read_as_files_are(processor: Any, tmp_path: Path) -> None:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8))
     picture.save(tmp_path / "still.png")

@@ -8,7 +8,7 @@ import pytest
 
 from omnihuman.data.media import Header
 from omnihuman.evaluation.answerer import Answerer, Prompt
-from omnihuman.serving.conversation import TURNS, Conversation, Medium, Turn, modals_of, plain
+from omnihuman.serving.conversation import TURNS, Conversation, Medium, Turn, modals_of
 from omnihuman.serving.uploads import Limits, Uploads
 
 OPTIONS = {"max_new_tokens": 6, "temperature": 0.0, "top_p": 1.0}
@@ -170,9 +170,3 @@ def test_a_clip_is_described_by_its_header() -> None:
     assert words("video", Header(True, (0.0, 0.0), frames=120, rate=23.976)) == "5.0 s, 24 pictures a second, no sound"
     assert words("video", Header(True, (0.0, 2.5))) == "2.5 s, sound"  # a recording, whose header says less
     assert words("image", Header(True, is_still=True, frames=1)) == "a picture"
-
-
-def test_messages_name_a_clip_as_its_owner_does() -> None:
-    medium = Medium("video", Path("/srv/tmp/ab12/a b.mp4"), "a&b.mp4", Header(True))
-    said = "this clip (question): /srv/tmp/ab12/a b.mp4 is cut (data.on_bad_sample=skip leaves such samples out.)"
-    assert plain(said, medium) == "a&b.mp4 is cut."

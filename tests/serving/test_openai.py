@@ -59,7 +59,8 @@ def test_an_answer(made: Any) -> None:
     assert reply.status_code == 200 and reply.json()["choices"][0]["message"]["content"] == "!"
     assert reply.json()["usage"] == USAGE and net.asked[0].how == {"max_new_tokens": 3}
     assert clean(net)
-    assert net.client.get("/v1/models").json()["data"][0]["id"] == "net"
+    assert net.client.get("/v1/models").json()["data"] == [net.client.get("/v1/models/net").json()]
+    assert net.client.get("/v1/models/other").json()["error"]["code"] == "model_not_found"
 
 
 def test_a_streamed_answer(made: Any) -> None:

@@ -1,5 +1,6 @@
 """Who is asked together, what each is told, and what happens where one of them fails."""
 
+import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -43,7 +44,6 @@ class Answerer:
     def __init__(self, fails: Sequence[str] = ()) -> None:
         config = SimpleNamespace(max_position_embeddings=30)
         llm = SimpleNamespace(
-            chat={"system": "Be good."},
             model=SimpleNamespace(config=config),
             texts=lambda rows: ["".join(map(chr, row)) for row in rows],
         )
@@ -78,7 +78,7 @@ def questions(tmp_path: Path) -> Any:
         folder = Path(tempfile.mkdtemp(dir=tmp_path))
         record = record_of([{"role": "user", "content": words}], "request", "messages", folder)
         how = {"max_new_tokens": 20, **how}
-        return Question(folder, record, how.pop("system", None), None, how, seed, stops, stream, ())
+        return Question(folder, record, None, how, seed, stops, stream, ())
 
     return make
 
@@ -119,20 +119,13 @@ def test_what_is_sampled_from_a_seed_is_asked_alone(questions: Any) -> None:
 
 def test_one_that_fails_leaves_the_others_their_answers(questions: Any, caplog: pytest.LogCaptureFixture) -> None:
     answerer = Answerer(fails=["heavy"])
-    asked = [questions(words) for words in ("bad", "one", "heavy", "broken", "two")] + [
-        questions("Hi", system="Be bad.")
-    ]
-    bad, one, heavy, broken, two, system = told(answerer, asked)
+    asked = [questions(words) for words in ("bad", "one", "heavy", "broken", "two")]
+    bad, one, heavy, broken, two = told(answerer, asked)
     assert (one[0]["text"], two[0]["text"]) == ("ONE", "TWO")
-    assert bad[0]["error"] == {"code": "corrupt", "message": "messages: cut off", "status": 400}
+    assert bad[0]["error"] == {"code": "corrupt", "message": "messages: cut off.", "status": 400}
     for failed in (heavy, broken):
         assert failed[0]["error"]["status"] == 500 and "secret" not in failed[0]["error"]["message"]
-    assert system[0]["error"]["code"] == "unsupported_system" and "'Be good.'" in system[0]["error"]["message"]
     assert "one by one now" in caplog.text and "a secret of the server" in caplog.text
-
-
-def test_the_system_message_that_it_was_trained_with_is_no_other(questions: Any) -> None:
-    assert told(Answerer(), [questions("Hi", system=" Be good.\n")])[0][0]["text"] == "HI"
 
 
 def test_an_answer_ends_where_the_context_does(questions: Any) -> None:
@@ -212,3 +205,14 @@ def test_nothing_to_tell_is_not_sent() -> None:
     Loop().put_response(transport, 0, "a", None, "OK", "STREAMING")
     Loop().put_response(transport, 0, "a", "b", "OK", "STREAMING")
     assert len(sent) == 1
+
+
+def test_what_was_started_wrongly_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("omnihuman.serving.worker.end_with_parent", lambda: None)
+    log = logging.getLogger("litserve.loops.loops")
+    monkeypatch.setattr(log, "disabled", False)
+    with pytest.raises(ValueError, match="holds no finished run"):
+        Worker(tmp_path, 1, None, {}).setup("cpu")
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path} holds no finished run") and log.disabled

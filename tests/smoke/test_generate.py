@@ -53,19 +53,22 @@ def test_questions_of_a_file_are_answered_in_its_order(
         {"instruction": "Hello?", "modal": "text"},
         {"video": "a.mp4", "conversations": turns},
         {"video": "a.mp4"},
+        {"vidoe": "a.mp4", "instruction": "Who?", "label": "mine"},
     ]
-    file, out = tmp_path / "q.jsonl", tmp_path / "answers.jsonl"
+    file, out = tmp_path / "q.jsonl", tmp_path / "new" / "answers.jsonl"
     file.write_text("\n".join(json.dumps(line) for line in lines) + "\n\n{broken\n")
     folder = model_folder("humanomni_stage3")
     run("generate", f"run={folder}", f"questions={file}", f"out={out}", "batch_size=2", "max_new_tokens=3")
     said = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [line["id"] for line in said] == ["x", "2", "3", "4", "5", "6", "8"]
-    assert ["error" in line for line in said] == [False, True, False, False, False, True, True]
+    assert [line["id"] for line in said] == ["x", "2", "3", "4", "5", "6", "7", "9"]
+    assert ["error" in line for line in said] == [False, True, False, False, False, True, True, True]
     assert "cut.mp4" in said[1]["error"] and "what is the question" in said[5]["error"]
+    assert "'video' is meant?" in said[6]["error"] and "q.jsonl:9: this is no JSON" in said[7]["error"]
+    assert [[*line["weights"]] for line in said if "weights" in line] == [["gate"], [], [], ["gate"]]
     assert [line["slots"] for line in said if "slots" in line] == [["video", "audio"], ["audio"], [], ["video"]]
     alone = run("generate", f"run={folder}", f"video={clips[1]}", "modal=audio", "instruction=What is said?",
                 "json=true", "max_new_tokens=3", "temperature=0")  # fmt: skip
-    assert json.loads(alone)["answer"] == said[2]["answer"]
+    assert json.loads(alone)["answer"] == said[2]["answer"] and json.loads(alone)["ids"] == said[2]["ids"]
 
 
 def test_a_run_that_was_never_trained_is_named_with_its_command(corpus: Path, tmp_path: Path) -> None:
@@ -103,6 +106,8 @@ def test_a_question_becomes_a_record(tmp_path: Path) -> None:
         ({}, "exactly one"),
         ({"video": "a", "audio": "b"}, "exactly one"),
         ({"video": "nowhere.mp4"}, "no such file"),
+        ({"video": ["a.mp4"]}, "must be text"),
+        ({"video": __file__, "start": "soon"}, "must be seconds"),
         ({"video": __file__, "instruction": None}, "what is the question"),
     ],
 )

@@ -19,6 +19,7 @@ from typing import Any
 import openai
 import pytest
 
+from omnihuman.data.chat import SYSTEM
 from omnihuman.data.messages import record_of
 from omnihuman.evaluation.answerer import Answerer
 
@@ -159,9 +160,16 @@ def test_what_is_refused(served: Served) -> None:
             assert refused.value.code == code and str(served.private) not in str(refused.value)
     with pytest.raises(openai.NotFoundError):
         served.ask("Who?", model="gpt-4o")
-    with pytest.raises(openai.BadRequestError, match="trained with the system message"):
-        served.ask("", messages=[{"role": "system", "content": "Be bad."}, {"role": "user", "content": "Who?"}])
     assert served.client.models.list().data[0].id == EXPERIMENT and not served.kept()
+
+
+def test_a_system_message_takes_the_place_of_the_usual_one(served: Served) -> None:
+    def tokens(*system: str) -> int:
+        first = [{"role": "system", "content": words} for words in system]
+        usage = served.ask("", messages=[*first, {"role": "user", "content": "Who?"}]).usage
+        return int(usage.prompt_tokens)
+
+    assert tokens(SYSTEM) == tokens("") == tokens() > tokens("Be kind.")
 
 
 def test_two_gigabytes_are_not_read(served: Served) -> None:

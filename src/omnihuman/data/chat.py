@@ -54,21 +54,23 @@ class Chat:
                     f"another llm.template ({', '.join(TEMPLATES)}) or another tokenizer."
                 )
 
-    def encode(self, messages: Sequence[tuple[str, str]], counts: Mapping[str, int]) -> tuple[list[int], list[int]]:
+    def encode(
+        self, messages: Sequence[tuple[str, str]], counts: Mapping[str, int], system: str | None = None
+    ) -> tuple[list[int], list[int]]:
         """Ids and labels of a whole conversation; what is not supervised is ``IGNORE_INDEX``.
 
         Args:
             messages: (role, text) in turns.
             counts: tokens of each slot.
+            system: text of the system turn, ``None`` for the usual one.
 
         Raises:
             BadSample: no answer is left within ``max_length``, the media alone exceed it, or a text holds
                 a mark of the template.
         """
-        self._check(messages)
         ids: list[int] = []
         labels: list[int] = []
-        open_text = self._begin()
+        open_text = self._begin(messages, system)
         for role, text in messages:
             if role == "user":
                 *pieces, open_text = self._user(open_text, text, counts)
@@ -86,20 +88,26 @@ class Chat:
         labels += [IGNORE_INDEX] * (len(ids) - len(labels))
         return self._cut(ids, labels)
 
-    def prompt(self, messages: Sequence[tuple[str, str]], counts: Mapping[str, int], prime: str = "") -> list[int]:
+    def prompt(
+        self,
+        messages: Sequence[tuple[str, str]],
+        counts: Mapping[str, int],
+        prime: str = "",
+        system: str | None = None,
+    ) -> list[int]:
         """Ids up to where the last answer begins, if it is open (empty), or else the first.
 
         Args:
             messages: (role, text) in turns.
             counts: tokens of each slot.
             prime: how the answer has begun.
+            system: text of the system turn, ``None`` for the usual one.
 
         Raises:
             BadSample: the prompt exceeds ``max_length``, or a text holds a mark of the template.
         """
-        self._check(messages)
         asked = 1 if messages[-1][1].strip() else len(messages) - 1
-        ids, open_text = list[int](), self._begin()
+        ids, open_text = list[int](), self._begin(messages, system)
         for role, text in messages[:asked]:
             if role == "user":
                 *pieces, open_text = self._user(open_text, text, counts)
@@ -112,13 +120,13 @@ class Chat:
             raise BadSample("too_long", f"the prompt has {len(ids)} tokens, data.max_length is {self.max_length}.")
         return ids
 
-    def _check(self, messages: Sequence[tuple[str, str]]) -> None:
-        for _, text in messages:
+    def _begin(self, messages: Sequence[tuple[str, str]], system: str | None) -> str:
+        """How a checked conversation begins."""
+        for _, text in (("system", system or ""), *messages):
             if mark := next((mark for mark in (*self._form.marks, *self._form.words) if mark in text), None):
                 raise BadSample("mark_in_text", f"a turn holds {mark}, which ends turns: take it out of {text[:80]!r}.")
-
-    def _begin(self) -> str:
-        return self._form.begin + ("" if self.system is None else self._form.system.format(self.system))
+        system = self.system if system is None else system
+        return self._form.begin + ("" if system is None else self._form.system.format(system))
 
     def _user(self, before: str, text: str, counts: Mapping[str, int]) -> Iterator[Any]:
         """A user turn: ids up to its last slot, then the text that is still open; slots come first."""

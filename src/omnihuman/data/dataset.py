@@ -228,10 +228,11 @@ class Samples(Dataset[Batch]):
         return {"frames": frames, "waveform": samples}
 
     def _encode(self, record: Record, counts: Mapping[str, int]) -> tuple[list[int], list[int]]:
+        system = said if isinstance(said := record.meta.get("system"), str) else None
         if self.prompts:
-            ids = self.chat.prompt(record.messages, counts, str(record.meta.get("prime", "")))
+            ids = self.chat.prompt(record.messages, counts, str(record.meta.get("prime", "")), system)
             return ids, [IGNORE_INDEX] * len(ids)
-        return self.chat.encode(record.messages, counts)
+        return self.chat.encode(record.messages, counts, system)
 
     def sample(self, planned: Planned, fields: Collection[str] = ("frames", "faces", "waveform")) -> Sample:
         """Decode one sample, or of its media only what these fields need.

@@ -146,7 +146,7 @@ def uniform_indices(count: int, num_frames: int) -> list[int]:
 def _check_reach(path: Path, stream: Any, times: dict[int, float], clip: Clip) -> None:
     """The pictures go on to where the header says they do, or to the end of the clip."""
     start, end = clip
-    if stream.duration is None:
+    if not stream.duration:  # a picture as a GIF says 0
         return
     promised = float(((stream.start_time or 0) + stream.duration) * stream.time_base) - origin_of(stream.container)
     if start >= promised:

@@ -80,7 +80,8 @@ class Record:
         faces: where faces are, ``None`` where the record does not say; without any entry none is looked at.
         source: file and line, for messages.
         meta: everything else in the record; of it ``instruction`` is what encoders of the instruction read instead of
-            the text, and ``prime`` how an answer has begun when it is asked for.
+            the text, ``system`` the system turn instead of the model's, and ``prime`` how an answer has begun when it
+            is asked for.
         hides: what encoders do not get of the pictures: ``faces`` or ``frames``.
         sound: where its sound is, if not in the file; start and end hold for it, too.
         then: a second file, whose frames follow those of the first, half of them each; without sound.
@@ -149,7 +150,8 @@ class Record:
             raise ValueError(f"modal={modal}: choose from {', '.join(MODALS)}, or leave it out.")
         seen = self if modal is None else self.seen_as(modal)
         if seen is None:
-            raise ValueError(f"modal={modal} asks for what {self.kind}={self.file} cannot give.")
+            given = "words alone" if self.kind == "text" else f"{self.kind}={self.file}"
+            raise ValueError(f"modal={modal} asks for what {given} cannot give.")
         unread = tuple(slot for slot in seen.slots if slot not in reads)
         if unread and (modal is not None or len(unread) == len(seen.slots)):
             raise ValueError(f"{who} reads {' and '.join(sorted(reads))} only, not {' and '.join(unread)}.")

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +176,18 @@ class Answerer:
             seed: of sampling; what is sampled depends on the whole batch.
             how: of transformers' ``generate``: ``max_new_tokens``, ``do_sample`` ...
         """
-        return self.answer(self.batch(prompts), seed=seed, **how)
+        answers = self.answer(self.batch(prompts), seed=seed, **how)
+        return [
+            replace(
+                answer,
+                weights={
+                    name: weights
+                    for name, weights in answer.weights.items()
+                    if prompt.counts.get(self.model.fusion(name).output, 1)  # in a batch all fusions ran, for all rows
+                },
+            )
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
 
     def stream(self, prompt: Prompt, *, seed: int | None = None, **how: Any) -> "Stream":
         """The answer to one question, piece by piece."""

@@ -87,7 +87,8 @@ def evaluate(config: DictConfig, overrides: list[str]) -> Path:
         raise ValueError(f"{benchmark.name} has no question that could be asked; see {config.benchmark}.")
     run = run_folder(config)
     device = f"cuda:{rank}" if world > 1 and _gpus() > 1 else None
-    answerer = Answerer.of_run(run, merge_lora=config.merge_lora, faces=config.faces, device=device)
+    official = config.official_prompt
+    answerer = Answerer.of_run(run, merge_lora=config.merge_lora, faces=config.faces, device=device, official=official)
     modality = modality_of(benchmark, answerer.senses, config.modality)
     manner = Manner(
         modality,
@@ -113,6 +114,7 @@ def evaluate(config: DictConfig, overrides: list[str]) -> Path:
         "limit": config.limit,
         "faces": config.faces,
         "merge_lora": config.merge_lora or None,
+        "official_prompt": official or None,
         **said(manner),
     }
     open_folder(folder, asked, config.overwrite and config.share is None)

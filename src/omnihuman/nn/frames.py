@@ -42,8 +42,8 @@ class SquareFrames:
             frames = F.pad(frames, sides, value=127)
         if frames.shape[-2:] == (self.size, self.size):
             return frames
-        scaled = F.interpolate(frames.float(), (self.size, self.size), mode="bicubic", antialias=True)
-        return scaled.round().clamp(0, 255).byte()
+        # in whole levels, as Pillow does it: one pass rounds before the next begins
+        return F.interpolate(frames, (self.size, self.size), mode="bicubic", antialias=True)
 
 
 def normalized(frames: UInt8[Tensor, "*B 3 H W"], colors: str, dtype: torch.dtype) -> Float[Tensor, "*B 3 H W"]:

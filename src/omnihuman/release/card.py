@@ -16,14 +16,18 @@ LICENCES: tuple[tuple[str, str, bool], ...] = (
     (r"Qwen/Qwen2(\.5)?-72B", "Qwen License Agreement", False),
     (r"Qwen/Qwen2(\.5)?-", "Apache-2.0", True),
     (r"mistralai/Mistral-7B", "Apache-2.0", True),
-    (r"google/siglip", "Apache-2.0", True),
-    (r"openai/whisper", "Apache-2.0 on the hub, MIT in OpenAI's repository", True),
+    (r"(google/)?siglip", "Apache-2.0", True),
+    (r"(openai/)?whisper", "Apache-2.0 on the hub, MIT in OpenAI's repository", True),
     (r"(google-bert/)?bert-base", "Apache-2.0", True),
-    (r"kartiknarayan/facexformer", "MIT; trained on face sets that are for research: treat it as such", False),
-    (r"OpenGVLab/VideoChat2", "Apache-2.0 on the hub", True),
-    (r"lmms-lab/llava-onevision", "Apache-2.0", True),
+    (
+        r"(kartiknarayan/facexformer|FaceXFormer)",
+        "MIT; trained on face sets that are for research: treat it as such",
+        False,
+    ),
+    (r"(OpenGVLab/)?VideoChat2", "Apache-2.0 on the hub", True),
+    (r"(lmms-lab/llava-onevision|LLaVA-OneVision)", "Apache-2.0", True),
     (r"foundation/", "Apache-2.0, this project's own", True),
-    (r"StarJiaxing/(HumanOmni|R1-Omni)", "no licence file in its repository: ask its authors", False),
+    (r"(StarJiaxing/)?(HumanOmni|R1-Omni)", "no licence file in its repository: ask its authors", False),
 )
 """Beginning of a base's name, what its licence is called, and whether it is free for every use."""
 
@@ -31,7 +35,7 @@ HUB = re.compile(r"(?!foundation/)[\w.-]+/[\w.-]+")
 UNKNOWN = "see its repository"
 SOURCES = {
     "humanomni": "HumanOmni", "llava_onevision": "LLaVA-OneVision", "videochat2": "VideoChat2",
-    "facexformer": "FaceXFormer", "umt": "UMT",
+    "facexformer": "FaceXFormer", "umt": "UMT", "omnihuman": "an exported omnihuman model",
 }  # fmt: skip
 QUESTION = "What is the main emotion?"
 SCORES = 6
@@ -61,7 +65,7 @@ def write_card(
     ledger = _json(folder / "ledger.json")
     name = str(config.get("name") or folder.name)
     text = template.render(
-        name=name, sentence=_sentence(name, config, slots), slots=slots, question=QUESTION,
+        name=name, sentence=_sentence(model, slots), slots=slots, question=QUESTION,
         example=medium_of(model),
         is_free=all(free for *_, free in licences), hub_ids=[base for base, *_ in licences if HUB.fullmatch(base)],
         adapted=adapted, notes=notes, reads=list(_reads(config, model)), parts=list(_parts(model)),
@@ -105,7 +109,13 @@ def bases_of(folder: Path, config: DictConfig) -> Iterator[str]:
             yield _named(node["weights"])
     for place in (folder, *(parent for parent, _ in _parents(folder, config) if parent is not None)):
         if said := _json(place / "source.json"):
-            yield _named(str(said.get("path") or "")) or SOURCES.get(said["source"], str(said["source"]))
+            path, source = str(said.get("path") or ""), str(said["source"])
+            if bases := (said.get("config") or {}).get("bases"):  # an export, whose own bases bind
+                yield from map(str, bases)
+                continue
+            yield path if HUB.fullmatch(path) and not Path(path).exists() else SOURCES.get(source, _named(path))
+            towers = (said.get("config") or {}).get("mm_vision_tower"), (said.get("config") or {}).get("mm_audio_tower")
+            yield from (_named(str(tower)) for tower in towers if tower)
 
 
 def _named(weights: str) -> str:
@@ -182,10 +192,9 @@ def _parts(model: OmniModel) -> Iterator[tuple[str, str, int]]:
 
 def _recipe(config: DictConfig, ledger: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "command", f"`{_without_places(str(ledger.get('command', '')))}`"
-    yield "size", str(config.get("size"))
     yield "samples", f"{ledger['trained']} of {ledger['planned']} planned"
     yield "steps", f"{ledger['steps']} of {config.stage.batch_size} samples"
-    yield "time", f"{ledger['seconds'] / 3600:.2f} h"
+    yield "time", f"{ledger['seconds'] / 3600:.2f} h" if ledger["seconds"] > 360 else f"{ledger['seconds']:.0f} s"
     optimizer = str(config.optimizer._target_).rpartition(".")[2]
     yield "optimizer", f"{optimizer}, precision {config.stage.precision}, seed {config.seed}"
 
@@ -221,10 +230,11 @@ def _data(config: DictConfig) -> Iterator[tuple[str, str]]:
     yield "views", ", ".join(data.get("views") or [])
 
 
-def _sentence(name: str, config: DictConfig, slots: Sequence[str]) -> str:
+def _sentence(model: OmniModel, slots: Sequence[str]) -> str:
+    count = sum(each.numel() for each in model.parameters())
     senses = " and ".join({"video": "sees", "audio": "hears"}[slot] for slot in slots)
     return (
-        f"A language model that {senses} people, size `{config.get('size')}`, trained and exported by omnihuman; "
+        f"A language model that {senses} people, of {count / 1e6:,.1f} M parameters, exported by omnihuman; "
         "its parts, its data path and its figures are below."
     )
 

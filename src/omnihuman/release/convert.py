@@ -26,6 +26,7 @@ SOURCES: dict[str, str] = {
     "humanomni": "omnihuman.release.humanomni",
     "llava_onevision": "omnihuman.release.llava_onevision",
     "videochat2": "omnihuman.release.videochat2",
+    "omnihuman": "omnihuman.release.exported",
     **dict.fromkeys(("facexformer", "umt", "siglip", "whisper", "bert", "qwen2", "mistral"), "omnihuman.release.parts"),
 }
 """Word of ``source=`` -> module with ``plan(request, folder) -> Plan``. What it puts into ``folder`` stays there."""

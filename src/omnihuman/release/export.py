@@ -9,12 +9,13 @@ from typing import Any
 
 from accelerate import init_empty_weights
 from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoTokenizer, GenerationConfig
 
 from omnihuman.build import build
 from omnihuman.model.omni import OmniModel
-from omnihuman.release.card import medium_of, write_card
+from omnihuman.release.card import bases_of, medium_of, write_card
 from omnihuman.release.configuration import OmniHumanConfig
 from omnihuman.release.graph import graph_of, opened
 from omnihuman.release.huggingface import OmniHumanForCausalLM
@@ -74,6 +75,8 @@ def export(
         if out.exists():
             out.rmdir()
         staging.rename(out)
+    except SafetensorError as error:  # which no full disk is an OSError for
+        raise ValueError(f"out={out}: {error}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return Exported(medium_of(model), notes)
@@ -91,7 +94,9 @@ def _write(
             model.llm.tokenizer = tokenizer
         tokenizer.save_pretrained(out / name)
     check_graph(graph, out, model)
-    released = OmniHumanForCausalLM(OmniHumanConfig(graph=graph), model)
+    released = OmniHumanForCausalLM(
+        OmniHumanConfig(graph=graph, bases=[*dict.fromkeys(bases_of(folder, config))]), model
+    )
     end = model.llm.end_id
     released.generation_config = GenerationConfig(
         do_sample=False, max_new_tokens=MAX_NEW_TOKENS, eos_token_id=end, pad_token_id=end

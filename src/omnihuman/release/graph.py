@@ -127,19 +127,19 @@ def _check(where: str, node: Mapping[str, Any], base: type) -> None:
     own = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
     if foreign := sorted(own.keys() - signature(found).parameters.keys()):
         raise ValueError(f"{where}: {name} takes no {', '.join(foreign)}.")
-    _check_plain(where, own)
+    check_plain(where, own)
 
 
-def _check_plain(where: str, value: Any) -> None:
+def check_plain(where: str, value: Any) -> None:
     """Numbers, words, lists and objects of these; nothing that Hydra or OmegaConf would act on."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if not isinstance(key, str) or key.startswith("_"):
                 raise ValueError(f"{where} has the key {key!r}, which no part of a release has.")
-            _check_plain(f"{where}.{key}", inner)
+            check_plain(f"{where}.{key}", inner)
     elif isinstance(value, list | tuple):
         for inner in value:
-            _check_plain(where, inner)
+            check_plain(where, inner)
     elif not (value is None or isinstance(value, bool | int | float | str)) or "${" in str(value):
         raise ValueError(f"{where} is {value!r:.80}: only plain values may stand here.")
 

@@ -120,6 +120,9 @@ class OmniHumanForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> Any:
         """The ids of the answers ``[B new]``, without the prompts; only the parts that these need are run.
 
+        Without signals, which the processor gives for words alone as well, it is called as any language model, by
+        transformers' pipelines for one: then the prompts stand before the answers, as these expect it.
+
         Args:
             input_ids: the prompts, as for ``forward``.
             generation_config: in the place of the folder's.
@@ -131,7 +134,15 @@ class OmniHumanForCausalLM(PreTrainedModel, GenerationMixin):
         said = (generation_config or self.generation_config).to_diff_dict()
         how = {key: value for key, value in said.items() if key not in OWN}
         batch, _ = self._batch(input_ids, attention_mask, None, signals)
-        return self.omni.answer_ids(batch, frugal=True, **how | options)
+        made: Any = self.omni.answer_ids(batch, frugal=True, **how | options)
+        if signals:
+            return made
+        new = made if isinstance(made, Tensor) else made.sequences
+        ids = torch.cat([input_ids.repeat_interleave(len(new) // len(input_ids), dim=0), new], dim=1)
+        if isinstance(made, Tensor):
+            return ids
+        made.sequences = ids
+        return made
 
     def _signal_names(self) -> list[str]:
         return [f"{name}_{what}" for name in self.encoders for what in ("values", "mask")]
@@ -146,6 +157,11 @@ class OmniHumanForCausalLM(PreTrainedModel, GenerationMixin):
         """
         if foreign := sorted(signals.keys() - {*self._signal_names()}):
             raise ValueError(f"the model takes no {', '.join(foreign)}: its signals are {self._signal_names()}.")
+        lacks = {slot for slot, number in SLOTS.items() if not signals and bool((input_ids == number).any())}
+        if lacks:
+            raise ValueError(
+                f"the ids have places of {' and '.join(sorted(lacks))}: call with all that the processor gives."
+            )
         real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         lengths, places = real.sum(dim=1), real.flatten().nonzero().squeeze(-1)
         labels = torch.full_like(input_ids, IGNORE_INDEX) if labels is None else labels

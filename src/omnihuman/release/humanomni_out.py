@@ -13,18 +13,27 @@ from torch import Tensor
 
 from omnihuman.build import build, compose_config, prune
 from omnihuman.convert.humanomni import to_official
+from omnihuman.data.chat import SYSTEM
 from omnihuman.model.omni import OmniModel
 from omnihuman.release.convert import copy_tokenizer, parameters
 from omnihuman.release.humanomni_parts import FITTING, FORMS
 from omnihuman.release.shards import Header, local, open_checkpoint
 from omnihuman.release.writing import LIMIT, write_sharded
 from omnihuman.training.finished import load_model, read_config
+from omnihuman.types import TEMPLATES
 
 FREE = ("_target_", "_partial_", "grad_checkpointing")
 """What is compared elsewhere, or changes nothing."""
 
 TOWERS = {"mm_vision_tower": ("video", "siglip"), "mm_audio_tower": ("audio", "whisper")}
 """Field of their config.json -> our encoder, and the word that their loader looks for in the tower's path."""
+
+CHAT = (
+    "{{% if messages[0]['role'] != 'system' %}}{system}{{% endif %}}{{% for message in messages %}}"
+    "<|im_start|>{{{{ message['role'] }}}}\n{{{{ message['content'] }}}}<|im_end|>\n{{% endfor %}}"
+    "{{% if add_generation_prompt %}}<|im_start|>assistant\n{{% endif %}}"
+).format(system=TEMPLATES["chatml"].system.format(SYSTEM))
+"""ChatML for a tokenizer that brings no template, as their script renders it."""
 
 FIXED = ("projectors", "fusions", "early_fusions", "sources", "conditions")
 """Groups of a model whose arguments their code fixes; of an encoder it fixes the class, its tower says the sizes."""
@@ -164,15 +173,15 @@ def _official(name: str) -> str:
 
 def _zeros(kind: str, model: OmniModel) -> dict[str, tuple[int, ...]]:
     """What their code owns and never uses."""
-    width = model.encoders["instruction"].out_dim
-    assert isinstance(width, int)
+    width, seen = (model.encoders[part].out_dim for part in ("instruction", "video"))
+    assert isinstance(width, int) and isinstance(seen, int)
     unused: dict[str, tuple[int, ...]] = {
         "model.bert_model.pooler.dense.weight": (width, width),
         "model.bert_model.pooler.dense.bias": (width,),
     }
     if FORMS[kind] == "7b":
         for name in ("query", "key"):
-            unused[f"model.feature_compressor.vlm_{name}_projector.weight"] = (256, 1152)
+            unused[f"model.feature_compressor.vlm_{name}_projector.weight"] = (256, seen)
             unused[f"model.feature_compressor.vlm_{name}_projector.bias"] = (256,)
     return unused
 
@@ -227,13 +236,27 @@ def _source(folder: Path, config: DictConfig) -> dict[str, Any]:
 
 
 def _slow_tokenizer(folder: Path) -> None:
-    """Their script asks for the slow tokenizer: vocabulary and merges in files of their own."""
-    if (folder / "vocab.json").is_file() or not (folder / "tokenizer.json").is_file():
+    """Their script asks transformers 4 for the slow tokenizer; what transformers 5 keeps elsewhere goes there."""
+    if not (folder / "tokenizer.json").is_file():
         return
-    model = json.loads((folder / "tokenizer.json").read_text())["model"]
-    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
-    (folder / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False))
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
+    said = json.loads((folder / "tokenizer.json").read_text())
+    model, file = said["model"], folder / "tokenizer_config.json"
+    if not (folder / "vocab.json").is_file():
+        merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+        (folder / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False))
+        (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
+    read = json.loads(file.read_text()) if file.is_file() else {}
+    config = dict(read)
+    if isinstance(config.get("extra_special_tokens"), list):
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
+    if not str(config.get("tokenizer_class")).startswith("Qwen2"):
+        config["tokenizer_class"] = "Qwen2Tokenizer"
+    added = {str(each["id"]): {key: each[key] for key in each if key != "id"} for each in said["added_tokens"]}
+    template = folder / "chat_template.jinja"
+    config.setdefault("chat_template", template.read_text() if template.is_file() else CHAT)
+    config = {"added_tokens_decoder": added} | config
+    if config != read:
+        file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 
 def _notes(config: DictConfig, official: Mapping[str, Any], zeros: Mapping[str, Any]) -> tuple[str, ...]:

@@ -89,12 +89,14 @@ class OmniHumanProcessor(ProcessorMixin):
         start: float | None = None,
         end: float | None = None,
         return_tensors: str = "pt",
+        padding: bool | str = True,
     ) -> BatchFeature:
         """One question or several, each about its medium; one medium is for all.
 
         Args:
             text: the user's words.
-            video: path of a clip; it is seen and heard. Sound given beside it takes the place of its own.
+            video: path of a clip; it is seen and heard. Sound given beside it takes the place of its own. In a list,
+                ``None`` stands for a question without one.
             audio: path of a sound, or ``{"array", "sampling_rate"}``.
             image: path of a still, or a PIL image.
             modal: what of it is used: ``video_audio``, ``video``, ``audio``, ``text`` ...; ``None`` for all.
@@ -104,6 +106,7 @@ class OmniHumanProcessor(ProcessorMixin):
             start: second at which the clip begins.
             end: second at which it ends.
             return_tensors: ``pt``, the only kind there is.
+            padding: what transformers' processors are told; several questions always are padded, on the left.
 
         Returns:
             ``input_ids``, ``attention_mask`` (padded on the left) and of every encoder its values and mask.
@@ -112,11 +115,14 @@ class OmniHumanProcessor(ProcessorMixin):
             ValueError: a medium is missing, cannot be used, or the model cannot read it.
         """
         texts = [text] if isinstance(text, str) else list(text)
-        given = {kind: value for kind, value in (("video", video), ("image", image), ("audio", audio)) if value}
+        given = {
+            kind: value for kind, value in (("video", video), ("image", image), ("audio", audio)) if value is not None
+        }
         media = {kind: _several(value, len(texts), kind) for kind, value in given.items()}
         answers = [None] * len(texts) if answer is None else _several(answer, len(texts), "answer")
         turns = [
-            [{"type": kind, "url": values[row]} for kind, values in media.items()] + [{"type": "text", "text": words}]
+            [{"type": kind, "url": values[row]} for kind, values in media.items() if values[row] is not None]
+            + [{"type": "text", "text": words}]
             for row, words in enumerate(texts)
         ]
         chats = [
@@ -181,10 +187,8 @@ class OmniHumanProcessor(ProcessorMixin):
 
         with init_empty_weights():
             model = build(opened(self.graph, self._folder))
-        face = self.data.get("face") or {}
-        if foreign := sorted({*self.data} - {*DATA} | {*face} - {*FACE}):
-            raise ValueError(f"{self._folder}: the processor's data has no {', '.join(foreign)}; remove the keys.")
-        options = {**self.data, "face": FaceInput(**face)}
+        options = checked_data(self.data, self._folder)
+        options["face"] = FaceInput(**options["face"])
         data = OmniData(records=[], root=".", batch_size=1, num_workers=0, **options)
         data.connect(model.transforms, model.layouts, self.tokenizer, model.llm.chat)
         reads = {"frames": "video", "faces": "video", "waveform": "audio"}
@@ -231,6 +235,23 @@ class OmniHumanProcessor(ProcessorMixin):
         said = (*planned.record.messages[:-1], ("assistant", str(chat[-1]["content"])))
         ids, labels = samples.chat.encode(said, planned.counts)
         return samples, replace(made, input_ids=ids, labels=labels)
+
+
+def checked_data(data: Any, folder: Path) -> dict[str, Any]:
+    """The data options that a folder's processor says, as a stranger's: those that there are, and plain values.
+
+    Raises:
+        ValueError: there is anything else.
+    """
+    from omnihuman.release.graph import check_plain
+
+    if not isinstance(data, dict) or not isinstance(data.get("face") or {}, dict):
+        raise ValueError(f"{folder / 'processor_config.json'} says no data: it was not written by omnihuman.export.")
+    face = data.get("face") or {}
+    if foreign := sorted({*data} - {*DATA} | {*face} - {*FACE}):
+        raise ValueError(f"{folder}: the processor's data has no {', '.join(foreign)}; remove the keys.")
+    check_plain(f"{folder / 'processor_config.json'}: data", data)
+    return {**data, "face": face}
 
 
 def padded(batch: Batch, tokenizer: Any, labelled: bool = False) -> dict[str, Tensor]:

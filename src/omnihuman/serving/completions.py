@@ -39,9 +39,14 @@ class Address(BaseModel):
 
 
 class Sound(BaseModel):
-    """Sound in base64; of what format it is, its content says."""
+    """Sound in base64, or as a ``data:`` URL; of what format it is, its content says."""
 
     data: str
+
+    @property
+    def url(self) -> str:
+        """As a ``data:`` URL."""
+        return self.data if self.data.startswith("data:") else f"data:;base64,{self.data}"
 
 
 class Part(BaseModel):
@@ -70,7 +75,7 @@ class Asked(BaseModel, extra="allow"):
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
+    top_p: float | None = Field(None, ge=0, le=1)
     top_k: int | None = Field(None, ge=1)
     repetition_penalty: float | None = Field(None, gt=0)
     stop: str | list[str] | None = None
@@ -87,7 +92,6 @@ class Question:
     Attributes:
         folder: private; there for as long as somebody waits for the answer.
         record: the conversation and its files.
-        system: text of a system message, ``None`` where there is none.
         modal: what of its media is used.
         how: options of transformers' ``generate``.
         seed: of sampling.
@@ -98,7 +102,6 @@ class Question:
 
     folder: Path
     record: Record
-    system: str | None
     modal: str | None
     how: Mapping[str, Any]
     seed: int | None
@@ -153,7 +156,7 @@ def question_of(
     """
     wanted = asked.max_completion_tokens or asked.max_tokens or tokens
     if wanted > most_tokens:
-        raise Refused("bad_request", f"max_tokens: {wanted}; at most {most_tokens} are given (max_new_tokens).")
+        raise Refused("bad_request", f"max_tokens: {wanted}; at most {most_tokens} are given (most_tokens=).")
     until = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
     if len(until) > 16 or not all(0 < len(stop) <= 100 for stop in until):
         raise Refused("bad_request", "stop: give at most 16 texts of 1 to 100 characters.")
@@ -161,17 +164,20 @@ def question_of(
     how, stops, _ = options_of({**given, "max_new_tokens": wanted, "until": until})
     system, turns = _without_system(asked.messages)
     if (characters := sum(_characters(turn) for turn in asked.messages)) > most_characters:
-        raise Refused("prompt_too_long", f"messages: {characters} characters; at most {most_characters} are read.")
-    media = [_files(turn, number, uploads, folder) for number, turn in enumerate(turns)]
+        raise Refused(
+            "context_length_exceeded", f"messages: {characters} characters; at most {most_characters} are read."
+        )
+    first = len(asked.messages) - len(turns)
+    media = [_files(turn, number, uploads, folder) for number, turn in enumerate(turns, first)]
     try:
-        record = record_of(media, "request", "messages", folder)
+        record = record_of(media, "request", "messages", folder, {"system": system} if system else None)
     except ValueError as error:
         raise Refused(getattr(error, "reason", "bad_request"), str(error)) from None
     if record.kind == "text" and not record.messages[-2][1].strip():
         raise Refused("bad_request", "messages: the last one has neither text nor a medium.")
     ignored = sorted(set(asked.model_extra or {}) - set(NOTHING))
     notes = (f"not heeded: {', '.join(ignored)}"[:300],) if ignored else ()
-    return Question(folder, record, system, asked.modal, how, asked.seed, stops, bool(asked.stream), notes)
+    return Question(folder, record, asked.modal, how, asked.seed, stops, bool(asked.stream), notes)
 
 
 def completion(name: str, said: Mapping[str, Any]) -> dict[str, Any]:
@@ -244,14 +250,15 @@ def _head(name: str, kind: str) -> dict[str, Any]:
     return {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": name}
 
 
-def _without_system(messages: Sequence[Turn]) -> tuple[str | None, Sequence[Turn]]:
+def _without_system(messages: Sequence[Turn]) -> tuple[str, Sequence[Turn]]:
     """The text of the system message and the turns behind it."""
     if messages[0].role not in ("system", "developer"):
-        return None, messages
+        return "", messages
     content = messages[0].content or ""
     if not isinstance(content, str) and any(part.type != "text" for part in content):
         raise Refused("bad_request", "messages.0: a system message is text.")
-    return content if isinstance(content, str) else "\n".join(part.text for part in content), messages[1:]
+    text = content if isinstance(content, str) else "\n".join(part.text for part in content)
+    return text.strip(), messages[1:]
 
 
 def _characters(turn: Turn) -> int:
@@ -277,19 +284,6 @@ def _files(turn: Turn, number: int, uploads: Uploads, folder: Path) -> dict[str,
         if kind in seen:  # before more is kept and looked at
             raise Refused("bad_request", f"{what}: the model takes one {kind}; this message has more.")
         seen.add(kind)
-        if isinstance(medium, Sound):
-            file = uploads.decode(medium.data, folder, what)
-        else:
-            file = uploads.take(medium if isinstance(medium, str) else medium.url, folder, what)
-        parts.append({"type": kind, "url": str(file)})
+        url = medium if isinstance(medium, str) else medium.url
+        parts.append({"type": kind, "url": str(uploads.take(url, folder, what))})
     return {"role": turn.role, "content": parts}
-
-
-def hidden(text: str, question: Question) -> str:
-    """A text without the names of the server's files, and without what it says to those who train."""
-    text = (
-        text.removeprefix("messages").removeprefix(" (request)").removeprefix(": ").partition(" (data.on_bad_sample")[0]
-    )
-    for file in question.record.files:
-        text = text.replace(str(file), "the file").replace(file.name, "the file")
-    return text

@@ -12,7 +12,7 @@ from omnihuman.data.messages import options_of, record_of
 from omnihuman.data.record import HIDES, MODALS, Record
 from omnihuman.evaluation.answerer import Answerer, Prompt
 from omnihuman.serving import pictures
-from omnihuman.serving.uploads import Uploads
+from omnihuman.serving.uploads import Uploads, plain
 
 log = logging.getLogger(__name__)
 TURNS = 20
@@ -20,9 +20,6 @@ TURNS = 20
 
 LETTERS = 4000
 """Letters of a question."""
-
-PLACE = "this clip"
-"""What a clip is called in messages."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +144,7 @@ class Conversation:
         try:
             yield from self._answer(turn, options, seed, began)
         except ValueError as error:
-            turn.error = plain(str(error), turn.medium)
+            turn.error = plain(str(error), _names(turn))
         except Exception:  # whatever it is, the page goes on, and whoever runs it reads what it was
             log.exception("no answer to %r", turn.question)
             turn.error = "The model could not answer; the terminal in which the page was started says why."
@@ -180,12 +177,12 @@ class Conversation:
         if turn.medium is not None:
             messages[0]["content"].insert(0, {"type": turn.medium.kind, "url": str(turn.medium.file)})
             extra |= {} if turn.medium.faces is None else {"faces": turn.medium.faces}
-        return record_of(messages, "question", PLACE, turn.medium.file.parent if turn.medium else Path(), extra)
+        return record_of(messages, "question", "this clip", turn.medium.file.parent if turn.medium else Path(), extra)
 
     def _answer(self, turn: Turn, options: Mapping[str, Any], seed: int | None, began: float) -> Iterator[Turn]:
         prompt = self.answerer.prompt(self.record(turn), turn.modal)
         turn.shown, turn.facts = self._shown(prompt), _counts(prompt)
-        turn.notes = tuple(plain(note, turn.medium) for note in prompt.notes)
+        turn.notes = tuple(plain(note, _names(turn)) for note in prompt.notes)
         yield turn
         how, _, _ = options_of(options)
         stream = self.answerer.stream(prompt, seed=seed, **how)
@@ -240,17 +237,8 @@ class Conversation:
             raise ValueError(f"{medium.name}: this model reads {said} only.")
 
 
-def plain(said: str, medium: Medium | None) -> str:
-    """A message in words for somebody who knows a clip by its name only: no path, and no option of training.
-
-    >>> plain("this clip (question): a turn is odd (data.on_bad_sample=skip leaves ...)", None)
-    'a turn is odd.'
-    """
-    if medium is not None:
-        for path in (str(medium.file), str(medium.file.resolve()), medium.file.name):
-            said = said.replace(path, medium.name)
-    said = said.partition(" (data.on_bad_sample=")[0].removeprefix(f"{PLACE} (question): ").removeprefix(f"{PLACE}: ")
-    return said if said.endswith((".", ")", "!", "?")) else f"{said}."
+def _names(turn: Turn) -> dict[Path, str]:
+    return {} if turn.medium is None else {turn.medium.file: turn.medium.name}
 
 
 def _said(role: str, text: str) -> dict[str, Any]:

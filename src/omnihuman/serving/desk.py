@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,15 +27,16 @@ def show(config: DictConfig) -> None:
     import uvicorn
 
     from omnihuman.evaluation.answerer import Answerer
-    from omnihuman.serving.guard import LOOPBACK
+    from omnihuman.serving.process import LOOPBACK, check_port, private_folder
     from omnihuman.training.runs import run_folder
 
+    check_port(config.host, config.port)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     answerer = Answerer.of_run(run_folder(config), merge_lora=config.merge_lora, faces=config.faces, dtype=config.dtype)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # what is below is cleaned up
-    with tempfile.TemporaryDirectory(prefix="omnihuman-chat-") as folder:
-        served = application(answerer, config, Path(folder))
+    with private_folder("chat") as folder:
+        served = application(answerer, config, folder)
         if config.host not in LOOPBACK:
             print(
                 f"warning: host={config.host}: everybody who reaches this machine may use the page, without a password"
@@ -69,8 +69,9 @@ def application(answerer: "Answerer", config: DictConfig, folder: Path) -> Any:
 
     from omnihuman.serving.conversation import Conversation, modals_of
     from omnihuman.serving.examples import examples_of
-    from omnihuman.serving.guard import LOOPBACK, Guard
+    from omnihuman.serving.guard import Guard
     from omnihuman.serving.page import Front, Page, style, theme
+    from omnihuman.serving.process import LOOPBACK
     from omnihuman.serving.sessions import Sessions
     from omnihuman.serving.uploads import Limits, Uploads
 

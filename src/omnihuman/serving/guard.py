@@ -8,7 +8,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
+from omnihuman.serving.process import LOOPBACK
+
 PAGE = {"/", "/config", "/theme.css", "/manifest.json", "/favicon.ico", "/robots.txt"}
 PARTS = ("/assets/", "/static/", "/svelte/")
 CALLS = ("startup-events", "queue/join", "queue/data", "upload", "upload_progress", "heartbeat/", "cancel", "file=")

@@ -33,11 +33,11 @@ from omnihuman.serving.completions import (
     question_of,
     read_request,
 )
+from omnihuman.serving.process import LOOPBACK
 from omnihuman.serving.uploads import Limits, Refused, Uploads
 from omnihuman.serving.worker import Said, Worker
 
 logger = logging.getLogger(__name__)
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TOGETHER = 4
 """How many of the largest bodies may come in at a time."""
 
@@ -62,7 +62,7 @@ class Rules:
     seconds: float = 300.0
     characters: int = 32_768
     new_tokens: int = 256
-    most_tokens: int = 2048
+    most_tokens: int = 4096
     media: Limits = field(default_factory=Limits)
     allow: Sequence[str] = ()
 
@@ -88,17 +88,27 @@ class Completions(OpenAISpec):
         self.uploads = Uploads(rules.media, rules.allow)
 
     def pre_setup(self, lit_api: LitAPI) -> None:
-        """LitServe's hook: one endpoint more."""
+        """LitServe's hook: two endpoints more."""
         super().pre_setup(lit_api)
         self.add_endpoint("/v1/models", self.models, ["GET"])
+        self.add_endpoint("/v1/models/{name}", self.model, ["GET"])
 
     def populate_context(self, context: Any, request: Any) -> None:
         """LitServe's hook: a question says all of itself."""
 
     async def models(self) -> dict[str, Any]:
         """What is served."""
-        model = {"id": self.name, "object": "model", "created": 0, "owned_by": "omnihuman"}
-        return {"object": "list", "data": [model]}
+        return {"object": "list", "data": [await self.model(self.name)]}
+
+    async def model(self, name: str) -> dict[str, Any]:
+        """The one model, by its name.
+
+        Raises:
+            Refused: it is another's.
+        """
+        if name != self.name:
+            raise Refused("model_not_found", f"model: {name[:80]!r} is not served here; {self.name!r} is.", 404)
+        return {"id": self.name, "object": "model", "created": 0, "owned_by": "omnihuman"}
 
     async def chat_completion(self, request: Request) -> Response:  # type: ignore[override]
         """Answer a request, or say why not."""

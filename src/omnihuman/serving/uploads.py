@@ -1,10 +1,9 @@
 """Media that strangers send, or name: looked at before they are decoded, kept in private files, and no others read."""
 
 import base64
-import binascii
-import shutil
+import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -52,6 +51,19 @@ class Limits:
     seconds: float = 600.0
 
 
+def plain(said: str, names: Mapping[Path, str]) -> str:
+    """A message in words for a stranger: files by these names, no place of the question, no option of training.
+
+    >>> plain("messages (request): /srv/a1.mp4 is odd (data.on_bad_sample=skip ...)", {Path("/srv/a1.mp4"): "it"})
+    'it is odd.'
+    """
+    for file, name in names.items():
+        for written in (str(file), str(file.resolve()), file.name):
+            said = said.replace(written, name)
+    said = re.sub(r" \(data\.[^)]*\)", "", re.sub(r"^(messages|this clip)( \(\w+\))?: ", "", said))
+    return said if said.endswith((".", ")", "!", "?")) else f"{said}."
+
+
 class Uploads:
     """What was sent or named -> files that may be decoded.
 
@@ -86,41 +98,27 @@ class Uploads:
             self.look(file, what)
             return file
         head, comma, content = url.partition(",")
-        if not comma or not head.endswith(";base64"):
+        if not comma or not head.lower().endswith(";base64"):
             raise Refused(
                 "bad_data_url", f"{what}: write data:<type>;base64,<content>; this begins with {head[:40]!r}."
             )
-        return self.decode(content, folder, what)
-
-    def decode(self, content: str, folder: Path, what: str = "the medium") -> Path:
-        """Base64 -> a private file that was looked at.
-
-        Raises:
-            Refused: it is no base64, or not what may be decoded.
-        """
-        if len(content) * 3 // 4 > self.limits.bytes + 2:  # before it is held a second time
-            raise self._too_large(what, len(content) * 3 // 4)
+        if any(sign in content for sign in "\n\r \t"):  # lines, as many programs write base64
+            content = "".join(content.split())
+        size = len(content) * 3 // 4 - content[-2:].count("=")
+        if size > self.limits.bytes:  # before it is held a second time
+            raise Refused("media_too_large", f"{what}: {size} bytes; at most {self.limits.bytes} are taken.", 413)
         try:
-            return self.keep(base64.b64decode(content, validate=True), folder, what)
-        except binascii.Error as error:
+            held = base64.b64decode(content, validate=True)
+        except ValueError as error:
             raise Refused("bad_base64", f"{what}: the content is no base64 ({error}).") from None
+        return self._keep(held, folder, what)
 
-    def keep(self, content: bytes | Path, folder: Path, what: str = "the medium") -> Path:
-        """Bytes, or a copy of a file -> a private file of a random name whose ending says what it is.
-
-        Raises:
-            Refused: it is too large, or not what may be decoded; nothing of it is left.
-        """
-        size = content.stat().st_size if isinstance(content, Path) else len(content)
-        if size > self.limits.bytes:
-            raise self._too_large(what, size)
+    def _keep(self, content: bytes, folder: Path, what: str) -> Path:
+        """Bytes -> a private file of a random name whose ending says what it is; nothing is left of what is refused."""
         with tempfile.NamedTemporaryFile(dir=folder, delete=False) as out:
             file = Path(out.name)
+            out.write(content)
         try:
-            if isinstance(content, Path):
-                shutil.copyfile(content, file)
-            else:
-                file.write_bytes(content)
             return file.rename(file.with_suffix(f".{self.look(file, what)}"))
         except BaseException:
             file.unlink(missing_ok=True)
@@ -173,9 +171,6 @@ class Uploads:
         except (ValueError, OSError, RuntimeError):  # a null byte, a name too long, a loop of links
             pass
         raise refused
-
-    def _too_large(self, what: str, size: int) -> Refused:
-        return Refused("media_too_large", f"{what}: {size} bytes; at most {self.limits.bytes} are taken.", 413)
 
 
 def _still_size(file: Path) -> tuple[int, int]:

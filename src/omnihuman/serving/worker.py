@@ -1,6 +1,7 @@
 """The process that holds the model: questions of strangers -> what to tell each of them, several asked at once."""
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -14,8 +15,9 @@ from litserve.loops.streaming_loops import BatchedStreamingLoop
 
 from omnihuman.data.messages import cut
 from omnihuman.data.record import BadSample
-from omnihuman.serving.completions import Question, hidden
-from omnihuman.serving.uploads import Refused
+from omnihuman.serving.completions import Question
+from omnihuman.serving.process import end_with_parent
+from omnihuman.serving.uploads import Refused, plain
 
 if TYPE_CHECKING:
     from omnihuman.evaluation.answerer import Answer, Answerer, Prompt
@@ -47,9 +49,15 @@ class Worker(LitAPI):
 
         from omnihuman.evaluation.answerer import Answerer
 
+        end_with_parent()
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
-        self.answerer = Answerer.of_run(self.folder, device=device, **self.how)
+        try:
+            self.answerer = Answerer.of_run(self.folder, device=device, **self.how)
+        except ValueError as error:  # of whoever started it: one line, where LitServe would show the way to it
+            print(f"error: {error}", file=sys.stderr)
+            logging.getLogger("litserve.loops.loops").disabled = True
+            raise
 
     def authorize(self, request: fastapi.Request) -> None:
         """Let a request in that brings the key.
@@ -88,14 +96,6 @@ class Worker(LitAPI):
     def _prompt(self, question: Question) -> "tuple[Question, Prompt]":
         """A question whose media are decoded, and whose answer has room behind it."""
         llm = self.answerer.model.llm
-        if question.system is not None and question.system.strip() != (llm.chat["system"] or "").strip():
-            known = llm.chat["system"]
-            raise Refused(
-                "unsupported_system",
-                "messages: the model was trained "
-                + ("without a system message" if known is None else f"with the system message {known!r}")
-                + " and knows no other; leave it out, and put what it says before the question.",
-            )
         prompt = self.answerer.prompt(question.record, question.modal)
         room = getattr(llm.model.config, "max_position_embeddings", 2**31) - prompt.length
         if room < 1:
@@ -157,7 +157,7 @@ class Worker(LitAPI):
             "completion_tokens": tokens,
             "total_tokens": prompt.length + tokens,
         }
-        notes = [hidden(note, question) for note in prompt.notes] + list(question.notes)
+        notes = [_plain(note, question) for note in prompt.notes] + list(question.notes)
         more = {"weights": answer.weights, "notes": notes, "batch": batch, "seconds": round(answer.seconds, 3)}
         reason = "stop" if stopped or answer.finished else "length"
         return {"text": text, "end": {"reason": reason, "usage": usage, "more": more}}
@@ -218,11 +218,16 @@ def _row(size: int, told: Mapping[int, Said]) -> list[Said | None]:
     return [told.get(number) for number in range(size)]
 
 
+def _plain(said: str, question: Question) -> str:
+    return plain(said, dict.fromkeys(question.record.files, "the file"))
+
+
 def _error(error: Exception, question: Question) -> Said:
     if not isinstance(error, ValueError):
         logger.exception("a question could not be answered", exc_info=error)
         error = Refused("server_error", "the model could not answer; the server's log says why.", 500)
     elif not isinstance(error, Refused):
         reason = error.reason if isinstance(error, BadSample) else "bad_request"
-        error = Refused(reason, f"messages: {hidden(str(error), question)}")
+        reason = "context_length_exceeded" if reason == "too_long" else reason  # OpenAI's word for it
+        error = Refused(reason, f"messages: {_plain(str(error), question)}")
     return {"error": {"code": error.code, "message": str(error), "status": error.status}}

@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from omegaconf import DictConfig, OmegaConf
-from safetensors import safe_open
 
 from omnihuman.build import build, prune, register_resolvers
 from omnihuman.model.omni import OmniModel
 from omnihuman.training.runs import Run
-from omnihuman.training.weights import fill, load_weights
+from omnihuman.training.weights import dtype_of, fill, load_weights
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +26,12 @@ def read_config(folder: Path) -> DictConfig:
     Raises:
         ValueError: the folder holds no finished run and no converted checkpoint.
     """
+    if (folder / "config.json").is_file() and not (folder / "config.yaml").is_file():
+        source = "omnihuman" if '"omnihuman"' in (folder / "config.json").read_text() else "humanomni"
+        raise ValueError(
+            f"{folder} is in Hugging Face form; make a model folder of it: python -m omnihuman.convert source={source} "
+            f"path={folder} out={folder.absolute().name}_ours"
+        )
     if not Run(folder, "").weights.is_file() or not (folder / "config.yaml").is_file():
         runs = {path.parent.name for path in folder.parent.glob("*/weights.safetensors")}
         raise ValueError(
@@ -99,7 +104,7 @@ def filled(
     with init_empty_weights(include_buffers=False):
         model: OmniModel = build(plain)
     model.llm.model.tie_weights()  # which building without memory has undone
-    _cast(model, _saved(weights) if dtype == "saved" else dtype)
+    _cast(model, dtype_of(weights) if dtype == "saved" else dtype)
     loaded = set(load_weights(model, weights, without=without).loaded)
     missing = [name for name, tensor in model.named_parameters() if tensor.is_meta]
     if missing and not new:
@@ -119,13 +124,6 @@ def _cast(model: OmniModel, dtype: str | None) -> None:
     if dtype is not None:
         for parameter in model.parameters():
             parameter.data = parameter.data.to(getattr(torch, dtype))
-
-
-def _saved(weights: Path) -> str | None:
-    """The one dtype of a file's tensors."""
-    with safe_open(weights, framework="pt") as file:
-        found = {str(file.get_slice(name).get_dtype()) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    return {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}.get(found.pop()) if len(found) == 1 else None
 
 
 def _names_weights(node: Any) -> bool:

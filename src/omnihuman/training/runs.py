@@ -136,8 +136,9 @@ def run_of(config: DictConfig, parents: Sequence[Run] = ()) -> Run:
 
 def run_folder(config: Mapping[str, Any] | DictConfig) -> Path:
     """The folder that ``run=`` names: a path to a model folder, or a name below ``<runs>/<size>``."""
-    if (Path(str(config["run"])) / "config.yaml").is_file():
-        return Path(str(config["run"]))
+    named = Path(str(config["run"])).expanduser()
+    if (named / "config.yaml").is_file() or (named / "config.json").is_file():
+        return named
     return Path(str(config["runs"]), str(config["size"]), str(config["run"]), str(config.get("variant") or ""))
 
 

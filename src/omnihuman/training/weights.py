@@ -1,11 +1,12 @@
 """weights.safetensors: what was trained anywhere in the chain, by the model's own names."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -102,10 +103,29 @@ def canonical(name: str) -> str:
     return plain_name(name).replace(".base_layer.", ".")
 
 
+def dtype_of(file: Path) -> str | None:
+    """The dtype of a file's tensors, ``None`` where they have several.
+
+    Raises:
+        ValueError: it is no safetensors file, or cut short.
+    """
+    with _told(file), safe_open(file, framework="pt") as tensors:
+        found = {str(tensors.get_slice(name).get_dtype()) for name in tensors.keys()}  # noqa: SIM118 (no mapping)
+    return {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}.get(found.pop()) if len(found) == 1 else None
+
+
 def _read(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise ValueError(f"{file}: there is no such weights file.")
-    try:
+    with _told(file):
         return load_file(file)
+
+
+@contextmanager
+def _told(file: Path) -> Iterator[None]:
+    try:
+        yield
     except SafetensorError as error:
-        raise ValueError(f"{file} is not a safetensors file ({error}); pickles are never read.") from error
+        raise ValueError(
+            f"{file} is not a whole safetensors file ({error}); copy it again. Pickles are never read."
+        ) from error
