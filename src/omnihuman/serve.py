@@ -48,7 +48,12 @@ def main(config: DictConfig) -> None:
             accelerator=config.accelerator,
             devices=config.devices,
             workers_per_device=config.workers_per_device,
-            model={"merge_lora": config.merge_lora, "faces": config.faces, "dtype": config.dtype},
+            model={
+                "merge_lora": config.merge_lora,
+                "faces": config.faces,
+                "dtype": config.dtype,
+                "official": config.official_prompt,
+            },
         )
         print(
             f"{server.lit_api.spec.name} answers at http://{config.host}:{config.port}/v1 once it is loaded", flush=True

@@ -134,3 +134,17 @@ def test_merged_adapters_leave_the_same_model_without_them(tokenizer_folder: str
         made.merge_lora()
         torch.testing.assert_close(made(*pack(parts))[0], learned, rtol=1e-5, atol=1e-5)
     assert {name for name, _ in made.named_parameters()} == before
+
+
+def test_what_the_weights_say_about_generating_holds(tokenizer_folder: str) -> None:
+    sizes = {"model_type": "qwen2", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4,
+             "num_key_value_heads": 2, "intermediate_size": 64, "initializer_range": 0.3}  # fmt: skip
+    plain = CausalLM(tokenizer_folder, architecture=sizes)
+    other = plain.tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    said = {"repetition_penalty": 1.5, "eos_token_id": [plain.end_id, other, 77]}
+    told = CausalLM(tokenizer_folder, architecture=sizes, generation=said)
+    told.load_state_dict(plain.state_dict())
+    assert (plain.end_ids, told.end_ids) == ([plain.end_id], [plain.end_id, other])  # 77 is a word, no mark
+    embeds = torch.randn(1, 6, 32)
+    free, held = (llm.answer_ids(embeds, [0, 6], max_new_tokens=24)[0].tolist() for llm in (plain, told))
+    assert len(set(held)) > len(set(free)) and free[0] == held[0]

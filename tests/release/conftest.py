@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from omnihuman.release.export import export
 from omnihuman.training.finished import load_model
+from tests.release.official import Official, make, write_official
 
 
 @pytest.fixture(scope="session")
@@ -49,3 +50,17 @@ def released(run_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFac
         return made[experiment, lora]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def officials(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Official]:
+    """HumanOmni as it is released, by its form."""
+    root = tmp_path_factory.mktemp("official")
+    return {form: write_official(root / form, form) for form in ("7b", "0_5b")}  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def converted(officials: dict[str, Official], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The model folders that these become."""
+    root = tmp_path_factory.mktemp("converted")
+    return {form: make(official, root / form) for form, official in officials.items()}

@@ -14,6 +14,8 @@ from torch import Tensor
 from transformers import BertConfig, BertModel, SiglipConfig, SiglipVisionModel, WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from omnihuman.release.convert import Request, convert
+
 HIDDEN, BRANCHES = 32, 3
 GATE = 3584
 VISION = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
@@ -104,6 +106,11 @@ def write_official(
     config = {key: value for key, value in config.items() if value is not None}
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     return Official(folder, root / "siglip", root / "whisper" if hears else None, root / "bert", state, config)
+
+
+def make(official: Official, out: Path, **options: Any) -> Path:
+    """The model folder that it becomes."""
+    return convert(Request("humanomni", str(official.folder), out, official.options | options))
 
 
 def write_files(folder: Path, state: Mapping[str, Tensor], layout: str = "shards") -> None:

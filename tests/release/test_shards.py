@@ -173,6 +173,29 @@ def test_what_is_no_path_and_a_hub_that_is_away(tmp_path: Path, monkeypatch: pyt
         open_checkpoint("a/b")
 
 
+def test_a_part_alone_says_where_it_belongs(tmp_path: Path) -> None:
+    torch.save({"model.mm_projector.a": torch.ones(2)}, tmp_path / "mm_projector.bin")
+    with pytest.raises(ValueError, match=r"holds mm_projector alone, which goes into the folder of the model"):
+        open_checkpoint(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"is a LoRA adapter, which has to be merged"):
+        open_checkpoint(tmp_path)
+
+
+def test_the_hub_is_asked_for_the_parts_beside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """HumanOmni-7B-Audio has its audio_projector.bin beside safetensors."""
+    write_files(tmp_path, STATE)
+    asked = list[str]()
+
+    def give(path: str, allow_patterns: list[str]) -> str:
+        asked.extend(allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", give)
+    open_checkpoint("a/b")
+    assert "audio_projector.bin" in asked and "*.bin" not in asked
+
+
 def test_adapters_lie_beside(tmp_path: Path) -> None:
     write_files(tmp_path, STATE)
     torch.save({"model.audio_projector.0.bias": torch.ones(2)}, tmp_path / "audio_projector.bin")

@@ -210,8 +210,9 @@ class Answerer:
             rows = self.model.answer_ids(batch, frugal=True, **how).tolist()
             weighed = self.model.weighed()
             log_probs = self.model.option_log_probs(batch, options) if any(options) else [()] * len(rows)
-        end, lengths = self.model.llm.end_id, batch.bounds.diff().tolist()
-        ids = [tuple(row[: row.index(end)] if end in row else row) for row in rows]
+        marks, lengths = {*self.model.llm.end_ids}, batch.bounds.diff().tolist()
+        ends = [next((place for place, token in enumerate(row) if token in marks), None) for row in rows]
+        ids = [tuple(row[:end]) for row, end in zip(rows, ends, strict=True)]
         texts, seconds = self.model.llm.texts(ids), time.perf_counter() - started
         return [
             Answer(
@@ -228,7 +229,7 @@ class Answerer:
                 ids[row],
                 lengths[row],
                 seconds,
-                end in rows[row],
+                ends[row] is not None,
             )
             for row, text in enumerate(texts)
         ]

@@ -84,6 +84,13 @@ class CausalLM(nn.Module):
         assert isinstance(token, int)
         return token
 
+    @property
+    def end_ids(self) -> list[int]:
+        """Ids at which an answer ends: the template's mark, and other marks that the weights' own config names."""
+        said = self.model.generation_config.eos_token_id
+        others = said if isinstance(said, list) else [said]
+        return [self.end_id, *sorted({*others} & {*self.tokenizer.all_special_ids} - {self.end_id})]
+
     def embed(self, input_ids: Int[Tensor, "1 L"]) -> Float[Tensor, "1 L D"]:
         """Embeddings of the text; a slot's id gives a placeholder that ``splice`` overwrites."""
         embedded = self.model.get_input_embeddings()(input_ids.clamp(min=0))
@@ -129,7 +136,7 @@ class CausalLM(nn.Module):
         padded = torch.stack([F.pad(row, (0, 0, longest - len(row), 0)) for row in rows])
         starts = torch.tensor([longest - len(row) for row in rows], device=embeds.device)
         mask = torch.arange(longest, device=embeds.device) >= starts[:, None]
-        ends = {"eos_token_id": self.end_id, "pad_token_id": self.end_id}
+        ends = {"eos_token_id": self.end_ids, "pad_token_id": self.end_id}
         options = {"do_sample": False, "max_new_tokens": 64, "use_cache": True} | ends | options
         with self._ordinary_attention():
             ids: Tensor = self.model.generate(

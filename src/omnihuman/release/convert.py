@@ -31,6 +31,9 @@ SOURCES: dict[str, str] = {
 }
 """Word of ``source=`` -> module with ``plan(request, folder) -> Plan``. What it puts into ``folder`` stays there."""
 
+OTHERS = ("transformers_version", "_from_model_config", "bos_token_id", "pad_token_id")
+"""Fields of a generation config that say nothing of how to generate."""
+
 DTYPES = ("float32", "bfloat16", "float16")
 
 TOKENIZER_FILES = ("tokenizer*", "vocab.*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json",
@@ -223,12 +226,12 @@ def copy_tokenizer(source: Path, target: Path) -> None:
 
 
 def generation(folder: Path) -> dict[str, Any] | None:
-    """What a checkpoint says about generating with it (``repetition_penalty`` ...), but for its ids."""
+    """What a checkpoint says about generating with it: ``repetition_penalty``, the marks at which it ends ..."""
     file = folder / "generation_config.json"
     if not file.is_file():
         return None
     said: dict[str, Any] = json.loads(file.read_text())
-    return {key: value for key, value in said.items() if not key.endswith("_id") and key != "transformers_version"}
+    return {key: value for key, value in said.items() if key not in OTHERS}
 
 
 def _lines(plan: Plan) -> Iterator[str]:

@@ -97,9 +97,9 @@ def _write(
     released = OmniHumanForCausalLM(
         OmniHumanConfig(graph=graph, bases=[*dict.fromkeys(bases_of(folder, config))]), model
     )
-    end = model.llm.end_id
+    llm = model.llm
     released.generation_config = GenerationConfig(
-        do_sample=False, max_new_tokens=MAX_NEW_TOKENS, eos_token_id=end, pad_token_id=end
+        do_sample=False, max_new_tokens=MAX_NEW_TOKENS, eos_token_id=llm.end_ids, pad_token_id=llm.end_id
     )
     released.save_pretrained(out, max_shard_size=max_shard_size)
     data, notes = data_of(config.data)

@@ -11,7 +11,7 @@ from omnihuman.convert import humanomni as names
 from omnihuman.model.omni import OmniModel
 from omnihuman.release.convert import Piece, Plan, Request, copy_tokenizer, parameters
 from omnihuman.release.humanomni_out import write_official as write_official
-from omnihuman.release.humanomni_parts import FORMS, PREFIXES, SIZES, Found, cures, find, moved
+from omnihuman.release.humanomni_parts import FORMS, OPTIONS, PREFIXES, SIZES, Found, cures, find, moved
 from omnihuman.release.shards import local
 
 ARCHITECTURE = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
@@ -46,6 +46,12 @@ def plan(request: Request, folder: Path) -> Plan:
     notes = [f"{config.frames} frames become {tokens['video']} tokens of video, 30 s {tokens['audio']} of sound"]
     if not found.hears:
         notes.append("config.json names no mm_audio_tower: a model without ears (audio_projector= gives it some)")
+    own = [OPTIONS[kind] for kind, tower in found.towers.items() if kind != "bert" and tower.checkpoint is None]
+    if own:
+        options = " and ".join(f"{option}=" for option in own)
+        notes.append(
+            f"towers are the checkpoint's own; their loader reads those that config.json names, as {options} do"
+        )
     if len({header.dtype for header in found.main.headers.values()}) > 1:
         notes.append("the checkpoint mixes dtypes; each tensor keeps its own, dtype=bfloat16 makes them one")
     return Plan(_pieces(found, request), parameters(model), config, {}, found.config, cures(found), tuple(notes))

@@ -264,6 +264,10 @@ def _notes(config: DictConfig, official: Mapping[str, Any], zeros: Mapping[str, 
     for key, (_, word) in TOWERS.items():
         if key in official:
             said.append(f"{key} is {official[key]}: their loader reads it there, where the path must contain {word!r}")
+            if word not in str(official[key]) or "clip" in str(official[key]):
+                said[-1] += f" and not 'clip', so they cannot read this one: give {key[3:]}="
+    if FORMS[official["mm_projector_type"]] == "0_5b":
+        said.append("the 0.5B form is read by R1-Omni's code; HumanOmni's own would compress the video tokens")
     audio = config.model.encoders.get("audio") or {}
     if "mm_audio_tower" in official and audio.get("keep") != "window":
         said.append("their code always makes 500 tokens of sound, this model was trained on the true length of a clip")

@@ -100,6 +100,8 @@ def find(path: str, options: Mapping[str, Any], presets: Mapping[str, Mapping[st
         ValueError: something is missing or two contradict each other; both sides are named.
     """
     main = open_checkpoint(path)
+    if all(key.startswith("module.") for key in main):  # saved from within DDP
+        main = main.under("module.")
     if not any(key.startswith("model.layers.") for key in main):
         raise ValueError(
             f"{main.path} holds no language model, it begins with {list(main)[:2]}. A file of one part goes with a "
@@ -229,8 +231,8 @@ def _compare(found: Found) -> None:
             sides[f"config.json's {field}"] = config.get(field)
         fits = FITTING[kind].get(width or 0)
         known = ", ".join(f"{wide} {name}" for wide, name in FITTING[kind].items())
-        cure = f"{OPTIONS[kind]}={fits} fits the checkpoint" if fits else f"known widths: {known}"
-        _same(f"the width of {kind}'s tokens", sides, cure)
+        cure = f"={fits} fits the checkpoint" if fits else f"=<folder or hub id>, known widths are {known}"
+        _same(f"the width of {kind}'s tokens", sides, OPTIONS[kind] + cure)
     embedding, head = shapes.get("model.embed_tokens.weight", (None, None)), shapes.get("lm_head.weight", (None, None))
     whose = "take config.json and weights from the same download"
     sides = {"config.json's vocab_size": config.get("vocab_size"), "rows of model.embed_tokens.weight": embedding[0]}

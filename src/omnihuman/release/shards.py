@@ -113,7 +113,7 @@ def local(path: str | Path) -> Path:
         raise ValueError(f"{path}: there is no such folder or file, and it is no hub id (owner/name) either.")
     from huggingface_hub import snapshot_download
 
-    beside = ["*.json", "*.txt", "*.model", "*.jinja", "tokenizer*"]
+    beside = ["*.json", "*.txt", "*.model", "*.jinja", "tokenizer*", *ADAPTERS]
     try:
         folder = Path(snapshot_download(str(path), allow_patterns=[*beside, "*.safetensors"]))
         if not list(folder.glob("*.safetensors")):
@@ -210,10 +210,12 @@ def _files(folder: Path) -> tuple[list[Path], dict[str, str]]:
             if (folder / f"{stem}.{end}").is_file():
                 return [folder / f"{stem}.{end}"], {}
     have = sorted(each.name for each in folder.iterdir())[:6]
-    raise ValueError(
-        f"{folder} holds no checkpoint (model.safetensors, pytorch_model.bin, or shards of them): "
-        + (f"it holds {', '.join(have)}." if have else "it is empty.")
-    )
+    cure = f"it holds {', '.join(have)}." if have else "it is empty."
+    if (folder / "adapter_config.json").is_file():
+        cure = "it is a LoRA adapter, which has to be merged into the model that it was trained on first."
+    elif parts := adapters(folder):
+        cure = f"it holds {', '.join(parts)} alone, which goes into the folder of the model that it was trained on."
+    raise ValueError(f"{folder} holds no checkpoint (model.safetensors, pytorch_model.bin, or shards of them): {cure}")
 
 
 def _kind(file: Path) -> str:

@@ -33,7 +33,13 @@ def show(config: DictConfig) -> None:
     check_port(config.host, config.port)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    answerer = Answerer.of_run(run_folder(config), merge_lora=config.merge_lora, faces=config.faces, dtype=config.dtype)
+    answerer = Answerer.of_run(
+        run_folder(config),
+        merge_lora=config.merge_lora,
+        faces=config.faces,
+        dtype=config.dtype,
+        official=config.official_prompt,
+    )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # what is below is cleaned up
     with private_folder("chat") as folder:
         served = application(answerer, config, folder)

@@ -218,8 +218,10 @@ def next_command(config: DictConfig) -> str:
     where = "" if config.size == "nano" else f" size={config.size}"
     if config.next:
         return f"python -m omnihuman.train +experiment={config.next}{where}"
-    run = config.name + (f" variant='{config.variant}'" if config.variant else "")
-    return f'python -m omnihuman.generate run={run}{where} video=clip.mp4 instruction="What is the main emotion?"'
+    run = f"{config.name}{where}"
+    if config.variant or config.runs != "runs":
+        run = f"'{Path(config.runs, config.size, config.name, config.variant or '')}'"
+    return f'python -m omnihuman.generate run={run} video=clip.mp4 instruction="What is the main emotion?"'
 
 
 def _full_state(module: Supervised) -> dict[str, Any]:
