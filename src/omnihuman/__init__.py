@@ -1,6 +1,6 @@
 """Human-centric video, audio and face language models from composable parts."""
 
-from omnihuman.release.registry import watch
+from omnihuman.release.hub.registry import watch
 
 __version__ = "0.1.0"
 

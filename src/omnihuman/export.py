@@ -40,14 +40,14 @@ def main(config: DictConfig) -> None:
     transformers.utils.logging.disable_progress_bar()
     folder, out, limit = run_folder(config), Path(config.out).expanduser(), num_bytes(str(config.max_shard_size))
     if config.format == "humanomni":
-        from omnihuman.release.humanomni import write_official
+        from omnihuman.release.source.humanomni import write_official
 
         if config.lora != "merge":
             raise ValueError(f"lora={config.lora}: the official layout knows no adapters; leave lora= out.")
         towers = {"vision_tower": config.vision_tower, "audio_tower": config.audio_tower}
         notes, medium = write_official(folder, out, **towers, dtype=config.dtype, limit=limit), ""
     elif config.format == "huggingface":
-        from omnihuman.release.export import export
+        from omnihuman.release.hub.export import export
 
         made = export(folder, out, lora=config.lora, max_shard_size=f"{limit // 1000}KB", dtype=config.dtype)
         notes, medium = made.notes, made.medium

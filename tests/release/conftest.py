@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from omnihuman.release.export import export
+from omnihuman.release.hub.export import export
 from omnihuman.training.finished import load_model
 from tests.release.official import Official, make, write_official
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omnihuman.build import compose_config
 from omnihuman.release.convert import Request, convert
-from omnihuman.release.export import export
+from omnihuman.release.hub.export import export
 from omnihuman.training.stage import run_stage
 from tests.release.official import write_official
 

@@ -23,13 +23,12 @@ from omnihuman.release.writing import write_safetensors
 log = logging.getLogger(__name__)
 
 SOURCES: dict[str, str] = {
-    "humanomni": "omnihuman.release.humanomni",
-    "llava_onevision": "omnihuman.release.llava_onevision",
-    "videochat2": "omnihuman.release.videochat2",
-    "omnihuman": "omnihuman.release.exported",
-    **dict.fromkeys(("facexformer", "umt", "siglip", "whisper", "bert", "qwen2", "mistral"), "omnihuman.release.parts"),
+    **{name: name for name in ("humanomni", "llava_onevision", "videochat2")},
+    **dict.fromkeys(("facexformer", "umt", "siglip", "whisper", "bert", "qwen2", "mistral"), "parts"),
+    "omnihuman": "exported",
 }
-"""Word of ``source=`` -> module with ``plan(request, folder) -> Plan``. What it puts into ``folder`` stays there."""
+"""Word of ``source=`` -> module of ``release.source`` with ``plan(request, folder) -> Plan``; what that puts into
+``folder`` stays there."""
 
 OTHERS = ("transformers_version", "_from_model_config", "bos_token_id", "pad_token_id")
 """Fields of a generation config that say nothing of how to generate."""
@@ -117,7 +116,7 @@ def convert(request: Request) -> Path:
     shutil.rmtree(folder, ignore_errors=True)  # of a conversion that was killed
     folder.mkdir(parents=True)
     try:
-        plan: Plan = import_module(SOURCES[request.source]).plan(request, folder)
+        plan: Plan = import_module(f"omnihuman.release.source.{SOURCES[request.source]}").plan(request, folder)
         check(plan)
         write(plan, request, folder)
         if out.exists():

@@ -1,26 +1,51 @@
 """A study as a table and as a chart."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omnihuman.evaluation.tables import Figure, Row, Table
-
-if TYPE_CHECKING:
-    from omnihuman.metric.score import Score
-    from omnihuman.study.report import Cell
+from omnihuman.metric.score import Score
+from omnihuman.study.cell import Outcome
 
 COSTS = ("minutes", "with parents", "PFLOPs", "million trained")
 """What a cell costs: its last stage, that with all it stands on, a forecast for the last stage, its parameters."""
 FOOT = "95 % intervals by bootstrap over questions; differences are paired, p after Holm; one training seed a cell."
 
 
-def digits_of(score: "Score") -> int:
+@dataclass
+class Cell:
+    """A row of the table.
+
+    Attributes:
+        name: of the cell.
+        label: what the table calls it.
+        outcome: how it went, ``None`` where it was never begun.
+        scores: by key, ``emotion/war``.
+        intervals: 95 %, by key.
+        paper: what the paper prints.
+    """
+
+    name: str
+    label: str
+    outcome: Outcome | None
+    scores: dict[str, Score] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    paper: tuple[float, ...] = ()
+
+    @property
+    def done(self) -> bool:
+        """Whether it went to its end, or was left behind on purpose."""
+        return self.outcome is not None and self.outcome.status in ("finished", "halved")
+
+
+def digits_of(score: Score) -> int:
     """Decimals of a figure in a study's table: 57.1 %, 0.781."""
     return 1 if score.scale > 1 else 3
 
 
-def table_of(title: str, cells: "Sequence[Cell]", columns: Mapping[str, str], paper: Mapping[str, Any]) -> Table:
+def table_of(title: str, cells: Sequence[Cell], columns: Mapping[str, str], paper: Mapping[str, Any]) -> Table:
     """The cells' figures, those that the paper prints, and what each cell cost."""
     heads = (*columns.values(), *(f"{name} (paper)" for name in paper["columns"]), *COSTS)
     rows = []
@@ -42,7 +67,7 @@ def table_of(title: str, cells: "Sequence[Cell]", columns: Mapping[str, str], pa
     return Table(title, heads, tuple(rows), (FOOT,), ("cell", "modality", "status", "source"))
 
 
-def draw(file: Path, title: str, cells: "Sequence[Cell]", columns: Mapping[str, str]) -> None:
+def draw(file: Path, title: str, cells: Sequence[Cell], columns: Mapping[str, str]) -> None:
     """Every column as a panel: the cells' figures with their intervals."""
     from matplotlib.figure import Figure as Picture
 

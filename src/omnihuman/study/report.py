@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from omnihuman.metric.score import Score
 from omnihuman.metric.statistics import Comparison, difference, holm, interval, verdict
 from omnihuman.study.cell import Outcome, folder_of, read_outcome
 from omnihuman.study.config import cells_of, folder_named
-from omnihuman.study.drawing import digits_of, draw, table_of
+from omnihuman.study.drawing import Cell, digits_of, draw, table_of
 
 UNFINISHED = {
     "failed": "**failed**",
@@ -30,32 +30,6 @@ sound, but small models, drawn people and four frames a clip. One training seed 
 held-out questions, with 95 % bootstrap intervals and p-values corrected by Holm within a study. A claim that is not
 shown here may well hold at the papers' size; one that is contradicted is worth a look.
 """
-
-
-@dataclass
-class Cell:
-    """A row of the table.
-
-    Attributes:
-        name: of the cell.
-        label: what the table calls it.
-        outcome: how it went, ``None`` where it was never begun.
-        scores: by key, ``emotion/war``.
-        intervals: 95 %, by key.
-        paper: what the paper prints.
-    """
-
-    name: str
-    label: str
-    outcome: Outcome | None
-    scores: dict[str, Score] = field(default_factory=dict)
-    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
-    paper: tuple[float, ...] = ()
-
-    @property
-    def done(self) -> bool:
-        """Whether it went to its end, or was left behind on purpose."""
-        return self.outcome is not None and self.outcome.status in ("finished", "halved")
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 
 from omnihuman.evaluation.answerer import Answerer
 from omnihuman.generate import record_of
-from omnihuman.release.card import bases_of
 from omnihuman.release.convert import Request, convert
+from omnihuman.release.hub.card import bases_of
 from omnihuman.training.finished import load_model, read_config
 
 Folder = Callable[..., Path]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from omnihuman.model.omni import OmniModel
 from omnihuman.release.convert import Request, convert
-from omnihuman.release.videochat2 import lora_of, qformer_sizes
+from omnihuman.release.source.videochat2 import lora_of, qformer_sizes
 from omnihuman.training.finished import load_model
 from omnihuman.types import Features, Signal
 

@@ -10,9 +10,9 @@ from omnihuman.build import build, compose_config
 from omnihuman.convert import humanomni as names
 from omnihuman.model.omni import OmniModel
 from omnihuman.release.convert import Piece, Plan, Request, copy_tokenizer, parameters
-from omnihuman.release.humanomni_out import write_official as write_official
-from omnihuman.release.humanomni_parts import FORMS, OPTIONS, PREFIXES, SIZES, Found, cures, find, moved
 from omnihuman.release.shards import local
+from omnihuman.release.source.humanomni_out import write_official as write_official
+from omnihuman.release.source.humanomni_parts import FORMS, OPTIONS, PREFIXES, SIZES, Found, cures, find, moved
 
 ARCHITECTURE = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
                 "intermediate_size", "max_position_embeddings", "rms_norm_eps")  # fmt: skip

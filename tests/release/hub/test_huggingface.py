@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, Genera
 
 from omnihuman.evaluation.answerer import Answerer
 from omnihuman.generate import record_of
-from omnihuman.release.huggingface import OmniHumanForCausalLM
-from omnihuman.release.processor import OmniHumanProcessor
+from omnihuman.release.hub.huggingface import OmniHumanForCausalLM
+from omnihuman.release.hub.processor import OmniHumanProcessor
 from omnihuman.training.finished import load_model
 
 VARIANTS = ("humanomni_stage3", "omni_emotion_recognition", "favchat_stage3")

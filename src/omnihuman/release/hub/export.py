@@ -15,11 +15,11 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from omnihuman.build import build
 from omnihuman.model.omni import OmniModel
-from omnihuman.release.card import bases_of, medium_of, write_card
-from omnihuman.release.configuration import OmniHumanConfig
-from omnihuman.release.graph import graph_of, opened
-from omnihuman.release.huggingface import OmniHumanForCausalLM
-from omnihuman.release.processor import DATA, FACE, OmniHumanProcessor
+from omnihuman.release.hub.card import bases_of, medium_of, write_card
+from omnihuman.release.hub.configuration import OmniHumanConfig
+from omnihuman.release.hub.graph import graph_of, opened
+from omnihuman.release.hub.huggingface import OmniHumanForCausalLM
+from omnihuman.release.hub.processor import DATA, FACE, OmniHumanProcessor
 from omnihuman.training.finished import load_model
 from omnihuman.types import TEMPLATES, Template
 

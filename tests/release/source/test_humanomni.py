@@ -17,7 +17,7 @@ from omnihuman.convert.humanomni import report, to_ours
 from omnihuman.data.record import Record
 from omnihuman.evaluation.answerer import Answerer
 from omnihuman.release.convert import Request, convert
-from omnihuman.release.humanomni import write_official as write_back
+from omnihuman.release.source.humanomni import write_official as write_back
 from omnihuman.training.finished import load_model
 from tests.release.official import EARS, Official, make, write_files, write_official
 

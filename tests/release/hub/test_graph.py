@@ -8,7 +8,7 @@ import pytest
 from accelerate import init_empty_weights
 
 from omnihuman.build import build
-from omnihuman.release.graph import opened
+from omnihuman.release.hub.graph import opened
 from omnihuman.training.finished import load_model
 
 Folder = Callable[..., Path]

@@ -14,7 +14,8 @@ from omnihuman.convert import videochat2 as names
 from omnihuman.convert.checkpoint import KeyReport
 from omnihuman.model.omni import OmniModel
 from omnihuman.release.convert import Piece, Plan, Request, copy_tokenizer, parameters
-from omnihuman.release.parts import (
+from omnihuman.release.shards import local, open_checkpoint, read_config
+from omnihuman.release.source.parts import (
     HEAD_DIM,
     architecture,
     beside,
@@ -25,7 +26,6 @@ from omnihuman.release.parts import (
     shape,
     umt_sizes,
 )
-from omnihuman.release.shards import local, open_checkpoint, read_config
 from omnihuman.training.weights import canonical
 
 MISTRAL = "mistralai/Mistral-7B-Instruct-v0.2"

@@ -14,7 +14,7 @@ from transformers import AutoProcessor
 
 from omnihuman.data.face import FaceInput
 from omnihuman.data.module import OmniData
-from omnihuman.release.processor import DATA, FACE
+from omnihuman.release.hub.processor import DATA, FACE
 from omnihuman.types import SLOTS
 
 Folder = Callable[..., Path]
@@ -149,7 +149,7 @@ def test_a_strangers_data_options_do_nothing_else(key: str, value: Any, released
 
 
 def test_a_folder_of_somebody_else(tmp_path: Path) -> None:
-    from omnihuman.release.processor import OmniHumanProcessor
+    from omnihuman.release.hub.processor import OmniHumanProcessor
 
     with pytest.raises(ValueError, match=r"omnihuman\.export"):
         OmniHumanProcessor.from_pretrained(tmp_path)

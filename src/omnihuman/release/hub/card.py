@@ -58,7 +58,7 @@ def write_card(
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((files("omnihuman.release") / "card.md.j2").read_text(encoding="utf-8"))
+    template = environment.from_string((files("omnihuman.release.hub") / "card.md.j2").read_text(encoding="utf-8"))
     slots = _slots(model)
     bases = list(bases_of(folder, config))
     licences = [(name, *licence(name)) for name in dict.fromkeys(bases)]

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
-from omnihuman.release.huggingface import local_folder
+from omnihuman.release.hub.huggingface import local_folder
 from omnihuman.types import IGNORE_INDEX, Batch
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class OmniHumanProcessor(ProcessorMixin):
 
     def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> Any:
         """As usual, and the tokenizer of the instruction."""
-        from omnihuman.release.graph import WORDS
+        from omnihuman.release.hub.graph import WORDS
 
         if (source := self._folder / WORDS).is_dir() and source.resolve() != (Path(save_directory) / WORDS).resolve():
             shutil.copytree(source, Path(save_directory) / WORDS, dirs_exist_ok=True)
@@ -183,7 +183,7 @@ class OmniHumanProcessor(ProcessorMixin):
         from omnihuman.build import build
         from omnihuman.data.face import FaceInput
         from omnihuman.data.module import OmniData
-        from omnihuman.release.graph import opened
+        from omnihuman.release.hub.graph import opened
 
         with init_empty_weights():
             model = build(opened(self.graph, self._folder))
@@ -243,7 +243,7 @@ def checked_data(data: Any, folder: Path) -> dict[str, Any]:
     Raises:
         ValueError: there is anything else.
     """
-    from omnihuman.release.graph import check_plain
+    from omnihuman.release.hub.graph import check_plain
 
     if not isinstance(data, dict) or not isinstance(data.get("face") or {}, dict):
         raise ValueError(f"{folder / 'processor_config.json'} says no data: it was not written by omnihuman.export.")

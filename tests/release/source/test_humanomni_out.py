@@ -14,8 +14,8 @@ from transformers import AutoTokenizer
 from omnihuman.build import build
 from omnihuman.convert.humanomni import report
 from omnihuman.data.chat import SYSTEM
-from omnihuman.release.humanomni import write_official as write_back
 from omnihuman.release.shards import open_checkpoint
+from omnihuman.release.source.humanomni import write_official as write_back
 from omnihuman.training.finished import read_config
 from tests.release.official import VISION, WORDS, Official, make
 

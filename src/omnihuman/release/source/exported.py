@@ -11,8 +11,8 @@ from omnihuman.build import build, compose_config
 from omnihuman.convert.checkpoint import KeyReport
 from omnihuman.model.omni import OmniModel
 from omnihuman.release.convert import Piece, Plan, Request, copy_tokenizer
-from omnihuman.release.graph import GROUPS, WORDS, opened
-from omnihuman.release.processor import checked_data
+from omnihuman.release.hub.graph import GROUPS, WORDS, opened
+from omnihuman.release.hub.processor import checked_data
 from omnihuman.release.shards import open_checkpoint, read_config
 
 

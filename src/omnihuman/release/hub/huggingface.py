@@ -12,7 +12,7 @@ from transformers.generation import GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutput
 from transformers.modeling_utils import PreTrainedModel
 
-from omnihuman.release.configuration import OmniHumanConfig
+from omnihuman.release.hub.configuration import OmniHumanConfig
 from omnihuman.types import IGNORE_INDEX, SLOTS, Batch, Signal
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class OmniHumanForCausalLM(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         if omni is None:
             from omnihuman.build import build  # here: what it imports imports the Auto class that registers us
-            from omnihuman.release.graph import opened
+            from omnihuman.release.hub.graph import opened
 
             graph = opened(config.graph, _folder(config))
             graph["llm"]["dtype"] = str(torch.get_default_dtype()).removeprefix(

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from omnihuman.release.card import bases_of, figures, licence, stages, write_card
+from omnihuman.release.hub.card import bases_of, figures, licence, stages, write_card
 from omnihuman.training.finished import load_model
 
 Folder = Callable[..., Path]

@@ -16,8 +16,8 @@ from omnihuman.convert.humanomni import to_official
 from omnihuman.data.chat import SYSTEM
 from omnihuman.model.omni import OmniModel
 from omnihuman.release.convert import copy_tokenizer, parameters
-from omnihuman.release.humanomni_parts import FITTING, FORMS
 from omnihuman.release.shards import Header, local, open_checkpoint
+from omnihuman.release.source.humanomni_parts import FITTING, FORMS
 from omnihuman.release.writing import LIMIT, write_sharded
 from omnihuman.training.finished import load_model, read_config
 from omnihuman.types import TEMPLATES

@@ -45,7 +45,7 @@ def watch() -> None:
 
 def register(name: str) -> None:
     """Register with the Auto class of one of the modules ``WAITED``."""
-    from omnihuman.release.configuration import OmniHumanConfig
+    from omnihuman.release.hub.configuration import OmniHumanConfig
 
     if name == "configuration_auto":
         from transformers.models.auto.configuration_auto import AutoConfig
@@ -54,12 +54,12 @@ def register(name: str) -> None:
     elif name == "modeling_auto":
         from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-        from omnihuman.release.huggingface import OmniHumanForCausalLM
+        from omnihuman.release.hub.huggingface import OmniHumanForCausalLM
 
         AutoModelForCausalLM.register(OmniHumanConfig, OmniHumanForCausalLM, exist_ok=True)
     else:
         from transformers.models.auto.processing_auto import AutoProcessor
 
-        from omnihuman.release.processor import OmniHumanProcessor
+        from omnihuman.release.hub.processor import OmniHumanProcessor
 
         AutoProcessor.register(OmniHumanConfig, OmniHumanProcessor, exist_ok=True)

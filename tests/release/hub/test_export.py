@@ -14,8 +14,8 @@ from omnihuman.evaluation.answerer import Answerer
 from omnihuman.generate import record_of
 from omnihuman.llm.causal import CausalLM
 from omnihuman.release.convert import Request, convert
-from omnihuman.release.export import check_graph, data_of, export
-from omnihuman.release.graph import graph_of
+from omnihuman.release.hub.export import check_graph, data_of, export
+from omnihuman.release.hub.graph import graph_of
 from omnihuman.training.finished import load_model
 from tests.release.official import write_official
 

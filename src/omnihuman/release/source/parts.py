@@ -14,8 +14,8 @@ from omnihuman.convert.checkpoint import KeyReport
 from omnihuman.encoder.facexformer import FaceXFormer
 from omnihuman.encoder.umt import UMT
 from omnihuman.release.convert import Piece, Plan, Request, copy_tokenizer, parameters
-from omnihuman.release.humanomni_parts import SIZES
 from omnihuman.release.shards import Checkpoint, Header, local, open_checkpoint, read_config
+from omnihuman.release.source.humanomni_parts import SIZES
 
 WHERE = {
     "siglip": "model.encoders.video", "umt": "model.encoders.video", "facexformer": "model.encoders.face",

@@ -12,9 +12,9 @@ from omnihuman.convert import llava_onevision as names
 from omnihuman.encoder.base import blocks_read
 from omnihuman.model.omni import OmniModel
 from omnihuman.release.convert import Piece, Plan, Request, copy_tokenizer, parameters
-from omnihuman.release.humanomni_parts import FITTING, SIZES
-from omnihuman.release.parts import architecture, hub_config
 from omnihuman.release.shards import Checkpoint, local, open_checkpoint, read_config
+from omnihuman.release.source.humanomni_parts import FITTING, SIZES
+from omnihuman.release.source.parts import architecture, hub_config
 
 EXPERIMENT = "omni_emotion_video"
 LACKS = ("encoders.face", "encoders.audio", "projectors.face", "projectors.audio", "fusions.frames_video",
