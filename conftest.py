@@ -1,11 +1,14 @@
-"""Names that every docstring example may use without importing them."""
+"""Names that every docstring example may use without importing them, and what cannot be imported everywhere."""
 
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 import torch
 
 from omnihuman.types import Features, Layout, Signal
+
+collect_ignore_glob = [] if find_spec("lmms_eval") else ["src/omnihuman/integrations/lmms_eval*"]
 
 
 @pytest.fixture(autouse=True)

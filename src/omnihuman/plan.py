@@ -88,8 +88,12 @@ def forecasts_of(cells: Sequence[Sequence[str]]) -> "list[Forecast | str]":
 
 
 def _compose(cell: Sequence[str]) -> DictConfig | str:
+    from omnihuman.training.finished import rebase
+
     try:
-        return compose_config(cell, "plan")
+        config = compose_config(cell, "plan")
+        rebase(config, cell)
+        return config
     except IMPOSSIBLE as error:
         return reason(error)
 

@@ -81,7 +81,7 @@ def test_a_stage_starts_from_a_folder(whole: Path, corpus: Path, tmp_path: Path)
     moved = {name.split(".")[0] for name in before if name in after and not torch.equal(before[name], after[name])}
     assert moved == {"projectors", "fusions", "llm"}
     config, _ = load_model(run.folder)
-    assert config.data.num_frames == 5 and config.base == str(whole)
+    assert config.data.num_frames == config.frames == 5 and config.base == str(whole)
 
 
 def test_the_command_line_still_holds(whole: Path) -> None:

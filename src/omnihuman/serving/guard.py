@@ -65,7 +65,9 @@ class Guard:
                     await _refuse(send, 403)
                     return
                 receive = _again(body, receive)
-            with suppress(FileNotFoundError):  # an upload that was deleted while it was sent; 500 has been answered
+            # an upload that was deleted while it was sent; 500 has been answered
+            gone = (FileNotFoundError, RuntimeError) if "/file=" in path else ()
+            with suppress(*gone):
                 await self.inner(scope, receive, _with_headers(send))
 
     def _most(self, path: str) -> int:

@@ -156,6 +156,7 @@ def rebase(config: DictConfig, overrides: Sequence[str]) -> None:
     for key in BOUND:
         if key in plain["data"] and f"data.{key}" not in keys and not (key == "num_frames" and "frames" in keys):
             OmegaConf.update(config, f"data.{key}", plain["data"][key], merge=False, force_add=True)
+    config.frames = config.data.num_frames
     others = [key for key in keys if key.count(".") == 2] + [f"model.{part}" for part in config.model.get("drop") or ()]
     without = [f"{key.removeprefix('model.')}.*" for key in others if key.startswith("model.")]
     config.init_from = [{"folder": str(folder), "without": without}]

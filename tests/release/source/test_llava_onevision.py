@@ -13,8 +13,7 @@ from omnihuman.model.omni import OmniModel
 from omnihuman.release.convert import Request, convert
 from omnihuman.training.finished import load_model
 from omnihuman.types import Features, Signal
-
-from . import layouts
+from tests.release import layouts
 
 LAYOUTS: tuple[layouts.Layout, ...] = ("original", "transformers 4", "transformers 5")
 

@@ -19,8 +19,7 @@ from omnihuman.encoder.whisper import Whisper
 from omnihuman.llm.causal import CausalLM
 from omnihuman.release.convert import Request, convert
 from omnihuman.types import Signal
-
-from . import layouts
+from tests.release import layouts
 
 
 def converted(source: str, path: Path, out: Path, **options: Any) -> Path:

@@ -16,8 +16,7 @@ from omnihuman.release.convert import Request, convert
 from omnihuman.release.source.videochat2 import lora_of, qformer_sizes
 from omnihuman.training.finished import load_model
 from omnihuman.types import Features, Signal
-
-from . import layouts
+from tests.release import layouts
 
 
 @pytest.fixture(scope="module")
