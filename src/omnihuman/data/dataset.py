@@ -297,6 +297,8 @@ class Samples(Dataset[Batch]):
 
     def _refuse(self, record: Record | tuple[str, BadSample], bad: BadSample) -> dict[str, Any]:
         """What the policy says about a bad sample: raise it, or describe it."""
+        if self.policy == "raise" and self.prompts:
+            raise bad
         if self.policy == "raise":
             cure = "data.on_bad_sample=skip leaves such samples out and counts them"
             raise BadSample(bad.reason, f"{bad} ({cure}.)")
