@@ -73,18 +73,11 @@ def main(config: DictConfig) -> None:
     from omnihuman.data.messages import OPTIONS, options_of
     from omnihuman.evaluation.answerer import Answerer
     from omnihuman.evaluation.official import HOW
-    from omnihuman.training.runs import run_folder
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     record = None if config.questions else record_of(config)
-    answerer = Answerer.of_run(
-        run_folder(config),
-        merge_lora=config.merge_lora,
-        faces=config.faces,
-        dtype=config.dtype,
-        official=config.official_prompt,
-    )
+    answerer = Answerer.of_config(config)
     how, _, _ = options_of({name: config.get(name) for name in OPTIONS})
     how |= {"seed": config.seed if how.get("do_sample") else None}
     how.setdefault("max_new_tokens", HOW["max_new_tokens"] if config.official_prompt else 128)

@@ -12,6 +12,7 @@ from omnihuman.verb import verb
 @verb("serve", "name")
 def main(config: DictConfig) -> None:
     """Serve until interrupted or terminated."""
+    from omnihuman.evaluation.answerer import how_of
     from omnihuman.serving.openai import Rules, make_server
     from omnihuman.serving.process import LOOPBACK, check_port, end_with_parent, private_folder
     from omnihuman.serving.uploads import Limits
@@ -48,12 +49,7 @@ def main(config: DictConfig) -> None:
             accelerator=config.accelerator,
             devices=config.devices,
             workers_per_device=config.workers_per_device,
-            model={
-                "merge_lora": config.merge_lora,
-                "faces": config.faces,
-                "dtype": config.dtype,
-                "official": config.official_prompt,
-            },
+            model=how_of(config),
         )
         print(
             f"{server.lit_api.spec.name} answers at http://{config.host}:{config.port}/v1 once it is loaded", flush=True

@@ -6,19 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
 from omegaconf import OmegaConf
 
-gr = pytest.importorskip("gradio")
-
-from omnihuman.evaluation.answerer import Answerer  # noqa: E402
-from omnihuman.serving.conversation import Conversation, Turn  # noqa: E402
-from omnihuman.serving.desk import application  # noqa: E402
-from omnihuman.serving.examples import Example  # noqa: E402
-from omnihuman.serving.guard import Guard  # noqa: E402
-from omnihuman.serving.page import Front, Page, card, said, style  # noqa: E402
-from omnihuman.serving.sessions import Sessions  # noqa: E402
-from omnihuman.serving.uploads import Limits, Uploads  # noqa: E402
+from omnihuman.evaluation.answerer import Answerer
+from omnihuman.serving.conversation import Conversation, Turn
+from omnihuman.serving.desk import application
+from omnihuman.serving.examples import Example
+from omnihuman.serving.guard import Guard
+from omnihuman.serving.page import Front, Page, card, said, style
+from omnihuman.serving.sessions import Sessions
+from omnihuman.serving.uploads import Limits, Uploads
 
 ME = gr.Request(session_hash="me")
 

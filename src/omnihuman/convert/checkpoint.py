@@ -39,9 +39,11 @@ def unpickle(file: str | Path, mapped: bool = False) -> object:
     try:
         return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped and is_zipfile(file))
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]  # torch goes on with advice on how to read it anyway
+        why = next((line.strip() for line in lines if "GLOBAL" in line), lines[0])
         raise ValueError(
             f"{file} is no plain checkpoint, other pickles are never read. If you trust it, save its state dict alone "
-            f"with torch.save. torch.load says: {error}"
+            f"with torch.save. torch.load says: {why}"
         ) from error
 
 

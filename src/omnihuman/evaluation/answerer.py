@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig
 
 from omnihuman.build import build
 from omnihuman.data.collate import Packable, pack
@@ -18,6 +19,7 @@ from omnihuman.data.record import Record
 from omnihuman.evaluation.official import DTYPE, as_released
 from omnihuman.model.omni import OmniModel
 from omnihuman.training.finished import load_model
+from omnihuman.training.runs import run_folder
 from omnihuman.types import Batch, Sample
 
 SENSES = {"frames": "V", "faces": "F", "waveform": "A"}
@@ -120,6 +122,15 @@ class Answerer:
         data: OmniData = build(config.data, make=None)
         data.connect(model.transforms, model.layouts, model.llm.tokenizer, model.llm.chat, model.frozen)
         return cls(model, data, folder.name)
+
+    @classmethod
+    def of_config(cls, config: DictConfig, device: str | None = None) -> "Answerer":
+        """The model that a verb's config names, opened as ``merge_lora``, ``faces``, ``official_prompt`` and ``dtype`` say.
+
+        Raises:
+            ValueError: see ``of_run``.
+        """
+        return cls.of_run(run_folder(config), device=device, **how_of(config))
 
     @property
     def senses(self) -> str:
@@ -233,6 +244,12 @@ class Answerer:
             )
             for row, text in enumerate(texts)
         ]
+
+
+def how_of(config: DictConfig) -> dict[str, Any]:
+    """What a verb's config says about how its model is opened, as arguments of ``Answerer.of_run``."""
+    named = {"merge_lora": "merge_lora", "faces": "faces", "dtype": "dtype", "official": "official_prompt"}
+    return {ours: config[key] for ours, key in named.items() if key in config}
 
 
 class Stream(Iterator[str]):

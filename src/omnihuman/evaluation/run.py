@@ -87,8 +87,7 @@ def evaluate(config: DictConfig, overrides: list[str]) -> Path:
         raise ValueError(f"{benchmark.name} has no question that could be asked; see {config.benchmark}.")
     run = run_folder(config)
     device = f"cuda:{rank}" if world > 1 and _gpus() > 1 else None
-    official = config.official_prompt
-    answerer = Answerer.of_run(run, merge_lora=config.merge_lora, faces=config.faces, device=device, official=official)
+    answerer = Answerer.of_config(config, device)
     modality = modality_of(benchmark, answerer.senses, config.modality)
     manner = Manner(
         modality,
@@ -114,7 +113,7 @@ def evaluate(config: DictConfig, overrides: list[str]) -> Path:
         "limit": config.limit,
         "faces": config.faces,
         "merge_lora": config.merge_lora or None,
-        "official_prompt": official or None,
+        "official_prompt": config.official_prompt or None,
         **said(manner),
     }
     open_folder(folder, asked, config.overwrite and config.share is None)

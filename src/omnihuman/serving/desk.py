@@ -28,18 +28,11 @@ def show(config: DictConfig) -> None:
 
     from omnihuman.evaluation.answerer import Answerer
     from omnihuman.serving.process import LOOPBACK, check_port, private_folder
-    from omnihuman.training.runs import run_folder
 
     check_port(config.host, config.port)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    answerer = Answerer.of_run(
-        run_folder(config),
-        merge_lora=config.merge_lora,
-        faces=config.faces,
-        dtype=config.dtype,
-        official=config.official_prompt,
-    )
+    answerer = Answerer.of_config(config)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # what is below is cleaned up
     with private_folder("chat") as folder:
         served = application(answerer, config, folder)
