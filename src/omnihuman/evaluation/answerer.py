@@ -125,7 +125,7 @@ class Answerer:
 
     @classmethod
     def of_config(cls, config: DictConfig, device: str | None = None) -> "Answerer":
-        """The model that a verb's config names, opened as ``merge_lora``, ``faces``, ``official_prompt`` and ``dtype`` say.
+        """The model that a verb's config names, opened as it says (``how_of``).
 
         Raises:
             ValueError: see ``of_run``.
