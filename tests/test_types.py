@@ -1,4 +1,4 @@
-"""The containers: executed shapes, and a batch that moves."""
+"""The containers: shape checks, and moving a batch to a device."""
 
 import pytest
 import torch
@@ -6,27 +6,27 @@ import torch
 from omnihuman.types import Batch, Features, Sample, Signal
 
 
-def batch() -> Batch:
-    row = torch.arange(4)[None]
+def build_batch() -> Batch:
+    ids = torch.arange(4)[None]
     signal = Signal(torch.zeros(1, 2, 3), torch.ones(1, 2, dtype=torch.bool))
-    return Batch({"video": signal}, row, row, row, torch.tensor([0, 4]), step_targets=4, meta=({"id": "a"},))
+    return Batch({"video": signal}, ids, ids, ids, torch.tensor([0, 4]), step_targets=4, meta=({"id": "a"},))
 
 
 def test_a_batch_moves_with_all_its_tensors() -> None:
-    moved = batch().to("meta")
+    moved = build_batch().to("meta")
     tensors = [moved.input_ids, moved.labels, moved.position_ids, moved.bounds]
     tensors += [moved.signals["video"].values, moved.signals["video"].mask]
     assert all(tensor.is_meta for tensor in tensors)
-    assert moved.meta == batch().meta and moved.step_targets == 4
+    assert moved.meta == build_batch().meta and moved.step_targets == 4
 
 
-def test_a_shape_that_is_wrong_fails() -> None:
+def test_a_wrong_shape_raises() -> None:
     with pytest.raises(Exception, match="mask"):
         Features(torch.zeros(2, 3, 4, 5), torch.ones(2, 3, 5, dtype=torch.bool))
     with pytest.raises(Exception, match="mask"):
         Signal(torch.zeros(2, 3), torch.ones(2, dtype=torch.bool))
 
 
-def test_the_instruction_is_the_first_question_without_its_slots() -> None:
+def test_the_instruction_is_the_first_question_without_placeholders() -> None:
     messages = (("user", "<video>\n<audio>\nWho is it?"), ("assistant", "Ann"), ("user", "Why?"), ("assistant", "So."))
-    assert Sample(None, (), None, messages).instruction == "Who is it?"
+    assert Sample({}, messages).instruction == "Who is it?"

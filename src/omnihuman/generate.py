@@ -1,4 +1,4 @@
-"""Ask a trained run: ``python -m omnihuman.generate run=humanomni_stage3 video=clip.mp4 instruction=...``."""
+"""Answer questions with a trained run: ``python -m omnihuman.generate run=humanomni_stage3 video=clip.mp4 ...``."""
 
 import json
 import sys
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from omnihuman.modality import KINDS, SAMPLE_RATE, View, prompt_head
 from omnihuman.verb import verb
 
 if TYPE_CHECKING:
@@ -17,118 +18,137 @@ if TYPE_CHECKING:
     from omnihuman.evaluation.answerer import Answer, Answerer, Prompt
     from omnihuman.types import Sample
 
-KEYS = (
-    "id", "instruction", "video", "audio", "image", "start", "end", "modal", "conversations", "sound", "faces", "then",
-    "rate", "needs", "task", "meta",
-)  # fmt: skip
-"""Keys of a line of questions, as a question or as a record; others are the user's own, unless they look like these."""
+QUESTION_KEYS = {"id", "instruction", "start", "end", "view", *KINDS}
+"""Keys of a question: a line of a file of questions, or the command line."""
 
-TAGS = {"video": "<video>\n<audio>\n", "image": "<image>\n", "audio": "<audio>\n", "text": ""}
-"""How a question about a kind of file begins."""
+RECORD_KEYS = {"conversations", "audio_track", "second_clip", "fps", "faces", "needs", "task", "meta"}
+"""Further keys of a line that is a record. Other keys are the user's own, unless they look like a typing error."""
 
 
-def record_of(
-    said: Mapping[str, Any] | DictConfig, name: str = "question", source: str = "generate", root: Path = Path()
+def build_question(
+    question: Mapping[str, Any] | DictConfig, name: str = "question", source: str = "generate", root: Path = Path()
 ) -> "Record":
-    """A question, as the command line or a line of a file says it, as a record.
+    """Return the record of a question on the command line, or in a file of questions.
 
     Args:
-        said: ``instruction``, at most one of ``video``, ``image`` and ``audio``, and ``start``, ``end``, ``modal``.
+        question: ``instruction``, at most one of ``video``, ``image`` and ``audio``, and ``start``, ``end``, ``view``.
         name: its id.
         source: its place, for messages.
-        root: where relative paths begin.
+        root: folder for relative paths.
 
     Raises:
-        ValueError: there is no question, not exactly one file (or ``modal=text``), or the file is missing.
+        ValueError: the instruction is missing, there is not exactly one file (or ``view=text``), or it does not exist.
     """
     from omnihuman.data.record import Record
 
-    for key in ("instruction", "video", "image", "audio", "modal"):
-        if not isinstance(said.get(key), str | None):
-            raise ValueError(f"{source}: {key} is {said[key]!r}, it must be text in quotes.")
+    _check_types(question, source)
+    if not question.get("instruction"):
+        raise ValueError(f"{source}: the question is missing; give instruction=...")
+    files = {kind: question[kind] for kind in KINDS if question.get(kind)}
+    is_text_only = not files and question.get("view") == "text"
+    if len(files) != 1 and not is_text_only:
+        keys = " and ".join(f"{kind}=" for kind in KINDS)
+        raise ValueError(f"{source}: expected exactly one of {keys} (or view=text), got {files or 'none'}.")
+    kind, file = "text", Path()
+    for key, path in files.items():
+        kind, file = key, root / Path(str(path)).expanduser()
+        if not file.exists():
+            raise ValueError(f"{source}: {kind}={file}: there is no such file.")
+    text = prompt_head(kind) + str(question["instruction"])
+    end = question.get("end")
+    return Record(
+        id=name,
+        file=file,
+        kind=kind,
+        messages=(("user", text), ("assistant", "")),
+        slots=View.of_kind(kind).slots,
+        start=float(question.get("start") or 0.0),
+        end=None if end is None else float(end),
+        source=source,
+    )
+
+
+def _check_types(question: Mapping[str, Any] | DictConfig, source: str) -> None:
+    for key in ("instruction", *KINDS, "view"):
+        if not isinstance(question.get(key), str | None):
+            raise ValueError(f"{source}: {key} must be text in quotes, got {question[key]!r}.")
     for key in ("start", "end"):
-        if isinstance(said.get(key), bool) or not isinstance(said.get(key), int | float | None):
-            raise ValueError(f"{source}: {key} is {said[key]!r}, it must be seconds.")
-    given = {kind: said[kind] for kind in ("video", "image", "audio") if said.get(kind)}
-    if not said.get("instruction"):
-        raise ValueError(f"{source}: what is the question? instruction=... says it.")
-    if len(given) > 1 or (not given and said.get("modal") != "text"):
-        raise ValueError(
-            f"{source}: give exactly one of video=, image= and audio= (or modal=text), got {given or 'none'}."
-        )
-    kind, file = next(((kind, root / Path(str(file)).expanduser()) for kind, file in given.items()), ("text", Path()))
-    if given and not file.exists():
-        raise ValueError(f"{source}: {kind}={file}: there is no such file.")
-    slots = {"video": ("video", "audio"), "image": ("video",), "audio": ("audio",), "text": ()}[kind]
-    messages = (("user", TAGS[kind] + str(said["instruction"])), ("assistant", ""))
-    start, end = said.get("start") or 0.0, said.get("end")
-    return Record(name, file, kind, messages, slots, float(start), None if end is None else float(end), source=source)
+        value = question.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float | None):
+            raise ValueError(f"{source}: {key} must be seconds, got {value!r}.")
 
 
-@verb("generate", "instruction", "video", "audio", "image", "frames_png", "questions", "root", "out")
+@verb("generate", "instruction", *KINDS, "frames_png", "questions", "root", "out")
 def main(config: DictConfig) -> None:
-    """Load the run and ask: one question, whose answer is told with what it was made of, or a file of them."""
+    """Load a run and answer one question, with details, or a file of questions."""
     import transformers
 
-    from omnihuman.data.messages import OPTIONS, options_of
+    from omnihuman.data.messages import GENERATION_KEYS, parse_generation_options
     from omnihuman.evaluation.answerer import Answerer
-    from omnihuman.evaluation.official import HOW
+    from omnihuman.evaluation.official import GENERATION_KWARGS
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    record = None if config.questions else record_of(config)
-    answerer = Answerer.of_config(config)
-    how, _, _ = options_of({name: config.get(name) for name in OPTIONS})
-    how |= {"seed": config.seed if how.get("do_sample") else None}
-    how.setdefault("max_new_tokens", HOW["max_new_tokens"] if config.official_prompt else 128)
+    record = None if config.questions else build_question(config)
+    view = None if config.view is None else View.parse(config.view)
+    answerer = Answerer.from_config(config)
+    generation_kwargs, _, _ = parse_generation_options({key: config.get(key) for key in GENERATION_KEYS})
+    generation_kwargs["seed"] = config.seed if generation_kwargs.get("do_sample") else None
+    max_new_tokens = GENERATION_KWARGS["max_new_tokens"] if config.official_prompt else 128
+    generation_kwargs.setdefault("max_new_tokens", max_new_tokens)
     if record is None:
-        many(answerer, config, how)
+        answer_file(answerer, config, generation_kwargs)
     else:
-        one(answerer, record, config, how)
+        answer_one(answerer, answerer.build_prompt(record, view), config, generation_kwargs)
 
 
-def one(answerer: "Answerer", record: "Record", config: DictConfig, how: Mapping[str, Any]) -> None:
-    """Print the answer to one question, the frames it used and what the fusion listened to."""
-    prompt = answerer.prompt(record, config.modal)
-    if config.stream and not config.json and how.get("num_beams", 1) == 1:
-        pieces = answerer.stream(prompt, **how)
-        print("answer: ", end="")
-        begun = False
-        try:
-            for piece in pieces:
-                print(piece if begun else piece.lstrip(), end="", flush=True)
-                begun = begun or bool(piece.strip())
-        finally:  # where nobody reads on
-            pieces.close()
-        print()
-        answer = pieces.answer
+def answer_one(
+    answerer: "Answerer", prompt: "Prompt", config: DictConfig, generation_kwargs: Mapping[str, Any]
+) -> None:
+    """Print the answer to one question, with its frames and the weights of the fusions."""
+    if config.stream and not config.json and generation_kwargs.get("num_beams", 1) == 1:
+        answer = _print_stream(answerer, prompt, generation_kwargs)
     else:
-        answer = answerer.ask([prompt], **how)[0]
-        print(json.dumps(entry(prompt, answer), ensure_ascii=False) if config.json else f"answer: {answer.text}")
+        answer = answerer.answer_prompts([prompt], **generation_kwargs)[0]
+        print(json.dumps(to_json(prompt, answer), ensure_ascii=False) if config.json else f"answer: {answer.text}")
     if not config.json:
-        tell(prompt, answer)
+        print_details(prompt, answer)
     if config.frames_png and prompt.sample.meta["times"]:
         save_frames(prompt.sample, Path(config.frames_png).expanduser())
         print("frames written to", config.frames_png, file=sys.stderr if config.json else sys.stdout)
 
 
-def tell(prompt: "Prompt", answer: "Answer") -> None:
-    """Print what an answer was made of."""
+def _print_stream(answerer: "Answerer", prompt: "Prompt", generation_kwargs: Mapping[str, Any]) -> "Answer":
+    stream = answerer.stream(prompt, **generation_kwargs)
+    print("answer: ", end="")
+    has_begun = False
+    try:
+        for piece in stream:
+            print(piece if has_begun else piece.lstrip(), end="", flush=True)
+            has_begun = has_begun or bool(piece.strip())
+    finally:  # also if the terminal is closed
+        stream.close()
+    print()
+    return stream.answer
+
+
+def print_details(prompt: "Prompt", answer: "Answer") -> None:
+    """Print notes, media, fusion weights and the number of tokens of an answer."""
     for note in prompt.notes:
         print("note:  ", note)
     if times := prompt.sample.meta["times"]:
         print("frames:", ", ".join(f"{second:.2f} s" for second in times))
     if prompt.sample.waveform is not None:
-        print(f"sound:  {len(prompt.sample.waveform) / 16000:.2f} s")
+        print(f"audio:  {len(prompt.sample.waveform) / SAMPLE_RATE:.2f} s")
     for name, weights in answer.weights.items():
         print(f"{name}:  ", ", ".join(f"{stream} {weight:.2f}" for stream, weight in weights.items()))
-    slots = ", ".join(f"{count} of {slot}" for slot, count in prompt.counts.items() if count)
-    print(f"tokens: {answer.prompt_tokens} read ({slots or 'words alone'}), {answer.tokens} written", end="")
-    print(f", {answer.seconds:.2f} s" + ("" if answer.finished else "; cut by max_new_tokens"))
+    counts = ", ".join(f"{count} of {slot}" for slot, count in prompt.counts.items() if count)
+    print(f"tokens: {answer.prompt_tokens} in ({counts or 'text only'}), {answer.tokens} out", end="")
+    print(f", {answer.seconds:.2f} s" + ("" if answer.finished else "; cut at max_new_tokens"))
 
 
-def entry(prompt: "Prompt", answer: "Answer") -> dict[str, Any]:
-    """A question and its answer as JSON."""
+def to_json(prompt: "Prompt", answer: "Answer") -> dict[str, Any]:
+    """Return a question and its answer as plain data."""
     waveform = prompt.sample.waveform
     return {
         "id": prompt.record.id,
@@ -137,7 +157,7 @@ def entry(prompt: "Prompt", answer: "Answer") -> dict[str, Any]:
         "ids": list(answer.ids),
         "slots": list(prompt.record.slots),
         "frames": prompt.sample.meta["times"],
-        "sound": None if waveform is None else len(waveform) / 16000,
+        "audio": None if waveform is None else len(waveform) / SAMPLE_RATE,
         "weights": answer.weights,
         "prompt_tokens": answer.prompt_tokens,
         "tokens": answer.tokens,
@@ -147,75 +167,103 @@ def entry(prompt: "Prompt", answer: "Answer") -> dict[str, Any]:
     }
 
 
-def many(answerer: "Answerer", config: DictConfig, how: Mapping[str, Any]) -> None:
-    """Answer a file of questions in batches, one JSON line each; what cannot be asked gets a line with ``error``.
+def answer_file(answerer: "Answerer", config: DictConfig, generation_kwargs: Mapping[str, Any]) -> None:
+    """Answer a file of questions in batches, one JSON line each; an invalid question gets a line with ``error``.
 
     Raises:
-        ValueError: there is no such file.
+        ValueError: the file is missing.
     """
-    file, failed, asked = Path(config.questions).expanduser(), 0, 0
+    file, root = Path(config.questions).expanduser(), config.root
     if config.batch_size < 1:
         raise ValueError(f"batch_size={config.batch_size}: it must be 1 or more.")
     if not file.is_file():
         raise ValueError(f"questions={file}: there is no such file.")
+    root = file.parent if root is None else Path(root).expanduser()
     lines = [line for line in enumerate(file.read_text("utf-8-sig").splitlines(), 1) if line[1].strip()]
-    if config.out:
-        Path(config.out).expanduser().parent.mkdir(parents=True, exist_ok=True)
-    with Path(config.out).expanduser().open("w", encoding="utf-8") if config.out else nullcontext(sys.stdout) as out:
+    num_invalid = 0
+    with _open_output(config.out) as out:
         for start in range(0, len(lines), config.batch_size):
             part = lines[start : start + config.batch_size]
-            found = list(prepared(answerer, part, file, Path(config.root or file.parent).expanduser(), config.modal))
-            prompts = [prompt for prompt in found if not isinstance(prompt, dict)]
-            answers = iter(answerer.ask(prompts, **how) if prompts else [])
-            for prompt in found:
-                said = prompt if isinstance(prompt, dict) else entry(prompt, next(answers))
-                print(json.dumps(said, ensure_ascii=False), file=out, flush=True)
-            failed, asked = failed + len(found) - len(prompts), asked + len(found)
-    print(
-        f"{asked} questions, {failed} could not be asked" + (f"; {config.out}" if config.out else ""), file=sys.stderr
-    )
+            prompts = list(build_prompts(answerer, part, file, root, config.view))
+            valid = [prompt for prompt in prompts if not isinstance(prompt, dict)]
+            answers = iter(answerer.answer_prompts(valid, **generation_kwargs) if valid else [])
+            for prompt in prompts:
+                entry = prompt if isinstance(prompt, dict) else to_json(prompt, next(answers))
+                print(json.dumps(entry, ensure_ascii=False), file=out, flush=True)
+            num_invalid += len(prompts) - len(valid)
+    target = f"; {config.out}" if config.out else ""
+    print(f"{len(lines)} questions, {num_invalid} of them invalid{target}", file=sys.stderr)
 
 
-def prepared(
-    answerer: "Answerer", lines: Sequence[tuple[int, str]], file: Path, root: Path, modal: str | None
+def _open_output(path: str | None) -> Any:
+    if not path:
+        return nullcontext(sys.stdout)
+    file = Path(path).expanduser()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file.open("w", encoding="utf-8")
+
+
+def build_prompts(
+    answerer: "Answerer", lines: Sequence[tuple[int, str]], file: Path, root: Path, view: str | None
 ) -> Iterator["Prompt | dict[str, Any]"]:
-    """Questions with their media, or what is wrong with them."""
-    from omnihuman.data.record import parse_record
+    """Yield prompts of the lines of a file, or id and error of an invalid line.
 
+    Args:
+        answerer: the model.
+        lines: number and text.
+        file: of the lines, for messages.
+        root: folder of the media.
+        view: for lines without a view of their own.
+    """
     for number, line in lines:
         name, source = str(number), f"{file}:{number}"
         try:
-            try:
-                said = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{source}: this is no JSON ({error}).") from error
-            if not isinstance(said, dict):
-                raise ValueError(f"{source}: a question is an object, this is a {type(said).__name__}.")
-            name = str(said.get("id", number))
-            for key in said.keys() - {*KEYS, "model"}:
-                if likely := get_close_matches(key, KEYS, 1, 0.75):
-                    raise ValueError(f"{source}: the key {key!r} is unknown; {likely[0]!r} is meant?")
-            way = said.get("modal") or modal
-            records = "conversations" in said
-            record = parse_record(said, name, root, source) if records else record_of(
-                said | {"modal": way}, name, source, root
-            )  # fmt: skip
-            yield answerer.prompt(record, way)
+            question = _parse_line(line, source)
+            name = str(question.get("id", number))
+            record, own_view = _parse_question(question | {"view": question.get("view") or view}, name, source, root)
+            yield answerer.build_prompt(record, own_view)
         except ValueError as error:
             yield {"id": name, "error": str(error)}
 
 
+def _parse_line(line: str, source: str) -> dict[str, Any]:
+    try:
+        question = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{source}: malformed JSON ({error}).") from error
+    if not isinstance(question, dict):
+        raise ValueError(f"{source}: a question must be an object, got {type(question).__name__}.")
+    known = [*QUESTION_KEYS, *RECORD_KEYS]
+    for key in question.keys() - {*known, "model"}:
+        if likely := get_close_matches(key, known, 1, 0.75):
+            raise ValueError(f"{source}: unknown key {key!r}; did you mean {likely[0]!r}?")
+    return question
+
+
+def _parse_question(question: dict[str, Any], name: str, source: str, root: Path) -> tuple["Record", View | None]:
+    from omnihuman.data.record import parse_record
+
+    if "conversations" in question:
+        view = question.pop("view")
+        record = parse_record(question, name, root, source)
+        return record, None if view is None else View.parse(view, f"{source}: view")
+    record = build_question(question, name, source, root)
+    view = question["view"]
+    return record, None if view is None else View.parse(view, f"{source}: view")
+
+
 def save_frames(sample: "Sample", file: Path) -> None:
-    """The frames of a sample, side by side, in one picture; its faces where the model gets nothing else to see."""
+    """Write the frames of a sample side by side as a PNG image; its faces if the view hides the frames."""
     import torch
     import torchvision.transforms.functional as F
     from torchvision.io import encode_png
 
-    faces = [F.resize(face, [128, 128]) for face in sample.faces if face is not None]
-    pictures = faces if sample.frames is None else list(sample.frames)
-    if pictures:
+    images = [F.resize(face, [128, 128]) for face in sample.faces if face is not None]
+    if sample.frames is not None:
+        images = list(sample.frames)
+    if images:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(encode_png(torch.cat(pictures, dim=-1)).numpy().tobytes())
+        file.write_bytes(encode_png(torch.cat(images, dim=-1)).numpy().tobytes())
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""The few containers that travel through the whole house, and the alphabet of their shapes.
+"""The containers that data and model share, and the alphabet of their shapes.
 
-B  batch (samples)                         D  width of a token
-T  time: frames of a video, hops of sound  L  positions of a token sequence
-N  tokens at one moment (patches, queries) V  vocabulary
-C H W  channels and pixels                 M  mel bins
+B  batch (samples)                           D  width of a token
+T  time: frames of a video, hops of audio    L  positions of a token sequence
+N  tokens of a time step (patches, queries)  V  vocabulary
+C H W  channels and pixels                   M  mel bins
 K  streams or classes
 """
 
@@ -17,81 +17,86 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from omnihuman.modality import TAGS
+
 IGNORE_INDEX = -100
 """Label of a position that is not supervised."""
 
-SLOTS = {"video": -201, "audio": -202}
-"""Places in the text that a stream can fill, with the id that holds it; a still is a video of one frame."""
-
 
 class Template(NamedTuple):
-    """What stands around the words when a language model is spoken to.
+    """The chat template of a language model: the text around system prompt, questions and answers.
 
     Attributes:
-        begin: before everything.
-        system: around the system text.
-        ask: before a question.
-        answer: between a question and its answer.
-        end: ends an answer, and is supervised with it.
-        following: between an answer and the next question.
-        marks: special tokens of the template.
-        words: what the template says in plain words; neither these nor the marks may stand in a text.
+        begin: text at the beginning of the prompt.
+        system: pattern of the system turn; ``{}`` stands for the system prompt.
+        user: text before a question.
+        assistant: text between a question and its answer.
+        end_of_turn: token that ends an answer, and is supervised with it.
+        turn_separator: text between an answer and the next question.
+        special_tokens: tokens of the template; no text may contain one.
+        reserved_texts: plain text of the template that no text may contain either.
     """
 
     begin: str
     system: str
-    ask: str
-    answer: str
-    end: str
-    following: str
-    marks: tuple[str, ...]
-    words: tuple[str, ...] = ()
+    user: str
+    assistant: str
+    end_of_turn: str
+    turn_separator: str
+    special_tokens: tuple[str, ...]
+    reserved_texts: tuple[str, ...] = ()
 
 
 TEMPLATES = {
     "chatml": Template(
         begin="",
         system="<|im_start|>system\n{}<|im_end|>\n",
-        ask="<|im_start|>user\n",
-        answer="<|im_end|>\n<|im_start|>assistant\n",
-        end="<|im_end|>",
-        following="\n",
-        marks=("<|im_start|>", "<|im_end|>"),
+        user="<|im_start|>user\n",
+        assistant="<|im_end|>\n<|im_start|>assistant\n",
+        end_of_turn="<|im_end|>",
+        turn_separator="\n",
+        special_tokens=("<|im_start|>", "<|im_end|>"),
     ),
     "mistral": Template(
         begin="<s>",
         system="{} ",
-        ask="[INST] ",
-        answer=" [/INST]",
-        end="</s>",
-        following="",
-        marks=("<s>", "</s>"),
-        words=("[INST]", "[/INST]"),
+        user="[INST] ",
+        assistant=" [/INST]",
+        end_of_turn="</s>",
+        turn_separator="",
+        special_tokens=("<s>", "</s>"),
+        reserved_texts=("[INST]", "[/INST]"),
     ),
 }
-"""Qwen's ChatML and Mistral's instructions (VideoChat2-Mistral puts its system text before the first of these)."""
+"""Qwen's ChatML, and Mistral's template as VideoChat2-Mistral uses it, with the system prompt before ``[INST]``."""
 
 
 class Layout(NamedTuple):
-    """How many tokens a stream has, known before any media is decoded.
+    """The number of tokens of a stream, known before any media is decoded.
 
-    >>> Layout(moments=8, tokens=49, grid=(7, 7)).total
+    Attributes:
+        time_steps: T, such as the frames of a video.
+        tokens_per_step: N.
+        grid: rows and columns of the N tokens, if they lie on a grid.
+        levels: layouts of the levels, shallow to deep.
+
+    >>> Layout(time_steps=8, tokens_per_step=49, grid=(7, 7)).num_tokens
     392
     """
 
-    moments: int
-    tokens: int
+    time_steps: int
+    tokens_per_step: int
     grid: tuple[int, int] | None = None
     levels: tuple[Layout, ...] = ()
 
     @property
-    def total(self) -> int:
+    def num_tokens(self) -> int:
         """All tokens of the stream."""
-        return self.moments * self.tokens
+        return self.time_steps * self.tokens_per_step
 
 
 class Width(int):
-    """Width of a stream's tokens, with those of its levels where it has any.
+    """Width of a stream's tokens, with the widths of its levels.
 
     >>> Width(256, (128, 512)) + 0, Width(256, (128, 512)).levels
     (256, (128, 512))
@@ -100,9 +105,9 @@ class Width(int):
     levels: tuple[int, ...]
 
     def __new__(cls, width: int, levels: tuple[int, ...] = ()) -> Width:
-        made = super().__new__(cls, width)
-        made.levels = levels
-        return made
+        instance = super().__new__(cls, width)
+        instance.levels = levels
+        return instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,38 +115,50 @@ class Sample:
     """One decoded sample, before any transform.
 
     Attributes:
-        frames: pictures, ``None`` where the sample has none.
-        faces: of every frame the crop ``[3 h w]`` of its face, ``None`` where it shows none.
-        waveform: 16 kHz mono sound in [-1, 1], ``None`` where the sample has none.
-        messages: the conversation, (role, text) with role ``user`` or ``assistant``; slots as ``<video>``, ``<audio>``.
-        meta: whatever the record says besides.
+        media: value of each modality by its field; a modality that the sample lacks is absent.
+        messages: (role, text) with role ``user`` or ``assistant``; the text holds tags: ``<video>``, ``<audio>``.
+        meta: id, task, answer, seconds of the frames (``times``), and further keys of the record.
     """
 
-    frames: UInt8[Tensor, "T 3 H W"] | None
-    faces: tuple[UInt8[Tensor, "3 _ _"] | None, ...]
-    waveform: Float[Tensor, " S"] | None
+    media: Mapping[str, Any]
     messages: tuple[tuple[str, str], ...]
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def frames(self) -> UInt8[Tensor, "T 3 H W"] | None:
+        """Frames of the video, or the image as one frame."""
+        return self.media.get("frames")
+
+    @property
+    def faces(self) -> tuple[UInt8[Tensor, "3 _ _"] | None, ...]:
+        """The face crop of each frame, ``None`` for a frame without a face."""
+        return self.media.get("faces") or ()
+
+    @property
+    def waveform(self) -> Float[Tensor, " S"] | None:
+        """16 kHz mono audio in [-1, 1]."""
+        return self.media.get("waveform")
+
+    @property
     def instruction(self) -> str:
-        """The words of the first user turn, without the slots; or what ``meta`` says that they are."""
-        if isinstance(said := self.meta.get("instruction"), str):
-            return said
+        """The text of the first user turn without tags, unless ``meta`` holds an ``instruction``."""
+        text = self.meta.get("instruction")
+        if isinstance(text, str):
+            return text
         text = next(text for role, text in self.messages if role == "user")
-        for tag in ("<video>", "<image>", "<audio>"):
+        for tag in TAGS:
             text = text.replace(tag, "")
         return text.strip()
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """What an encoder reads: one modality of a batch, padded in time.
+    """Input of an encoder: one field of every sample of a batch, padded in time.
 
     Attributes:
         values: frames ``[B T C H W]`` uint8, mel hops ``[B T M]`` or token ids ``[B T]``; time is the second axis.
-        mask: ``True`` where the moment is real. A sample without this modality has none.
-        has_gaps: some sample lacks this modality at moments that were planned for it, as a frame without a face does.
+        mask: ``True`` where the time step is valid. A sample without this modality has no valid time step.
+        has_gaps: a sample has no value at a time step that was planned for one, such as a frame without a face.
     """
 
     values: Tensor
@@ -151,13 +168,13 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What an encoder, a projector and a fusion hand on.
+    """Output of an encoder, a projector and a fusion.
 
     Attributes:
         tokens: one vector per token.
-        mask: ``True`` where a token is real, ``False`` where it is padding.
-        grid: rows and columns of the N tokens of a moment, if they lie on a grid.
-        levels: the same signal at other depths, shallow to deep, if the encoder offers them.
+        mask: ``True`` where a token is valid, ``False`` where it is padding.
+        grid: rows and columns of the N tokens of a time step, if they lie on a grid.
+        levels: features of the same signal at other depths, shallow to deep, if the encoder offers them.
     """
 
     tokens: Float[Tensor, "B T N D"]
@@ -169,11 +186,11 @@ class Features:
     def of(
         cls, tokens: Float[Tensor, "B T N D"], mask: Bool[Tensor, "B T"], grid: tuple[int, int] | None = None
     ) -> Features:
-        """Features whose padding is in time only."""
+        """Return features whose padding is in time only."""
         return cls(tokens, mask.unsqueeze(-1).expand(tokens.shape[:3]), grid)
 
     def flat(self) -> tuple[Float[Tensor, "B L D"], Bool[Tensor, "B L"]]:
-        """Tokens in reading order: time first, then the grid.
+        """Return tokens and mask in reading order: time first, then the grid.
 
         >>> features = Features.of(torch.zeros(2, 3, 4, 8), torch.ones(2, 3, dtype=torch.bool))
         >>> [x.shape for x in features.flat()]
@@ -187,19 +204,20 @@ Streams = dict[str, Features]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Samples as one packed row of text with their signals.
+    """Samples as one packed sequence of token ids, with their signals.
 
     Attributes:
-        signals: by encoder name; row b belongs to sample b of the packed row.
-        features: by encoder name, what a frozen encoder has made of some samples before; it reads the signals of the
-            others, if there are any.
-        input_ids: all samples one after the other; a slot is a run of its id from ``SLOTS``, one per token.
+        signals: by encoder name; index b of a signal is sample b of the packed sequence.
+        features: by encoder name, cached features of a frozen encoder for some samples; the encoder runs on the signals
+            of the others.
+        input_ids: all samples one after the other; a placeholder is a run of its slot's id in ``SLOTS``, one per token.
         labels: the id to be predicted AT this position (not shifted), ``IGNORE_INDEX`` where unsupervised.
         position_ids: start again at 0 with every sample.
-        bounds: where each sample starts, and the end: S + 1 numbers (S >= 1 is the number of samples).
+        bounds: start of every sample, and the end: S + 1 numbers for S >= 1 samples.
         step_targets: supervised tokens of the whole optimizer step, over all ranks and micro-batches.
-        has_gaps: of the features, as a signal's.
-        meta: one entry per sample; ``skipped`` lists what was planned for this batch and could not be used.
+        has_gaps: the same of the cached features as ``Signal.has_gaps``.
+        meta: one entry per sample.
+        skipped: one entry per sample that was planned for this batch and is bad.
     """
 
     signals: Mapping[str, Signal]
@@ -214,22 +232,22 @@ class Batch:
     has_gaps: bool = False
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:
-        """The batch with every tensor moved as by ``Tensor.to``."""
+        """Return the batch with every tensor moved by ``Tensor.to``."""
         return _map(self, lambda tensor: tensor.to(*args, **kwargs))
 
     def pin_memory(self) -> Batch:
-        """The batch in page-locked memory."""
+        """Return the batch in page-locked memory."""
         return _map(self, Tensor.pin_memory)
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What the model says about a batch.
+    """Output of the model for a batch.
 
     Attributes:
         loss: cross-entropy summed over the supervised tokens of the batch.
         targets: number of supervised tokens.
-        streams: the streams that filled the slots, by slot.
+        streams: the streams in the slots, by slot.
     """
 
     loss: Float[Tensor, ""]
@@ -238,16 +256,17 @@ class Output:
 
 
 def _map(batch: Batch, move: Callable[[Tensor], Tensor]) -> Batch:
-    """A copy of the batch with ``move`` applied to each of its tensors."""
-    changes: dict[str, Any] = {
-        field.name: move(value) for field in fields(batch) if isinstance(value := getattr(batch, field.name), Tensor)
-    }
-    signals = {
-        name: replace(signal, values=move(signal.values), mask=move(signal.mask))
-        for name, signal in batch.signals.items()
-    }
-    features = {name: _map_features(each, move) for name, each in batch.features.items()}
-    return replace(batch, signals=signals, features=features, **changes)
+    """Return a copy of the batch with ``move`` applied to each of its tensors."""
+    tensors: dict[str, Any] = {}
+    for attribute in fields(batch):
+        value = getattr(batch, attribute.name)
+        if isinstance(value, Tensor):
+            tensors[attribute.name] = move(value)
+    signals = {}
+    for name, signal in batch.signals.items():
+        signals[name] = replace(signal, values=move(signal.values), mask=move(signal.mask))
+    features = {name: _map_features(stream, move) for name, stream in batch.features.items()}
+    return replace(batch, signals=signals, features=features, **tensors)
 
 
 def _map_features(features: Features, move: Callable[[Tensor], Tensor]) -> Features:

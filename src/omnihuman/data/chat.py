@@ -1,36 +1,37 @@
-"""The one prompt builder: messages -> token ids and labels, for training and for answering."""
+"""The one prompt builder: messages -> token ids and labels, for training and for generation."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from omnihuman.data.record import TAGS, BadSample
-from omnihuman.types import IGNORE_INDEX, SLOTS, TEMPLATES
+from omnihuman.data.record import BadSample
+from omnihuman.modality import PLACEHOLDERS, SLOTS, TAGS
+from omnihuman.types import IGNORE_INDEX, TEMPLATES
 
-MARKERS = {
-    "<video>": ("<vi_start>", "<vi_end>"),
-    "<image>": ("<im_start>", "<im_end>"),
-    "<audio>": ("<au_start>", "<au_end>"),
-}
 SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+
+MAX_CACHED_LENGTH = 200
+"""Longest text in characters whose ids are cached: longer texts are user text, which does not repeat."""
+
+MAX_CACHED_TEXTS = 10_000
 
 
 @dataclass
 class Chat:
-    """Messages as a prompt in which every slot is as long as its tokens.
+    """Builds prompts in which every slot is as long as its tokens.
 
     Reference: Qwen2.5's chat template, which HumanOmni uses, or Mistral's; HumanOmni's markers are plain text; each
-    piece of text is tokenised on its own, and an answer is supervised with its end mark.
+    piece of text is tokenised on its own, and an answer is supervised with its end-of-turn token.
     Differs from the official training, whose slots are followed by three newlines (``separator``), and which also
-    supervises the newline behind the end mark (``supervise_newline``).
+    supervises the newline after the end-of-turn token (``supervise_newline``).
 
     Attributes:
-        tokenizer: anything with ``encode(text, add_special_tokens=False)`` and the template's marks of one token each.
+        tokenizer: has ``encode(text, add_special_tokens=False)``, and one token for each special token of the template.
         template: ``chatml`` or ``mistral``.
-        system: text of the system turn, ``None`` for none.
-        markers: wrap the slots in ``<vi_start>`` ... ``<vi_end>`` and their like.
-        separator: between the last slot of a turn and its text.
-        supervise_newline: also supervise the newline after an answer's end mark.
+        system: system prompt, ``None`` for no system turn.
+        markers: wrap slots in ``<vi_start>`` ... ``<vi_end>`` and so on.
+        separator: text between the last slot of a turn and the rest of it.
+        supervise_newline: supervise the newline after an answer's end-of-turn token, too.
         max_length: longest sample in tokens, media included.
     """
 
@@ -41,52 +42,52 @@ class Chat:
     separator: str = "\n"
     supervise_newline: bool = False
     max_length: int = 2**31
-    _known: dict[str, list[int]] = field(default_factory=dict, repr=False)
+    _cached_ids: dict[str, list[int]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.template not in TEMPLATES:
-            raise ValueError(f"llm.template={self.template}: choose from {', '.join(TEMPLATES)}.")
-        self._form = TEMPLATES[self.template]
-        for mark in self._form.marks:
-            if len(ids := self._ids(mark)) != 1:
+            raise ValueError(f"llm.template={self.template}: unknown; choose from {', '.join(TEMPLATES)}.")
+        self._template = TEMPLATES[self.template]
+        for token in self._template.special_tokens:
+            count = len(self._tokenize(token))
+            if count != 1:
                 raise ValueError(
-                    f"the tokenizer makes {len(ids)} tokens of {mark}; the template {self.template} needs one: choose "
-                    f"another llm.template ({', '.join(TEMPLATES)}) or another tokenizer."
+                    f"the tokenizer splits {token} into {count} tokens, but the template {self.template} needs one: "
+                    f"choose another llm.template ({', '.join(TEMPLATES)}) or another tokenizer."
                 )
 
     def encode(
         self, messages: Sequence[tuple[str, str]], counts: Mapping[str, int], system: str | None = None
     ) -> tuple[list[int], list[int]]:
-        """Ids and labels of a whole conversation; what is not supervised is ``IGNORE_INDEX``.
+        """Return ids and labels of a conversation; tokens without supervision have the label ``IGNORE_INDEX``.
 
         Args:
             messages: (role, text) in turns.
             counts: tokens of each slot.
-            system: text of the system turn, ``None`` for the usual one.
+            system: system prompt, ``None`` for the default.
 
         Raises:
-            BadSample: no answer is left within ``max_length``, the media alone exceed it, or a text holds
-                a mark of the template.
+            BadSample: no answer is left within ``max_length``, the media alone exceed it, or a text contains a special
+                token of the template.
         """
         ids: list[int] = []
         labels: list[int] = []
-        open_text = self._begin(messages, system)
+        pending = self._begin(messages, system)  # text that is not tokenised yet, as its piece may go on
         for role, text in messages:
+            answer: list[int] = []
             if role == "user":
-                *pieces, open_text = self._user(open_text, text, counts)
-                new = [token for piece in pieces for token in piece]
-                answer: list[int] = []
+                new, pending = self._encode_user(pending, text, counts)
             else:
-                new = self._ids(open_text)
-                answer = [*self._ids(text.strip()), *self._ids(self._form.end)]
-                open_text = self._form.following
+                new = self._tokenize(pending)
+                answer = [*self._tokenize(text.strip()), *self._tokenize(self._template.end_of_turn)]
+                pending = self._template.turn_separator
                 if self.supervise_newline:
-                    answer, open_text = [*answer, *self._ids(open_text)], ""
+                    answer, pending = [*answer, *self._tokenize(pending)], ""
             ids += [*new, *answer]
             labels += [IGNORE_INDEX] * len(new) + answer
-        ids += self._ids(open_text)
+        ids += self._tokenize(pending)
         labels += [IGNORE_INDEX] * (len(ids) - len(labels))
-        return self._cut(ids, labels)
+        return self._truncate(ids, labels)
 
     def prompt(
         self,
@@ -95,70 +96,79 @@ class Chat:
         prime: str = "",
         system: str | None = None,
     ) -> list[int]:
-        """Ids up to where the last answer begins, if it is open (empty), or else the first.
+        """Return the ids up to the last answer if that is empty, or else up to the first one.
 
         Args:
             messages: (role, text) in turns.
             counts: tokens of each slot.
-            prime: how the answer has begun.
-            system: text of the system turn, ``None`` for the usual one.
+            prime: beginning of the answer.
+            system: system prompt, ``None`` for the default.
 
         Raises:
-            BadSample: the prompt exceeds ``max_length``, or a text holds a mark of the template.
+            BadSample: the prompt exceeds ``max_length``, or a text contains a special token of the template.
         """
-        asked = 1 if messages[-1][1].strip() else len(messages) - 1
-        ids, open_text = list[int](), self._begin(messages, system)
-        for role, text in messages[:asked]:
+        is_answered = bool(messages[-1][1].strip())
+        num_messages = 1 if is_answered else len(messages) - 1
+        ids, pending = list[int](), self._begin(messages, system)
+        for role, text in messages[:num_messages]:
             if role == "user":
-                *pieces, open_text = self._user(open_text, text, counts)
-                ids += [token for piece in pieces for token in piece]
+                new, pending = self._encode_user(pending, text, counts)
+                ids += new
             else:
-                ids += [*self._ids(open_text), *self._ids(text.strip()), *self._ids(self._form.end)]
-                open_text = self._form.following
-        ids += [*self._ids(open_text), *self._ids(prime)]
+                ids += self._tokenize(pending)
+                ids += [*self._tokenize(text.strip()), *self._tokenize(self._template.end_of_turn)]
+                pending = self._template.turn_separator
+        ids += [*self._tokenize(pending), *self._tokenize(prime)]
         if len(ids) > self.max_length:
             raise BadSample("too_long", f"the prompt has {len(ids)} tokens, data.max_length is {self.max_length}.")
         return ids
 
     def _begin(self, messages: Sequence[tuple[str, str]], system: str | None) -> str:
-        """How a checked conversation begins."""
+        """Return the text before the first turn; all texts are checked."""
+        reserved = (*self._template.special_tokens, *self._template.reserved_texts)
         for _, text in (("system", system or ""), *messages):
-            if mark := next((mark for mark in (*self._form.marks, *self._form.words) if mark in text), None):
-                raise BadSample("mark_in_text", f"a turn holds {mark}, which ends turns: take it out of {text[:80]!r}.")
-        system = self.system if system is None else system
-        return self._form.begin + ("" if system is None else self._form.system.format(system))
+            for token in reserved:
+                if token in text:
+                    message = f"a turn contains {token}, which ends turns: remove it from {text[:80]!r}."
+                    raise BadSample("special_token_in_text", message)
+        if system is None:
+            system = self.system
+        if system is None:
+            return self._template.begin
+        return self._template.begin + self._template.system.format(system)
 
-    def _user(self, before: str, text: str, counts: Mapping[str, int]) -> Iterator[Any]:
-        """A user turn: ids up to its last slot, then the text that is still open; slots come first."""
+    def _encode_user(self, pending: str, text: str, counts: Mapping[str, int]) -> tuple[list[int], str]:
+        """Return the ids of a user turn up to its last slot, and the text that is pending; slots come first."""
+        ids: list[int] = []
+        pending += self._template.user
         tags = [tag for tag in TAGS if tag in text]
         for tag in tags:
             text = text.replace(tag, "")
-        before += self._form.ask
-        for tag in tags:
-            opening, closing = MARKERS[tag] if self.markers else ("", "")
-            yield [*self._ids(before + opening), *[SLOTS[TAGS[tag]]] * counts[TAGS[tag]]]
-            before = closing + ("\n" if tag != tags[-1] else self.separator)
-        yield f"{before}{text.strip()}{self._form.answer}"
+            opening, closing = PLACEHOLDERS[tag].markers if self.markers else ("", "")
+            slot = TAGS[tag]
+            ids += [*self._tokenize(pending + opening), *[SLOTS[slot]] * counts[slot]]
+            pending = closing + (self.separator if tag == tags[-1] else "\n")
+        return ids, f"{pending}{text.strip()}{self._template.assistant}"
 
-    def _ids(self, text: str) -> list[int]:
-        if len(text) > 200:  # the words of strangers, not worth their memory
+    def _tokenize(self, text: str) -> list[int]:
+        if len(text) > MAX_CACHED_LENGTH:
             return list(self.tokenizer.encode(text, add_special_tokens=False))
-        if text not in self._known:
-            if len(self._known) > 10_000:
-                self._known.clear()
-            self._known[text] = self.tokenizer.encode(text, add_special_tokens=False) if text else []
-        return self._known[text]
+        if text not in self._cached_ids:
+            if len(self._cached_ids) > MAX_CACHED_TEXTS:
+                self._cached_ids.clear()
+            self._cached_ids[text] = self.tokenizer.encode(text, add_special_tokens=False) if text else []
+        return self._cached_ids[text]
 
-    def _cut(self, ids: list[int], labels: list[int]) -> tuple[list[int], list[int]]:
+    def _truncate(self, ids: list[int], labels: list[int]) -> tuple[list[int], list[int]]:
+        """Cut the text to ``max_length``; slots are never cut."""
         if len(ids) <= self.max_length:
             return ids, labels
-        media = max((place for place, token in enumerate(ids) if token < 0), default=-1)
-        if media >= self.max_length:
-            raise BadSample("too_long", f"the media alone end at token {media + 1} of {self.max_length}: "
-                            "raise data.max_length or use fewer frames.")  # fmt: skip
+        end_of_media = max((position + 1 for position, token in enumerate(ids) if token < 0), default=0)
+        if end_of_media > self.max_length:
+            message = f"the media alone end at token {end_of_media} of {self.max_length}"
+            raise BadSample("too_long", f"{message}: raise data.max_length or use fewer frames.")
         ids, labels = ids[: self.max_length], labels[: self.max_length]
         if all(label == IGNORE_INDEX for label in labels):
-            raise BadSample(
-                "answer_truncated", f"no token of an answer is left within data.max_length={self.max_length}."
-            )
+            message = f"no token of an answer is left within data.max_length={self.max_length}."
+            raise BadSample("answer_truncated", message)
         return ids, labels

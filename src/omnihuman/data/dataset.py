@@ -1,7 +1,7 @@
-"""Records -> samples that can be planned before anything is decoded, and packed when their turn comes."""
+"""Records -> samples that are planned before anything is decoded, and decoded and packed on access."""
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,15 +15,23 @@ from torch.utils.data import Dataset
 from omnihuman.data import media
 from omnihuman.data.chat import Chat
 from omnihuman.data.collate import Packable, pack
-from omnihuman.data.face import FaceInput, signal_of, timed
-from omnihuman.data.features import Kept
-from omnihuman.data.plan import Row
+from omnihuman.data.face import FaceInput
+from omnihuman.data.features import FeatureIndex
+from omnihuman.data.packing import MicroBatch
+from omnihuman.data.reader.base import ReadOptions, load_readers
 from omnihuman.data.record import BadSample, Record
+from omnihuman.modality import BY_FIELD, INSTRUCTION, MODALITIES, View
 from omnihuman.types import IGNORE_INDEX, Batch, Features, Sample
 
 Policy = Literal["raise", "skip", "quarantine"]
 Transforms = Mapping[str, tuple[str, Callable[[Any], Tensor]]]
+"""Encoder -> the field of a sample that it reads, and what makes time steps ``[T ...]`` of it."""
+
 Layouts = Callable[[Mapping[str, int]], Mapping[str, int]]
+"""Amounts by field -> tokens by slot."""
+
+Entry = Record | tuple[str, BadSample]
+"""A record, or the place of a bad one and what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +39,11 @@ class Planned:
     """A sample whose size is known.
 
     Attributes:
-        record: what it is.
-        header: of its file.
-        amounts: frames and sound samples that it will have, by what an encoder reads.
-        counts: tokens of each slot.
-        length: tokens of its text, slots expanded.
+        record: the record in one view.
+        header: of its files.
+        amounts: frames, audio samples ... by field.
+        counts: tokens by slot.
+        length: tokens of the prompt, slots expanded.
         targets: supervised tokens among them.
     """
 
@@ -48,23 +56,23 @@ class Planned:
 
 
 class Samples(Dataset[Batch]):
-    """A map from ``Row`` to ``Batch``: what a loader's worker does.
+    """A map from ``MicroBatch`` to ``Batch``, which a worker of a loader evaluates.
 
     Args:
-        records: to be used, in order.
-        transforms: by encoder name, the field of a sample that it reads and what makes a signal of it.
-        layouts: amounts -> tokens of each slot.
-        chat: the prompt builder.
-        num_frames: frames of a video; a still has one.
-        face: how faces are cut out, for encoders that read them.
-        views: ways of looking at a record; it is used once for each that leaves something of it. Without any: as it is.
-        needs: slots that every file must be able to fill, beside those that its record needs.
-        missing: what a record gets whose text names a modality that its file lacks: ``absent`` takes the slot out of
-            the text, ``fill`` puts the official filler in (10 s of silence, one black frame).
-        policy: what is done about a sample that cannot be used.
-        quarantine_file: what ``quarantine`` leaves out from the start, one JSON object a line, and where it adds to it.
-        timeout: seconds for reading one file.
-        prompts: end every sample where its first answer would begin, for generation.
+        records: in order.
+        transforms: by encoder name, the field of a sample that it reads and its transform.
+        layouts: amounts by field -> tokens by slot.
+        chat: builds prompts.
+        num_frames: frames of a video; an image has one.
+        face: crops faces, for encoders that read them.
+        views: each record is used once per view that leaves something of it. Without views: once, as it is.
+        needs: slots that every file must be able to fill, besides those that its record needs.
+        missing: what happens to a record whose text names a slot that its file cannot fill: ``absent`` removes the
+            slot from the text, ``fill`` uses the official filler (10 s of silence, one black frame).
+        policy: what happens to a sample that cannot be used.
+        quarantine_file: samples that ``quarantine`` skips from the start, one JSON object per line; it appends to it.
+        timeout: seconds per file.
+        prompts: end every sample where its first answer begins, for generation.
 
     Raises:
         BadSample: a sample cannot be used and the policy is ``raise``.
@@ -72,14 +80,14 @@ class Samples(Dataset[Batch]):
 
     def __init__(
         self,
-        records: Iterable[Record | tuple[str, BadSample]],
+        records: Iterable[Entry],
         transforms: Transforms,
         layouts: Layouts,
         chat: Chat,
         *,
         num_frames: int,
         face: FaceInput | None = None,
-        views: Sequence[str] = (),
+        views: Sequence[View] = (),
         needs: Sequence[str] = (),
         missing: Literal["absent", "fill"] = "absent",
         policy: Policy = "raise",
@@ -88,263 +96,309 @@ class Samples(Dataset[Batch]):
         prompts: bool = False,
     ) -> None:
         self.transforms, self.layouts, self.chat = dict(transforms), layouts, chat
-        self.num_frames, self.missing, self.policy = num_frames, missing, policy
-        reads = {field for field, _ in self.transforms.values()}
-        self.face = (face or FaceInput()) if "faces" in reads else None
+        self.missing, self.policy = missing, policy
+        self.readers = load_readers(ReadOptions(num_frames, face or FaceInput()))
+        self.fields = {field for field, _ in self.transforms.values() if field != INSTRUCTION}
         self.views, self.needs = tuple(views), tuple(needs)
         self.quarantine_file, self.timeout, self.prompts = quarantine_file, timeout, prompts
         self.skipped: list[dict[str, Any]] = []
         self.dropped_slots = 0
-        self.kept: Kept | None = None
+        self.cached: FeatureIndex | None = None
         self.planned = list(self._plan_all(list(records)))
 
     def __len__(self) -> int:
         return len(self.planned)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"layouts": None}  # belongs to the model; workers do not plan
+        return self.__dict__ | {"layouts": None}  # a method of the model; workers do not plan
 
     @property
     def lengths(self) -> list[int]:
+        """Tokens of each sample."""
         return [planned.length for planned in self.planned]
 
     @property
     def targets(self) -> list[int]:
+        """Supervised tokens of each sample."""
         return [planned.targets for planned in self.planned]
 
-    def __getitem__(self, row: Row) -> Batch:
-        """Decode and pack the samples of a row; a bad one is left out and reported, never replaced."""
+    def __getitem__(self, micro_batch: MicroBatch) -> Batch:
+        """Decode and pack samples; a bad one is skipped and reported, never replaced."""
         samples, skipped = [], []
-        for index in row.samples:
+        for index in micro_batch.indices:
             planned = self.planned[index]
             try:
-                samples.append(self._packable(planned, index))
+                samples.append(self._load(planned, index))
             except BadSample as bad:
-                skipped.append(self._refuse(planned.record, bad))
-        return pack(samples, self.blanks, row.step_targets, skipped, self.kept.blanks if self.kept else None)
+                skipped.append(self._skip(planned.record, bad))
+        cached_blanks = self.cached.blanks if self.cached else None
+        return pack(samples, self.blanks, micro_batch.step_targets, skipped, cached_blanks)
 
     @property
-    def without_boxes(self) -> int:
-        """Samples that are seen, whose faces an encoder reads, and nothing says where they are."""
-        seen = [p.record.faces for p in self.planned if p.amounts["frames"] and "faces" not in p.record.hides]
-        return sum(not self.face.finds(faces) for faces in seen) if self.face else 0
+    def num_unlocated(self) -> int:
+        """Samples with frames whose faces an encoder reads, but no box and no detector locates."""
+        if "faces" not in self.fields:
+            return 0
+        face = self.readers["faces"].options.face
+        visible = [entry for entry in self.planned if entry.amounts["frames"] and "faces" not in entry.record.hidden]
+        return sum(not face.can_locate(entry.record.faces) for entry in visible)
 
     @cached_property
     def blanks(self) -> dict[str, Tensor]:
-        """One moment of zeros for each signal."""
-        black, silence = torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(media.SAMPLE_RATE // 10)
-        empty = {"frames": black, "faces": black, "waveform": silence, "instruction": ""}
-        return {name: torch.zeros_like(make(empty[reads])[:1]) for name, (reads, make) in self.transforms.items()}
+        """One time step ``[1 ...]`` of zeros for each encoder."""
+        blanks = {}
+        for name, (field, transform) in self.transforms.items():
+            value = "" if field == INSTRUCTION else BY_FIELD[field].blank()
+            blanks[name] = torch.zeros_like(transform(value)[:1])
+        return blanks
 
-    def joined(self, others: Iterable["Samples"]) -> "Samples":
-        """These samples, then those of others made with the same options."""
-        for other in others:
-            self.planned += other.planned
-            self.skipped += other.skipped
-            self.dropped_slots += other.dropped_slots
-        return self
+    def append(self, samples: "Samples") -> None:
+        """Add samples that were planned with the same options."""
+        self.planned += samples.planned
+        self.skipped += samples.skipped
+        self.dropped_slots += samples.dropped_slots
 
-    def _plan_all(self, records: list[Record | tuple[str, BadSample]]) -> Iterable[Planned]:
-        known = self._quarantined()
-        good = [record for record in records if isinstance(record, Record) and _key(record) not in known]
-        files = list(dict.fromkeys(file for record in good for file in record.files))
-        with ThreadPoolExecutor(8) as pool:
-            headers = dict(zip(files, pool.map(self._probed, files), strict=True))
-        for record in records:
+    # ------------------------------------------------------------------------------------------------------- planning
+
+    def _plan_all(self, records: list[Entry]) -> Iterator[Planned]:
+        quarantined = self._read_quarantine()
+        headers = self._probe_all(
+            entry for entry in records if isinstance(entry, Record) and _identity(entry) not in quarantined
+        )
+        for entry in records:
+            if _identity(entry) in quarantined:
+                self.skipped.append(self._describe_quarantined(entry))
+                continue
             try:
-                if _key(record) in known:
-                    self.skipped.append(self._in_quarantine(record))
-                elif not isinstance(record, Record):
-                    raise record[1]
-                else:
-                    header = self._header(record, headers)
-                    for form, lacking in self._forms(record, header):
-                        if _key(form) in known:
-                            self.skipped.append(self._in_quarantine(form))
-                        else:
-                            yield self._plan(form, header, lacking)
+                yield from self._plan_views(entry, headers, quarantined)
             except BadSample as bad:
-                self.skipped.append(self._refuse(record, bad))
+                self.skipped.append(self._skip(entry, bad))
 
-    def _probed(self, file: Path) -> media.Header | BadSample:
+    def _probe_all(self, records: Iterable[Record]) -> dict[Path, media.Header | BadSample]:
+        files: dict[Path, None] = {}
+        for record in records:
+            files.update(dict.fromkeys(record.files))
+
+        def probe(file: Path) -> media.Header | BadSample:
+            try:
+                return media.probe(file, self.timeout)
+            except BadSample as bad:
+                return bad
+
+        with ThreadPoolExecutor(8) as pool:
+            return dict(zip(files, pool.map(probe, files), strict=True))
+
+    def _plan_views(
+        self, entry: Entry, headers: Mapping[Path, media.Header | BadSample], quarantined: set[tuple[str, str]]
+    ) -> Iterator[Planned]:
+        if not isinstance(entry, Record):
+            raise entry[1]
         try:
-            return media.probe(file, self.timeout)
+            header = media.merge_headers(entry, headers)
         except BadSample as bad:
-            return bad
+            raise _with_source(bad, entry) from bad
+        for record, fillers in self._views_of(entry, header):
+            if _identity(record) in quarantined:
+                self.skipped.append(self._describe_quarantined(record))
+            else:
+                yield self._plan(record, header, fillers)
 
-    def _header(self, record: Record, headers: Mapping[Path, media.Header | BadSample]) -> media.Header:
-        try:
-            return media.header_of(record, headers)
-        except BadSample as bad:
-            raise _named(bad, record) from bad
-
-    def _forms(self, record: Record, header: media.Header) -> Iterable[tuple[Record, list[str]]]:
-        """The forms in which a record is used, each with the slots that the file cannot fill and that get a filler."""
-        has = {"video": header.has_video, "audio": header.has_audio}
-        lacking = [slot for slot in record.slots if not has[slot]]
-        needed = set(lacking) & {*record.needs, *self.needs}
-        if needed or (lacking and len(lacking) == len(record.slots)):
-            what = f"{record.file} has no {' and no '.join(lacking)}, which the text names"
-            raise BadSample("no_media", f"{record.source} ({record.id}): {what}; take the slot out of the record.")
-        if lacking and self.missing == "absent":
-            record = record.without(lacking)
+    def _views_of(self, record: Record, header: media.Header) -> Iterator[tuple[Record, list[str]]]:
+        """Yield the record in each view, with the slots that a filler fills as the file cannot."""
+        missing = self._missing_slots(record, header)
+        if missing and self.missing == "absent":
+            record = record.drop_slots(missing)
             self.dropped_slots += 1
-        forms = views_of(record, self.views) if self.views else [record]
-        if lacking and not forms:
-            raise BadSample(
-                "no_media", f"{record.source} ({record.id}): {record.file} has no {' and no '.join(lacking)}."
-            )
-        return [(form, [slot for slot in lacking if slot in form.slots]) for form in forms]
+        records = select_views(record, self.views) if self.views else [record]
+        if missing and not records:
+            message = f"{record.file} has no {' and no '.join(missing)}."
+            raise BadSample("no_media", f"{record.source} ({record.id}): {message}")
+        for viewed in records:
+            yield viewed, [slot for slot in missing if slot in viewed.slots]
 
-    def _plan(self, record: Record, header: media.Header, lacking: Sequence[str]) -> Planned:
-        if "frames" in record.hides and (self.face is None or self.face.source == "none"):
-            what = "this model has no encoder that reads faces, and nothing else may be seen"
-            raise BadSample("no_slot", f"{record.source} ({record.id}): {what}; choose another view (data.views).")
-        if self.face and record.faces is not None:
-            seen = timed(record.faces, header.frames, header.rate, f"{record.source} ({record.id})")
-            record = replace(record, faces=seen)
-        amounts = self._amounts(record, header, lacking)
-        counts = self.layouts(amounts)
-        if empty := [slot for slot in record.slots if not counts.get(slot)]:
-            raise BadSample("no_slot", f"{record.source}: this model has no encoder for {empty}; choose data.views.")
+    def _missing_slots(self, record: Record, header: media.Header) -> list[str]:
+        """Return the slots of the text that the file cannot fill.
+
+        Raises:
+            BadSample: the record needs one of them, or nothing else is left.
+        """
+        available = set()
+        for modality in MODALITIES:
+            if self.readers[modality.field].is_available(record, header):
+                available.add(modality.slot)
+        missing = [slot for slot in record.slots if slot not in available]
+        is_needed = not {*record.needs, *self.needs}.isdisjoint(missing)
+        if missing and (is_needed or len(missing) == len(record.slots)):
+            message = f"{record.file} has no {' and no '.join(missing)}, which the text names"
+            raise BadSample("no_media", f"{record.source} ({record.id}): {message}; remove the tag from the record.")
+        return missing
+
+    def _plan(self, record: Record, header: media.Header, fillers: Collection[str]) -> Planned:
         try:
+            self._check_hidden(record)
+            for field in self.fields:
+                record = self.readers[field].prepare(record, header)
+            amounts = self._count(record, header, fillers)
+            counts = self.layouts(amounts)
+            if empty := [slot for slot in record.slots if not counts.get(slot)]:
+                raise BadSample("no_slot", f"this model has no encoder for {empty}; choose other data.views.")
             ids, labels = self._encode(record, counts)
         except BadSample as bad:
-            raise _named(bad, record) from bad
+            raise _with_source(bad, record) from bad
         targets = sum(label != IGNORE_INDEX for label in labels[1:])
         return Planned(record, header, amounts, counts, len(ids), targets)
 
-    def _amounts(self, record: Record, header: media.Header, lacking: Sequence[str]) -> dict[str, int]:
-        """Frames and sound samples of a sample."""
-        single = header.is_still or record.kind == "image" or "video" in lacking
-        wanted = self.num_frames if record.then is None else max(2, self.num_frames)
-        frames = (1 if single else wanted) if "video" in record.slots else 0
-        samples = header.num_samples(*record.heard) if "audio" in record.slots else 0
-        if "audio" in lacking:
-            samples = 10 * media.SAMPLE_RATE
-        if "audio" in record.slots and not samples:
-            what = f"{record.file} has no sound in the clip; correct start and end, or take <audio> out of the record."
-            raise BadSample("empty_audio", f"{record.source} ({record.id}): {what}")
-        return {"frames": frames, "waveform": samples}
+    def _check_hidden(self, record: Record) -> None:
+        """Check that an encoder reads something of every slot of which the view hides a part."""
+        for slot in {BY_FIELD[field].slot for field in record.hidden}:
+            visible = [row for row in MODALITIES if row.slot == slot and row.field not in record.hidden]
+            if not any(row.field in self.fields and self.readers[row.field].is_enabled for row in visible):
+                nouns = " or ".join(row.noun for row in visible)
+                message = f"this model has no encoder that reads {nouns}, and the view hides the rest of the {slot}"
+                raise BadSample("no_slot", f"{message}; choose another view (data.views).")
+
+    def _count(self, record: Record, header: media.Header, fillers: Collection[str]) -> dict[str, int]:
+        """Return the amounts from which tokens are planned, by field."""
+        amounts = {}
+        for modality in MODALITIES:
+            if modality.planned_from != modality.field:
+                continue
+            reader = self.readers[modality.field]
+            amount = 0
+            if modality.slot in fillers:
+                amount = reader.filler_amount
+            elif modality.slot in record.slots:
+                amount = reader.count(record, header)
+            amounts[modality.field] = amount
+        return amounts
 
     def _encode(self, record: Record, counts: Mapping[str, int]) -> tuple[list[int], list[int]]:
-        system = said if isinstance(said := record.meta.get("system"), str) else None
+        system = record.meta.get("system")
+        if not isinstance(system, str):
+            system = None
         if self.prompts:
             ids = self.chat.prompt(record.messages, counts, str(record.meta.get("prime", "")), system)
             return ids, [IGNORE_INDEX] * len(ids)
         return self.chat.encode(record.messages, counts, system)
 
-    def sample(self, planned: Planned, fields: Collection[str] = ("frames", "faces", "waveform")) -> Sample:
-        """Decode one sample, or of its media only what these fields need.
+    # ------------------------------------------------------------------------------------------------------- decoding
+
+    def sample(self, planned: Planned, fields: Collection[str] | None = None) -> Sample:
+        """Decode one sample.
+
+        Args:
+            planned: the sample.
+            fields: decode only what these need, ``None`` for all that encoders read.
 
         Raises:
-            BadSample: the file does not hold what its header said.
+            BadSample: a file does not hold what its header promises.
         """
-        record, header = planned.record, planned.header
-        fields = {*fields} - {*record.hides}
-        amounts = {
-            "frames": planned.amounts["frames"] if {"frames", "faces"} & fields else 0,
-            "waveform": planned.amounts["waveform"] if "waveform" in fields else 0,
-        }
-        frames, times, waveform, first = media.read_record(
-            record,
-            header,
-            amounts["frames"] if header.has_video else 0,
-            amounts["waveform"] if header.has_audio else 0,
-            self.timeout,
-        )
-        if amounts["frames"] and frames is None:  # only under missing=fill
-            frames, times, first = torch.zeros(1, 3, 64, 64, dtype=torch.uint8), [0.0], 1
-        if amounts["waveform"] and waveform is None:
-            waveform = torch.zeros(amounts["waveform"])
-        face = self.face if "faces" in fields else None
-        faces: tuple[Tensor | None, ...] = ()
-        if face and frames is not None:
-            faces = face(frames[:first], times[:first], record.faces, record.source)
-            if record.then is not None:  # the record's boxes are those of its first file
-                faces += face(frames[first:], times[first:], None, record.source)
+        record = planned.record
+        needed = self.fields - set(record.hidden)
+        if fields is not None:
+            needed &= set(fields)
+        decoded = set[str]().union(*(self.readers[field].decodes for field in needed))
+        amounts = {field: planned.amounts[field] for field in decoded}
+        num_frames, num_samples = amounts.get("frames", 0), amounts.get("waveform", 0)
+        clip = media.read_clip(record, planned.header, num_frames, num_samples, self.timeout)
+        values = {}
+        for field in BY_FIELD:
+            if field in needed | decoded and field not in record.hidden:
+                value = self.readers[field].read(record, clip)
+                if value is not None:
+                    values[field] = value
         answer = next((text for role, text in record.messages if role == "assistant"), "")
-        meta = {"id": record.id, "task": record.task, "answer": answer.strip(), "times": times, **record.meta}
-        return Sample(None if "frames" in record.hides else frames, faces, waveform, record.messages, meta)
+        meta = {"id": record.id, "task": record.task, "answer": answer.strip(), "times": list(clip.times)}
+        return Sample(values, record.messages, {**meta, **record.meta})
 
-    def _packable(self, planned: Planned, index: int) -> Packable:
-        features, times = self.kept.load(index) if self.kept else ({}, [])
-        wanted = {reads for name, (reads, _) in self.transforms.items() if name not in features}
-        try:
-            sample = self.sample(planned, wanted)
-        except BadSample as bad:
-            raise _named(bad, planned.record) from bad
-        made = self.packable(planned, sample, features)
-        return replace(made, meta={**made.meta, "times": made.meta["times"] or times})
-
-    def packable(self, planned: Planned, sample: Sample, features: Mapping[str, Features] | None = None) -> Packable:
-        """A decoded sample as signals and ids; encoders whose features are there get no signal."""
+    def to_packable(self, planned: Planned, sample: Sample, features: Mapping[str, Features] | None = None) -> Packable:
+        """Return a decoded sample as signals and ids; encoders with cached features get no signal."""
         ids, labels = self._encode(planned.record, planned.counts)
-        transforms = {name: made for name, made in self.transforms.items() if name not in (features or {})}
-        signals, real = dict[str, Tensor](), dict[str, Tensor]()
-        for name, (reads, make) in transforms.items():
-            if reads in planned.record.hides:
-                if amount := planned.amounts["frames"]:
-                    blank = self.blanks[name]
-                    signals[name] = blank.expand(amount, *blank.shape[1:])
-                    real[name] = torch.zeros(amount, dtype=torch.bool)
-            elif reads == "faces":
-                if sample.faces:
-                    signals[name], real[name] = signal_of(sample.faces, make, self.blanks[name])
-            elif (value := getattr(sample, reads)) is not None:
-                signals[name] = make(value)
-        return Packable(signals, ids, labels, sample.meta, real, features or {})
+        features = features or {}
+        signals, masks = dict[str, Tensor](), dict[str, Tensor]()
+        for name, (field, transform) in self.transforms.items():
+            if name in features:
+                continue
+            if field == INSTRUCTION:
+                signals[name] = transform(sample.instruction)
+                continue
+            blank = self.blanks[name]
+            amount = planned.amounts[BY_FIELD[field].planned_from]
+            if field in planned.record.hidden and amount:
+                signals[name] = blank.expand(amount, *blank.shape[1:])
+                masks[name] = torch.zeros(amount, dtype=torch.bool)
+            elif field in sample.media:
+                signals[name], mask = self.readers[field].to_signal(sample.media[field], transform, blank)
+                if mask is not None:
+                    masks[name] = mask
+        return Packable(signals, ids, labels, sample.meta, masks, features)
 
-    def _refuse(self, record: Record | tuple[str, BadSample], bad: BadSample) -> dict[str, Any]:
-        """What the policy says about a bad sample: raise it, or describe it."""
+    def _load(self, planned: Planned, index: int) -> Packable:
+        features, times = self.cached.load(index) if self.cached else ({}, [])
+        fields = {field for name, (field, _) in self.transforms.items() if name not in features}
+        try:
+            sample = self.sample(planned, fields)
+        except BadSample as bad:
+            raise _with_source(bad, planned.record) from bad
+        packable = self.to_packable(planned, sample, features)
+        return replace(packable, meta={**packable.meta, "times": packable.meta["times"] or times})
+
+    # ---------------------------------------------------------------------------------------------------- bad samples
+
+    def _skip(self, entry: Entry, bad: BadSample) -> dict[str, Any]:
+        """Apply the policy to a bad sample: raise it, or return its description."""
         if self.policy == "raise" and self.prompts:
             raise bad
         if self.policy == "raise":
-            cure = "data.on_bad_sample=skip leaves such samples out and counts them"
+            cure = "data.on_bad_sample=skip skips and counts such samples"
             raise BadSample(bad.reason, f"{bad} ({cure}.)")
-        name, file = _key(record)
-        skip = {"id": name, "reason": bad.reason, "file": file, "message": str(bad)}
+        name, file = _identity(entry)
+        description = {"id": name, "reason": bad.reason, "file": file, "message": str(bad)}
         if self.policy == "quarantine":
             assert self.quarantine_file is not None
             self.quarantine_file.parent.mkdir(parents=True, exist_ok=True)
-            with self.quarantine_file.open("a") as lines:  # a whole line at once: several processes write
-                lines.write(json.dumps(skip) + "\n")
-        return skip
+            with self.quarantine_file.open("a") as lines:  # a whole line at once, as several processes write
+                lines.write(json.dumps(description) + "\n")
+        return description
 
-    def _quarantined(self) -> set[tuple[str, str]]:
-        """Id and file of what is not to be opened again."""
+    def _read_quarantine(self) -> set[tuple[str, str]]:
+        """Return id and file of the samples in the quarantine file."""
         if self.policy != "quarantine" or self.quarantine_file is None or not self.quarantine_file.is_file():
             return set()
-        known = set()
+        quarantined = set()
         for number, line in enumerate(self.quarantine_file.read_text().splitlines(), 1):
             try:
                 entry = json.loads(line)
-                known.add((entry["id"], entry["file"]))
+                quarantined.add((entry["id"], entry["file"]))
             except (ValueError, KeyError, TypeError) as error:
-                where = f"{self.quarantine_file}:{number}"
-                raise ValueError(f"{where}: not an object with id and file ({error!r}); remove the line.") from error
-        return known
+                place = f"{self.quarantine_file}:{number}"
+                raise ValueError(
+                    f"{place}: expected an object with id and file ({error!r}); remove the line."
+                ) from error
+        return quarantined
 
-    def _in_quarantine(self, record: Record | tuple[str, BadSample]) -> dict[str, Any]:
-        name, file = _key(record)
-        message = f"{name} stands in {self.quarantine_file}"
-        return {"id": name, "reason": "quarantined", "file": file, "message": message}
-
-
-def _key(record: Record | tuple[str, BadSample]) -> tuple[str, str]:
-    """Id and file of a record, of a bad one its place."""
-    return (record.id, str(record.file)) if isinstance(record, Record) else (record[0], "")
+    def _describe_quarantined(self, entry: Entry) -> dict[str, Any]:
+        name, file = _identity(entry)
+        return {"id": name, "reason": "quarantined", "file": file, "message": f"{name} is in {self.quarantine_file}"}
 
 
-def views_of(record: Record, views: Sequence[str]) -> list[Record]:
-    """The distinct forms in which a record is used: one for every view that leaves something of it."""
-    seen: dict[tuple[object, ...], Record] = {}
+def select_views(record: Record, views: Iterable[View]) -> list[Record]:
+    """Return the record in each view that leaves something of it; views with the same result count once."""
+    records: dict[tuple[object, ...], Record] = {}
     for view in views:
-        form = record.seen_as(view)
-        if form is not None and (key := (form.slots, form.hides)) not in seen:
-            seen[key] = form if form == record else replace(form, id=f"{record.id}#{view}")
-    return list(seen.values())
+        viewed = record.restrict(view)
+        if viewed is None or (viewed.slots, viewed.hidden) in records:
+            continue
+        if viewed != record:
+            viewed = replace(viewed, id=f"{record.id}#{view}")
+        records[viewed.slots, viewed.hidden] = viewed
+    return list(records.values())
 
 
-def _named(bad: BadSample, record: Record) -> BadSample:
+def _identity(entry: Entry) -> tuple[str, str]:
+    """Return id and file of a record; the place of a bad one."""
+    return (entry.id, str(entry.file)) if isinstance(entry, Record) else (entry[0], "")
+
+
+def _with_source(bad: BadSample, record: Record) -> BadSample:
     return BadSample(bad.reason, f"{record.source} ({record.id}): {bad}")

@@ -1,4 +1,4 @@
-"""Media: one open per file, frames and sound of a clip, or what is wrong with them."""
+"""Media files: headers, frames and audio of a clip, with one open per file."""
 
 import math
 import re
@@ -18,87 +18,110 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from omnihuman.data.decode import SAMPLE_RATE as SAMPLE_RATE
-from omnihuman.data.decode import Check, chosen, demux, origin_of, pictures, sound
-from omnihuman.data.record import BadSample, Record
+from omnihuman.data.decode import Check, decode_audio, decode_frames, demux, file_origin, select_frames
+from omnihuman.data.record import BadSample, Record, Span
+from omnihuman.modality import SAMPLE_RATE as SAMPLE_RATE
 
-SHORTEST = 400
-"""Sound samples without which there is no sound: one window of a spectrogram."""
+MIN_SAMPLES = 400
+"""Fewest samples that count as audio: one window of a spectrogram."""
 
-LONGEST = 30.0
-"""Seconds of sound that are heard of a clip: Whisper's window."""
+MAX_SECONDS = 30.0
+"""Longest audio of a clip: the window of Whisper."""
 
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,wav,w64,mp3,flac,aac,aiff,ac3,amr,caf,gif,"
     "image2,jpeg_pipe,png_pipe,webp_pipe,bmp_pipe"
 )
-"""What a file may turn out to be: no playlist, which would name other files."""
+"""Formats that FFmpeg may open. Playlists are not among them: they would name other files."""
 
-PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
-"""Endings of the pictures in a folder that are a video."""
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+"""Suffixes of the images in a folder that is a video."""
 
-ESTIMATED = {"mp3", "aac", "ac3", "amr", "mpegts", "mpeg", "flv"}
-"""Formats whose header does not say how long the sound is."""
+ESTIMATED_DURATION = {"mp3", "aac", "ac3", "amr", "mpegts", "mpeg", "flv"}
+"""Formats whose header does not hold the duration of the audio."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file holds, told without decoding.
+    """The contents of a file, known without decoding.
 
     Attributes:
-        has_video: it can be seen.
-        audio: first and last second of its sound; equal where it has none.
-        is_still: what can be seen is one picture.
-        frames: how many pictures the file has, as far as its header says; 0 where it does not.
-        rate: pictures a second.
+        has_video: the file has frames.
+        audio: first and last second of the audio; equal for a file without audio.
+        is_still: the file is one image.
+        num_frames: frames of the file; 0 where the header does not tell.
+        fps: frames per second.
     """
 
     has_video: bool
     audio: tuple[float, float] = (0.0, 0.0)
     is_still: bool = False
-    frames: int = 0
-    rate: float = 25.0
+    num_frames: int = 0
+    fps: float = 25.0
 
     @property
     def has_audio(self) -> bool:
-        """It can be heard: there is at least one window of sound."""
+        """The file has at least one spectrogram window of audio."""
         return self.num_samples() > 0
 
+    @property
+    def slots(self) -> set[str]:
+        """Slots that the file can fill."""
+        slots = {"video": self.has_video, "audio": self.has_audio}
+        return {slot for slot, is_available in slots.items() if is_available}
+
     def num_samples(self, start: float = 0.0, end: float | None = None) -> int:
-        """Sound samples at 16 kHz of the clip ``[start, end)``, at most 30 s; 0 where there is none.
+        """Return the number of 16 kHz audio samples in ``[start, end)``, at most 30 s; 0 without audio.
 
         >>> Header(True, (0.0, 5.0)).num_samples(1.0, 3.5)
         40000
         """
-        begin, stop = self.span(start, end)
-        count = math.floor((stop - begin) * SAMPLE_RATE + 1e-6)
-        return count if count >= SHORTEST else 0
+        first, last = self.audio_within(start, end)
+        count = math.floor((last - first) * SAMPLE_RATE + 1e-6)
+        return count if count >= MIN_SAMPLES else 0
 
-    def span(self, start: float, end: float | None) -> tuple[float, float]:
-        """The part of the clip, in seconds, in which there is sound."""
-        begin = max(start, self.audio[0])
-        return begin, min(self.audio[1], math.inf if end is None else end, begin + LONGEST)
+    def audio_within(self, start: float, end: float | None) -> tuple[float, float]:
+        """Return first and last second of the audio in ``[start, end)``."""
+        first = max(start, self.audio[0])
+        return first, min(self.audio[1], math.inf if end is None else end, first + MAX_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """The decoded media of a record.
+
+    Attributes:
+        frames: frames of the first video, then those of the second one.
+        times: seconds of the frames, each in its own file.
+        waveform: 16 kHz mono audio in [-1, 1].
+        num_first: number of frames of the first video.
+    """
+
+    frames: UInt8[Tensor, "T 3 H W"] | None = None
+    times: tuple[float, ...] = ()
+    waveform: Float[Tensor, " S"] | None = None
+    num_first: int = 0
 
 
 def probe(path: Path, timeout: float = 60.0) -> Header:
-    """Read the header of a file, or count the pictures of a folder.
+    """Read the header of a file, or count the images of a folder.
 
     Raises:
-        BadSample: there is no such file, it is not what it says it is, or the folder holds no picture.
+        BadSample: the file is missing or not a media file, or the folder has no image.
     """
     if path.is_dir():
-        return Header(has_video=True, frames=len(_numbered(path)))
-    with _opened(path, timeout) as (container, check):
-        if _is_picture(container):
-            _still(path)
-            return Header(has_video=True, is_still=True, frames=1)
-        video, audio = _streams(container)
+        return Header(has_video=True, num_frames=len(_list_images(path)))
+    with _open(path, timeout) as (container, check):
+        if _is_image(container):
+            _read_image(path)
+            return Header(has_video=True, is_still=True, num_frames=1)
+        video, audio = _select_streams(container)
         if video is None and audio is None:
-            raise BadSample("no_media", f"{path}: the file holds neither pictures nor sound.")
-        heard = (0.0, 0.0) if audio is None else _audio_span(container, audio, check)
+            raise BadSample("no_media", f"{path}: the file has neither video nor audio.")
+        span = _measure_audio(container, audio, check)
         if video is None:
-            return Header(False, heard)
-        return Header(True, heard, frames=video.frames, rate=float(video.average_rate or 25))
+            return Header(False, span)
+        return Header(True, span, num_frames=video.frames, fps=float(video.average_rate or 25))
 
 
 def read(
@@ -111,166 +134,199 @@ def read(
     header: Header | None = None,
     timeout: float = 60.0,
 ) -> tuple[UInt8[Tensor, "T 3 H W"] | None, list[float], Float[Tensor, " S"] | None]:
-    """A file -> its frames, the seconds at which they are shown, and its 16 kHz mono sound.
+    """Decode the frames of a file, the seconds at which they are shown, and its 16 kHz mono audio.
 
-    Frames lie at the midpoints of ``num_frames`` equal segments of the clip; a short clip repeats frames, a
-    still is one.
+    Frames are the midpoints of ``num_frames`` equal segments of the clip; a short clip repeats frames, an image is one
+    frame.
 
     Reference: HumanOmni ``process_video``, ``frame_sample`` in uniform mode (n = 100, 8 frames: 6, 19, 31 ... 93).
-    Differs from it: sound is cut to the clip, where the official slice leaves silence.
+    Differs from it: audio is cut to the clip, where the official slice leaves silence.
 
     Args:
-        path: the file, or a folder of numbered pictures.
-        num_frames: frames wanted; 0 for none.
-        num_samples: sound samples wanted, as ``Header.num_samples`` counts them for the clip; 0 for none.
-        start: second at which the clip begins.
-        end: second at which it ends, ``None`` for the end of the file.
+        path: a file, or a folder of numbered images.
+        num_frames: frames to decode, 0 for none.
+        num_samples: audio samples to decode, as ``Header.num_samples`` counts them for the clip; 0 for none.
+        start: first second of the clip.
+        end: last second of the clip, ``None`` for the end of the file.
         header: of the file, if it is known.
-        timeout: seconds after which the file is given up.
+        timeout: seconds after which reading stops.
 
     Raises:
-        BadSample: the file is missing, unreadable, truncated, empty in the clip, or too slow.
+        BadSample: the file is missing, unreadable, truncated, empty in the clip, or too slow to read.
     """
-    header = probe(path, timeout) if header is None else header
+    header = header or probe(path, timeout)
+    if not num_frames and (path.is_dir() or header.is_still):
+        return None, [], None
     if path.is_dir():
-        return (*_from_folder(path, num_frames, (start, end), header.rate), None) if num_frames else (None, [], None)
+        return *_read_folder(path, num_frames, (start, end), header.fps), None
     if header.is_still:
-        picture = torch.from_numpy(np.array(_still(path))).permute(2, 0, 1)
-        return (picture.contiguous()[None], [0.0], None) if num_frames else (None, [], None)
+        return _to_tensor(_read_image(path))[None], [0.0], None
     frames, times, waveform = None, list[float](), None
-    with _opened(path, timeout) as (container, check):
-        video, audio = _streams(container)
-        streams = [stream for stream, wanted in ((video, num_frames), (audio, num_samples)) if wanted]
+    with _open(path, timeout) as (container, check):
+        video, audio = _select_streams(container)
+        streams = [stream for stream, count in ((video, num_frames), (audio, num_samples)) if count]
         if None in streams:
-            raise BadSample("no_media", f"{path}: the file has no {'pictures' if video is None else 'sound'} to read.")
-        span = header.span(start, end)
-        packets = demux(path, container, streams, (start, end), span, check)
+            missing = "video" if video is None else "audio"
+            raise BadSample("no_media", f"{path}: the file has no {missing} to read.")
+        audio_span = header.audio_within(start, end)
+        packets = demux(path, container, streams, (start, end), audio_span, check)
         if num_frames:
-            frames, times = pictures(path, video, packets[video.index], num_frames, (start, end), check)
+            frames, times = decode_frames(path, video, packets[video.index], num_frames, (start, end), check)
         if num_samples:
-            waveform = sound(path, audio, packets[audio.index], span[0], num_samples, check, header.audio[0])
+            begin, zero = audio_span[0], header.audio[0]
+            waveform = decode_audio(path, audio, packets[audio.index], begin, num_samples, check, zero)
     return frames, times, waveform
 
 
-def header_of(record: Record, headers: Mapping[Path, Header | BadSample]) -> Header:
-    """The header of a record from those of its files: the pictures of the first, the sound of ``record.sound``.
-
-    Raises:
-        BadSample: one of the files cannot be used, or cannot give what it is there for.
-    """
-    found: dict[Path, Header] = {}
-    for file in record.files:
-        if isinstance(header := headers[file], BadSample):
-            raise BadSample(header.reason, str(header))
-        found[file] = header
-    if record.kind == "text":
-        return Header(has_video=False)
-    whole = found[record.file]
-    if record.file.is_dir():
-        whole = replace(whole, rate=record.rate)
-    if record.then is not None and not all(h.has_video and not h.is_still for h in (whole, found[record.then])):
-        raise BadSample("no_media", f"{record.file} and {record.then}: only videos can follow each other.")
-    return whole if record.sound is None else replace(whole, audio=found[record.sound].audio)
-
-
-def read_record(
-    record: Record, header: Header, num_frames: int, num_samples: int, timeout: float = 60.0
-) -> tuple[UInt8[Tensor, "T 3 H W"] | None, list[float], Float[Tensor, " S"] | None, int]:
-    """``read`` of a record whose sound may be in a file of its own, and which may go on in a second file.
-
-    Frames of the second file have the size of those of the first; their seconds are their own file's.
+def merge_headers(record: Record, headers: Mapping[Path, Header | BadSample]) -> Header:
+    """Return the header of a record: the frames of its first file and the audio of its audio track.
 
     Args:
-        record: says which files.
-        header: as ``header_of`` tells it.
-        num_frames: frames wanted, two at least of two files; the first gives the odd one.
-        num_samples: sound samples wanted.
-        timeout: seconds after which each file is given up.
-
-    Returns:
-        Frames, seconds, sound, and how many of the frames are those of the first file.
+        record: names the files.
+        headers: header of every file, or what is wrong with it.
 
     Raises:
-        BadSample: a file does not hold what its header said.
+        BadSample: a file cannot be used, or lacks what the record takes from it.
     """
-    first = num_frames if record.then is None else (num_frames + 1) // 2
-    seen_clip = (record.start, record.end)
-    parts = [(record.file, first, num_samples, seen_clip)]
-    if record.sound is not None or record.heard != seen_clip:
-        parts = [(record.file, first, 0, seen_clip), (record.sound or record.file, 0, num_samples, record.heard)]
+    if record.kind == "text":
+        return Header(has_video=False)
+    for file in record.files:
+        if isinstance(bad := headers[file], BadSample):
+            raise BadSample(bad.reason, str(bad))
+    header = _get_header(record.file, headers)
+    if record.file.is_dir():
+        header = replace(header, fps=record.fps)
+    if record.second_clip is not None:
+        both = (header, _get_header(record.second_clip, headers))
+        if not all(each.has_video and not each.is_still for each in both):
+            message = f"{record.file} and {record.second_clip}: both clips of a record must be videos."
+            raise BadSample("no_media", message)
+    if record.audio_track is None:
+        return header
+    return replace(header, audio=_get_header(record.audio_track, headers).audio)
+
+
+def _get_header(file: Path, headers: Mapping[Path, Header | BadSample]) -> Header:
+    header = headers[file]
+    assert isinstance(header, Header), file
+    return header
+
+
+def read_clip(record: Record, header: Header, num_frames: int, num_samples: int, timeout: float = 60.0) -> Clip:
+    """Decode the media of a record: frames of one or two videos, and audio of the file or of its audio track.
+
+    Frames of the second video are scaled to the size of the first. What the header lacks is filled as the official
+    code does: one black frame, silence.
+
+    Args:
+        record: names the files.
+        header: of the record, see ``merge_headers``.
+        num_frames: frames to decode, at least two of two videos; the first one gives the odd frame.
+        num_samples: audio samples to decode.
+        timeout: seconds per file.
+
+    Raises:
+        BadSample: a file does not hold what its header promises.
+    """
+    clip = Clip()
+    frames_of_file = num_frames if header.has_video else 0
+    samples_of_file = num_samples if header.has_audio else 0
+    if frames_of_file or samples_of_file:
+        clip = _read_first(record, header, frames_of_file, samples_of_file, timeout)
+    if num_frames and clip.frames is None:
+        clip = replace(clip, frames=torch.zeros(1, 3, 64, 64, dtype=torch.uint8), times=(0.0,), num_first=1)
+    if num_samples and clip.waveform is None:
+        clip = replace(clip, waveform=torch.zeros(num_samples))
+    return clip
+
+
+def _read_first(record: Record, header: Header, num_frames: int, num_samples: int, timeout: float) -> Clip:
+    """``read_clip`` without fillers: one open where frames and audio are the same clip of the same file."""
+    num_first = num_frames if record.second_clip is None else (num_frames + 1) // 2
+    is_one_clip = record.audio_track is None and record.audio_span == record.span
     frames, times, waveform = None, list[float](), None
-    for file, pictures_of, samples_of, (start, end) in parts:
-        if pictures_of or samples_of:
-            told = header if file == record.file else replace(header, is_still=False)
-            seen, at, heard = read(
-                file,
-                num_frames=pictures_of,
-                num_samples=samples_of,
-                start=start,
-                end=end,
-                header=told,
-                timeout=timeout,
-            )
-            frames, times = (frames, times) if seen is None else (seen, at)
-            waveform = waveform if heard is None else heard
-    count = 0 if frames is None else len(frames)
-    if record.then is not None and frames is not None:
-        start, end = record.then_clip
-        told = Header(has_video=True, rate=record.rate)
-        others, seconds, _ = read(
-            record.then, num_frames=num_frames - first, start=start, end=end, header=told, timeout=timeout
+    if num_first or (num_samples and is_one_clip):
+        frames, times, waveform = read(
+            record.file,
+            num_frames=num_first,
+            num_samples=num_samples if is_one_clip else 0,
+            start=record.start,
+            end=record.end,
+            header=header,
+            timeout=timeout,
         )
-        assert others is not None
-        frames, times = torch.cat([frames, _sized(others, frames)]), times + seconds
-    return frames, times, waveform, count
+    if num_samples and not is_one_clip:
+        audio_file = record.audio_track or record.file
+        start, end = record.audio_span
+        is_same_file = audio_file == record.file
+        audio_header = header if is_same_file else replace(header, is_still=False)
+        _, _, waveform = read(
+            audio_file, num_samples=num_samples, start=start, end=end, header=audio_header, timeout=timeout
+        )
+    count = 0 if frames is None else len(frames)
+    if record.second_clip is not None and frames is not None:
+        start, end = record.second_clip_span
+        second_header = Header(has_video=True, fps=record.fps)
+        more_frames, more_times, _ = read(
+            record.second_clip,
+            num_frames=num_frames - num_first,
+            start=start,
+            end=end,
+            header=second_header,
+            timeout=timeout,
+        )
+        assert more_frames is not None
+        frames, times = torch.cat([frames, _resize_like(more_frames, frames)]), times + more_times
+    return Clip(frames, tuple(times), waveform, count)
 
 
-def _numbered(folder: Path) -> list[Path]:
-    """The pictures of a folder in the order of the numbers in their names."""
+def _list_images(folder: Path) -> list[Path]:
+    """Return the images of a folder in the order of the numbers in their names."""
 
-    def order(path: Path) -> tuple[list[tuple[bool, int, str]], str]:
-        parts = re.split(r"(\d+)", path.name)
-        return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts], path.name
+    def sort_key(path: Path) -> tuple[list[tuple[bool, int, str]], str]:
+        pieces = re.split(r"(\d+)", path.name)
+        keys = []
+        for piece in pieces:
+            is_number = piece.isdecimal()
+            keys.append((is_number, int(piece) if is_number else 0, piece))
+        return keys, path.name
 
     try:
-        found = sorted((path for path in folder.iterdir() if path.suffix.lower() in PICTURES), key=order)
+        images = sorted((path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES), key=sort_key)
     except OSError as error:
         raise BadSample("unreadable", f"{folder}: the folder cannot be read ({error.strerror}).") from error
-    if not found:
-        what = f"{folder}: the folder holds no picture ({', '.join(sorted(PICTURES))}), so it is no video."
-        raise BadSample("no_frames", what)
-    return found
+    if not images:
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise BadSample("no_frames", f"{folder}: the folder has no image ({suffixes}), so it is not a video.")
+    return images
 
 
-def _from_folder(
-    folder: Path, num_frames: int, clip: tuple[float, float | None], rate: float
-) -> tuple[UInt8[Tensor, "T 3 H W"], list[float]]:
-    """Uniformly chosen pictures of a folder, all of the size of the first, and their seconds."""
-    files = _numbered(folder)
-    times = {number: number / rate for number in range(len(files))}
-    if clip[0] >= len(files) / rate:
-        what = f"{folder}: the clip starts at {clip[0]:g} s, the {len(files)} pictures end at {len(files) / rate:g} s."
-        raise BadSample("empty_clip", what)
-    wanted = chosen(folder, times, num_frames, clip)
-    made: dict[int, Tensor] = {}
-    for number in wanted:
-        if number not in made:
-            picture = torch.from_numpy(np.array(_still(files[number]))).permute(2, 0, 1)[None]
-            made[number] = _sized(picture, made[wanted[0]] if made else picture)
-    return torch.cat([made[number] for number in wanted]).contiguous(), [times[number] for number in wanted]
+def _read_folder(folder: Path, num_frames: int, span: Span, fps: float) -> tuple[UInt8[Tensor, "T 3 H W"], list[float]]:
+    """Return uniformly selected images of a folder, scaled to the size of the first, and their seconds."""
+    files = _list_images(folder)
+    times = {number: number / fps for number in range(len(files))}
+    if span[0] >= len(files) / fps:
+        message = f"the clip starts at {span[0]:g} s, the {len(files)} images end at {len(files) / fps:g} s"
+        raise BadSample("empty_clip", f"{folder}: {message}; correct start or fps.")
+    selected = select_frames(folder, times, num_frames, span)
+    images: dict[int, Tensor] = {}
+    for number in selected:
+        if number not in images:
+            image = _to_tensor(_read_image(files[number]))[None]
+            images[number] = _resize_like(image, images[selected[0]]) if images else image
+    return torch.cat([images[number] for number in selected]).contiguous(), [times[number] for number in selected]
 
 
-def _sized(frames: UInt8[Tensor, "T 3 H W"], like: UInt8[Tensor, "K 3 Y X"]) -> UInt8[Tensor, "T 3 Y X"]:
-    """Frames at the height and width of others."""
-    if frames.shape[-2:] == like.shape[-2:]:
+def _resize_like(frames: UInt8[Tensor, "T 3 H W"], target: UInt8[Tensor, "K 3 Y X"]) -> UInt8[Tensor, "T 3 Y X"]:
+    if frames.shape[-2:] == target.shape[-2:]:
         return frames
-    scaled = F.interpolate(frames.float(), size=like.shape[-2:], mode="bilinear", antialias=True)
-    return scaled.round().clamp(0, 255).to(torch.uint8)
+    resized = F.interpolate(frames.float(), size=target.shape[-2:], mode="bilinear", antialias=True)
+    return resized.round().clamp(0, 255).to(torch.uint8)
 
 
 @contextmanager
-def _opened(path: Path, timeout: float) -> Iterator[tuple[Any, Check]]:
-    """An open container and a check to call between packets; what FFmpeg says becomes a ``BadSample``."""
+def _open(path: Path, timeout: float) -> Iterator[tuple[Any, Check]]:
+    """Open a container, with a timeout check to call between packets; errors of FFmpeg become a ``BadSample``."""
     deadline = time.monotonic() + timeout
 
     def check() -> None:
@@ -284,8 +340,8 @@ def _opened(path: Path, timeout: float) -> Iterator[tuple[Any, Check]]:
         container = av.open(str(path), timeout=timeout, options=options)
     except (av.FFmpegError, OSError) as error:
         size = path.stat().st_size
-        what = f"{path}: not a media file, or its header is cut off ({size} bytes; FFmpeg: {error.strerror or error})."
-        raise BadSample("unreadable", what) from error
+        details = f"{size} bytes; FFmpeg: {error.strerror or error}"
+        raise BadSample("unreadable", f"{path}: not a media file, or its header is cut off ({details}).") from error
     try:
         yield container, check
     except (av.FFmpegError, EOFError) as error:
@@ -295,34 +351,40 @@ def _opened(path: Path, timeout: float) -> Iterator[tuple[Any, Check]]:
         container.close()
 
 
-def _is_picture(container: Any) -> bool:
-    """FFmpeg reads a picture file as a film of one frame; a moving GIF is a film."""
+def _is_image(container: Any) -> bool:
+    """FFmpeg opens an image file as a video of one frame; an animated GIF is a video."""
     name = container.format.name
     return bool(name.endswith("_pipe") or name == "image2")
 
 
-def _still(path: Path) -> Image.Image:
-    """A picture file, upright, in RGB."""
+def _read_image(path: Path) -> Image.Image:
+    """Return an image, upright, in RGB."""
     try:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadSample("unreadable", f"{path}: cannot be read as a picture ({error}).") from error
+        raise BadSample("unreadable", f"{path}: cannot be read as an image ({error}).") from error
 
 
-def _streams(container: Any) -> tuple[Any, Any]:
-    """The video and the audio stream; a cover picture is not a video."""
-    videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+def _to_tensor(image: Image.Image) -> UInt8[Tensor, "3 H W"]:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def _select_streams(container: Any) -> tuple[Any, Any]:
+    """Return the video and the audio stream; a cover image is not a video."""
+    videos = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     audios = container.streams.audio
     for stream in (*videos[:1], *audios[:1]):
-        stream.thread_type = "NONE"  # more threads cost more than they give; workers are the parallelism
-    return (videos[0] if videos else None), (audios[0] if audios else None)
+        stream.thread_type = "NONE"  # workers are the parallelism; threads of a decoder cost more than they save
+    return next(iter(videos), None), next(iter(audios), None)
 
 
-def _audio_span(container: Any, stream: Any, check: Check) -> tuple[float, float]:
-    """First and last second of the sound, counted packet by packet where the header only guesses."""
-    origin = origin_of(container)
-    if stream.duration is not None and not set(container.format.name.split(",")) & ESTIMATED:
+def _measure_audio(container: Any, stream: Any, check: Check) -> tuple[float, float]:
+    """Return first and last second of the audio, counted packet by packet where the header only estimates it."""
+    if stream is None:
+        return 0.0, 0.0
+    origin = file_origin(container)
+    if stream.duration is not None and not set(container.format.name.split(",")) & ESTIMATED_DURATION:
         begin = 0.0 if stream.start_time is None else float(stream.start_time * stream.time_base) - origin
         return begin, begin + float(stream.duration * stream.time_base)
     first, last = math.inf, 0.0

@@ -1,4 +1,4 @@
-"""Chat messages, as evaluation kits write them, -> records; their generation options -> ours."""
+"""Chat messages of evaluation kits and servers -> records; generation options of kits -> those of transformers."""
 
 import wave
 from collections.abc import Mapping, Sequence
@@ -8,98 +8,75 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from omnihuman.data.record import MEDIA, ROLES, TAGS, Record, parse_record
+from omnihuman.data.record import ROLES, Record, parse_record
+from omnihuman.modality import KINDS, prompt_head, strip_tags
 
-OPTIONS = ("max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "num_beams", "repetition_penalty")
+GENERATION_KEYS = (
+    "max_new_tokens",
+    "do_sample",
+    "temperature",
+    "top_p",
+    "top_k",
+    "num_beams",
+    "repetition_penalty",
+)
 """Generation options that transformers' ``generate`` takes as they are."""
 
-SAMPLING = ("temperature", "top_p", "top_k")
-FRACTIONS = ("temperature", "top_p", "repetition_penalty")
+SAMPLING_KEYS = ("temperature", "top_p", "top_k")
+FLOAT_KEYS = ("temperature", "top_p", "repetition_penalty")
 
 
-def record_of(
+def build_record(
     messages: Sequence[Mapping[str, Any]], name: str, source: str, folder: Path, extra: Mapping[str, Any] | None = None
 ) -> Record:
-    """A conversation whose last turn is a user's, its media and its words -> the record of a question.
+    """Build the record of a conversation whose last turn is a question.
 
-    A video is seen and heard; sound beside it takes the place of its own. The media stand first, wherever the turn has
-    them; tags such as ``<image>`` in the words, which other models need, are left out. Without any medium it is a
-    question of words alone.
+    A video gives frames and audio; an audio part beside it replaces the audio of the video. The media come first,
+    wherever the turn has them; tags such as ``<image>``, which other models need in the text, are removed. Without
+    media it is a text-only question.
 
     Args:
-        messages: ``[{"role", "content": words or [{"type", "text" or "url", ...}]}]``; a url is a path, a PIL image,
-            sound as ``{"array", "sampling_rate"}``, or ``{"url", "video_start", "video_end"}``.
+        messages: ``[{"role", "content": text or [{"type", "text" or "url", ...}]}]``; a url is a path, a PIL image,
+            audio as ``{"array", "sampling_rate"}``, or ``{"url", "video_start", "video_end"}``.
         name: the record's id.
-        source: the question's place, for messages.
-        folder: where media go that are no files yet.
-        extra: what messages have no place for: keys of a record (``faces``, ``rate``, ``start``, ``end``, ``needs``),
-            and ``slots``, where a video is only to be seen or only to be heard.
+        source: place of the question, for messages.
+        folder: for media that are not files yet.
+        extra: keys of a record (``faces``, ``fps``, ``start``, ``end``, ``needs``), and ``slots`` to use a part of a
+            video only.
 
     Raises:
-        ValueError: users and assistants do not take turns, a later turn has media, there is more than one medium of a
-            kind, or a medium is not there.
+        ValueError: user and assistant do not alternate, a later turn has media, a kind of media occurs twice, or a file
+            is missing.
     """
-    roles = [message.get("role") if isinstance(message, Mapping) else None for message in messages]
-    if not roles or roles != [("user", "assistant")[number % 2] for number in range(len(roles))] or not len(roles) % 2:
-        raise ValueError(
-            f"{source}: a conversation is of user and assistant in turns and ends with the user's question; this one "
-            f"has {roles}. Leave others (system) out."
-        )
-    words, given = list[str](), dict[str, Mapping[str, Any]]()
+    _check_roles(messages, source)
+    texts, media = list[str](), dict[str, Mapping[str, Any]]()
     for number, message in enumerate(messages):
-        texts, media = _parts(message.get("content"), source)
-        if media and number:
-            raise ValueError(
-                f"{source}: the model looks at media of the first turn only; turn {number} has {[*media]}."
-            )
-        words, given = [*words, "\n".join(texts)], given | media
-    if "image" in given and len(given) > 1:
-        raise ValueError(f"{source}: the model takes an image alone, this prompt has {' and '.join(given)}.")
-    kind = next((kind for kind in MEDIA if kind in given), "text")
-    raw: dict[str, Any] = {}
-    if kind != "text":
-        raw[kind] = file_of(given[kind]["url"], kind, folder / name, source)
-    if kind == "video":
-        raw |= _times(given["video"])
-        if "audio" in given:
-            raw["sound"] = file_of(given["audio"]["url"], "audio", folder / name, source)
-    tags = {"video": "<video>\n<audio>\n", "image": "<image>\n", "audio": "<audio>\n", "text": ""}
-    words[0] = tags[kind] + words[0].strip()
-    names = {ours: theirs for theirs, ours in ROLES.items()}
-    turns = [
-        {"from": names[role], "value": text} for role, text in zip([*roles, "assistant"], [*words, ""], strict=True)
-    ]
-    said = {**raw, "conversations": turns, **(extra or {})}
-    slots = said.pop("slots", None)
-    record = parse_record(said, name, Path("/"), source, words_alone=True)
-    return record if slots is None else record.without([slot for slot in record.slots if slot not in slots])
+        text, parts = _split_content(message.get("content"), source)
+        if parts and number:
+            raise ValueError(f"{source}: the model takes media of the first turn only; turn {number} has {[*parts]}.")
+        texts.append(text)
+        media |= parts
+    if "image" in media and len(media) > 1:
+        raise ValueError(f"{source}: the model takes an image alone, this prompt has {' and '.join(media)}.")
+    kind = next((kind for kind in KINDS if kind in media), "text")
+    texts[0] = prompt_head(kind) + texts[0].strip()
+    raw = _media_keys(media, kind, folder / name, source)
+    raw["conversations"] = _build_turns(texts)
+    raw |= extra or {}
+    slots = raw.pop("slots", None)
+    record = parse_record(raw, name, Path("/"), source, allow_text_only=True)
+    if slots is None:
+        return record
+    return record.drop_slots([slot for slot in record.slots if slot not in slots])
 
 
-def _parts(content: Any, source: str) -> tuple[list[str], dict[str, Mapping[str, Any]]]:
-    """The words of a turn, without tags, and its media by kind."""
-    words, given = list[str](), dict[str, Mapping[str, Any]]()
-    for part in [{"type": "text", "text": content}] if isinstance(content, str) else content or []:
-        kind = part.get("type") if isinstance(part, Mapping) else part
-        if kind == "text":
-            words.append(part["text"])
-        elif kind not in MEDIA:
-            raise ValueError(f"{source}: a prompt holds text, {', '.join(MEDIA)}; this one has {kind!r:.80}.")
-        elif kind in given:
-            raise ValueError(f"{source}: the model takes one {kind}, this prompt has more; choose a task that has one.")
-        else:
-            given[kind] = part
-    for tag in TAGS:
-        words = [word.replace(f"{tag}\n", "").replace(tag, "") for word in words]
-    return words, given
-
-
-def file_of(medium: Any, kind: str, target: Path, source: str) -> str:
-    """A medium -> its absolute path; what is in memory is written to ``target`` with an ending of its own.
+def save_medium(medium: Any, kind: str, target: Path, source: str) -> str:
+    """Return the absolute path of a medium; a medium in memory is written to ``target`` with a suffix of its own.
 
     Raises:
-        ValueError: it is of an unknown type.
+        ValueError: the medium is of an unknown type.
 
-    >>> file_of("file:///clips/a.mp4", "video", Path("unused"), "dfew[0]")
+    >>> save_medium("file:///clips/a.mp4", "video", Path("unused"), "dfew[0]")
     '/clips/a.mp4'
     """
     if isinstance(medium, Mapping) and "array" not in medium:
@@ -107,57 +84,116 @@ def file_of(medium: Any, kind: str, target: Path, source: str) -> str:
     if isinstance(medium, str | Path):
         return str(Path(str(medium).removeprefix("file://")).expanduser().absolute())
     if kind == "image" and hasattr(medium, "save"):
-        picture = target.with_suffix(".png")
-        medium.save(picture)
-        return str(picture)
+        file = target.with_suffix(".png")
+        medium.save(file)
+        return str(file)
     if kind == "audio":
-        try:  # a dict, or the decoder that `datasets` hands out
-            values, rate = np.asarray(medium["array"], dtype=np.float64), int(medium["sampling_rate"])
-        except (TypeError, KeyError, IndexError):
-            values, rate = np.zeros((0, 0)), 0
-        if values.ndim == 1:
-            return _wav(values, rate, target.with_suffix(".wav"))
-    raise ValueError(f"{source}: {kind} is a {type(medium).__name__}; give a path, a PIL image, or mono sound.")
+        samples, rate = _read_array(medium)
+        if samples.ndim == 1:
+            return _write_wav(samples, rate, target.with_suffix(".wav"))
+    raise ValueError(f"{source}: unknown {kind} of type {type(medium).__name__}; give a path, PIL image or mono audio.")
 
 
-def options_of(given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]:
-    r"""Generation options of a kit -> those of transformers, where to stop, and the names that mean nothing here.
+def parse_generation_options(
+    options: Mapping[str, Any],
+) -> tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]:
+    r"""Return generation options of transformers, stop texts, and the names of options that have no effect.
 
-    A temperature above 0 samples, unless ``do_sample`` is false; without one the answer is greedy.
+    A temperature above 0 samples, unless ``do_sample`` is false; without a temperature the answer is greedy.
 
-    >>> options_of({"until": ["\n\n"], "temperature": 0, "max_new_tokens": 8, "image_aspect_ratio": "pad"})
-    ({'max_new_tokens': 8}, ('\n\n',), ('image_aspect_ratio',))
+    >>> parse_generation_options({"until": ["\n\n"], "temperature": 0, "max_new_tokens": 8, "aspect_ratio": "pad"})
+    ({'max_new_tokens': 8}, ('\n\n',), ('aspect_ratio',))
     """
-    until = given.get("until") or ()
+    until = options.get("until") or ()
     stops = (until,) if isinstance(until, str) else tuple(until)
-    kept = {name: given[name] for name in OPTIONS if given.get(name) is not None}
-    kept |= {name: float(kept[name]) for name in FRACTIONS if name in kept}  # transformers takes no 1 for a 1.0
-    heat = float(kept.get("temperature", 0.0))
-    if kept.pop("do_sample", heat > 0) and ("temperature" not in kept or heat > 0):
-        kept["do_sample"] = True
-    else:
-        kept = {name: value for name, value in kept.items() if name not in SAMPLING}
-    return kept, stops, tuple(sorted(set(given) - {*OPTIONS, "until"}))
+    ignored = tuple(sorted(set(options) - {*GENERATION_KEYS, "until"}))
+    generation_kwargs = {name: options[name] for name in GENERATION_KEYS if options.get(name) is not None}
+    for name in FLOAT_KEYS:
+        if name in generation_kwargs:
+            generation_kwargs[name] = float(generation_kwargs[name])  # transformers refuses the integer 1
+    temperature = generation_kwargs.get("temperature", 0.0)
+    do_sample = generation_kwargs.pop("do_sample", temperature > 0)
+    if do_sample and ("temperature" not in generation_kwargs or temperature > 0):
+        generation_kwargs["do_sample"] = True
+        return generation_kwargs, stops, ignored
+    greedy = {name: value for name, value in generation_kwargs.items() if name not in SAMPLING_KEYS}
+    return greedy, stops, ignored
 
 
-def cut(answer: str, stops: Sequence[str]) -> str:
-    r"""An answer up to the first of its stops.
+def truncate_at_stops(answer: str, stops: Sequence[str]) -> str:
+    r"""Return an answer up to the first of the stop texts.
 
-    >>> cut("happy\n\nQuestion: who", ["\n\n", "Q"])
+    >>> truncate_at_stops("happy\n\nQuestion: who", ["\n\n", "Q"])
     'happy'
     """
-    ends = [place for stop in stops if stop and (place := answer.find(stop)) >= 0]
-    return answer[: min(ends, default=len(answer))]
+    positions = [answer.find(stop) for stop in stops if stop]
+    return answer[: min((position for position in positions if position >= 0), default=len(answer))]
 
 
-def _times(part: Mapping[str, Any]) -> dict[str, Any]:
+def _check_roles(messages: Sequence[Mapping[str, Any]], source: str) -> None:
+    roles = [message.get("role") if isinstance(message, Mapping) else None for message in messages]
+    expected = [("user", "assistant")[number % 2] for number in range(len(roles))]
+    if len(roles) % 2 == 0 or roles != expected:
+        raise ValueError(
+            f"{source}: user and assistant must alternate, and the last turn must be the user's; got {roles}. Remove "
+            "other roles (system)."
+        )
+
+
+def _media_keys(media: Mapping[str, Mapping[str, Any]], kind: str, target: Path, source: str) -> dict[str, Any]:
+    """Return the keys of a record that name its media."""
+    if kind == "text":
+        return {}
+    raw: dict[str, Any] = {kind: save_medium(media[kind]["url"], kind, target, source)}
+    if kind == "video":
+        raw |= _parse_span(media["video"])
+        if "audio" in media:
+            raw["audio_track"] = save_medium(media["audio"]["url"], "audio", target, source)
+    return raw
+
+
+def _build_turns(texts: Sequence[str]) -> list[dict[str, str]]:
+    """Return turns of a record with an empty answer at the end."""
+    human, gpt = ROLES
+    turns = []
+    for number, text in enumerate([*texts, ""]):
+        turns.append({"from": gpt if number % 2 else human, "value": text})
+    return turns
+
+
+def _split_content(content: Any, source: str) -> tuple[str, dict[str, Mapping[str, Any]]]:
+    """Return the text of a turn, without tags, and its media by kind."""
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
+    texts, media = list[str](), dict[str, Mapping[str, Any]]()
+    for part in parts:
+        kind = part.get("type") if isinstance(part, Mapping) else part
+        if kind == "text":
+            texts.append(strip_tags(part["text"]))
+        elif kind not in KINDS:
+            raise ValueError(f"{source}: unknown content {kind!r:.80}; expected text, {', '.join(KINDS)}.")
+        elif kind in media:
+            raise ValueError(f"{source}: more than one {kind}; the model takes one: choose a task with one.")
+        else:
+            media[kind] = part
+    return "\n".join(texts), media
+
+
+def _parse_span(part: Mapping[str, Any]) -> dict[str, Any]:
     url = part["url"] if isinstance(part["url"], Mapping) else {}
-    said = {key: part.get(f"{key}_time", url.get(f"video_{key}")) for key in ("start", "end")}
-    return {key: value for key, value in said.items() if value is not None}
+    span = {key: part.get(f"{key}_time", url.get(f"video_{key}")) for key in ("start", "end")}
+    return {key: value for key, value in span.items() if value is not None}
 
 
-def _wav(values: NDArray[np.float64], rate: int, file: Path) -> str:
+def _read_array(medium: Any) -> tuple[NDArray[np.float64], int]:
+    """Return samples and rate of a dictionary, or of the decoder that `datasets` returns; two empty axes if neither."""
+    try:
+        return np.asarray(medium["array"], dtype=np.float64), int(medium["sampling_rate"])
+    except (TypeError, KeyError, IndexError):
+        return np.zeros((0, 0)), 0
+
+
+def _write_wav(samples: NDArray[np.float64], rate: int, file: Path) -> str:
     with wave.open(str(file), "wb") as out:
         out.setparams((1, 2, rate, 0, "NONE", "not compressed"))
-        out.writeframes((values.clip(-1, 1) * 32767).round().astype("<i2").tobytes())
+        out.writeframes((samples.clip(-1, 1) * 32767).round().astype("<i2").tobytes())
     return str(file)

@@ -1,4 +1,4 @@
-"""Records: what a data file says about a sample, checked line by line."""
+"""Records: the samples of a data file, checked key by key."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -6,31 +6,30 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from omnihuman.types import SLOTS
+from omnihuman.modality import BY_FIELD, KINDS, SLOTS, TAGS, View, strip_tags, tags_of
 
 ROLES = {"human": "user", "gpt": "assistant"}
-MEDIA = ("video", "image", "audio")
-MODALS = {
-    "video_audio": ("video", "audio"),
-    "video": ("video",),
-    "audio": ("audio",),
-    "frames_audio": ("video", "audio"),
-    "frames": ("video",),
-    "faces_audio": ("video", "audio"),
-    "faces": ("video",),
-    "text": (),
+"""Role in a data file -> role in a conversation."""
+
+KEYS = {
+    "id",
+    "conversations",
+    "start",
+    "end",
+    "task",
+    "needs",
+    "faces",
+    "audio_track",
+    "second_clip",
+    "fps",
+    *KINDS,
 }
-"""Ways of looking at a sample: the slots that may be filled; see ``HIDES`` for what may not be looked at."""
+"""Keys of a record; all other keys go into ``meta``."""
 
-HIDES = {"frames": ("faces",), "frames_audio": ("faces",), "faces": ("frames",), "faces_audio": ("frames",)}
-"""View -> what encoders do not get: ``frames`` has no closer look at faces, ``faces`` has nothing else."""
-
-TAGS = {"<video>": "video", "<image>": "video", "<audio>": "audio"}
-"""How the text names a slot; a still fills the video slot with one frame."""
-
-ALLOWED_TAGS = {"video": {"<video>", "<audio>"}, "image": {"<image>"}, "audio": {"<audio>"}}
-KNOWN = {"id", "conversations", "start", "end", "task", "needs", "faces", "sound", "then", "rate", *MEDIA}
 Message = tuple[str, str]
+Span = tuple[float, float | None]
+"""First and last second; ``None`` is the end of the file."""
+
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels of the upright frame."""
 
@@ -47,16 +46,16 @@ class BadSample(ValueError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.reason, str(self))  # crosses from a worker process
+        return type(self), (self.reason, str(self))  # exceptions of two arguments do not unpickle by themselves
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
-    """The faces at one moment of a record.
+class FaceDetection:
+    """The faces of one frame.
 
     Attributes:
-        time: second of the file; ``None`` where the record lists one entry a frame.
-        boxes: none where nobody shows a face.
+        time: second of the frame; ``None`` where the record lists one entry per frame of the file.
+        boxes: bounding boxes, empty for a frame without a face.
     """
 
     time: float | None
@@ -65,29 +64,28 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One sample as the data file describes it.
+    """One sample as its data file describes it.
 
     Attributes:
         id: the record's own, or its place in the file.
-        file: the medium; one file that is seen, heard, or both, or a folder of numbered pictures that are a video.
-        kind: ``video``, ``image`` or ``audio``: what the record calls the file; ``text`` where none is opened.
-        messages: (role, text); the slots stand as ``<video>`` (``<image>`` of a still) and ``<audio>``.
-        slots: the modalities that the text names.
-        start: second at which the clip begins.
-        end: second at which it ends, ``None`` for the end of the file.
-        task: what kind of question it is, where the record says so.
-        needs: modalities without which the question cannot be answered.
-        faces: where faces are, ``None`` where the record does not say; without any entry none is looked at.
+        file: a video, audio or image file, or a folder of numbered images that form a video.
+        kind: ``video``, ``image`` or ``audio``, the key that names the file; ``text`` for a record without a file.
+        messages: (role, text); the text holds the tags of the slots: ``<video>`` (``<image>``) and ``<audio>``.
+        slots: slots that the text names.
+        start: first second of the clip.
+        end: last second of the clip, ``None`` for the end of the file.
+        task: kind of question, if the record names one.
+        needs: slots without which the question cannot be answered.
+        faces: bounding boxes; ``None`` if the record lists none, empty if there is no face to use.
         source: file and line, for messages.
-        meta: everything else in the record; of it ``instruction`` is what encoders of the instruction read instead of
-            the text, ``system`` the system turn instead of the model's, and ``prime`` how an answer has begun when it
-            is asked for.
-        hides: what encoders do not get of the pictures: ``faces`` or ``frames``.
-        sound: where its sound is, if not in the file; start and end hold for it, too.
-        then: a second file, whose frames follow those of the first, half of them each; without sound.
-        then_clip: start and end of the clip in it.
-        sound_clip: start and end of the clip that is heard, ``None`` where it is the one that is seen.
-        rate: pictures a second of a folder of pictures.
+        meta: all other keys. Three have a meaning: ``instruction`` replaces the text for encoders of the instruction,
+            ``system`` replaces the model's system prompt, and ``prime`` is the beginning of a generated answer.
+        hidden: fields of the sample that encoders do not get, though the slot of the field is in the text.
+        audio_track: file with the audio, if it is not in ``file``.
+        audio_track_span: span of the audio, if it differs from the clip's.
+        second_clip: a second video without audio; its frames follow those of the first, half of the frames each.
+        second_clip_span: span of the second video.
+        fps: frames per second of a folder of images.
     """
 
     id: str
@@ -99,234 +97,275 @@ class Record:
     end: float | None = None
     task: str | None = None
     needs: tuple[str, ...] = ()
-    faces: tuple[Sighting, ...] | None = None
+    faces: tuple[FaceDetection, ...] | None = None
     source: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
-    hides: tuple[str, ...] = ()
-    sound: Path | None = None
-    then: Path | None = None
-    then_clip: tuple[float, float | None] = (0.0, None)
-    sound_clip: tuple[float, float | None] | None = None
-    rate: float = 25.0
+    hidden: tuple[str, ...] = ()
+    audio_track: Path | None = None
+    audio_track_span: Span | None = None
+    second_clip: Path | None = None
+    second_clip_span: Span = (0.0, None)
+    fps: float = 25.0
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All files that it is made of."""
+        """All media files of the record."""
         if self.kind == "text":
             return ()
-        return tuple(file for file in (self.file, self.sound, self.then) if file is not None)
+        return tuple(file for file in (self.file, self.audio_track, self.second_clip) if file is not None)
 
     @property
-    def heard(self) -> tuple[float, float | None]:
-        """Start and end of the clip that is heard."""
-        return (self.start, self.end) if self.sound_clip is None else self.sound_clip
+    def span(self) -> Span:
+        """First and last second of the clip."""
+        return self.start, self.end
 
-    def seen_as(self, modal: str) -> "Record | None":
-        r"""The record with only the modalities of a view; ``None`` where nothing is left, or something it needs is not.
+    @property
+    def audio_span(self) -> Span:
+        """First and last second of the audio."""
+        return self.span if self.audio_track_span is None else self.audio_track_span
+
+    def restrict(self, view: View) -> "Record | None":
+        r"""Return the record with the modalities of a view only; ``None`` if nothing or too little is left.
 
         >>> record = Record("1", Path("a.mp4"), "video", (("user", "<video>\n<audio>\nWho?"),), ("video", "audio"))
-        >>> record.seen_as("video").messages[0][1]
+        >>> record.restrict(View.parse("VF")).messages[0][1]
         '<video>\nWho?'
         """
-        kept = tuple(slot for slot in self.slots if slot in MODALS[modal])
-        if set(self.needs) - set(kept) or not (kept or modal == "text"):
+        slots = tuple(slot for slot in self.slots if slot in view.slots)
+        if set(self.needs) - set(slots):
             return None
-        form = self.without(tuple(slot for slot in self.slots if slot not in kept))
-        form = replace(form, hides=HIDES.get(modal, ()) if "video" in kept else ())
-        return form if kept else replace(form, kind="text")
+        if not slots:
+            return None if view else replace(self.drop_slots(self.slots), kind="text", hidden=())
+        dropped = tuple(slot for slot in self.slots if slot not in slots)
+        return replace(self.drop_slots(dropped), hidden=view.hidden(slots))
 
-    def asked(self, modal: str | None, reads: Collection[str], who: str) -> "tuple[Record, tuple[str, ...]]":
-        """The record as a model can be asked it, and the slots that it does not read and is asked without.
+    def prepare(self, view: View | None, model_view: View, model_name: str) -> "tuple[Record, tuple[str, ...]]":
+        """Return the record as a question for a model, and the slots that it loses as the model cannot fill them.
 
         Args:
-            modal: a view; ``None`` for all that there is.
-            reads: the slots that the model fills.
-            who: the model's name, for messages.
+            view: the part of the record to use; ``None`` for all.
+            model_view: modalities for which the model has an encoder.
+            model_name: for messages.
 
         Raises:
-            ValueError: there is no such view, or neither the file nor the model can give it.
+            ValueError: the view leaves nothing that the record has and the model reads.
         """
-        if modal is not None and modal not in MODALS:
-            raise ValueError(f"modal={modal}: choose from {', '.join(MODALS)}, or leave it out.")
-        seen = self if modal is None else self.seen_as(modal)
-        if seen is None:
-            given = "words alone" if self.kind == "text" else f"{self.kind}={self.file}"
-            raise ValueError(f"modal={modal} asks for what {given} cannot give.")
-        unread = tuple(slot for slot in seen.slots if slot not in reads)
-        if unread and (modal is not None or len(unread) == len(seen.slots)):
-            raise ValueError(f"{who} reads {' and '.join(sorted(reads))} only, not {' and '.join(unread)}.")
-        return seen.without(unread), unread
+        record = self if view is None else self.restrict(view)
+        if record is None:
+            media = "text alone" if self.kind == "text" else f"{self.kind}={self.file}"
+            raise ValueError(f"view={view}: {media} has nothing of it; choose another view, or leave it out.")
+        usable = model_view if view is None else view & model_view
+        unread = tuple(slot for slot in record.slots if slot not in usable.slots)
+        if unread and len(unread) == len(record.slots):
+            missing = (view or View.of_kind(self.kind)) - model_view
+            raise ValueError(
+                f"{model_name} has no encoder for {' and '.join(missing.nouns)}; it reads "
+                f"{' and '.join(model_view.nouns)}: choose another file or view."
+            )
+        return record.drop_slots(unread), unread
 
-    def without(self, slots: Sequence[str]) -> "Record":
-        """The record with some slots taken out of its text."""
+    def drop_slots(self, slots: Collection[str]) -> "Record":
+        """Return the record with some slots removed from its text."""
         tags = [tag for tag, slot in TAGS.items() if slot in slots]
-        messages = tuple((role, _strip(text, tags)) for role, text in self.messages)
-        return replace(self, messages=messages, slots=tuple(slot for slot in self.slots if slot not in slots))
+        return replace(
+            self,
+            messages=tuple((role, strip_tags(text, tags)) for role, text in self.messages),
+            slots=tuple(slot for slot in self.slots if slot not in slots),
+            hidden=tuple(name for name in self.hidden if BY_FIELD[name].slot not in slots),
+        )
 
 
-def parse_record(raw: Any, name: str, root: Path, source: str, *, words_alone: bool = False) -> Record:
-    """Check one record.
+def parse_record(raw: Any, name: str, root: Path, source: str, *, allow_text_only: bool = False) -> Record:
+    """Check and convert one record.
 
     Args:
         raw: the record.
         name: its id.
         root: folder of the media.
         source: its place, for messages.
-        words_alone: it may have no medium; in a data file that is a key mistyped.
+        allow_text_only: accept a record without a file; in a data file such a record has a mistyped key.
 
     Raises:
-        BadSample: something in it does not hold; the message names the place, the key and the cure.
+        BadSample: a value is invalid; the message names the place, the key and the cure.
     """
     if not isinstance(raw, dict):
-        raise BadSample("malformed_record", f"{source}: a record is an object, this is a {type(raw).__name__}.")
-    kinds = [kind for kind in MEDIA if raw.get(kind)]
-    messages = _messages(raw.get("conversations"), source)
-    if len(kinds) > 1:
-        raise BadSample("malformed_record", f"{source}: give one of {', '.join(MEDIA)}, found {', '.join(kinds)}.")
-    kind = kinds[0] if kinds else "text" if words_alone else ""
-    slots = _slots(messages, kind, source)
-    start, end = _times(raw, source)
-    needs = raw.get("needs") or []
-    if not isinstance(needs, list) or any(need not in SLOTS for need in needs):
-        raise BadSample("malformed_record", f"{source}: needs is a list of {', '.join(SLOTS)}; found {needs!r}.")
-    if not isinstance(raw.get("task"), str | None):
-        raise BadSample("malformed_record", f"{source}: task is a word, found {raw['task']!r}.")
-    rate = raw.get("rate", 25.0)
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
-        raise BadSample("malformed_record", f"{source}: rate is the pictures a second of a folder, found {rate!r}.")
-    sound, then = (
-        _inside(root, raw[key], f"{source}: {key}", folders=key == "then") if raw.get(key) else None
-        for key in ("sound", "then")
-    )
+        raise BadSample("malformed_record", f"{source}: a record must be an object, got {type(raw).__name__}.")
+    messages = _parse_messages(raw.get("conversations"), source)
+    kind = _parse_kind(raw, source, allow_text_only)
+    slots = _parse_slots(messages, kind, source)
+    start, end = _parse_span(raw, source)
+    file = root
+    if kind != "text":
+        file = _resolve(root, raw[kind], f"{source}: {kind}", allow_folder=kind == "video")
+    task = raw.get("task")
+    if not isinstance(task, str | None):
+        raise BadSample("malformed_record", f"{source}: task must be text, got {task!r}.")
     return Record(
         id=name,
-        file=root if kind == "text" else _inside(root, raw[kind], f"{source}: {kind}", folders=kind == "video"),
+        file=file,
         kind=kind,
         messages=messages,
         slots=slots,
         start=start,
         end=end,
-        task=raw.get("task"),
-        needs=tuple(needs),
-        faces=sightings(raw.get("faces"), source),
+        task=task,
+        needs=_parse_needs(raw, source),
+        faces=parse_faces(raw.get("faces"), source),
         source=source,
-        meta={key: value for key, value in raw.items() if key not in KNOWN},
-        rate=float(rate),
-        sound=sound,
-        then=then,
+        meta={key: value for key, value in raw.items() if key not in KEYS},
+        audio_track=_parse_path(raw, "audio_track", root, source),
+        second_clip=_parse_path(raw, "second_clip", root, source, allow_folder=True),
+        fps=_parse_fps(raw, source),
     )
 
 
-def sightings(raw: Any, source: str) -> tuple[Sighting, ...] | None:
-    """The ``faces`` of a record, checked; ``None`` where it has none.
+def parse_faces(raw: Any, source: str) -> tuple[FaceDetection, ...] | None:
+    """Parse the ``faces`` of a record; ``None`` for a record without this key.
 
     Args:
-        raw: ``[{"time": s, "box": [x0, y0, x1, y1] or null}, ...]``, where entries of one time are several faces; or
-            one box (or null) for every frame of the file.
+        raw: ``[{"time": s, "box": [x0, y0, x1, y1] or null}, ...]``, where entries of the same time are several faces;
+            or one box (or null) for every frame of the file.
         source: place of the record, for messages.
 
     Raises:
-        BadSample: something in it does not hold.
+        BadSample: an entry is invalid.
 
-    >>> sightings([{"time": 0.5, "box": [1, 2, 3, 4]}], "a.json[0]")
-    (Sighting(time=0.5, boxes=((1.0, 2.0, 3.0, 4.0),)),)
+    >>> parse_faces([{"time": 0.5, "box": [1, 2, 3, 4]}], "a.json[0]")
+    (FaceDetection(time=0.5, boxes=((1.0, 2.0, 3.0, 4.0),)),)
     """
     if raw is None:
         return None
     if not isinstance(raw, list):
-        raise BadSample("malformed_faces", f"{source}: faces is a list, found {raw!r:.80}.")
+        raise BadSample("malformed_faces", f"{source}: faces must be a list, got {raw!r:.80}.")
     if not all(isinstance(entry, Mapping) for entry in raw):
-        return tuple(Sighting(None, _boxes(entry, f"{source}: faces[{n}]")) for n, entry in enumerate(raw))
-    found: dict[float, tuple[Box, ...]] = {}
+        per_frame = [_parse_boxes(entry, f"{source}: faces[{number}]") for number, entry in enumerate(raw)]
+        return tuple(FaceDetection(None, boxes) for boxes in per_frame)
+    boxes_by_time: dict[float, tuple[Box, ...]] = {}
     for number, entry in enumerate(raw):
-        time, where = entry.get("time"), f"{source}: faces[{number}]"
-        if isinstance(time, bool) or not isinstance(time, int | float) or not 0 <= time < math.inf:
-            raise BadSample("malformed_faces", f"{where} has the time {time!r}; it is the second of the frame.")
-        found[float(time)] = found.get(float(time), ()) + _boxes(entry.get("box"), where)
-    return tuple(Sighting(time, found[time]) for time in sorted(found))
+        place = f"{source}: faces[{number}]"
+        time = entry.get("time")
+        if not _is_number(time) or not 0 <= time < math.inf:
+            raise BadSample("malformed_faces", f"{place}: time must be the second of the frame, got {time!r}.")
+        earlier = boxes_by_time.get(float(time), ())
+        boxes_by_time[float(time)] = earlier + _parse_boxes(entry.get("box"), place)
+    return tuple(FaceDetection(time, boxes_by_time[time]) for time in sorted(boxes_by_time))
 
 
-def _boxes(raw: Any, where: str) -> tuple[Box, ...]:
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _parse_boxes(raw: Any, place: str) -> tuple[Box, ...]:
     if raw is None:
         return ()
-    if not isinstance(raw, list) or len(raw) != 4 or not all(isinstance(x, int | float) for x in raw):
-        raise BadSample("malformed_faces", f"{where}: a box is [x0, y0, x1, y1] in pixels or null, found {raw!r:.80}.")
+    if not isinstance(raw, list) or len(raw) != 4 or not all(isinstance(side, int | float) for side in raw):
+        raise BadSample("malformed_faces", f"{place}: a box is [x0, y0, x1, y1] in pixels or null, got {raw!r:.80}.")
     x0, y0, x1, y1 = map(float, raw)
-    if not (all(map(math.isfinite, (x0, y0, x1, y1))) and x0 < x1 and y0 < y1):
-        raise BadSample("malformed_faces", f"{where}: the box {raw} has no area; it is [x0, y0, x1, y1].")
+    is_finite = all(map(math.isfinite, (x0, y0, x1, y1)))
+    if not is_finite or x0 >= x1 or y0 >= y1:
+        raise BadSample("malformed_faces", f"{place}: the box {raw} has no area; it must be [x0, y0, x1, y1].")
     return ((x0, y0, x1, y1),)
 
 
-def _times(raw: Mapping[str, Any], source: str) -> tuple[float, float | None]:
+def _parse_kind(raw: Mapping[str, Any], source: str, allow_text_only: bool) -> str:
+    """Return the key that names the record's file, or ``text``; the empty string where a file is missing."""
+    kinds = [kind for kind in KINDS if raw.get(kind)]
+    if len(kinds) > 1:
+        raise BadSample("malformed_record", f"{source}: expected one of {', '.join(KINDS)}, got {', '.join(kinds)}.")
+    if kinds:
+        return kinds[0]
+    return "text" if allow_text_only else ""
+
+
+def _parse_span(raw: Mapping[str, Any], source: str) -> Span:
     start, end = raw.get("start") or 0.0, raw.get("end")
     seconds = [time for time in (start, end) if time is not None]
     if not all(isinstance(time, int | float) and math.isfinite(time) for time in seconds) or start < 0:
-        raise BadSample("malformed_record", f"{source}: start and end are seconds, found {start!r} and {end!r}.")
-    if end is not None and end <= start:
-        raise BadSample("malformed_record", f"{source}: end {end} does not come after start {start}.")
-    return float(start), None if end is None else float(end)
+        raise BadSample("malformed_record", f"{source}: start and end must be seconds, got {start!r} and {end!r}.")
+    if end is None:
+        return float(start), None
+    if end <= start:
+        raise BadSample("malformed_record", f"{source}: end {end} must be greater than start {start}.")
+    return float(start), float(end)
 
 
-def _messages(turns: Any, source: str) -> tuple[Message, ...]:
+def _parse_needs(raw: Mapping[str, Any], source: str) -> tuple[str, ...]:
+    needs = raw.get("needs") or []
+    if not isinstance(needs, list) or any(slot not in SLOTS for slot in needs):
+        raise BadSample("malformed_record", f"{source}: needs must be a list of {', '.join(SLOTS)}; got {needs!r}.")
+    return tuple(needs)
+
+
+def _parse_fps(raw: Mapping[str, Any], source: str) -> float:
+    fps = raw.get("fps", 25.0)
+    if not _is_number(fps) or not 0 < fps < math.inf:
+        raise BadSample("malformed_record", f"{source}: fps must be the frames per second of a folder, got {fps!r}.")
+    return float(fps)
+
+
+def _parse_messages(turns: Any, source: str) -> tuple[Message, ...]:
     if not isinstance(turns, list) or not turns:
-        what = f"{source}: conversations must be a list of turns, found {turns!r}."
-        raise BadSample("missing_conversations", what)
+        message = f"{source}: conversations must be a list of turns, got {turns!r}."
+        raise BadSample("missing_conversations", message)
     messages = []
     for number, turn in enumerate(turns):
         role = turn.get("from") if isinstance(turn, dict) else None
         if role not in ROLES:
-            raise BadSample("unknown_role", f"{source}: turn {number} is from {role!r}; use human and gpt.")
+            raise BadSample("unknown_role", f"{source}: turn {number}: unknown role {role!r}; expected human or gpt.")
         if not isinstance(turn.get("value"), str):
             raise BadSample("malformed_record", f"{source}: turn {number} has no text in `value`.")
         if ROLES[role] != ("user", "assistant")[number % 2]:
-            raise BadSample("odd_turns", f"{source}: turn {number} is from {role}; human and gpt take turns.")
+            raise BadSample("odd_turns", f"{source}: turn {number} is from {role}; human and gpt must alternate.")
         messages.append((ROLES[role], turn["value"]))
     if len(messages) % 2:
         raise BadSample("odd_turns", f"{source}: {len(messages)} turns; every human turn needs an answer from gpt.")
     return tuple(messages)
 
 
-def _slots(messages: Sequence[Message], kind: str, source: str) -> tuple[str, ...]:
-    """The modalities that the text names, each once and in a human turn, and that the medium can give."""
-    human = "\n".join(text for role, text in messages if role == "user")
-    tags = [tag for tag in TAGS if tag in human]
+def _parse_slots(messages: Sequence[Message], kind: str, source: str) -> tuple[str, ...]:
+    """Return the slots that the text names, checked: each once, in a human turn, and possible for the file."""
+    questions = "\n".join(text for role, text in messages if role == "user")
+    answers = "\n".join(text for role, text in messages if role == "assistant")
     for tag in TAGS:
-        if any(tag in text for role, text in messages if role == "assistant"):
-            raise BadSample("placeholder_in_answer", f"{source}: {tag} stands in an answer; move it to a human turn.")
-        if human.count(tag) > 1:
-            what = f"{source}: {tag} stands {human.count(tag)} times; a record has one file: leave one."
-            raise BadSample("placeholder_twice", what)
+        if tag in answers:
+            raise BadSample("placeholder_in_answer", f"{source}: {tag} is in an answer; move it to a human turn.")
+        if questions.count(tag) > 1:
+            message = f"{source}: {tag} occurs {questions.count(tag)} times; a record has one file: keep one tag."
+            raise BadSample("placeholder_twice", message)
+    tags = [tag for tag in TAGS if tag in questions]
     if kind in ("", "text"):
         if tags:
-            what = f"{source}: the text names {', '.join(tags)}, but the record names no file; add {tags[0][1:-1]!r}."
-            raise BadSample("placeholder_without_media", what)
+            message = f"{source}: the text has {', '.join(tags)}, but the record has no file; add {tags[0][1:-1]!r}."
+            raise BadSample("placeholder_without_media", message)
         if kind:
             return ()
-        raise BadSample("no_media", f"{source}: give one of {', '.join(MEDIA)}; the record has no medium.")
-    if foreign := sorted(set(tags) - ALLOWED_TAGS[kind]):
-        what = f"{source}: the text names {', '.join(foreign)}, but the record's file is its {kind!r}."
-        raise BadSample("placeholder_without_media", what)
+        raise BadSample("no_media", f"{source}: the record has no file; add one of {', '.join(KINDS)}.")
+    if unexpected := sorted(set(tags) - set(tags_of(kind))):
+        message = f"{source}: the text has {', '.join(unexpected)}, but the record's file is its {kind!r}."
+        raise BadSample("placeholder_without_media", message)
     if not tags:
-        what = f"{source}: the record has {kind!r}, but no human turn says where it stands: write <{kind}>."
-        raise BadSample("media_without_placeholder", what)
+        message = f"{source}: the record has {kind!r}, but no human turn has its tag: write <{kind}>."
+        raise BadSample("media_without_placeholder", message)
     return tuple(TAGS[tag] for tag in tags)
 
 
-def _strip(text: str, tags: Sequence[str]) -> str:
-    for tag in tags:
-        text = text.replace(f"{tag}\n", "").replace(tag, "")
-    return text
+def _parse_path(
+    raw: Mapping[str, Any], key: str, root: Path, source: str, *, allow_folder: bool = False
+) -> Path | None:
+    if not raw.get(key):
+        return None
+    return _resolve(root, raw[key], f"{source}: {key}", allow_folder=allow_folder)
 
 
-def _inside(root: Path, name: Any, what: str, folders: bool = False) -> Path:
-    """A path below the root, links and dots resolved."""
+def _resolve(root: Path, name: Any, place: str, *, allow_folder: bool = False) -> Path:
+    """Return a path below the root, links and dots resolved."""
     try:
         file = (root / str(name)).resolve()
-        exists = file.is_file() or (folders and file.is_dir())
+        exists = file.is_file() or (allow_folder and file.is_dir())
     except (OSError, ValueError, RuntimeError) as error:  # a name too long, with a null byte, a loop of links
-        raise BadSample("missing_file", f"{what} {name!r}: this is no path ({error}).") from error
+        raise BadSample("missing_file", f"{place} {name!r}: not a valid path ({error}).") from error
     if not file.is_relative_to(root.resolve()):
-        raise BadSample("outside_root", f"{what} {name!r} leaves data.root ({root}); paths are relative to it.")
+        raise BadSample("outside_root", f"{place} {name!r} is outside data.root ({root}); paths are relative to it.")
     if not exists:
-        raise BadSample("missing_file", f"{what} {name!r}: there is no such file in data.root ({root}).")
+        raise BadSample("missing_file", f"{place} {name!r}: there is no such file in data.root ({root}).")
     return file

@@ -1,0 +1,55 @@
+"""Faces: the crop of the face in each frame."""
+
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from omnihuman.data.face import assign_times, faces_to_signal
+from omnihuman.data.media import Clip, Header
+from omnihuman.data.reader.frames import FramesReader
+from omnihuman.data.record import Record
+
+
+class FacesReader(FramesReader):
+    """Returns one crop ``[3 h w]`` per frame, ``None`` for a frame without a face."""
+
+    filler_amount = 0
+
+    @property
+    def is_enabled(self) -> bool:
+        return self.options.face.source != "none"
+
+    def prepare(self, record: Record, header: Header) -> Record:
+        if record.faces is None:
+            return record
+        return replace(record, faces=assign_times(record.faces, header.num_frames, header.fps))
+
+    def read(self, record: Record, clip: Clip) -> Any:
+        if clip.frames is None:
+            return None
+        face, first = self.options.face, clip.num_first
+        crops = face(clip.frames[:first], clip.times[:first], record.faces, record.source)
+        if record.second_clip is not None:  # the boxes of a record belong to its first file
+            crops += face(clip.frames[first:], clip.times[first:], None, record.source)
+        return crops
+
+    def to_signal(
+        self, value: Sequence[Tensor | None], transform: Callable[[Any], Tensor], blank: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        return faces_to_signal(value, transform, blank)
+
+    def cache_key(self, record: Record) -> dict[str, Any]:
+        detector_file = getattr(self.options.face.detector, "model", None)
+        return super().cache_key(record) | {
+            "faces": record.faces,
+            "options": pickle.dumps(self.options.face, 4).hex(),
+            "detector": None if detector_file is None else Path(detector_file),
+        }
+
+    def files(self, record: Record) -> tuple[Path, ...]:
+        detector_file = getattr(self.options.face.detector, "model", None)
+        return record.files if detector_file is None else (*record.files, Path(detector_file))
