@@ -1,4 +1,4 @@
-"""Small media of every kind, written with PyAV, and a model's side of the data plane without a model."""
+"""Small media of every kind, written with PyAV, and stand-ins for the parts of a model that the data needs."""
 
 import wave
 from collections.abc import Callable, Mapping
@@ -13,11 +13,12 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer
 
-RATE = 25
+FPS = 25
+X264_OPTIONS = {"g": "12", "bf": "2", "preset": "ultrafast", "b-adapt": "0"}
 
 
-def picture(number: int, width: int, height: int) -> np.ndarray:
-    """A frame that no other number gives: a bright bar that walks, on noise."""
+def draw_frame(number: int, width: int, height: int) -> np.ndarray:
+    """Return a frame that is different for every number: a bright moving bar on noise, `[H W 3]`."""
     rng = np.random.default_rng(number)
     pixels = rng.integers(0, 40, (height, width, 3), dtype=np.uint8)
     pixels[:, (3 * number) % width :][:, :4] = (255, 5 * number % 256, 128)
@@ -26,98 +27,119 @@ def picture(number: int, width: int, height: int) -> np.ndarray:
 
 def write_clip(
     path: Path,
-    frames: int = 50,
+    num_frames: int = 50,
     seconds: float = 2.0,
     *,
     size: tuple[int, int] = (64, 48),
-    codec: str = "libx264",
+    video_codec: str = "libx264",
     options: Mapping[str, str] | None = None,
-    audio: str = "aac",
-    rate: int = 48000,
+    audio_codec: str = "aac",
+    sample_rate: int = 48000,
     layout: str = "stereo",
     delay: float = 0.0,
     pts: Callable[[int], int] | None = None,
     container: Mapping[str, str] | None = None,
     pix_fmt: str = "yuv420p",
 ) -> Path:
-    """A clip of ``frames`` pictures and ``seconds`` of sound (0: none); the sound begins ``delay`` seconds later."""
+    """Write a clip of ``num_frames`` and ``seconds`` of audio (0: no stream); audio starts ``delay`` seconds later."""
     with av.open(str(path), "w", options=dict(container or {})) as out:
-        video = sound = None
-        if frames:
-            x264 = {"g": "12", "bf": "2", "preset": "ultrafast", "b-adapt": "0"} if "26" in codec else {}
-            video = out.add_stream(codec, rate=RATE, options=x264 | dict(options or {}))
-            video.width, video.height, video.pix_fmt, video.thread_type = *size, pix_fmt, "NONE"
+        video = audio = None
+        if num_frames:
+            defaults = X264_OPTIONS if "26" in video_codec else {}
+            video = out.add_stream(video_codec, rate=FPS, options=defaults | dict(options or {}))
+            video.width, video.height = size
+            video.pix_fmt = pix_fmt
+            video.thread_type = "NONE"
         if seconds:
-            sound = out.add_stream(audio, rate=rate, layout=layout)
-        for number in range(frames):
-            frame = av.VideoFrame.from_ndarray(picture(number, *size), format="rgb24")
-            frame.pts = number if pts is None else pts(number)
-            out.mux(video.encode(frame))
+            audio = out.add_stream(audio_codec, rate=sample_rate, layout=layout)
         if video is not None:
-            out.mux(video.encode(None))
-        if sound is not None:
-            t = np.arange(round(seconds * rate)) / rate
-            tone = (0.4 * np.sin(2 * np.pi * (200 + 150 * t) * t)).astype(np.float32)
-            tone = np.stack([tone] * len(av.AudioLayout(layout).channels))
-            step = 1024
-            resampler = av.AudioResampler(format=sound.codec_context.format, layout=layout, rate=rate, frame_size=step)
-            frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout=layout)
-            frame.sample_rate, frame.pts = rate, 0
-            for piece in [*resampler.resample(frame), *resampler.resample(None)]:
-                piece.pts += round(delay * rate)
-                out.mux(sound.encode(piece))
-            out.mux(sound.encode(None))
+            _write_frames(out, video, num_frames, pts)
+        if audio is not None:
+            tone = _synthesize(seconds, sample_rate, layout)
+            _write_audio(out, audio, tone, round(delay * sample_rate))
     return path
 
 
-def plain_frames(path: Path) -> list[tuple[float, Tensor]]:
-    """Every frame in the order of a plain decode, with the second at which it is shown."""
+def _write_frames(out: Any, video: Any, num_frames: int, pts: Callable[[int], int] | None) -> None:
+    for number in range(num_frames):
+        frame = av.VideoFrame.from_ndarray(draw_frame(number, video.width, video.height), format="rgb24")
+        frame.pts = number if pts is None else pts(number)
+        out.mux(video.encode(frame))
+    out.mux(video.encode(None))
+
+
+def _synthesize(seconds: float, sample_rate: int, layout: str) -> av.AudioFrame:
+    """Return a rising tone, the same in all channels."""
+    t = np.arange(round(seconds * sample_rate)) / sample_rate
+    tone = (0.4 * np.sin(2 * np.pi * (200 + 150 * t) * t)).astype(np.float32)
+    channels = np.stack([tone] * len(av.AudioLayout(layout).channels))
+    frame = av.AudioFrame.from_ndarray(channels, format="fltp", layout=layout)
+    frame.sample_rate = sample_rate
+    frame.pts = 0
+    return frame
+
+
+def _write_audio(out: Any, audio: Any, waveform: av.AudioFrame, delay: int) -> None:
+    resampler = av.AudioResampler(
+        format=audio.codec_context.format, layout=waveform.layout, rate=waveform.sample_rate, frame_size=1024
+    )
+    for block in [*resampler.resample(waveform), *resampler.resample(None)]:
+        block.pts += delay
+        out.mux(audio.encode(block))
+    out.mux(audio.encode(None))
+
+
+def decode_frames(path: Path) -> list[tuple[float, Tensor]]:
+    """Return all frames `[3 H W]` of a sequential decode, each with its time in seconds."""
+    frames = []
     with av.open(str(path)) as container:
-        zero = (container.start_time or 0) / av.time_base
-        return [
-            (frame.time - zero, torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1))
-            for frame in container.decode(video=0)
-        ]
+        begin = (container.start_time or 0) / av.time_base
+        for frame in container.decode(video=0):
+            pixels = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
+            frames.append((frame.time - begin, pixels))
+    return frames
 
 
-def plain_sound(path: Path) -> Tensor:
-    """All sound at 16 kHz mono, decoded from the beginning, every block where its time stamp says."""
+def decode_audio(path: Path) -> Tensor:
+    """Return all audio of a sequential decode as 16 kHz mono, every block at its time stamp."""
     mono = av.AudioResampler(format="fltp", layout="mono")
+    times, blocks = [], []
     with av.open(str(path)) as container:
-        blocks = [(frame.time, piece) for frame in container.decode(audio=0) for piece in mono.resample(frame)]
-    rate, zero = blocks[0][1].sample_rate, blocks[0][0]
-    places = [round((time - zero) * rate) for time, _ in blocks]
-    native = np.zeros((1, places[-1] + blocks[-1][1].samples), np.float32)
-    for place, (_, piece) in zip(places, blocks, strict=True):
-        native[0, place : place + piece.samples] = piece.to_ndarray()[0]
+        for frame in container.decode(audio=0):
+            for block in mono.resample(frame):
+                times.append(frame.time)
+                blocks.append(block)
+    sample_rate = blocks[0].sample_rate
+    offsets = [round((time - times[0]) * sample_rate) for time in times]
+    native = np.zeros((1, offsets[-1] + blocks[-1].samples), np.float32)
+    for offset, block in zip(offsets, blocks, strict=True):
+        native[0, offset : offset + block.samples] = block.to_ndarray()[0]
     frame = av.AudioFrame.from_ndarray(native, format="fltp", layout="mono")
-    frame.sample_rate = rate
+    frame.sample_rate = sample_rate
     resampler = av.AudioResampler(format="fltp", layout="mono", rate=16000)
-    pieces = [piece.to_ndarray()[0] for given in (frame, None) for piece in resampler.resample(given)]
-    return torch.from_numpy(np.concatenate(pieces))
+    resampled = [block.to_ndarray()[0] for block in [*resampler.resample(frame), *resampler.resample(None)]]
+    return torch.from_numpy(np.concatenate(resampled))
 
 
 @pytest.fixture(scope="session")
 def media_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of good and bad files; nothing in it is ever changed."""
+    """Return a folder of valid and invalid files. Tests do not change it."""
     root = tmp_path_factory.mktemp("media")
-    front, back = {"movflags": "+faststart"}, {}
-    talk = write_clip(root / "talk.mp4", container=front)
-    late = write_clip(root / "late.mp4", container=back)
+    talk = write_clip(root / "talk.mp4", container={"movflags": "+faststart"})
+    late = write_clip(root / "late.mp4")
     write_clip(root / "silent.mp4", seconds=0)
-    write_clip(root / "one.mp4", frames=1, seconds=0)
-    write_clip(root / "sound.wav", frames=0, audio="pcm_s16le", rate=16000, layout="mono")
-    write_clip(root / "sound.m4a", frames=0)
-    with wave.open(str(root / "nothing.wav"), "wb") as nothing:
-        nothing.setparams((1, 2, 16000, 0, "NONE", ""))
-    Image.fromarray(picture(1, 40, 30)).save(root / "still.png")
-    Image.fromarray(picture(2, 40, 30)).save(root / "still.jpg")
-    data = talk.read_bytes()
-    (root / "cut_front.mp4").write_bytes(data[: len(data) * 6 // 10])
-    data = late.read_bytes()
-    (root / "cut_back.mp4").write_bytes(data[: len(data) * 6 // 10])
+    write_clip(root / "one_frame.mp4", num_frames=1, seconds=0)
+    write_clip(root / "tone.wav", num_frames=0, audio_codec="pcm_s16le", sample_rate=16000, layout="mono")
+    write_clip(root / "tone.m4a", num_frames=0)
+    with wave.open(str(root / "no_samples.wav"), "wb") as no_samples:
+        no_samples.setparams((1, 2, 16000, 0, "NONE", ""))
+    Image.fromarray(draw_frame(1, 40, 30)).save(root / "image.png")
+    Image.fromarray(draw_frame(2, 40, 30)).save(root / "image.jpg")
+    for clip, name in ((talk, "cut_front.mp4"), (late, "cut_back.mp4")):
+        data = clip.read_bytes()
+        (root / name).write_bytes(data[: len(data) * 6 // 10])
     (root / "empty.mp4").write_bytes(b"")
-    (root / "text.mp4").write_text("not a film, only these words " * 40)
+    (root / "text.mp4").write_text("plain text, not a video " * 40)
     (root.parent / "outside.mp4").write_bytes(talk.read_bytes())
     (root / "link.mp4").symlink_to(root.parent / "outside.mp4")
     return root
@@ -128,27 +150,32 @@ def tokenizer(tokenizer_folder: str) -> Any:
     return AutoTokenizer.from_pretrained(tokenizer_folder)
 
 
-def _frames(frames: Tensor) -> Tensor:
+def _resize(frames: Tensor) -> Tensor:
     return torch.nn.functional.interpolate(frames.float(), (8, 8)).to(torch.uint8)
 
 
-def _mel(waveform: Tensor) -> Tensor:
+def _split_windows(waveform: Tensor) -> Tensor:
     return waveform[: len(waveform) // 160 * 160].view(-1, 160)
 
 
-def _words(text: str) -> Tensor:
+def _encode_text(text: str) -> Tensor:
     return torch.tensor([1, *text.encode()[:8]])
 
 
-TRANSFORMS = {"video": ("frames", _frames), "audio": ("waveform", _mel), "instruction": ("instruction", _words)}
+TRANSFORMS = {
+    "video": ("frames", _resize),
+    "audio": ("waveform", _split_windows),
+    "instruction": ("instruction", _encode_text),
+}
+WITH_FACES = {**TRANSFORMS, "face": ("faces", _resize)}
 
 
-def layouts(amounts: Mapping[str, int]) -> dict[str, int]:
-    """Four tokens a frame, one for each tenth of a second of sound."""
+def count_tokens(amounts: Mapping[str, int]) -> dict[str, int]:
+    """Return 4 tokens per frame, and one per 0.1 s of audio."""
     return {"video": 4 * amounts.get("frames", 0), "audio": -(-amounts.get("waveform", 0) // 1600)}
 
 
 @pytest.fixture(scope="session")
-def model_side(tokenizer: Any) -> tuple[Any, Any, Any]:
-    """What ``OmniData.connect`` is given."""
-    return TRANSFORMS, layouts, tokenizer
+def connect_args(tokenizer: Any) -> tuple[Any, Any, Any]:
+    """Return the arguments of ``OmniData.connect``."""
+    return TRANSFORMS, count_tokens, tokenizer

@@ -1,37 +1,40 @@
-"""Packing: one row of text, signals padded in time with true masks."""
+"""Packing: one sequence of text, and signals padded in time with their masks."""
 
 import torch
 
 from omnihuman.data.collate import Packable, pack
-from omnihuman.types import IGNORE_INDEX, SLOTS
+from omnihuman.modality import SLOTS
+from omnihuman.types import IGNORE_INDEX
 
 BLANKS = {"video": torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "audio": torch.zeros(1, 80)}
 V = SLOTS["video"]
 
 
-def test_samples_lie_one_after_the_other():
+def test_samples_are_concatenated():
     frames, mel = torch.full((4, 3, 8, 8), 7, dtype=torch.uint8), torch.ones(5, 80)
-    seen = Packable({"video": frames}, [1, V, V, 2], [IGNORE_INDEX] * 3 + [2], {"id": "a"})
-    heard = Packable({"audio": mel}, [3, 4], [IGNORE_INDEX, 4], {"id": "b"})
-    batch = pack([seen, heard], BLANKS, step_targets=9, skipped=[{"id": "c"}])
+    video_sample = Packable({"video": frames}, [1, V, V, 2], [IGNORE_INDEX] * 3 + [2], {"id": "a"})
+    audio_sample = Packable({"audio": mel}, [3, 4], [IGNORE_INDEX, 4], {"id": "b"})
+    batch = pack([video_sample, audio_sample], BLANKS, step_targets=9, skipped=[{"id": "c"}])
     assert batch.input_ids.tolist() == [[1, V, V, 2, 3, 4]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 3, 0, 1]]
     assert batch.bounds.tolist() == [0, 4, 6]
-    assert batch.step_targets == 9 and [m["id"] for m in batch.meta] == ["a", "b"] and batch.skipped == ({"id": "c"},)
+    assert batch.step_targets == 9 and [meta["id"] for meta in batch.meta] == ["a", "b"]
+    assert batch.skipped == ({"id": "c"},)
     video, audio = batch.signals["video"], batch.signals["audio"]
     assert video.values.shape == (2, 4, 3, 8, 8) and video.values.dtype == torch.uint8
     assert video.mask.tolist() == [[True] * 4, [False] * 4] and not video.values[1].any()
     assert audio.mask.sum(dim=1).tolist() == [0, 5] and audio.values[1].eq(1).all()
 
 
-def test_without_samples_a_blank_batch_keeps_step():
+def test_no_samples_give_a_blank_batch():
     batch = pack([], BLANKS, step_targets=4)
     assert batch.labels.tolist() == [[IGNORE_INDEX]] and batch.bounds.tolist() == [0, 1] and batch.meta == ()
-    assert all(not signal.mask.any() and signal.values.shape[:2] == (1, 1) for signal in batch.signals.values())
+    for signal in batch.signals.values():
+        assert not signal.mask.any() and signal.values.shape[:2] == (1, 1)
 
 
 def test_a_batch_moves_with_its_signals():
-    one = Packable({"video": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)}, [1], [1], {"id": "a"})
-    moved = pack([one], BLANKS, 1).to("meta")
+    sample = Packable({"video": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)}, [1], [1], {"id": "a"})
+    moved = pack([sample], BLANKS, 1).to("meta")
     tensors = [moved.input_ids, moved.bounds, moved.signals["video"].values, moved.signals["audio"].mask]
     assert {tensor.device.type for tensor in tensors} == {"meta"} and moved.meta[0]["id"] == "a"

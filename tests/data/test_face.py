@@ -1,4 +1,4 @@
-"""Faces: which box, which pixels, and what happens where there is none."""
+"""Face crops: the box, the pixels, and frames without a face."""
 
 import json
 from collections.abc import Callable
@@ -7,156 +7,173 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from omnihuman.data.chat import Chat
 from omnihuman.data.datafile import read_records
 from omnihuman.data.dataset import Samples
-from omnihuman.data.face import FaceInput, MediaPipe, YuNet, largest, timed
+from omnihuman.data.face import FaceInput, MediaPipe, YuNet, assign_times, select_largest
 from omnihuman.data.module import OmniData
-from omnihuman.data.plan import Row
-from omnihuman.data.record import BadSample, Sighting, parse_record, sightings
+from omnihuman.data.packing import MicroBatch
+from omnihuman.data.record import BadSample, FaceDetection, parse_faces, parse_record
 
-from .conftest import TRANSFORMS, layouts, write_clip
+from .conftest import WITH_FACES, count_tokens, write_clip
 
 FRAMES = torch.arange(4 * 3 * 40 * 60, dtype=torch.int64).remainder(251).to(torch.uint8).view(4, 3, 40, 60)
 TIMES = [0.0, 1.0, 2.0, 3.0]
 
 
-def seen(*entries: Any) -> tuple[Sighting, ...]:
-    found = sightings([{"time": time, "box": box} for time, box in entries], "a.json[0]")
-    assert found is not None
-    return found
+def parse_boxes(*entries: Any) -> tuple[FaceDetection, ...]:
+    faces = parse_faces([{"time": time, "box": box} for time, box in entries], "a.json[0]")
+    assert faces is not None
+    return faces
 
 
-def cut(faces: FaceInput, found: tuple[Sighting, ...] | None) -> list[tuple[int, int] | None]:
-    return [None if face is None else tuple(face.shape[1:]) for face in faces(FRAMES, TIMES, found, "a.json[0]")]
+def crop(face_input: FaceInput, *entries: Any) -> Tensor:
+    """Return the crop of the first frame."""
+    face = face_input(FRAMES, TIMES, parse_boxes(*entries), "a.json[0]")[0]
+    assert face is not None
+    return face
 
 
-def test_a_quarter_is_added_on_every_side() -> None:
-    face = FaceInput()(FRAMES, TIMES, seen((0, [20, 10, 40, 30])), "here")[0]
-    assert face is not None and torch.equal(face, FRAMES[0, :, 5:35, 15:45])
+def measure_crops(face_input: FaceInput, faces: tuple[FaceDetection, ...] | None) -> list[tuple[int, ...] | None]:
+    """Return the size of the crop of every frame, ``None`` for a frame without a face."""
+    return [None if face is None else tuple(face.shape[1:]) for face in face_input(FRAMES, TIMES, faces, "a.json[0]")]
 
 
-def test_the_crop_stays_inside_the_frame() -> None:
-    face = FaceInput()(FRAMES, TIMES, seen((0, [-10, 30, 10, 50])), "here")[0]
-    assert face is not None and torch.equal(face, FRAMES[0, :, 25:40, 0:15])
+def test_a_margin_of_a_quarter_is_added_on_every_side() -> None:
+    assert torch.equal(crop(FaceInput(), (0, [20, 10, 40, 30])), FRAMES[0, :, 5:35, 15:45])
 
 
-def test_a_box_outside_the_frame_names_box_and_frame() -> None:
+def test_the_crop_is_clipped_to_the_frame() -> None:
+    assert torch.equal(crop(FaceInput(), (0, [-10, 30, 10, 50])), FRAMES[0, :, 25:40, 0:15])
+
+
+def test_a_box_outside_the_frame_raises() -> None:
+    boxes = parse_boxes((0, [70, 5, 80, 15]))
     with pytest.raises(BadSample, match=r"a\.json\[3\].*\[70\.0, 5\.0, 80\.0, 15\.0\].*60 x 40") as caught:
-        FaceInput()(FRAMES, TIMES, seen((0, [70, 5, 80, 15])), "a.json[3]")
+        FaceInput()(FRAMES, TIMES, boxes, "a.json[3]")
     assert caught.value.reason == "face_outside"
 
 
-def test_boxes_move_between_annotated_moments() -> None:
-    found = seen((0, [0, 0, 20, 20]), (2, [20, 20, 40, 40]))
-    assert [torch.equal(a, b) for a, b in zip(FaceInput(margin=0.0)(FRAMES, TIMES, found, ""), (
-        FRAMES[0, :, 0:20, 0:20], FRAMES[1, :, 10:30, 10:30], FRAMES[2, :, 20:40, 20:40], FRAMES[3, :, 20:40, 20:40]
-    ), strict=True)] == [True] * 4  # fmt: skip
+def test_boxes_are_interpolated_between_annotated_times() -> None:
+    boxes = parse_boxes((0, [0, 0, 20, 20]), (2, [20, 20, 40, 40]))
+    faces = FaceInput(margin=0.0)(FRAMES, TIMES, boxes, "")
+    assert len(faces) == 4
+    for index, begin in enumerate((0, 10, 20, 20)):
+        span = slice(begin, begin + 20)
+        assert torch.equal(faces[index], FRAMES[index, :, span, span])
 
 
-def test_a_frame_without_a_face_has_none() -> None:
-    assert cut(FaceInput(margin=0.0), seen((0, None), (2.5, [0, 0, 5, 5]))) == [None, None, (5, 5), (5, 5)]
-    assert cut(FaceInput(), seen((0, None))) == [None] * 4
-    assert cut(FaceInput(), ()) == cut(FaceInput(source="whole"), ()) == [None] * 4
+def test_a_frame_without_a_face_has_no_crop() -> None:
+    boxes = parse_boxes((0, None), (2.5, [0, 0, 5, 5]))
+    assert measure_crops(FaceInput(margin=0.0), boxes) == [None, None, (5, 5), (5, 5)]
+    assert measure_crops(FaceInput(), parse_boxes((0, None))) == [None] * 4
+    assert measure_crops(FaceInput(), ()) == [None] * 4
+    assert measure_crops(FaceInput(source="whole"), ()) == [None] * 4
 
 
-def test_of_two_faces_the_larger_and_of_equal_ones_the_one_before() -> None:
+def test_the_largest_face_is_selected_and_the_nearest_of_equal_ones() -> None:
     small, left, right = (0.0, 0.0, 4.0, 4.0), (0.0, 10.0, 8.0, 18.0), (30.0, 10.0, 38.0, 18.0)
-    assert largest([small, right]) == right
-    assert largest([left, right]) == left and largest([left, right], near=(29.0, 10.0, 37.0, 18.0)) == right
-    found = seen((0, list(right)), (1, list(left)), (1, list(right)))
-    faces = FaceInput(margin=0.0)(FRAMES, TIMES, found, "")
+    assert select_largest([small, right]) == right
+    assert select_largest([left, right]) == left
+    assert select_largest([left, right], near=(29.0, 10.0, 37.0, 18.0)) == right
+    boxes = parse_boxes((0, list(right)), (1, list(left)), (1, list(right)))
+    faces = FaceInput(margin=0.0)(FRAMES, TIMES, boxes, "")
     assert faces[1] is not None and torch.equal(faces[1], FRAMES[1, :, 10:18, 30:38])
 
 
-def test_whole_frames_need_no_box() -> None:
-    assert cut(FaceInput(source="whole"), None) == [(40, 60)] * 4
-    assert cut(FaceInput(source="none"), seen((0, [20, 10, 40, 30]))) == [None] * 4
+def test_source_whole_needs_no_boxes_and_source_none_ignores_them() -> None:
+    assert measure_crops(FaceInput(source="whole"), None) == [(40, 60)] * 4
+    assert measure_crops(FaceInput(source="none"), parse_boxes((0, [20, 10, 40, 30]))) == [None] * 4
 
 
-def test_a_detector_looks_where_the_record_says_nothing() -> None:
-    asked: list[int] = []
+def test_a_detector_runs_only_without_annotated_boxes() -> None:
+    calls: list[int] = []
 
-    def detector(frame: torch.Tensor) -> list[Any]:
-        asked.append(1)
-        return [] if len(asked) == 2 else [(0.0, 0.0, 10.0, 10.0)]
+    def detector(frame: Tensor) -> list[Any]:
+        calls.append(1)
+        return [] if len(calls) == 2 else [(0.0, 0.0, 10.0, 10.0)]
 
-    faces = FaceInput(margin=0.0, detector=detector)
-    assert cut(faces, None) == [(10, 10), None, (10, 10), (10, 10)]
-    assert cut(faces, seen((0, [0, 0, 5, 5]))) == [(5, 5)] * 4 and len(asked) == 4
+    face_input = FaceInput(margin=0.0, detector=detector)
+    assert measure_crops(face_input, None) == [(10, 10), None, (10, 10), (10, 10)]
+    assert measure_crops(face_input, parse_boxes((0, [0, 0, 5, 5]))) == [(5, 5)] * 4
+    assert len(calls) == 4
 
 
-@pytest.mark.parametrize("kind", [YuNet, MediaPipe])
-def test_a_detector_without_its_model_says_so(kind: Callable[..., Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("detector", [YuNet, MediaPipe])
+def test_a_detector_without_its_model_file_raises(detector: Callable[..., Any], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere\.onnx: there is no such file"):
-        kind(str(tmp_path / "nowhere.onnx"))
+        detector(str(tmp_path / "nowhere.onnx"))
 
 
-def test_one_box_a_frame_counts_the_frames() -> None:
-    found = sightings([[0, 0, 5, 5], None, [1, 1, 6, 6]], "a.json[0]")
-    assert found is not None
-    assert [entry.time for entry in timed(found, 3, 10.0, "")] == [0.0, 0.1, 0.2]
-    with pytest.raises(BadSample, match=r"here: faces has 3 boxes, the file has 30 frames") as caught:
-        timed(found, 30, 10.0, "here")
+def test_one_box_per_frame_is_timed_by_the_frame_rate() -> None:
+    faces = parse_faces([[0, 0, 5, 5], None, [1, 1, 6, 6]], "a.json[0]")
+    assert faces is not None
+    assert [face.time for face in assign_times(faces, 3, 10.0)] == [0.0, 0.1, 0.2]
+    with pytest.raises(BadSample, match=r"faces has 3 boxes, the file has 30 frames") as caught:
+        assign_times(faces, 30, 10.0)
     assert caught.value.reason == "faces_mismatch"
 
 
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        ("left", "faces is a list"),
-        ([{"time": -1, "box": None}], r"faces\[0\] has the time -1"),
+        ("left", "faces must be a list"),
+        ([{"time": -1, "box": None}], r"faces\[0\]: time must be the second of the frame, got -1"),
         ([{"time": 0, "box": [1, 2, 3]}], r"faces\[0\]: a box is \[x0, y0, x1, y1\]"),
         ([None, [5, 5, 1, 9]], r"faces\[1\]: the box \[5, 5, 1, 9\] has no area"),
     ],
 )
-def test_malformed_faces_name_their_place(raw: Any, message: str, tmp_path: Path) -> None:
-    write_clip(tmp_path / "a.mp4", frames=2, seconds=0)
+def test_malformed_faces_raise(raw: Any, message: str, tmp_path: Path) -> None:
+    write_clip(tmp_path / "a.mp4", num_frames=2, seconds=0)
     turns = [{"from": "human", "value": "<video>\nWho?"}, {"from": "gpt", "value": "me"}]
+    record = {"video": "a.mp4", "conversations": turns, "faces": raw}
     with pytest.raises(BadSample, match=f"train.json:7.*{message}") as caught:
-        record = {"video": "a.mp4", "conversations": turns, "faces": raw}
         parse_record(record, "1", tmp_path, "train.json:7")
     assert caught.value.reason == "malformed_faces"
 
 
 @pytest.fixture
-def records(tmp_path: Path) -> Callable[..., list[Any]]:
-    """Records of a portrait video, one for each given value of ``faces``."""
-    write_clip(tmp_path / "tall.mp4", frames=20, seconds=0, size=(48, 64))
+def write_records(tmp_path: Path) -> Callable[..., list[Any]]:
+    """Return a function that writes records of a portrait video, one for each value of ``faces``."""
+    write_clip(tmp_path / "tall.mp4", num_frames=20, seconds=0, size=(48, 64))
+    turns = [{"from": "human", "value": "<video>\nWho?"}, {"from": "gpt", "value": "me"}]
 
-    def write(*faces: Any) -> list[Any]:
-        turns = [{"from": "human", "value": "<video>\nWho?"}, {"from": "gpt", "value": "me"}]
-        entries = [{"video": "tall.mp4", "conversations": turns} | ({} if f is None else {"faces": f}) for f in faces]
+    def write(*values: Any) -> list[Any]:
+        entries = []
+        for faces in values:
+            entry = {"video": "tall.mp4", "conversations": turns}
+            if faces is not None:
+                entry["faces"] = faces
+            entries.append(entry)
         (tmp_path / "r.json").write_text(json.dumps(entries))
         return list(read_records(tmp_path / "r.json", tmp_path))
 
     return write
 
 
-WITH_FACES = {**TRANSFORMS, "face": ("faces", TRANSFORMS["video"][1])}
-
-
-def test_signals_have_gaps_where_frames_have_no_face(records: Any, tokenizer: Any) -> None:
-    box, nobody = [{"time": 0, "box": [10, 10, 30, 50]}], [{"time": 0, "box": None}]
-    half = [{"time": 0.0, "box": [10, 10, 30, 50]}, {"time": 0.79, "box": None}]
-    made = Samples(records(box, half, nobody), WITH_FACES, layouts, Chat(tokenizer), num_frames=4)
-    batch = made[Row((0, 1, 2), 3)]
-    signal = batch.signals["face"]
+def test_signals_have_gaps_for_frames_without_a_face(write_records: Any, tokenizer: Any) -> None:
+    always = [{"time": 0, "box": [10, 10, 30, 50]}]
+    first_half = [{"time": 0.0, "box": [10, 10, 30, 50]}, {"time": 0.79, "box": None}]
+    never = [{"time": 0, "box": None}]
+    records = write_records(always, first_half, never)
+    samples = Samples(records, WITH_FACES, count_tokens, Chat(tokenizer), num_frames=4)
+    signal = samples[MicroBatch((0, 1, 2), 3)].signals["face"]
     assert signal.has_gaps and signal.values.shape[:2] == (3, 4)
     assert signal.mask.sum(dim=1).tolist() == [4, 2, 0] and not signal.values[~signal.mask].any()
-    assert not made[Row((0,), 1)].signals["face"].has_gaps
+    assert not samples[MicroBatch((0,), 1)].signals["face"].has_gaps
 
 
-def test_a_corpus_without_any_box_is_refused(records: Any, tmp_path: Path, tokenizer: Any) -> None:
-    def data(face: FaceInput | None) -> Samples:
-        made = OmniData(str(tmp_path / "r.json"), str(tmp_path), num_frames=2, batch_size=1, max_tokens=999, face=face)
-        made.connect(WITH_FACES, layouts, tokenizer)
-        return made.train_samples
+def test_a_data_set_without_boxes_raises(write_records: Any, tmp_path: Path, tokenizer: Any) -> None:
+    def plan(face: FaceInput | None) -> Samples:
+        data = OmniData(str(tmp_path / "r.json"), str(tmp_path), num_frames=2, batch_size=1, max_tokens=999, face=face)
+        data.connect(WITH_FACES, count_tokens, tokenizer)
+        return data.train_samples
 
-    records(None, None)
+    write_records(None, None)
     with pytest.raises(ValueError, match=r"2 samples.*face@data\.face=whole"):
-        data(None)
-    assert data(FaceInput(source="whole"))[Row((0,), 1)].signals["face"].mask.all()
-    records(None, [{"time": 0, "box": [10, 10, 30, 50]}])
-    assert len(data(None)) == 2
+        plan(None)
+    assert plan(FaceInput(source="whole"))[MicroBatch((0,), 1)].signals["face"].mask.all()
+    write_records(None, [{"time": 0, "box": [10, 10, 30, 50]}])
+    assert len(plan(None)) == 2

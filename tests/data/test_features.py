@@ -1,4 +1,4 @@
-"""Features on disk: what they are named after, who makes them, and what happens when they are broken."""
+"""The feature cache: keys, reuse, and broken files."""
 
 import logging
 import os
@@ -10,47 +10,49 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from omnihuman.data.face import FaceInput
-from omnihuman.data.features import FeatureCache, FeatureStore, weights_hash
+from omnihuman.data.features import FeatureCache, FeatureStore, hash_weights
 from omnihuman.data.module import OmniData
-from omnihuman.data.plan import Row
+from omnihuman.data.packing import MicroBatch
 from omnihuman.data.record import BadSample
 from omnihuman.encoder.base import Encoder
-from omnihuman.model.omni import read
+from omnihuman.modality import View
+from omnihuman.model.streams import encode
 from omnihuman.types import Batch, Features, Layout, Signal
 
-from .conftest import TRANSFORMS, layouts, write_clip
-from .test_module import write
+from .conftest import WITH_FACES, count_tokens, write_clip
+from .test_module import write_records
+
+BuildData = Callable[..., OmniData]
+BOXES = [{"time": 0.0, "box": [2, 2, 40, 40]}]
 
 
-class Eye(Encoder):
-    """Pixels of a frame through one matrix; the pixels themselves are a level."""
+class VideoEncoder(Encoder):
+    """A linear layer over the pixels of a frame; the pixels themselves are a level."""
 
     def __init__(self, seed: int = 0, scale: float = 1.0) -> None:
         super().__init__()
         torch.manual_seed(seed)
-        self.matrix, self.scale, self.calls = nn.Linear(48, 5), scale, [0]
+        self.linear = nn.Linear(48, 5)
+        self.scale = scale
+        self.calls: list[int] = []  # not a number, which would be an option and part of the cache key
 
     def layout(self, amount: int) -> Layout:
         return Layout(amount, 4, (2, 2))
 
     def forward(self, signal: Signal) -> Features:
-        self.calls[0] += 1
+        self.calls.append(len(signal.values))
         pixels = signal.values.float().reshape(*signal.mask.shape, 4, 48) / 255
-        tokens = self.scale * self.matrix(pixels) * signal.mask[..., None, None]
+        tokens = self.scale * self.linear(pixels) * signal.mask[..., None, None]
         level = Features.of(pixels * signal.mask[..., None, None], signal.mask, (2, 2))
         return replace(Features.of(tokens, signal.mask, (2, 2)), levels=(level,))
 
 
-class Ear(nn.Module):
+class AudioEncoder(nn.Module):
     def forward(self, signal: Signal) -> Features:
         return Features.of(signal.values[:, :, None, :3] * signal.mask[..., None, None], signal.mask)
-
-
-WITH_FACES = {**TRANSFORMS, "face": ("faces", TRANSFORMS["video"][1])}
-Make = Callable[..., OmniData]
 
 
 @pytest.fixture
@@ -61,193 +63,219 @@ def root(media_root: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def make(root: Path, tokenizer: Any) -> Make:
-    def made(
-        records: str | None = None, eye: nn.Module | None = None, levels: bool = True, on: bool = True, **options: Any
+def build_data(root: Path, tokenizer: Any) -> BuildData:
+    """Return a function that builds the data of a run; its features are in the folder ``features``."""
+    defaults = {"num_frames": 2, "batch_size": 6, "max_tokens": 999, "num_workers": 0, "face": FaceInput("whole")}
+
+    def build(
+        records: Any = None,
+        encoder: nn.Module | None = None,
+        reads_levels: bool = True,
+        use_cache: bool = True,
+        **options: Any,
     ) -> OmniData:
-        records = write(root / "train.jsonl", 6) if records is None else records
-        given = {
-            "num_frames": 2,
-            "batch_size": 6,
-            "max_tokens": 999,
-            "num_workers": 0,
-            "face": FaceInput("whole"),
-        } | options
-        data = OmniData(records, str(root), features=str(root / "kept") if on else None, **given)
-        frozen = {"video": (eye or Eye(), levels), "audio": (Ear(), False)}
-        data.connect(WITH_FACES, layouts, tokenizer, frozen=frozen | {"face": (Eye(1), False)})
+        if records is None:
+            records = write_records(root / "train.jsonl", 6)
+        folder = str(root / "features") if use_cache else None
+        data = OmniData(records, str(root), features=folder, **(defaults | options))
+        frozen = {
+            "video": (encoder or VideoEncoder(), reads_levels),
+            "audio": (AudioEncoder(), False),
+            "face": (VideoEncoder(1), False),
+        }
+        data.connect(WITH_FACES, count_tokens, tokenizer, frozen=frozen)
         data.setup()
         return data
 
-    return made
+    return build
 
 
-def entries(root: Path) -> set[str]:
-    return {path.name for path in (root / "kept").glob("??/*")}
+def list_keys(root: Path) -> set[str]:
+    return {path.name for path in (root / "features").glob("??/*")}
 
 
-def first(data: OmniData) -> Batch:
-    return data.train_samples[Row(tuple(range(len(data.train_samples))), 1)]
+def load_batch(data: OmniData) -> Batch:
+    """Return all training samples as one batch."""
+    return data.train_samples[MicroBatch(tuple(range(len(data.train_samples))), 1)]
 
 
-def test_a_batch_from_the_store_is_what_the_encoders_would_have_made(make: Make, root: Path) -> None:
-    boxes = [{"time": 0.0, "box": [2, 2, 40, 40]}, {"time": 0.6, "box": None}]
-    records = write(root / "train.jsonl", 6, faces=boxes)
-    kept, plain = (first(make(records, on=on, face=FaceInput())) for on in (True, False))
-    assert set(kept.signals) == {"instruction"} and set(kept.features) == {"video", "audio", "face"}
-    assert kept.meta == plain.meta and kept.meta[0]["times"]
-    assert kept.has_gaps and not plain.has_gaps and plain.signals["face"].has_gaps
-    for name, encoder in {"video": Eye(), "audio": Ear(), "face": Eye(1)}.items():
-        want, have = encoder(plain.signals[name]), kept.features[name]
-        torch.testing.assert_close(have.tokens, want.tokens)
-        assert torch.equal(have.mask, want.mask) and have.grid == want.grid
-    torch.testing.assert_close(kept.features["video"].levels[0].tokens, Eye()(plain.signals["video"]).levels[0].tokens)
-    assert not kept.features["face"].levels, "nothing reads them"
-    moved = kept.to("meta").features["video"]
+def test_cached_features_equal_the_encoders_output(build_data: BuildData, root: Path) -> None:
+    records = write_records(root / "train.jsonl", 6, faces=[*BOXES, {"time": 0.6, "box": None}])
+    cached = load_batch(build_data(records, face=FaceInput()))
+    plain = load_batch(build_data(records, use_cache=False, face=FaceInput()))
+    assert set(cached.signals) == {"instruction"} and set(cached.features) == {"video", "audio", "face"}
+    assert cached.meta == plain.meta and cached.meta[0]["times"]
+    assert cached.has_gaps and not plain.has_gaps and plain.signals["face"].has_gaps
+    for name, encoder in {"video": VideoEncoder(), "audio": AudioEncoder(), "face": VideoEncoder(1)}.items():
+        expected, features = encoder(plain.signals[name]), cached.features[name]
+        torch.testing.assert_close(features.tokens, expected.tokens)
+        assert torch.equal(features.mask, expected.mask) and features.grid == expected.grid
+    level = VideoEncoder()(plain.signals["video"]).levels[0]
+    torch.testing.assert_close(cached.features["video"].levels[0].tokens, level.tokens)
+    assert not cached.features["face"].levels, "no part reads them"
+    moved = cached.to("meta").features["video"]
     assert moved.tokens.is_meta and moved.mask.is_meta and moved.levels[0].tokens.is_meta
 
 
-def test_every_clip_is_encoded_once_whatever_is_asked_about_it(make: Make, root: Path) -> None:
-    lines = write(root / "a.jsonl", 3, "a", start=0.0) and write(root / "b.jsonl", 3, "b", start=0.0)
-    eye, views = Eye(), ["video_audio", "video", "audio"]
-    data = make([str(root / "a.jsonl"), lines], eye, views=views)
+def test_each_clip_is_encoded_once_for_all_its_questions(build_data: BuildData, root: Path) -> None:
+    records = [write_records(root / f"{name}.jsonl", 3, name, start=0.0) for name in "ab"]
+    views = ["VAF", "VF", "A"]
+    encoder = VideoEncoder()
+    data = build_data(records, encoder, views=views)
     assert len(data.train_samples) == 18
-    assert eye.calls[0] == 2 + 2, "two files, and a blank moment for training and for validation"
-    again = Eye()
-    make([str(root / "a.jsonl"), lines], again, views=views)
-    assert again.calls[0] == 2
+    assert len(encoder.calls) == 2 + 2, "two files, and a blank time step for training and for validation"
+    second = VideoEncoder()
+    build_data(records, second, views=views)
+    assert len(second.calls) == 2
 
 
-def test_what_decides_a_feature_decides_its_name(make: Make, root: Path) -> None:
-    def new(records: str | None = None, **options: Any) -> int:
-        before = entries(root)
-        make(records or write(root / "train.jsonl", 2), **options)
-        return len(entries(root) - before)
+def test_keys_depend_on_all_that_decides_features(build_data: BuildData, root: Path) -> None:
+    def count_new(records: str | None = None, **options: Any) -> int:
+        before = list_keys(root)
+        build_data(records or write_records(root / "train.jsonl", 2), **options)
+        return len(list_keys(root) - before)
 
-    boxes = [{"time": 0.0, "box": [2, 2, 40, 40]}]
-    assert new() == 6 and new() == 0
-    assert new(write(root / "other.jsonl", 2, "other", task="emotion")) == 0, "another question"
-    assert new(eye=Eye(seed=3)) == 2 and new(eye=Eye(scale=2.0)) == 2 and new(levels=False) == 2
-    assert new(num_frames=3) == 4
-    assert new(write(root / "boxes.jsonl", 2, faces=boxes)) == 2, "other boxes, though nobody looks at them"
-    assert new(str(root / "boxes.jsonl"), face=FaceInput()) == 2
-    assert new(str(root / "boxes.jsonl"), face=FaceInput(margin=0.5)) == 2
-    assert new(write(root / "boxes.jsonl", 2, faces=[*boxes, {"time": 0.9, "box": None}]), face=FaceInput()) == 2
-    assert new(write(root / "train.jsonl", 2, end=0.9)) == 6
+    assert count_new() == 6 and count_new() == 0
+    assert count_new(write_records(root / "other.jsonl", 2, "other", task="emotion")) == 0, "another question"
+    assert count_new(encoder=VideoEncoder(seed=3)) == 2
+    assert count_new(encoder=VideoEncoder(scale=2.0)) == 2
+    assert count_new(reads_levels=False) == 2
+    assert count_new(num_frames=3) == 4
+    boxes_file = write_records(root / "boxes.jsonl", 2, faces=BOXES)
+    assert count_new(boxes_file) == 2, "other boxes count even where faces are whole frames"
+    assert count_new(boxes_file, face=FaceInput()) == 2
+    assert count_new(boxes_file, face=FaceInput(margin=0.5)) == 2
+    write_records(root / "boxes.jsonl", 2, faces=[*BOXES, {"time": 0.9, "box": None}])
+    assert count_new(boxes_file, face=FaceInput()) == 2
+    assert count_new(write_records(root / "train.jsonl", 2, end=0.9)) == 6
     write_clip(root / "talk.mp4", 40)
-    assert new() == 3, "other bytes"
+    assert count_new() == 3, "other bytes"
     os.utime(root / "talk.mp4")
-    assert new() == 0, "the same bytes at another time"
+    assert count_new() == 0, "the same bytes with another time stamp"
 
 
-def test_an_encoder_is_named_after_options_that_are_no_weights() -> None:
-    assert weights_hash(Eye()) == weights_hash(Eye()) == weights_hash(Eye().train())
-    assert weights_hash(Eye()) != weights_hash(Eye(scale=2.0))
-    other = Eye()
+def test_the_hash_of_an_encoder_depends_on_options_weights_and_buffers() -> None:
+    assert hash_weights(VideoEncoder()) == hash_weights(VideoEncoder()) == hash_weights(VideoEncoder().train())
+    assert hash_weights(VideoEncoder()) != hash_weights(VideoEncoder(scale=2.0))
+    changed = VideoEncoder()
     with torch.no_grad():
-        other.matrix.bias[0] += 1e-6
-    assert weights_hash(Eye()) != weights_hash(other)
-    norm, moved = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
-    moved.running_mean += 1
-    assert weights_hash(norm) != weights_hash(moved)
+        changed.linear.bias[0] += 1e-6
+    assert hash_weights(VideoEncoder()) != hash_weights(changed)
+    norm, shifted = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    shifted.running_mean += 1
+    assert hash_weights(norm) != hash_weights(shifted)
 
 
-def test_precision_is_part_of_the_name(make: Make, root: Path) -> None:
-    samples = make(on=False).train_samples
-    for precision in ("32-true", "bf16-mixed"):
-        cache = FeatureCache(FeatureStore(root / "kept"), {"video": (Eye(), True)}, precision=precision)
-        samples.kept = None
-        cache.keep(samples, lambda lenient, plan: [lenient[row] for row in plan(0)])
-        assert len(entries(root)) == (6 if precision == "32-true" else 12)
+def load_plan(samples: Any, plan: Callable[[int], list[MicroBatch]]) -> list[Batch]:
+    """Return the batches of epoch 0, without workers."""
+    return [samples[micro_batch] for micro_batch in plan(0)]
+
+
+def test_keys_depend_on_the_precision(build_data: BuildData, root: Path) -> None:
+    samples = build_data(use_cache=False).train_samples
+    for precision, num_keys in (("32-true", 6), ("bf16-mixed", 12)):
+        cache = FeatureCache(FeatureStore(root / "features"), {"video": (VideoEncoder(), True)}, precision=precision)
+        samples.cached = None
+        cache.fill(samples, load_plan)
+        assert len(list_keys(root)) == num_keys
 
 
 @pytest.mark.parametrize("size", [0, 5, 200, -1])
-def test_a_broken_file_is_made_again(make: Make, root: Path, caplog: pytest.LogCaptureFixture, size: int) -> None:
-    want = first(make())
-    for path in (root / "kept").glob("??/*"):
+def test_a_broken_file_is_computed_again(
+    build_data: BuildData, root: Path, caplog: pytest.LogCaptureFixture, size: int
+) -> None:
+    expected = load_batch(build_data()).features
+    for path in (root / "features").glob("??/*"):
         path.write_bytes(path.read_bytes()[:size])
     with caplog.at_level(logging.WARNING):
-        have = first(make())
-    assert "is broken" in caplog.text and "made again" in caplog.text
-    assert all(torch.equal(have.features[name].tokens, want.features[name].tokens) for name in want.features)
+        features = load_batch(build_data()).features
+    assert "is broken" in caplog.text and "computed again" in caplog.text
+    for name in expected:
+        assert torch.equal(features[name].tokens, expected[name].tokens)
 
 
-def test_what_breaks_while_training_is_decoded_instead(make: Make, root: Path) -> None:
-    data = make()
-    whole = first(data)
-    data.train_samples.kept.store._place(data.train_samples.kept.keys[1]["video"]).write_bytes(b"{")
-    mixed = first(data)
+def test_a_file_that_breaks_during_training_is_decoded_instead(build_data: BuildData, root: Path) -> None:
+    data = build_data()
+    intact = load_batch(data)
+    index = data.train_samples.cached
+    index.store._path(index.keys[1]["video"]).write_bytes(b"{")
+    mixed = load_batch(data)
     assert mixed.signals["video"].mask.any(dim=1).tolist() == [number == 1 for number in range(6)]
     assert mixed.features["video"].mask.any(dim=(1, 2)).tolist() == [number != 1 for number in range(6)]
-    for batch in (whole, mixed):
-        made = read(Eye(), "video", batch)
-        torch.testing.assert_close(made.tokens, whole.features["video"].tokens)
-        torch.testing.assert_close(made.levels[0].tokens, whole.features["video"].levels[0].tokens)
-        assert torch.equal(made.mask, whole.features["video"].mask)
+    expected = intact.features["video"]
+    for batch in (intact, mixed):
+        features = encode(VideoEncoder(), "video", batch)
+        torch.testing.assert_close(features.tokens, expected.tokens)
+        torch.testing.assert_close(features.levels[0].tokens, expected.levels[0].tokens)
+        assert torch.equal(features.mask, expected.mask)
 
 
-def test_rows_without_the_modality_are_blank(make: Make) -> None:
-    data = make(views=["audio"])
-    blank, heard = data.train_samples[Row((), 1)], data.train_samples[Row((0,), 1)]
-    for batch in (blank, heard):
-        assert batch.features["video"].tokens.shape == (1, 1, 4, 5) and not batch.features["video"].mask.any()
-        assert batch.features["video"].levels[0].tokens.shape == (1, 1, 4, 12 * 4)
+def test_samples_without_the_modality_have_blank_features(build_data: BuildData) -> None:
+    samples = build_data(views=["A"]).train_samples
+    blank, audio_only = samples[MicroBatch((), 1)], samples[MicroBatch((0,), 1)]
+    for batch in (blank, audio_only):
+        features = batch.features["video"]
+        assert features.tokens.shape == (1, 1, 4, 5) and not features.mask.any()
+        assert features.levels[0].tokens.shape == (1, 1, 4, 12 * 4)
         assert "video" not in batch.signals
-    assert heard.features["audio"].mask.all() and not blank.has_gaps
+    assert audio_only.features["audio"].mask.all() and not blank.has_gaps
 
 
-def test_a_bad_sample_fails_in_its_own_turn(make: Make, root: Path) -> None:
-    text = Path(write(root / "train.jsonl", 3)).read_text().replace("late.mp4", "cut_front.mp4")
-    (root / "train.jsonl").write_text(text.replace('"end": 1.0', '"end": 2.0'))
-    data = make(str(root / "train.jsonl"))
+def test_a_bad_sample_raises_when_it_is_used(build_data: BuildData, root: Path) -> None:
+    records = write_records(root / "train.jsonl", 3)
+    text = Path(records).read_text().replace("late.mp4", "cut_front.mp4").replace('"end": 1.0', '"end": 2.0')
+    Path(records).write_text(text)
+    data = build_data(records)
     with pytest.raises(BadSample, match="cut_front"):
-        first(data)
-    lenient = first(make(str(root / "train.jsonl"), on_bad_sample="skip"))
-    assert len(lenient.meta) == 2 and [skip["id"] for skip in lenient.skipped] == ["r1"]
-    assert set(lenient.signals) == {"instruction"}
+        load_batch(data)
+    batch = load_batch(build_data(records, on_bad_sample="skip"))
+    assert len(batch.meta) == 2 and [skip["id"] for skip in batch.skipped] == ["r1"]
+    assert set(batch.signals) == {"instruction"}
     assert not (root / "quarantine.jsonl").exists()
 
 
-def test_ranks_share_the_work_without_a_word(make: Make, root: Path) -> None:
-    samples, eyes = make(on=False).train_samples, (Eye(), Eye())
-    for rank, eye in enumerate(eyes):
-        samples.kept = None
-        cache = FeatureCache(FeatureStore(root / "kept"), {"video": (eye, True)})
-        cache.keep(samples, lambda lenient, plan: [lenient[row] for row in plan(0)], (2, rank))
-    assert [eye.calls[0] for eye in eyes] == [1 + 3, 1 + 3] and len(entries(root)) == 6
+def test_ranks_share_the_clips_without_communication(build_data: BuildData, root: Path) -> None:
+    samples = build_data(use_cache=False).train_samples
+    for rank in (0, 1):
+        encoder = VideoEncoder()
+        samples.cached = None
+        cache = FeatureCache(FeatureStore(root / "features"), {"video": (encoder, True)})
+        cache.fill(samples, load_plan, (2, rank))
+        assert len(encoder.calls) == 1 + 3
+    assert len(list_keys(root)) == 6
 
 
-def test_validation_questions_read_the_store(make: Make, root: Path) -> None:
-    val = write(root / "val.jsonl", 4, "v", task="emotion")
-    eye = Eye()
-    data = make(eye=eye, val_records=val)
-    calls = eye.calls[0]
-    asked = list(data.prompts(["emotion"], "video", limit=3, batch=2))
-    assert [set(batch.signals) for batch in asked] == [{"instruction"}] * 2
-    assert eye.calls[0] == calls + 1, "a blank moment: validation has seen the clips"
+def test_validation_prompts_use_the_cache(build_data: BuildData, root: Path) -> None:
+    encoder = VideoEncoder()
+    data = build_data(encoder=encoder, val_records=write_records(root / "val.jsonl", 4, "v", task="emotion"))
+    num_calls = len(encoder.calls)
+    prompts = list(data.prompts(["emotion"], View("VF"), limit=3, batch_size=2))
+    assert [set(batch.signals) for batch in prompts] == [{"instruction"}] * 2
+    assert len(encoder.calls) == num_calls + 1, "one blank time step: validation has encoded the clips"
 
 
-def test_a_folder_is_all_its_files(tmp_path: Path) -> None:
-    store, folder = FeatureStore(tmp_path / "kept"), tmp_path / "clip"
+def test_the_hash_of_a_folder_covers_all_its_files(tmp_path: Path) -> None:
+    store, folder = FeatureStore(tmp_path / "features"), tmp_path / "clip"
     folder.mkdir()
     (folder / "1.png").write_bytes(b"one")
-    one = store.content(folder)
+    before = store.hash_content(folder)
     (folder / "2.png").write_bytes(b"two")
-    assert store.content(folder) != one
+    assert store.hash_content(folder) != before
     (folder / "2.png").unlink()
-    assert store.content(folder) == one
+    assert store.hash_content(folder) == before
 
 
-def test_features_come_back_as_they_went(tmp_path: Path) -> None:
+def test_load_returns_saved_features(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path)
     level = Features(torch.randn(1, 3, 4, 2), torch.rand(1, 3, 4) > 0.5, (2, 2))
-    whole = Features(torch.randn(1, 3, 1, 5).bfloat16(), torch.rand(1, 3, 1) > 0.5, None, (level,))
-    store.save("ab12", whole, [0.1, 1 / 3, 2.0])
-    back, times = store.load("ab12") or (whole, [])
-    pairs: list[tuple[Tensor, Tensor]] = [
-        (back.tokens, whole.tokens), (back.mask, whole.mask), (back.levels[0].tokens, level.tokens),
-        (back.levels[0].mask, level.mask),
-    ]  # fmt: skip
-    assert all(torch.equal(one, other) and one.dtype == other.dtype for one, other in pairs)
-    assert times == [0.1, 1 / 3, 2.0] and (back.grid, back.levels[0].grid) == (None, (2, 2))
+    saved = Features(torch.randn(1, 3, 1, 5).bfloat16(), torch.rand(1, 3, 1) > 0.5, None, (level,))
+    store.save("ab12", saved, [0.1, 1 / 3, 2.0])
+    entry = store.load("ab12")
+    assert entry is not None
+    loaded, times = entry
+    for part, expected in ((loaded, saved), (loaded.levels[0], level)):
+        assert torch.equal(part.tokens, expected.tokens) and part.tokens.dtype == expected.tokens.dtype
+        assert torch.equal(part.mask, expected.mask) and part.mask.dtype == expected.mask.dtype
+        assert part.grid == expected.grid
+    assert times == [0.1, 1 / 3, 2.0]
     assert not list(tmp_path.rglob("*.partial"))

@@ -3,6 +3,7 @@
 import gc
 import json
 from collections import Counter
+from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,21 +14,22 @@ import pytest
 import torch
 
 from omnihuman.data.module import OmniData
-from omnihuman.data.plan import Row
+from omnihuman.data.packing import MicroBatch
 from omnihuman.data.record import BadSample
+from omnihuman.modality import View
 from omnihuman.types import Batch
 
 from .conftest import write_clip
 
 
-def write(path: Path, count: int, prefix: str = "r", broken: int | None = None, **more: Any) -> str:
-    """``count`` records about the same clips; line ``broken`` (from 1) is no JSON."""
+def write_records(path: Path, count: int, prefix: str = "r", broken: int | None = None, **fields: Any) -> str:
+    """Write ``count`` records of two clips; line ``broken`` (from 1) is no valid JSON."""
     lines = []
     for number in range(count):
         question = {"from": "human", "value": "<video>\n<audio>\nWho?" + " Well?" * (number % 4)}
         turns = [question, {"from": "gpt", "value": f"Number {number}."}]
         entry = {"id": f"{prefix}{number}", "video": ("talk.mp4", "late.mp4")[number % 2], "conversations": turns}
-        lines.append(json.dumps(entry | {"start": 0.1 * (number % 5), "end": 1.0} | more))
+        lines.append(json.dumps(entry | {"start": 0.1 * (number % 5), "end": 1.0} | fields))
     if broken is not None:
         lines.insert(broken - 1, "{broken")
     path.write_text("\n".join(lines))
@@ -35,251 +37,295 @@ def write(path: Path, count: int, prefix: str = "r", broken: int | None = None, 
 
 
 @pytest.fixture
-def make(media_root: Path, tmp_path: Path, model_side: Any) -> Any:
-    def made(records: Any = None, **options: Any) -> OmniData:
-        records = write(tmp_path / "train.jsonl", 13) if records is None else records
-        data = OmniData(
-            records,
-            str(media_root),
-            **({"num_frames": 2, "batch_size": 4, "max_tokens": 700, "num_workers": 0} | options),
-        )
-        data.connect(*model_side)
+def build_data(media_root: Path, tmp_path: Path, connect_args: Any) -> Callable[..., OmniData]:
+    """Return a function that builds the data of a run, by default of 13 records."""
+    defaults = {"num_frames": 2, "batch_size": 4, "max_tokens": 700, "num_workers": 0}
+
+    def build(records: Any = None, **options: Any) -> OmniData:
+        if records is None:
+            records = write_records(tmp_path / "train.jsonl", 13)
+        data = OmniData(records, str(media_root), **(defaults | options))
+        data.connect(*connect_args)
         return data
 
-    return made
+    return build
 
 
-def ids(batches: Any) -> list[list[str]]:
-    return [[meta["id"] for meta in batch.meta] for batch in batches]
+def number_ids(prefix: str, count: int) -> list[str]:
+    return [f"{prefix}{number}" for number in range(count)]
 
 
-def in_epoch(loader: Any, epoch: int) -> list[Batch]:
-    """The batches of an epoch, which Lightning announces like this."""
+def batch_ids(batch: Batch) -> list[str]:
+    return [meta["id"] for meta in batch.meta]
+
+
+def list_steps(batches: Iterable[Batch]) -> list[list[str]]:
+    """Return the ids of every batch."""
+    return [batch_ids(batch) for batch in batches]
+
+
+def list_ids(batches: Iterable[Batch]) -> list[str]:
+    """Return the ids of all batches in one list."""
+    ids = []
+    for batch in batches:
+        ids += batch_ids(batch)
+    return ids
+
+
+def load_epoch(loader: Any, epoch: int) -> list[Batch]:
+    """Return the batches of an epoch, which is set as Lightning does."""
     loader.sampler.set_epoch(epoch)
     return list(loader)
 
 
-def same(one: Batch, other: Batch) -> bool:
-    pairs = [(one.input_ids, other.input_ids), (one.labels, other.labels), (one.bounds, other.bounds)]
-    for name in one.signals:
-        pairs += [(one.signals[name].values, other.signals[name].values)]
-        pairs += [(one.signals[name].mask, other.signals[name].mask)]
-    return all(torch.equal(a, b) for a, b in pairs) and one.step_targets == other.step_targets
-
-
-def test_an_epoch_uses_every_record_once(make: Any) -> None:
-    loader = make().train_dataloader()
-    epochs = [ids(in_epoch(loader, epoch)) for epoch in range(3)]
-    assert all(Counter(chain(*epoch)) == Counter(f"r{n}" for n in range(13)) for epoch in epochs)
-    assert epochs[0] != epochs[1] != epochs[2]
-    assert ids(make().train_dataloader()) == epochs[0]
-    assert ids(make(seed=7).train_dataloader()) != epochs[0]
-
-
-def test_a_mixture_has_its_weights(make: Any, tmp_path: Path) -> None:
-    half, twice = write(tmp_path / "a.jsonl", 6, "a"), write(tmp_path / "b.jsonl", 3, "b")
-    data = make([{"path": half, "weight": 0.5}, {"path": twice, "weight": 2.0}])
-    loader = data.train_dataloader()
-    epochs = [Counter(chain(*ids(in_epoch(loader, epoch)))) for epoch in range(4)]
+def load_epochs(loader: Any, epochs: Iterable[int]) -> list[Batch]:
+    batches = []
     for epoch in epochs:
-        assert sum(epoch.values()) == 9
-        assert [epoch[f"b{n}"] for n in range(3)] == [2, 2, 2]
-    assert len({frozenset(epoch) for epoch in epochs}) > 1, "another half in another epoch"
-    assert data.planned(3) == 9 and data.planned(4) == 13
-    for wrong in ({"path": half, "wieght": 1}, {"path": half, "weight": -1}, {"weight": 1}):
+        batches += load_epoch(loader, epoch)
+    return batches
+
+
+def is_equal(batch: Batch, other: Batch) -> bool:
+    pairs = [(batch.input_ids, other.input_ids), (batch.labels, other.labels), (batch.bounds, other.bounds)]
+    for name, signal in batch.signals.items():
+        pairs.append((signal.values, other.signals[name].values))
+        pairs.append((signal.mask, other.signals[name].mask))
+    return all(torch.equal(a, b) for a, b in pairs) and batch.step_targets == other.step_targets
+
+
+def test_an_epoch_uses_every_record_once(build_data: Any) -> None:
+    loader = build_data().train_dataloader()
+    epochs = [list_steps(load_epoch(loader, epoch)) for epoch in range(3)]
+    for steps in epochs:
+        assert Counter(chain(*steps)) == Counter(number_ids("r", 13))
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert list_steps(build_data().train_dataloader()) == epochs[0]
+    assert list_steps(build_data(seed=7).train_dataloader()) != epochs[0]
+
+
+def test_the_weight_of_a_file_sets_how_often_its_records_are_used(build_data: Any, tmp_path: Path) -> None:
+    half, twice = write_records(tmp_path / "a.jsonl", 6, "a"), write_records(tmp_path / "b.jsonl", 3, "b")
+    data = build_data([{"path": half, "weight": 0.5}, {"path": twice, "weight": 2.0}])
+    loader = data.train_dataloader()
+    epochs = [Counter(list_ids(load_epoch(loader, epoch))) for epoch in range(4)]
+    for counts in epochs:
+        assert sum(counts.values()) == 9
+        assert [counts[name] for name in ("b0", "b1", "b2")] == [2, 2, 2]
+    assert len({frozenset(counts) for counts in epochs}) > 1, "another half in another epoch"
+    assert data.count_planned(3) == 9 and data.count_planned(4) == 13
+
+
+def test_an_invalid_source_raises(build_data: Any, tmp_path: Path) -> None:
+    path = write_records(tmp_path / "a.jsonl", 6)
+    for source in ({"path": path, "wieght": 1}, {"path": path, "weight": -1}, {"weight": 1}):
         with pytest.raises(ValueError, match=r"data\.records"):
-            make([wrong])
+            build_data([source])
     with pytest.raises(ValueError, match="no sample is left"):
-        _ = make([{"path": half, "weight": 0}]).train_samples
+        _ = build_data([{"path": path, "weight": 0}]).train_samples
 
 
-def test_tasks_by_weight_are_used_so_often(make: Any, tmp_path: Path) -> None:
-    """A mapping says how often; a task that it does not name is left out, a record without a task is used once."""
-    write(tmp_path / "a.jsonl", 4, "a", task="emotion")
-    write(tmp_path / "b.jsonl", 4, "b", task="face")
-    write(tmp_path / "c.jsonl", 2, "c")
-    write(tmp_path / "d.jsonl", 2, "d", task="body")
-    files = [str(tmp_path / f"{name}.jsonl") for name in "abcd"]
-    data = make(files, tasks={"emotion": 2, "face": 0.5})
-    used = [Counter(data.train_samples.planned[index].record.id[0] for index in data.order(epoch)) for epoch in (0, 1)]
-    assert used == [{"a": 8, "b": 2, "c": 2}] * 2
-    with pytest.raises(ValueError, match="weight is 0 or more"):
-        make(files, tasks={"emotion": -1})
+def test_the_weight_of_a_task_sets_how_often_its_records_are_used(build_data: Any, tmp_path: Path) -> None:
+    """Records of a task without a weight are dropped; records without a task are used once."""
+    files = [
+        write_records(tmp_path / "a.jsonl", 4, "a", task="emotion"),
+        write_records(tmp_path / "b.jsonl", 4, "b", task="face"),
+        write_records(tmp_path / "c.jsonl", 2, "c"),
+        write_records(tmp_path / "d.jsonl", 2, "d", task="body"),
+    ]
+    data = build_data(files, tasks={"emotion": 2, "face": 0.5})
+    for epoch in (0, 1):
+        prefixes = [data.train_samples.planned[index].record.id[0] for index in data.order(epoch)]
+        assert Counter(prefixes) == {"a": 8, "b": 2, "c": 2}
+    with pytest.raises(ValueError, match="weight must be 0 or more"):
+        build_data(files, tasks={"emotion": -1})
 
 
-def test_tasks_and_views_choose(make: Any, tmp_path: Path) -> None:
-    files = [write(tmp_path / f"{task}.jsonl", 2, task[0], task=task) for task in ("sad", "glad")]
-    data = make(files, tasks=["glad"], views=["video_audio", "video", "audio"])
-    assert [p.record.id for p in data.train_samples.planned] == [
-        "g0", "g0#video", "g0#audio", "g1", "g1#video", "g1#audio",
-    ]  # fmt: skip
+def test_tasks_and_views_select_samples(build_data: Any, tmp_path: Path) -> None:
+    files = [write_records(tmp_path / f"{task}.jsonl", 2, task[0], task=task) for task in ("sad", "glad")]
+    data = build_data(files, tasks=["glad"], views=["VAF", "video", "A"])
+    ids = [planned.record.id for planned in data.train_samples.planned]
+    assert ids == ["g0", "g0#VF", "g0#A", "g1", "g1#VF", "g1#A"]
     with pytest.raises(ValueError, match="no sample is left"):
-        _ = make(files, tasks=["mad"]).train_samples
+        _ = build_data(files, tasks=["mad"]).train_samples
     with pytest.raises(ValueError, match=r"data\.views"):
-        make(files, views=["smell"])
+        build_data(files, views=["smell"])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("handed", [3, 4])
-def test_resume_is_exact(workers: int, handed: int, make: Any) -> None:
-    whole = make().train_dataloader()
-    batches = [batch for epoch in range(2) for batch in in_epoch(whole, epoch)]
+@pytest.mark.parametrize("num_batches", [3, 4])
+def test_resume_is_exact(workers: int, num_batches: int, build_data: Any) -> None:
+    batches = load_epochs(build_data().train_dataloader(), [0, 1])
     length = len(batches) // 2
-    first = make(num_workers=workers).train_dataloader()
+    num_yielded = min(num_batches, length)
+    first = build_data(num_workers=workers).train_dataloader()
     iterator = iter(first)
-    for number in range(min(handed, length)):
-        assert same(next(iterator), batches[number]), "workers change nothing"
+    for number in range(num_yielded):
+        assert is_equal(next(iterator), batches[number]), "the number of workers does not change batches"
     state = first.state_dict()
-    assert state == {"epoch": 0, "handed": min(handed, length)} and json.dumps(state)
-    later = make(num_workers=workers).train_dataloader()
-    later.load_state_dict(state)
-    to_come = [1] if state["handed"] == length else [0, 1]
-    rest = [batch for epoch in to_come for batch in in_epoch(later, epoch)]
-    assert len(rest) == 2 * length - state["handed"]
-    assert all(same(a, b) for a, b in zip(rest, batches[state["handed"] :], strict=True))
+    assert state == {"epoch": 0, "num_yielded": num_yielded} and json.dumps(state)
+    resumed = build_data(num_workers=workers).train_dataloader()
+    resumed.load_state_dict(state)
+    remaining = load_epochs(resumed, [1] if num_yielded == length else [0, 1])
+    assert len(remaining) == 2 * length - num_yielded
+    for batch, expected in zip(remaining, batches[num_yielded:], strict=True):
+        assert is_equal(batch, expected)
 
 
-def test_a_pass_begins_at_the_first_batch(make: Any) -> None:
-    loader = make().train_dataloader()
+def test_every_iterator_starts_at_the_first_batch(build_data: Any) -> None:
+    loader = build_data().train_dataloader()
     first = next(iter(loader))
-    assert same(next(iter(loader)), first), "a pass that was broken off is no reason to go on in the middle"
-    assert len(list(chain(*ids(loader)))) == 13
-    assert loader.state_dict() == {"epoch": 0, "handed": len(loader)}
+    assert is_equal(next(iter(loader)), first), "an iterator that was not exhausted leaves no state behind"
+    assert len(list_ids(loader)) == 13
+    assert loader.state_dict() == {"epoch": 0, "num_yielded": len(loader)}
 
 
-def test_the_global_generator_is_left_alone(make: Any) -> None:
-    loader = make().train_dataloader()
+def test_the_global_random_state_does_not_change(build_data: Any) -> None:
+    loader = build_data().train_dataloader()
     torch.manual_seed(3)
     before = torch.get_rng_state()
     list(loader)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_two_ranks_share_each_step(make: Any) -> None:
-    alone = make(max_tokens=10_000).train_dataloader()
-    shares = []
+def build_trainer(world: int = 1, rank: int = 0, max_epochs: int = 2) -> SimpleNamespace:
+    return SimpleNamespace(world_size=world, global_rank=rank, max_epochs=max_epochs, max_steps=-1)
+
+
+def test_two_ranks_share_each_step(build_data: Any) -> None:
+    steps = list_steps(build_data(max_tokens=10_000).train_dataloader())
+    ranks = []
     for rank in (0, 1):
-        data = make(max_tokens=10_000)
-        data.trainer = SimpleNamespace(world_size=2, global_rank=rank, max_epochs=2, max_steps=-1)
-        shares.append(ids(data.train_dataloader()))
-    steps = ids(alone)
-    assert [len(share) for share in shares] == [len(steps)] * 2, "one row a step and rank"
-    for step, left, right in zip(steps, *shares, strict=True):
-        assert sorted(left + right) == sorted(step) and not set(left) & set(right)
+        data = build_data(max_tokens=10_000)
+        data.trainer = build_trainer(world=2, rank=rank)
+        ranks.append(list_steps(data.train_dataloader()))
+    assert [len(rank) for rank in ranks] == [len(steps)] * 2, "one micro-batch per step and rank"
+    for step, first, second in zip(steps, *ranks, strict=True):
+        assert sorted(first + second) == sorted(step) and not set(first) & set(second)
 
 
-def test_rows_hold_their_budget_in_every_epoch(make: Any) -> None:
-    data = make(max_tokens=450)
-    loader = data.train_dataloader()
-    for epoch in range(3):
-        assert all(batch.input_ids.shape[1] <= 450 for batch in in_epoch(loader, epoch))
-    assert data.rows_per_step(1, epochs=50) >= data.rows_per_step(1)
-    short = make(max_tokens=450)
-    short._rows = {(1, epoch): 1 for epoch in range(3)}
+def test_micro_batches_fit_max_tokens_in_every_epoch(build_data: Any) -> None:
+    data = build_data(max_tokens=450)
+    for batch in load_epochs(data.train_dataloader(), range(3)):
+        assert batch.input_ids.shape[1] <= 450
+    assert data.count_micro_batches(1, epochs=50) >= data.count_micro_batches(1)
+
+
+def test_too_few_tokens_per_micro_batch_raise(build_data: Any) -> None:
+    data = build_data(max_tokens=450)
+    data._micro_batches = {(1, epoch): 1 for epoch in range(3)}
+    data.trainer = build_trainer(max_epochs=9)
     with pytest.raises(ValueError, match=r"raise stage\.max_tokens or lower stage\.batch_size"):
-        short.trainer = SimpleNamespace(world_size=1, global_rank=0, max_epochs=9, max_steps=-1)
-        short.train_dataloader()
-    with pytest.raises(ValueError, match=r"a packed row holds 30.*stage\.max_tokens"):
-        make(max_tokens=30, max_length=700).train_dataloader()
+        data.train_dataloader()
+    with pytest.raises(ValueError, match=r"a packed sequence holds 30.*stage\.max_tokens"):
+        build_data(max_tokens=30, max_length=700).train_dataloader()
 
 
-def test_a_malformed_line_is_skipped_and_counted(make: Any, tmp_path: Path) -> None:
-    records = write(tmp_path / "bad.jsonl", 4, broken=2)
+def test_a_malformed_line_raises_or_is_skipped(build_data: Any, tmp_path: Path) -> None:
+    records = write_records(tmp_path / "bad.jsonl", 4, broken=2)
     with pytest.raises(BadSample, match=r"bad\.jsonl:2: malformed JSON"):
-        _ = make(records).train_samples
-    samples = make(records, on_bad_sample="skip").train_samples
+        _ = build_data(records).train_samples
+    samples = build_data(records, on_bad_sample="skip").train_samples
     assert len(samples) == 4
     assert [(skip["id"], skip["reason"]) for skip in samples.skipped] == [(f"{records}:2", "malformed_json")]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_bad_file_in_a_worker_keeps_its_name(workers: int, make: Any, tmp_path: Path) -> None:
-    records = write(tmp_path / "cut.jsonl", 2, video="cut_front.mp4", end=None)
+def test_a_worker_raises_or_skips_with_name_and_reason(workers: int, build_data: Any, tmp_path: Path) -> None:
+    records = write_records(tmp_path / "cut.jsonl", 2, video="cut_front.mp4", end=None)
     with pytest.raises(BadSample, match=r"cut\.jsonl:.*cut_front\.mp4") as caught:
-        list(make(records, num_workers=workers).train_dataloader())
+        list(build_data(records, num_workers=workers).train_dataloader())
     assert caught.value.reason == "truncated"
-    skipping = make(records, num_workers=workers, on_bad_sample="skip").train_dataloader()
-    assert sorted(skip["id"] for batch in skipping for skip in batch.skipped) == ["r0", "r1"]
+    ids = []
+    for batch in build_data(records, num_workers=workers, on_bad_sample="skip").train_dataloader():
+        ids += [skip["id"] for skip in batch.skipped]
+    assert sorted(ids) == ["r0", "r1"]
 
 
-def test_quarantine_is_left_out_at_the_next_set_up(make: Any, tmp_path: Path) -> None:
-    records = [write(tmp_path / "cut.jsonl", 1, "cut", video="cut_front.mp4", end=None), write(tmp_path / "a.jsonl", 2)]
+def test_quarantined_samples_are_skipped_by_the_next_run(build_data: Any, tmp_path: Path) -> None:
+    bad = write_records(tmp_path / "cut.jsonl", 1, "cut", video="cut_front.mp4", end=None)
+    records = [bad, write_records(tmp_path / "a.jsonl", 2)]
     options = {"on_bad_sample": "quarantine", "quarantine_file": str(tmp_path / "q.jsonl")}
-    assert [len(batch.skipped) for batch in make(records, **options).train_dataloader()] == [1]
-    again = make(records, **options)
-    assert [skip["reason"] for skip in again.train_samples.skipped] == ["quarantined"]
-    assert sorted(chain(*ids(again.train_dataloader()))) == ["r0", "r1"]
+    assert [len(batch.skipped) for batch in build_data(records, **options).train_dataloader()] == [1]
+    data = build_data(records, **options)
+    assert [skip["reason"] for skip in data.train_samples.skipped] == ["quarantined"]
+    assert sorted(list_ids(data.train_dataloader())) == ["r0", "r1"]
     with pytest.raises(ValueError, match="quarantine_file"):
-        make(records, on_bad_sample="quarantine")
+        build_data(records, on_bad_sample="quarantine")
 
 
-def test_validation_starts_at_the_same_sample_every_time(make: Any, tmp_path: Path) -> None:
-    assert make().val_dataloader() == []
-    data = make(val_records=write(tmp_path / "val.jsonl", 6, "v"), val_limit=5)
+def test_validation_batches_are_the_same_every_time(build_data: Any, tmp_path: Path) -> None:
+    assert build_data().val_dataloader() == []
+    data = build_data(val_records=write_records(tmp_path / "val.jsonl", 6, "v"), val_limit=5)
     loader = data.val_dataloader()
     next(iter(loader))
-    assert sorted(chain(*ids(loader))) == [f"v{n}" for n in range(5)]
-    assert ids(loader) == ids(loader)
+    assert sorted(list_ids(loader)) == number_ids("v", 5)
+    assert list_steps(loader) == list_steps(loader)
 
 
-def test_prompts_ask_the_same_questions_through_every_modal(make: Any, tmp_path: Path) -> None:
-    val = write(tmp_path / "val.jsonl", 5, "v", task="who")
-    data = make(val_records=val)
-    for modal in ("video_audio", "video", "audio"):
-        shares = [
-            list(data.prompts(["who"], modal, needs=["audio", "video"], rank=r, world=2, batch=2)) for r in (0, 1)
-        ]
-        asked = [meta for share in shares for batch in share for meta in batch.meta]
-        assert sorted(meta["id"].split("#")[0] for meta in asked) == [f"v{n}" for n in range(5)]
-        assert {meta["answer"] for meta in asked} == {f"Number {n}." for n in range(5)}
-        signals = shares[0][0].signals
-        assert [signals[slot].mask.any().item() for slot in ("video", "audio")] == [
-            s in modal for s in ("video", "audio")
-        ]
-    assert len(list(chain(*ids(data.prompts(["who"], "video", limit=3))))) == 3
-    assert not list(data.prompts(["why"], "video")) and not list(make().prompts(["who"], "video"))
+def test_prompts_have_the_same_questions_in_every_view(build_data: Any, tmp_path: Path) -> None:
+    data = build_data(val_records=write_records(tmp_path / "val.jsonl", 5, "v", task="who"))
+    options = {"needs": ["audio", "video"], "world": 2, "batch_size": 2}
+    for view in (View("VAF"), View("VF"), View("A")):
+        batches = []
+        for rank in (0, 1):
+            batches += data.prompts(["who"], view, rank=rank, **options)
+        assert sorted(name.split("#")[0] for name in list_ids(batches)) == number_ids("v", 5)
+        answers = set()
+        for batch in batches:
+            answers |= {meta["answer"] for meta in batch.meta}
+        assert answers == {f"Number {number}." for number in range(5)}
+        for slot in ("video", "audio"):
+            assert batches[0].signals[slot].mask.any().item() == (slot in view.slots)
 
 
-def test_prompts_leave_out_what_cannot_be_compared(make: Any, tmp_path: Path) -> None:
-    val = write(tmp_path / "val.jsonl", 2, "v", task="who", video="silent.mp4")
-    data = make(val_records=val, on_bad_sample="skip")
-    assert [len(list(data.prompts(["who"], modal, needs=["audio"]))) for modal in ("video_audio", "audio")] == [0, 0]
+def test_prompts_select_tasks_and_limit_the_number(build_data: Any, tmp_path: Path) -> None:
+    data = build_data(val_records=write_records(tmp_path / "val.jsonl", 5, "v", task="who"))
+    assert len(list_ids(data.prompts(["who"], View("VF"), limit=3))) == 3
+    assert not list(data.prompts(["why"], View("VF")))
+    assert not list(build_data().prompts(["who"], View("VF"))), "no validation records"
 
 
-def test_one_question_whatever_the_policy(make: Any, media_root: Path) -> None:
-    data = make(on_bad_sample="skip")
+def test_prompts_skip_questions_without_the_needed_slots(build_data: Any, tmp_path: Path) -> None:
+    val_records = write_records(tmp_path / "val.jsonl", 2, "v", task="who", video="silent.mp4")
+    data = build_data(val_records=val_records, on_bad_sample="skip")
+    for view in (View("VAF"), View("A")):
+        assert not list(data.prompts(["who"], view, needs=["audio"]))
+
+
+def test_an_invalid_single_question_raises_under_every_policy(build_data: Any, media_root: Path) -> None:
+    data = build_data(on_bad_sample="skip")
     record = data.train_samples.planned[0].record
-    samples = data.question(record)
-    assert len(samples.planned) == len(samples[Row((0,), 0)].meta) == 1
-    broken = type(record)("q", media_root / "empty.mp4", "video", record.messages, record.slots)
+    samples = data.plan_question(record)
+    assert len(samples.planned) == len(samples[MicroBatch((0,), 0)].meta) == 1
+    invalid = type(record)("q", media_root / "empty.mp4", "video", record.messages, record.slots)
     with pytest.raises(BadSample, match=r"empty\.mp4"):
-        data.question(broken)
+        data.plan_question(invalid)
 
 
-def test_without_a_model_there_are_no_samples(tmp_path: Path) -> None:
-    data = OmniData(write(tmp_path / "a.jsonl", 1), str(tmp_path), num_frames=1, batch_size=1, max_tokens=9)
+def test_samples_before_connect_raise(tmp_path: Path) -> None:
+    data = OmniData(write_records(tmp_path / "a.jsonl", 1), str(tmp_path), num_frames=1, batch_size=1, max_tokens=9)
     with pytest.raises(RuntimeError, match="connect"):
         _ = data.train_samples
 
 
-def _collecting(frames: torch.Tensor) -> torch.Tensor:
+def _collect_garbage(frames: torch.Tensor) -> torch.Tensor:
     gc.collect()
     return frames.float().mean(dim=(2, 3))
 
 
-def test_workers_leave_their_parents_ffmpeg_objects_alone(make: Any, model_side: Any, tmp_path: Path) -> None:
-    """Garbage of the parent that holds threads, such as a filter graph, must not be freed in a forked worker."""
+def test_workers_do_not_free_ffmpeg_objects_of_their_parent(build_data: Any, connect_args: Any, tmp_path: Path) -> None:
+    """A filter graph owns threads, which are not forked: a worker that frees it waits for them forever."""
     gc.collect()
     gc.disable()
     try:
-        with av.open(str(write_clip(tmp_path / "a.mp4", frames=0, seconds=1))) as container:
+        with av.open(str(write_clip(tmp_path / "a.mp4", num_frames=0, seconds=1))) as container:
             resampler = av.AudioResampler(format="fltp", layout="mono", rate=16000)
             cycle = [resampler, *map(resampler.resample, container.decode(audio=0))]
             cycle.append(cycle)
         del resampler, cycle
-        data = make(num_workers=1, timeout=1.0)
-        transforms, layouts, tokenizer = model_side
-        data.connect({**transforms, "video": ("frames", _collecting)}, layouts, tokenizer)
-        assert len(list(chain(*ids(data.train_dataloader())))) == 13
+        data = build_data(num_workers=1, timeout=1.0)
+        transforms, count_tokens, tokenizer = connect_args
+        data.connect({**transforms, "video": ("frames", _collect_garbage)}, count_tokens, tokenizer)
+        assert len(list_ids(data.train_dataloader())) == 13
     finally:
         gc.enable()

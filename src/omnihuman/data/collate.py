@@ -1,6 +1,6 @@
-"""Samples -> one packed batch."""
+"""Pack samples into one batch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,19 +15,19 @@ class Packable:
     """One sample, ready to be packed.
 
     Attributes:
-        signals: moments ``[T ...]`` by encoder name; a modality it lacks is left out.
-        input_ids: of its text, slots expanded.
-        labels: the supervised ids at their own places.
-        meta: what validation and reports want to know of it.
-        real: which moments ``[T]`` of a signal are real, where not all of them may be.
-        features: what encoders have made of it before, ``[1 T N D]``, in the place of their signals.
+        signals: time steps ``[T ...]`` by encoder name; a modality that the sample lacks is absent.
+        input_ids: tokens of its text, slots expanded.
+        labels: supervised ids at their own positions.
+        meta: for validation and reports.
+        masks: valid time steps ``[T]`` by encoder name, where some may be missing.
+        features: cached output of encoders, ``[1 T N D]``, in place of their signals.
     """
 
     signals: Mapping[str, Tensor]
     input_ids: Sequence[int]
     labels: Sequence[int]
     meta: Mapping[str, Any] = field(default_factory=dict)
-    real: Mapping[str, Tensor] = field(default_factory=dict)
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
     features: Mapping[str, Features] = field(default_factory=dict)
 
 
@@ -36,19 +36,19 @@ def pack(
     blanks: Mapping[str, Tensor],
     step_targets: int,
     skipped: Sequence[Mapping[str, Any]] = (),
-    kept: Mapping[str, Features] | None = None,
+    cached_blanks: Mapping[str, Features] | None = None,
 ) -> Batch:
-    """Samples one after the other in one row, their signals one below the other.
+    """Pack texts one after the other into one sequence, and stack signals.
 
     Args:
-        samples: what to pack; none makes a blank batch of one ignored token, with which a rank keeps step.
-        blanks: for each encoder one moment ``[1 ...]`` of zeros: the shape and type of what a sample lacks.
+        samples: to pack; without any, the batch is one ignored token, with which a rank keeps in step with the others.
+        blanks: one time step ``[1 ...]`` of zeros per encoder: shape and dtype for samples without the modality.
         step_targets: supervised tokens of the optimizer step.
-        skipped: what was planned for this row and could not be used.
-        kept: of encoders whose features are kept, one blank moment ``[1 1 N D]``.
+        skipped: samples that were planned for this batch and cannot be used.
+        cached_blanks: one masked time step ``[1 1 N D]`` per encoder whose features are cached.
 
-    >>> one = Packable({}, [1, 2], [IGNORE_INDEX, 2])
-    >>> batch = pack([one, one], {"video": torch.zeros(1, 3, 8, 8)}, step_targets=2)
+    >>> sample = Packable({}, [1, 2], [IGNORE_INDEX, 2])
+    >>> batch = pack([sample, sample], {"video": torch.zeros(1, 3, 8, 8)}, step_targets=2)
     >>> batch.input_ids.tolist(), batch.position_ids.tolist(), batch.bounds.tolist()
     ([[1, 2, 1, 2]], [[0, 1, 0, 1]], [0, 2, 4])
     >>> batch.signals["video"].values.shape
@@ -56,56 +56,80 @@ def pack(
     """
     meta = tuple(sample.meta for sample in samples)
     samples = samples or [Packable({}, [0], [IGNORE_INDEX])]
-    lengths = torch.tensor([len(sample.input_ids) for sample in samples])
-    features = {
-        name: stack_features([sample.features.get(name) for sample in samples], blank)
-        for name, blank in (kept or {}).items()
-        if any(name in sample.features for sample in samples) or all(name not in sample.signals for sample in samples)
-    }
+    features = _stack_cached(samples, cached_blanks or {})
+    input_ids: list[int] = []
+    labels: list[int] = []
+    positions: list[int] = []
+    bounds = [0]
+    has_gaps = False
+    for sample in samples:
+        input_ids += sample.input_ids
+        labels += sample.labels
+        positions += range(len(sample.input_ids))
+        bounds.append(len(input_ids))
+        has_gaps |= any(not bool(cached.mask.all()) for cached in sample.features.values())
     return Batch(
-        signals={
-            name: _stack([(sample.signals.get(name), sample.real.get(name)) for sample in samples], blank)
-            for name, blank in blanks.items()
-            if name not in features or any(name in sample.signals for sample in samples)
-        },
-        input_ids=torch.tensor([[token for sample in samples for token in sample.input_ids]]),
-        labels=torch.tensor([[label for sample in samples for label in sample.labels]]),
-        position_ids=torch.cat([torch.arange(int(length)) for length in lengths])[None],
-        bounds=torch.cat([torch.zeros(1, dtype=lengths.dtype), lengths.cumsum(0)]),
+        signals=_stack_signals(samples, blanks, features.keys()),
+        input_ids=torch.tensor([input_ids]),
+        labels=torch.tensor([labels]),
+        position_ids=torch.tensor([positions]),
+        bounds=torch.tensor(bounds),
         step_targets=step_targets,
         meta=meta,
         skipped=tuple(skipped),
         features=features,
-        has_gaps=any(not bool(made.mask.all()) for sample in samples for made in sample.features.values()),
+        has_gaps=has_gaps,
     )
 
 
-def _stack(signals: Sequence[tuple[Tensor | None, Tensor | None]], blank: Tensor) -> Signal:
-    """Signals of different lengths in one tensor, padded with zeros; one that is absent has no real moment."""
-    longest = max(1, *(0 if moments is None else len(moments) for moments, _ in signals))
+def _stack_cached(samples: Sequence[Packable], cached_blanks: Mapping[str, Features]) -> dict[str, Features]:
+    """Stack cached features of each encoder, unless all its samples come as signals."""
+    stacked = {}
+    for name, blank in cached_blanks.items():
+        is_cached = any(name in sample.features for sample in samples)
+        if is_cached or all(name not in sample.signals for sample in samples):
+            stacked[name] = stack_features([sample.features.get(name) for sample in samples], blank)
+    return stacked
+
+
+def _stack_signals(samples: Sequence[Packable], blanks: Mapping[str, Tensor], cached: Set[str]) -> dict[str, Signal]:
+    """Stack signals of each encoder, unless all its samples come as cached features."""
+    stacked = {}
+    for name, blank in blanks.items():
+        if name not in cached or any(name in sample.signals for sample in samples):
+            signals = [sample.signals.get(name) for sample in samples]
+            masks = [sample.masks.get(name) for sample in samples]
+            stacked[name] = _stack(signals, masks, blank)
+    return stacked
+
+
+def _stack(signals: Sequence[Tensor | None], masks: Sequence[Tensor | None], blank: Tensor) -> Signal:
+    """Stack signals of different lengths, padded with zeros; an absent signal has no valid time step."""
+    longest = max(1, *(0 if signal is None else len(signal) for signal in signals))
     values = blank.new_zeros(len(signals), longest, *blank.shape[1:])
-    mask, has_gaps = torch.zeros(len(signals), longest, dtype=torch.bool), False
-    for row, (moments, real) in enumerate(signals):
-        if moments is not None:
-            values[row, : len(moments)] = moments
-            mask[row, : len(moments)] = True if real is None else real
-            has_gaps |= real is not None and not bool(real.all())
-    return Signal(values, mask, has_gaps)
+    valid, has_gaps = torch.zeros(len(signals), longest, dtype=torch.bool), False
+    for number, (signal, mask) in enumerate(zip(signals, masks, strict=True)):
+        if signal is None:
+            continue
+        values[number, : len(signal)] = signal
+        valid[number, : len(signal)] = True if mask is None else mask
+        has_gaps |= mask is not None and not bool(mask.all())
+    return Signal(values, valid, has_gaps)
 
 
-def stack_features(rows: Sequence[Features | None], blank: Features) -> Features:
-    """Features ``[1 T N D]`` of different lengths in one tensor, as signals are; ``None`` has no real token."""
-    there = [row for row in rows if row is not None]
-    like = there[0].tokens if there else blank.tokens
-    longest = max(1, *(row.tokens.shape[1] for row in (*there, blank)))
-    tokens = like.new_zeros(len(rows), longest, *like.shape[2:])
+def stack_features(features: Sequence[Features | None], blank: Features) -> Features:
+    """Stack features ``[1 T N D]`` of different lengths, padded with zeros; ``None`` has no valid token."""
+    present = [entry for entry in features if entry is not None]
+    prototype = present[0].tokens if present else blank.tokens
+    longest = max(1, *(entry.tokens.shape[1] for entry in (*present, blank)))
+    tokens = prototype.new_zeros(len(features), longest, *prototype.shape[2:])
     mask = torch.zeros(tokens.shape[:3], dtype=torch.bool)
-    for number, row in enumerate(rows):
-        if row is not None:
-            tokens[number, : row.tokens.shape[1]] = row.tokens[0]
-            mask[number, : row.tokens.shape[1]] = row.mask[0]
-    levels = tuple(
-        stack_features([None if row is None else row.levels[depth] for row in rows], level)
-        for depth, level in enumerate(blank.levels)
-    )
-    return Features(tokens, mask, blank.grid, levels)
+    for number, entry in enumerate(features):
+        if entry is not None:
+            tokens[number, : entry.tokens.shape[1]] = entry.tokens[0]
+            mask[number, : entry.tokens.shape[1]] = entry.mask[0]
+    levels = []
+    for depth, level_blank in enumerate(blank.levels):
+        level = [None if entry is None else entry.levels[depth] for entry in features]
+        levels.append(stack_features(level, level_blank))
+    return Features(tokens, mask, blank.grid, tuple(levels))

@@ -1,4 +1,4 @@
-"""Loader: batches in the order of the plan, from where an interrupted run stopped."""
+"""Loader of packed batches, resumable in the middle of an epoch."""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -9,81 +9,82 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from omnihuman.data.dataset import Samples
-from omnihuman.data.plan import Row
+from omnihuman.data.packing import MicroBatch
 from omnihuman.data.record import BadSample
 from omnihuman.types import Batch
 
 
 class Loader(DataLoader[Any]):
-    """A loader whose whole state is two integers: the epoch, and how many batches of it were handed out.
+    """A loader whose state is two integers: the epoch, and the number of its batches that were yielded.
 
-    The trainer says which epoch it is, through the sampler's ``set_epoch``. A pass begins at the epoch's first batch;
-    only the first one after ``load_state_dict`` goes on in the middle.
+    The trainer sets the epoch through ``set_epoch`` of the sampler. An iteration begins at the first batch of the
+    epoch; only the first iteration after ``load_state_dict`` begins in the middle.
 
     Reference: a plain DataLoader replays the epoch from its first batch when Lightning resumes.
 
     Args:
-        samples: map a row to a batch.
-        plan: the rows of an epoch.
+        samples: map a micro-batch to a batch.
+        pack_epoch: epoch -> its micro-batches.
         num_workers: processes that decode; 0 decodes in this one.
-        timeout: seconds for one file; a worker that hangs for longer is an error.
+        timeout: seconds per file; a worker that hangs for longer is an error.
         options: of the DataLoader.
     """
 
     def __init__(
         self,
         samples: Samples,
-        plan: Callable[[int], list[Row]],
+        pack_epoch: Callable[[int], list[MicroBatch]],
         *,
         num_workers: int = 0,
         timeout: float = 60.0,
         **options: Any,
     ) -> None:
-        self.plan = lru_cache(maxsize=2)(plan)
-        self.epoch, self.handed, self.restored = 0, 0, False
-        largest = max((len(row.samples) for row in self.plan(0)), default=0)
+        self.pack_epoch = lru_cache(maxsize=2)(pack_epoch)
+        self.epoch, self.num_yielded, self.is_restored = 0, 0, False
+        largest = max((len(micro_batch.indices) for micro_batch in self.pack_epoch(0)), default=0)
+        # Reading stops by itself after `timeout`; this catches reads that cannot be stopped, as of a dead network disk.
+        worker_timeout = 60 + timeout * max(1, largest) if num_workers else 0
         super().__init__(
-            _Caught(samples),
+            _BadSamplesAsValues(samples),
             batch_size=None,
-            sampler=_Rows(self),
+            sampler=_RemainingMicroBatches(self),
             num_workers=num_workers,
-            # reading stops by itself; this is for what it cannot stop, such as a dead network disk
-            timeout=60 + timeout * max(1, largest) if num_workers else 0,
-            worker_init_fn=_keep_inherited,
-            generator=torch.Generator(),  # leaves the global one alone, so that a resumed run draws the same
+            timeout=worker_timeout,
+            worker_init_fn=_freeze_inherited,
+            generator=torch.Generator(),  # the global one stays untouched, so that a resumed run draws the same numbers
             **options,
         )
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        if not self.restored:
-            self.handed = 0
+        if not self.is_restored:
+            self.num_yielded = 0
         if self.num_workers:
-            gc.collect()  # so that no worker inherits garbage, see _keep_inherited
+            gc.collect()  # so that no worker inherits garbage, see _freeze_inherited
         for batch in super().__iter__():
             if isinstance(batch, BadSample):
                 raise batch
-            self.handed, self.restored = self.handed + 1, False
+            self.num_yielded, self.is_restored = self.num_yielded + 1, False
             yield batch
 
     def __len__(self) -> int:
-        return len(self.plan(self.epoch))
+        return len(self.pack_epoch(self.epoch))
 
     def state_dict(self) -> dict[str, int]:
-        """Where the loader stands."""
-        return {"epoch": self.epoch, "handed": self.handed}
+        """Return the state."""
+        return {"epoch": self.epoch, "num_yielded": self.num_yielded}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from there."""
-        self.epoch, self.handed, self.restored = state["epoch"], state["handed"], True
+        """Resume from a state."""
+        self.epoch, self.num_yielded, self.is_restored = state["epoch"], state["num_yielded"], True
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin another epoch; the one that is under way goes on."""
+        """Begin another epoch; for the current one, nothing happens."""
         if epoch != self.epoch:
-            self.epoch, self.handed, self.restored = epoch, 0, False
+            self.epoch, self.num_yielded, self.is_restored = epoch, 0, False
 
 
-class _Rows:
-    """The rows that are still to come; Lightning tells a loader's sampler which epoch it is."""
+class _RemainingMicroBatches:
+    """Iterates over the micro-batches that are left; Lightning calls ``set_epoch`` of a loader's sampler."""
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
@@ -91,26 +92,29 @@ class _Rows:
     def set_epoch(self, epoch: int) -> None:
         self.loader.set_epoch(epoch)
 
-    def __iter__(self) -> Iterator[Row]:
-        return iter(self.loader.plan(self.loader.epoch)[self.loader.handed :])
+    def __iter__(self) -> Iterator[MicroBatch]:
+        return iter(self.loader.pack_epoch(self.loader.epoch)[self.loader.num_yielded :])
 
     def __len__(self) -> int:
         return len(self.loader)
 
 
-def _keep_inherited(worker: int) -> None:
-    """A forked worker that frees FFmpeg objects of its parent would wait for their threads, which it does not have."""
+def _freeze_inherited(worker: int) -> None:
+    """Exempt inherited objects from garbage collection.
+
+    A forked worker that frees FFmpeg objects of its parent waits for their threads, which do not exist in the worker.
+    """
     gc.freeze()
 
 
-class _Caught(Dataset[Any]):
-    """Hands a ``BadSample`` over as a value: a DataLoader would turn what a worker raises into a RuntimeError."""
+class _BadSamplesAsValues(Dataset[Any]):
+    """Returns a ``BadSample`` as a value: a DataLoader turns exceptions of workers into RuntimeErrors."""
 
     def __init__(self, samples: Samples) -> None:
         self.samples = samples
 
-    def __getitem__(self, row: Row) -> Batch | BadSample:
+    def __getitem__(self, micro_batch: MicroBatch) -> Batch | BadSample:
         try:
-            return self.samples[row]
+            return self.samples[micro_batch]
         except BadSample as bad:
             return bad
