@@ -1,4 +1,4 @@
-"""FaVChat's cascade against Equation 2, written down frame by frame."""
+"""FaVChat's cascade against Equation 2, computed frame by frame."""
 
 from dataclasses import replace
 from typing import Any
@@ -23,9 +23,9 @@ def cascade(**options: Any) -> Cascade:
 
 
 def stream(seed: int, tokens: int, width: int, mask: list[list[int]], grid: tuple[int, int] | None = None) -> Features:
-    real = torch.tensor(mask, dtype=torch.bool)
+    mask_tensor = torch.tensor(mask, dtype=torch.bool)
     random = torch.Generator().manual_seed(seed)
-    return Features.of(torch.randn(*real.shape, tokens, width, generator=random).double(), real, grid)
+    return Features.of(torch.randn(*mask_tensor.shape, tokens, width, generator=random).double(), mask_tensor, grid)
 
 
 def face(mask: list[list[int]] = FACE) -> Features:
@@ -44,105 +44,107 @@ def attention(part: CrossAttention, queries: torch.Tensor, tokens: torch.Tensor)
 
 def equation_2(part: Cascade, general: torch.Tensor, levels: list[torch.Tensor]) -> torch.Tensor:
     """e*_2 of e_1 and the general features; e*_(i+1) of e_i and e*_i."""
-    found = attention(part.attentions[0], part.maps[0](levels[0]), general)
+    result = attention(part.attentions[0], part.maps[0](levels[0]), general)
     for i in range(1, len(levels)):
-        found = attention(part.attentions[i], part.maps[i](levels[i]), found)
-    return found
+        result = attention(part.attentions[i], part.maps[i](levels[i]), result)
+    return result
 
 
-def test_is_equation_2_frame_by_frame() -> None:
-    part, given = cascade(), {"face": face(), "video": video()}
-    made = part(given)
-    assert made["video"] is given["video"] and made["face"].grid == (2, 2) and part.out_dim == 8
-    assert made["face"].mask[..., 0].tolist() == torch.tensor(FACE).bool().tolist()
-    for b, t in made["face"].mask[..., 0].nonzero().tolist():
-        levels = [level.tokens[b, t] for level in given["face"].levels]
-        expected = equation_2(part, given["video"].tokens[b, t], levels)
-        torch.testing.assert_close(made["face"].tokens[b, t], expected, atol=1e-12, rtol=1e-9)
+def test_equals_equation_2_frame_by_frame() -> None:
+    part, streams = cascade(), {"face": face(), "video": video()}
+    merged = part(streams)
+    assert merged["video"] is streams["video"] and merged["face"].grid == (2, 2) and part.out_dim == 8
+    assert merged["face"].mask[..., 0].tolist() == torch.tensor(FACE).bool().tolist()
+    for b, t in merged["face"].mask[..., 0].nonzero().tolist():
+        levels = [level.tokens[b, t] for level in streams["face"].levels]
+        expected = equation_2(part, streams["video"].tokens[b, t], levels)
+        torch.testing.assert_close(merged["face"].tokens[b, t], expected, atol=1e-12, rtol=1e-9)
         # the general features of another frame, or the levels in another order, give something else
-        other = equation_2(part, given["video"].tokens[b, t - 1], levels)
-        assert not torch.allclose(made["face"].tokens[b, t], other, atol=1e-4)
+        other = equation_2(part, streams["video"].tokens[b, t - 1], levels)
+        assert not torch.allclose(merged["face"].tokens[b, t], other, atol=1e-4)
 
 
-def test_by_clip_a_face_reads_all_real_frames() -> None:
-    part, given = cascade(by="clip"), {"face": face(), "video": video()}
-    made = part(given)["face"]
+def test_by_clip_attends_to_all_valid_frames() -> None:
+    part, streams = cascade(by="clip"), {"face": face(), "video": video()}
+    merged = part(streams)["face"]
     for b in range(2):
-        frames, shown = (torch.tensor(mask[b]).bool() for mask in (VIDEO, FACE))
-        levels = [level.tokens[b, shown].flatten(0, 1) for level in given["face"].levels]
-        expected = equation_2(part, given["video"].tokens[b, frames].flatten(0, 1), levels)
-        torch.testing.assert_close(made.tokens[b][made.mask[b]], expected, atol=1e-12, rtol=1e-9)
+        frames, valid_faces = (torch.tensor(mask[b]).bool() for mask in (VIDEO, FACE))
+        levels = [level.tokens[b, valid_faces].flatten(0, 1) for level in streams["face"].levels]
+        expected = equation_2(part, streams["video"].tokens[b, frames].flatten(0, 1), levels)
+        torch.testing.assert_close(merged.tokens[b][merged.mask[b]], expected, atol=1e-12, rtol=1e-9)
     still = {"face": face([[1]]), "video": video([[1]])}
     torch.testing.assert_close(part(still)["face"].tokens, cascade()(still)["face"].tokens)
 
 
-def test_chosen_levels_end_at_the_last_of_them() -> None:
-    part, given = cascade(levels=[0, 1], dim=16), {"face": face(), "video": video()}
-    made = part(given)["face"]
-    assert made.tokens.shape == (2, 4, 9, 16) and made.grid == (3, 3) and part.out_dim == 16
+def test_result_has_the_grid_of_the_last_level() -> None:
+    part, streams = cascade(levels=[0, 1], dim=16), {"face": face(), "video": video()}
+    merged = part(streams)["face"]
+    assert merged.tokens.shape == (2, 4, 9, 16) and merged.grid == (3, 3) and part.out_dim == 16
     layouts = tuple(Layout(4, rows * columns, (rows, columns)) for rows, columns in LEVELS.values())
     assert part.layout([Layout(4, 16, (4, 4), layouts)]) == layouts[1]
     assert cascade().layout([Layout(4, 16, (4, 4), layouts)]) == layouts[2]
 
 
 def test_the_general_features_enter_once() -> None:
-    """Each later level reads the result before it: with one token there, all of them read that token."""
-    part, given = cascade(levels=[2, 0]), {"face": face([[1]]), "video": video([[1]])}
+    """Each later level attends to the result before it: with one token there, all queries get its value."""
+    part, streams = cascade(levels=[2, 0]), {"face": face([[1]]), "video": video([[1]])}
     assert [attention.k_proj.in_features for attention in part.attentions] == [12, 8]
-    one = Features(given["face"].tokens, given["face"].mask, None, (*given["face"].levels[:2], _first(face([[1]]))))
-    made = part(given | {"face": one})["face"]
-    found = attention(part.attentions[0], part.maps[0](one.levels[2].tokens[0, 0]), given["video"].tokens[0, 0])
-    torch.testing.assert_close(made.tokens[0, 0], part.attentions[1].v_proj(found).expand(16, 8))
+    one = Features(
+        streams["face"].tokens, streams["face"].mask, None, (*streams["face"].levels[:2], _first(face([[1]])))
+    )
+    merged = part(streams | {"face": one})["face"]
+    result = attention(part.attentions[0], part.maps[0](one.levels[2].tokens[0, 0]), streams["video"].tokens[0, 0])
+    torch.testing.assert_close(merged.tokens[0, 0], part.attentions[1].v_proj(result).expand(16, 8))
 
 
-def _first(given: Features) -> Features:
-    level = given.levels[2]
+def _first(streams: Features) -> Features:
+    level = streams.levels[2]
     return Features(level.tokens[:, :, :1], level.mask[:, :, :1])
 
 
 def test_residual_and_norm_are_options() -> None:
-    given = {"face": face(), "video": video()}
-    plain, added, normed = (cascade(**o)(given)["face"] for o in ({}, {"residual": True}, {"norm": True}))
+    streams = {"face": face(), "video": video()}
+    plain, added, normed = (cascade(**o)(streams)["face"] for o in ({}, {"residual": True}, {"norm": True}))
     part = cascade(residual=True, levels=[2])
-    alone = cascade(levels=[2])(given)["face"]
-    level = part.maps[0](given["face"].levels[2].tokens)
-    torch.testing.assert_close(part(given)["face"].tokens[alone.mask], (alone.tokens + level)[alone.mask])
+    alone = cascade(levels=[2])(streams)["face"]
+    level = part.maps[0](streams["face"].levels[2].tokens)
+    torch.testing.assert_close(part(streams)["face"].tokens[alone.mask], (alone.tokens + level)[alone.mask])
     for other in (added, normed):
         assert not torch.allclose(plain.tokens[plain.mask], other.tokens[plain.mask], atol=1e-3)
     louder = stream(1, 9, 12, VIDEO)
     louder = Features(louder.tokens * 100, louder.mask)
-    again = cascade(norm=True)(given | {"video": louder})["face"]
+    again = cascade(norm=True)(streams | {"video": louder})["face"]
     torch.testing.assert_close(again.tokens[again.mask], normed.tokens[again.mask], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("by", ["frame", "clip"])
-def test_where_one_side_is_missing_nothing_is_found(by: str) -> None:
-    for given in ({"face": face([[0], [0]]), "video": video()}, {"face": face(), "video": video([[0], [0]])}):
-        made = cascade(by=by)(given)["face"]
-        assert made.tokens.shape == (2, 4, 4, 8) and not made.mask.any() and made.tokens.isfinite().all()
+def test_missing_side_gives_no_valid_tokens(by: str) -> None:
+    for streams in ({"face": face([[0], [0]]), "video": video()}, {"face": face(), "video": video([[0], [0]])}):
+        merged = cascade(by=by)(streams)["face"]
+        assert merged.tokens.shape == (2, 4, 4, 8) and not merged.mask.any() and merged.tokens.isfinite().all()
     half = cascade(by=by)({"face": face(), "video": video([[1, 0, 1, 0], [0, 0, 0, 0]])})["face"].mask[..., 0]
     assert half.tolist() == [[True, False, True, by == "clip"], [False] * 4]
 
 
-def test_with_a_residual_a_face_that_has_nothing_to_read_is_what_it_shows() -> None:
+def test_with_residual_a_face_without_video_keeps_its_queries() -> None:
     part = cascade(residual=True)
-    whole = face([[1] * 4] * 2)
-    made = part({"face": whole, "video": video([[1, 1, 1, 1], [0, 0, 0, 0]])})["face"]
-    assert made.mask.all()
-    shown = part({"face": whole, "video": video([[0, 0, 0, 0], [0, 0, 0, 0]])})["face"].tokens
-    torch.testing.assert_close(made.tokens[1], shown[1])
+    full_face = face([[1] * 4] * 2)
+    merged = part({"face": full_face, "video": video([[1, 1, 1, 1], [0, 0, 0, 0]])})["face"]
+    assert merged.mask.all()
+    valid_faces = part({"face": full_face, "video": video([[0, 0, 0, 0], [0, 0, 0, 0]])})["face"].tokens
+    torch.testing.assert_close(merged.tokens[1], valid_faces[1])
     louder = video([[0, 0, 0, 0], [0, 0, 0, 0]])
-    again = part({"face": whole, "video": replace(louder, tokens=louder.tokens + 7)})["face"].tokens
-    assert torch.equal(again, shown), "what is hidden changes nothing"
+    again = part({"face": full_face, "video": replace(louder, tokens=louder.tokens + 7)})["face"].tokens
+    assert torch.equal(again, valid_faces), "masked values change nothing"
     assert not part({"face": face([[0], [0]]), "video": video()})["face"].mask.any()
 
 
-def test_what_it_cannot_do_is_named() -> None:
-    with pytest.raises(ValueError, match=r"levels of 'video', but the encoder.*offers none; only \['face'\] has them"):
+def test_bad_options_raise() -> None:
+    with pytest.raises(ValueError, match=r"levels of 'video', but that stream has none; .*levels: \['face'\]"):
         Cascade(DIMS, ["video"], "video", "face")
-    with pytest.raises(ValueError, match=r"levels of 'face', but the encoder.*offers none; facexformer offers them"):
+    with pytest.raises(ValueError, match=r"levels of 'face', but that stream has none.*facexformer offers them"):
         Cascade({"face": 8, "video": Width(8)}, ["face"], "face", "video")
-    with pytest.raises(ValueError, match=r"got inputs=\['face'\] and condition=None"):
+    with pytest.raises(ValueError, match=r"cascade merges \['face'\] by a condition, got none"):
         Cascade(DIMS, ["face"], "face")
     with pytest.raises(ValueError, match=r"levels=\[1, 3\], but 'face' offers \[0, 1, 2\]"):
         cascade(levels=[1, 3])

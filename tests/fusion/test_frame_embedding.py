@@ -1,4 +1,4 @@
-"""A vector for every place in time."""
+"""A learned embedding of the time step."""
 
 import pytest
 import torch
@@ -24,24 +24,24 @@ def test_changes_nothing_at_first() -> None:
     assert torch.equal(part({"video": video})["video"].tokens, video.tokens)
 
 
-def test_holes_keep_their_number() -> None:
-    made = embed()({"video": blank(1, 0, 1, 1)})["video"]
-    assert made.tokens[made.mask][::6, 0].tolist() == [1, 3, 4]
-    assert made.grid == (2, 3) and made.levels == ()
+def test_gaps_keep_their_index() -> None:
+    merged = embed()({"video": blank(1, 0, 1, 1)})["video"]
+    assert merged.tokens[merged.mask][::6, 0].tolist() == [1, 3, 4]
+    assert merged.grid == (2, 3) and merged.levels == ()
     assert embed().layout([Layout(8, 6, (2, 3), (Layout(8, 1),))]) == Layout(8, 6, (2, 3))
 
 
-def test_more_frames_than_the_table_was_made_for() -> None:
+def test_too_many_frames_raise() -> None:
     with pytest.raises(
-        ValueError, match="'video' has num_frames=8, got 9 moments: show fewer frames, or raise num_fra"
+        ValueError, match="'video' has num_frames=8, got 9 time steps: use fewer frames, or raise num_fra"
     ):
         embed().layout([Layout(9, 6)])
-    with pytest.raises(ValueError, match="num_frames=8, got 10 moments"):
+    with pytest.raises(ValueError, match="num_frames=8, got 10 time steps"):
         embed()({"video": blank(*[1] * 8, 0, 1, 0)})
     padded = embed()({"video": blank(*[1] * 8, 0, 0)})["video"]
     assert padded.tokens[0, :8, 0, 0].tolist() == list(range(1, 9)) and padded.tokens.shape[1] == 10
 
 
-def test_tells_one_stream() -> None:
-    with pytest.raises(ValueError, match=r"tells one stream, got \['a', 'b'\]"):
+def test_two_inputs_raise() -> None:
+    with pytest.raises(ValueError, match=r"exactly one stream, got inputs=\['a', 'b'\]"):
         FrameEmbedding({"a": 4, "b": 4}, ["a", "b"], "video")

@@ -1,4 +1,4 @@
-"""Newlines: LLaVA's counts and places."""
+"""Newline tokens: LLaVA's counts and positions."""
 
 from typing import Any, Literal
 
@@ -11,33 +11,33 @@ from omnihuman.types import Features, Layout
 Mode = Literal["one", "frame", "grid", "none"]
 
 
-def end(mode: Mode, width: int = 1) -> Newline:
+def newline(mode: Mode, width: int = 1) -> Newline:
     part = Newline({"video": width}, ["video"], "video", mode=mode)
     if mode != "none":
         torch.nn.init.constant_(part.newline, -1)
     return part
 
 
-def video(*real: int, grid: tuple[int, int] | None = (2, 2)) -> Features:
-    """Tokens that count on from 0."""
-    tokens = torch.arange(4.0 * len(real)).view(1, len(real), 4, 1)
-    return Features.of(tokens, torch.tensor([real], dtype=torch.bool), grid)
+def video(*valid: int, grid: tuple[int, int] | None = (2, 2)) -> Features:
+    """Return tokens whose values count up from 0."""
+    tokens = torch.arange(4.0 * len(valid)).view(1, len(valid), 4, 1)
+    return Features.of(tokens, torch.tensor([valid], dtype=torch.bool), grid)
 
 
-def read(mode: Mode, given: Features) -> list[float]:
-    """What the language model reads."""
-    tokens, mask = end(mode)({"video": given})["video"].flat()
+def read_tokens(mode: Mode, stream: Features) -> list[float]:
+    """Return the valid tokens in reading order."""
+    tokens, mask = newline(mode)({"video": stream})["video"].flat()
     return tokens[mask][:, 0].tolist()
 
 
 @pytest.mark.parametrize(("mode", "total"), [("one", 1569), ("frame", 1576), ("grid", 1680), ("none", 1568)])
 def test_counts_of_eight_frames(mode: Mode, total: int) -> None:
     """Reference: ``mm_newline_position`` of LLaVA-NeXT; 1569 are those of transformers' LLaVA-OneVision as well."""
-    part = end(mode, width=3)
-    assert part.layout([Layout(8, 196, (14, 14))]).total == total
+    part = newline(mode, width=3)
+    assert part.layout([Layout(8, 196, (14, 14))]).num_tokens == total
     frames = Features.of(torch.zeros(1, 8, 196, 3), torch.ones(1, 8, dtype=torch.bool), (14, 14))
-    made = part({"video": frames})["video"]
-    assert made.mask.all() and made.mask.numel() == total
+    result = part({"video": frames})["video"]
+    assert result.mask.all() and result.mask.numel() == total
 
 
 @pytest.mark.parametrize(
@@ -49,40 +49,40 @@ def test_counts_of_eight_frames(mode: Mode, total: int) -> None:
         ("none", [0, 1, 2, 3, 4, 5, 6, 7]),
     ],
 )
-def test_places(mode: Mode, expected: list[float]) -> None:
-    assert read(mode, video(1, 1)) == expected
-    assert read(mode, video(1, 1, 0, 0)) == expected
+def test_positions(mode: Mode, expected: list[float]) -> None:
+    assert read_tokens(mode, video(1, 1)) == expected
+    assert read_tokens(mode, video(1, 1, 0, 0)) == expected
 
 
 @pytest.mark.parametrize(
     ("mode", "expected"),
     [("one", [4, 5, 6, 7, -1]), ("frame", [4, 5, 6, 7, -1]), ("grid", [4, 5, -1, 6, 7, -1]), ("none", [4, 5, 6, 7])],
 )
-def test_what_is_hidden_gets_none(mode: Mode, expected: list[float]) -> None:
-    assert read(mode, video(0, 1, 0)) == expected
-    assert read(mode, video(0)) == []
+def test_masked_frames_get_none(mode: Mode, expected: list[float]) -> None:
+    assert read_tokens(mode, video(0, 1, 0)) == expected
+    assert read_tokens(mode, video(0)) == []
 
 
 @pytest.mark.parametrize(("mode", "count"), [("one", 5), ("frame", 5), ("grid", 6), ("none", 4)])
 def test_a_still_has_its_newline(mode: Mode, count: int) -> None:
-    assert len(read(mode, video(1))) == count == end(mode).layout([Layout(1, 4, (2, 2))]).total
+    assert len(read_tokens(mode, video(1))) == count == newline(mode).layout([Layout(1, 4, (2, 2))]).num_tokens
 
 
-def test_starts_as_llava_does() -> None:
+def test_initialization_is_llavas() -> None:
     torch.manual_seed(0)
     assert Newline({"video": 4096}, ["video"], "video").newline.std().item() == pytest.approx(1 / 64, rel=0.05)
-    assert not list(end("none").parameters())
+    assert not list(newline("none").parameters())
 
 
-def test_off_leaves_the_stream() -> None:
-    given: Any = video(1, 0, 1)
-    made = end("none")({"video": given})["video"]
-    assert made.tokens is given.tokens and made.grid == (2, 2)
+def test_mode_none_changes_nothing() -> None:
+    stream: Any = video(1, 0, 1)
+    result = newline("none")({"video": stream})["video"]
+    assert result.tokens is stream.tokens and result.grid == (2, 2)
 
 
-def test_what_it_cannot_do_is_named() -> None:
-    with pytest.raises(ValueError, match=r"ends one stream, got \['a', 'b'\]"):
+def test_bad_options_raise() -> None:
+    with pytest.raises(ValueError, match=r"exactly one stream, got inputs=\['a', 'b'\]"):
         Newline({"a": 1, "b": 1}, ["a", "b"], "video")
-    for ask in (lambda: end("grid").layout([Layout(8, 4)]), lambda: read("grid", video(1, grid=None))):
-        with pytest.raises(ValueError, match="rows of a grid, but the stream 'video' has none: set mode=frame"):
+    for ask in (lambda: newline("grid").layout([Layout(8, 4)]), lambda: read_tokens("grid", video(1, grid=None))):
+        with pytest.raises(ValueError, match="rows of a grid, but its input 'video' has none: set mode=frame"):
             ask()

@@ -1,4 +1,4 @@
-"""The one model: packing changes nothing, absence is absence, misfits are named."""
+"""The one model: packing changes nothing, absent modalities are absent, bad wiring raises."""
 
 import itertools
 from collections.abc import Iterator
@@ -8,10 +8,13 @@ import pytest
 import torch
 
 from omnihuman.build import build, compose_config
+from omnihuman.modality import SLOTS
 from omnihuman.model.omni import OmniModel
-from omnihuman.types import IGNORE_INDEX, SLOTS, Batch, Signal
+from omnihuman.types import IGNORE_INDEX, Batch, Signal
 
 SAMPLES = [{"video": 8, "audio": 24}, {"video": 8}, {"audio": 12}, {"video": 1}, {}]
+"""Frames and mel hops of each sample."""
+ALL = list(range(len(SAMPLES)))
 
 
 @pytest.fixture(scope="module")
@@ -21,14 +24,19 @@ def model() -> OmniModel:
     return built.eval()
 
 
-def made(model: OmniModel, which: list[int]) -> Batch:
-    """Some of the samples as one packed row, each the same whatever stands beside it."""
+def count_tokens(model: OmniModel, index: int) -> dict[str, int]:
+    sample = SAMPLES[index]
+    return model.count_tokens({"frames": sample.get("video", 0), "waveform": sample.get("audio", 0) * 160})
+
+
+def make_batch(model: OmniModel, indices: list[int]) -> Batch:
+    """Pack samples, each with the same values in any batch."""
     ids: list[int] = []
     bounds, signals = [0], {"video": [], "audio": [], "instruction": []}
-    for index in which:
+    for index in indices:
         sample, generator = SAMPLES[index], torch.Generator().manual_seed(index)
         frames, hops = sample.get("video", 0), sample.get("audio", 0)
-        counts = model.layouts({"frames": frames, "waveform": hops * 160})
+        counts = count_tokens(model, index)
         ids += [5, *[SLOTS["video"]] * counts["video"], 6, *[SLOTS["audio"]] * counts["audio"], 7 + index, 9, 11, 13]
         bounds.append(len(ids))
         signals["video"].append(torch.randint(0, 256, (frames, 3, 112, 112), generator=generator, dtype=torch.uint8))
@@ -39,106 +47,112 @@ def made(model: OmniModel, which: list[int]) -> Batch:
         "audio": torch.zeros(1, 80),
         "instruction": torch.zeros(1, dtype=torch.long),
     }
-    row = torch.tensor([ids])
-    labels = torch.where(row.roll(-1) == 13, row, torch.where(row == 13, row, IGNORE_INDEX))
-    positions = torch.cat([torch.arange(b - a) for a, b in itertools.pairwise(bounds)])[None]
-    padded = {name: padded_signal(moments, blanks[name]) for name, moments in signals.items()}
-    return Batch(padded, row, labels, positions, torch.tensor(bounds), step_targets=1)
+    packed = torch.tensor([ids])
+    labels = torch.where((packed == 13) | (packed.roll(-1) == 13), packed, IGNORE_INDEX)
+    positions = torch.cat([torch.arange(end - start) for start, end in itertools.pairwise(bounds)])[None]
+    padded = {name: pad_signal(values, blanks[name]) for name, values in signals.items()}
+    return Batch(padded, packed, labels, positions, torch.tensor(bounds), step_targets=1)
 
 
-def padded_signal(moments: list[torch.Tensor], blank: torch.Tensor) -> Signal:
-    longest = max(1, *(len(m) for m in moments))
-    values = blank.new_zeros(len(moments), longest, *blank.shape[1:])
-    for row, moment in zip(values, moments, strict=True):
-        row[: len(moment)] = moment
-    lengths = torch.tensor([len(m) for m in moments])
+def pad_signal(samples: list[torch.Tensor], blank: torch.Tensor) -> Signal:
+    lengths = torch.tensor([len(sample) for sample in samples])
+    longest = max(1, int(lengths.max()))
+    values = blank.new_zeros(len(samples), longest, *blank.shape[1:])
+    for padded, sample in zip(values, samples, strict=True):
+        padded[: len(sample)] = sample
     return Signal(values, torch.arange(longest) < lengths[:, None])
 
 
 def test_packed_loss_and_gradients_equal_the_samples_one_by_one(model: OmniModel) -> None:
-    """Samples that see and hear, only see, only hear, see a still, or neither."""
+    """Samples with video and audio, video, audio, a single frame, and text alone."""
     model.requires_grad_(True)
     model.zero_grad()
-    alone = torch.stack([model(made(model, [index])).loss for index in range(len(SAMPLES))]).sum()
+    alone = torch.stack([model(make_batch(model, [index])).loss for index in ALL]).sum()
     alone.backward()
     expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
-    together = model(made(model, list(range(len(SAMPLES)))))
-    together.loss.backward()
-    torch.testing.assert_close(together.loss, alone, atol=1e-5, rtol=1e-5)
-    for name, parameter in model.named_parameters():
-        if name in expected:
-            torch.testing.assert_close(
-                parameter.grad, expected[name], atol=1e-4, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
-            )
+    packed = model(make_batch(model, ALL))
+    packed.loss.backward()
+    torch.testing.assert_close(packed.loss, alone, atol=1e-5, rtol=1e-5)
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if name in expected}
+    torch.testing.assert_close(gradients, expected, atol=1e-4, rtol=1e-4)
     model.zero_grad()
 
 
-@pytest.mark.parametrize("which", [[2], [3], [4]], ids=["only sound", "only a still", "only text"])
-def test_every_trainable_part_takes_part_whatever_a_rank_holds(model: OmniModel, which: list[int]) -> None:
+@pytest.mark.parametrize("indices", [[2], [3], [4]], ids=["audio alone", "a single frame", "text alone"])
+def test_every_trainable_part_takes_part_in_every_batch(model: OmniModel, indices: list[int]) -> None:
     model.requires_grad_(True)
     model.zero_grad()
-    model(made(model, which)).loss.backward()
+    model(make_batch(model, indices)).loss.backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
     model.zero_grad()
 
 
-def test_frozen_towers_keep_no_graph(model: OmniModel) -> None:
+def test_frozen_encoders_keep_no_graph(model: OmniModel) -> None:
     model.requires_grad_(False)
     model.projectors.requires_grad_(True)
-    seen: list[bool] = []
-    hooks = [
-        e.register_forward_hook(lambda m, i, o: seen.append(o.tokens.requires_grad)) for e in model.encoders.values()
-    ]
-    model(made(model, [0])).loss.backward()
+    flags: list[bool] = []
+    hooks = []
+    for encoder in model.encoders.values():
+        hooks.append(encoder.register_forward_hook(lambda m, i, output: flags.append(output.tokens.requires_grad)))
+    model(make_batch(model, [0])).loss.backward()
     for hook in hooks:
         hook.remove()
-    assert seen == [False] * 3
+    assert flags == [False] * 3
     model.requires_grad_(True)
 
 
 def test_one_siglip_pass_serves_all_three_branches(model: OmniModel) -> None:
     frames: list[int] = []
     hook = model.encoders["video"].layers[0].register_forward_hook(lambda m, i, o: frames.append(len(i[0])))
-    model(made(model, [0, 1, 2, 3]))
+    model(make_batch(model, [0, 1, 2, 3]))
     hook.remove()
-    assert frames == [17]  # the real frames of all samples, once
+    assert frames == [17]  # the valid frames of all samples, once
 
 
 def test_layouts_agree_with_the_features(model: OmniModel) -> None:
-    output = model(made(model, [0, 1, 2, 3, 4]))
+    output = model(make_batch(model, ALL))
     for slot, stream in output.streams.items():
-        counts = stream.mask.flatten(1).sum(1).tolist()
-        planned = [
-            model.layouts({"frames": s.get("video", 0), "waveform": s.get("audio", 0) * 160})[slot] for s in SAMPLES
-        ]
-        assert counts == planned
+        assert stream.mask.flatten(1).sum(1).tolist() == [count_tokens(model, index)[slot] for index in ALL]
+
+
+def test_selected_parts_fill_the_slot(model: OmniModel) -> None:
+    assert model.select_parts({"audio"}) == {"encoders.audio", "projectors.audio"}
+    parts = model.select_parts({"video"})
+    assert {"encoders.video", "encoders.instruction", "projectors.body", "fusions.gate", "fusions.compress"} < parts
+    assert not parts & {"encoders.audio", "projectors.audio"}
 
 
 def test_generation_of_a_batch_equals_one_by_one(model: OmniModel) -> None:
-    together = model.generate(made(model, [0, 2, 3]), max_new_tokens=6)
-    assert together == [model.generate(made(model, [index]), max_new_tokens=6)[0] for index in (0, 2, 3)]
+    answers = model.generate(make_batch(model, [0, 2, 3]), max_new_tokens=6)
+    assert answers == [model.generate(make_batch(model, [index]), max_new_tokens=6)[0] for index in (0, 2, 3)]
 
 
-def misfits() -> Iterator[Any]:
-    gone = "end nowhere"
-    yield pytest.param(["model.drop=[fusions.gate,fusions.compress]"], gone, id="streams without a fusion")
+def bad_wirings() -> Iterator[Any]:
+    unused = "end nowhere"
+    yield pytest.param(["model.drop=[fusions.gate,fusions.compress]"], unused, id="streams without a fusion")
     yield pytest.param(["model.drop=[projectors.audio]"], "add projectors", id="a slot of another width")
     yield pytest.param(["model.drop=[projectors.face]"], "'face'", id="a fusion without its stream")
-    yield pytest.param(["model.drop=[projectors.nose]"], r"nose.*face", id="dropping what is not there")
-    yield pytest.param(["projector@model.projectors.face=mlp"], "one shape", id="shapes")
-    yield pytest.param(["+model.sources.nose=video"], "nose", id="a source for no projector")
-    yield pytest.param(["model.sources.face=smell"], r"face.*smell", id="a projector of no stream")
+    yield pytest.param(["model.drop=[projectors.nose]"], r"nose.*face", id="dropping an unknown part")
+    yield pytest.param(["projector@model.projectors.face=mlp"], r"fusions\.gate: .*one shape", id="layouts")
+    yield pytest.param(["+model.sources.nose=video"], "nose", id="a source for an unknown projector")
+    yield pytest.param(["model.sources.face=smell"], r"face.*smell", id="an unknown source")
+    yield pytest.param(
+        ["+model.reads.video=faces", "encoder@model.encoders.video=whisper"], "'video' to faces", id="field"
+    )
+    yield pytest.param(["+model.reads.nose=faces"], r"unknown encoders.*nose", id="a field for an unknown encoder")
+    yield pytest.param(["encoder@model.encoders.audio=siglip"], "<audio> stands for waveform", id="a slot's field")
+    yield pytest.param(["+model.conditions={face: instruction}"], "MLPProjector takes no condition", id="a condition")
+    yield pytest.param(["projector@model.projectors.face=qformer_favchat_text"], "needs a condition", id="no condition")
 
 
-@pytest.mark.parametrize(("overrides", "message"), misfits())
-def test_a_misfit_names_what_does_not_fit(overrides: list[str], message: str) -> None:
+@pytest.mark.parametrize(("overrides", "message"), bad_wirings())
+def test_bad_wiring_names_both_sides(overrides: list[str], message: str) -> None:
     config = compose_config(["+experiment=humanomni_stage3", *overrides])
     with pytest.raises(Exception, match=message):
-        built = build(config.model)
-        built.layouts({"frames": 8, "waveform": 16000})
+        build(config.model).count_tokens({"frames": 8, "waveform": 16000})
 
 
-def test_an_unknown_part_name_is_an_error_that_lists_the_known_ones() -> None:
+def test_unknown_preset_lists_the_known_ones() -> None:
     with pytest.raises(Exception, match=r"(?s)projector/perceiver.*stc_videollama2"):
         compose_config(["+experiment=humanomni_stage3", "projector@model.projectors.face=perceiver"])

@@ -1,4 +1,4 @@
-"""Stream after stream."""
+"""Concatenation of whole streams."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from omnihuman.types import Features, Layout
 
 
 class ClipConcat(Fusion):
-    """Streams ``[B T N D]`` of any T and N -> ``[B 1 L D]``: the whole first one, then the whole next, V1..V8 F1..F8.
+    """Streams ``[B T N D]`` of any T and N -> ``[B 1 L D]``: one whole stream after the other, V1..V8 F1..F8.
 
     Reference: Omni-Emotion §3, fusion (c), its default and its best.
 
@@ -20,8 +20,8 @@ class ClipConcat(Fusion):
     """
 
     def layout(self, layouts: Sequence[Layout]) -> Layout:
-        return Layout(1, sum(layout.total for layout in layouts))
+        return Layout(1, sum(layout.num_tokens for layout in layouts))
 
     def merge(self, streams: list[Features], condition: Features | None) -> Features:
-        tokens, mask = zip(*(stream.flat() for stream in streams), strict=True)
-        return Features(torch.cat(tokens, dim=1)[:, None], torch.cat(mask, dim=1)[:, None])
+        tokens, masks = zip(*(stream.flat() for stream in streams), strict=True)
+        return Features(torch.cat(tokens, dim=1)[:, None], torch.cat(masks, dim=1)[:, None])

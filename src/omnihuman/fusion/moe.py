@@ -1,4 +1,4 @@
-"""FaVChat's MoE adapter: streams weighed by what they show."""
+"""FaVChat's MoE adapter: a gate over streams."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -8,35 +8,38 @@ from torch import Tensor, nn
 
 from omnihuman.fusion.base import Fusion
 from omnihuman.nn.soft_gate import SoftGate
-from omnihuman.nn.streams import one_shape, pooled, to_longest, weighted_sum
+from omnihuman.nn.streams import mean_pool, pad_to_longest, require_equal_layouts, weighted_sum
 from omnihuman.types import Features, Layout
 
 
 class MoE(Fusion):
-    """Streams of one shape ``[B T N D]``, weighed by a gate that sees them all, and added up.
+    """Streams of one layout ``[B T N D]`` -> their sum, weighted by a gate that reads all of them.
 
-    The last call's weights stay in ``weights``. A sample without one of the streams gives its weight to the others.
+    ``weights`` holds the weights of the last call. Where a sample has no valid tokens of a stream, the other streams
+    share its weight.
 
     Reference: FaVChat v1, Eq. 3, E = MoE(w1 E_general, w2 E_facial); its ablation without MoE is ``gate: learned``.
-    What the gate sees is not given: here the mean of each stream's tokens.
+    The paper leaves the gate's input open: here the mean of each stream's tokens.
 
     Args:
         dims: width of every stream.
-        inputs: streams to weigh, in order.
+        inputs: streams to sum, in order.
         output: name of the sum.
-        condition: a stream whose mean the gate sees as well, such as the instruction.
-        gate: ``soft``, one softmax a sample; ``learned``, one for all samples, which sees nothing.
-        per_token: a softmax for each token of its own, which sees that token of every stream.
-        hidden: width inside the soft gate; ``null`` for one Linear alone.
+        condition: a stream whose mean the gate reads as well, such as the instruction.
+        gate: ``soft``, a softmax per sample; ``learned``, one softmax for all samples, without any input.
+        per_token: a softmax per token, over that token of every stream.
+        hidden: width of the hidden layer of the soft gate; ``null`` for one Linear alone.
 
     Raises:
-        ValueError: the streams differ in shape, or what only a soft gate has is asked of a learned one.
+        ValueError: the streams differ in layout, or a learned gate has an option of a soft one.
 
     >>> moe = MoE({"video": 8, "face": 8}, ["video", "face"], "video")
     >>> one = Features.of(torch.ones(2, 1, 96, 8), torch.ones(2, 1, dtype=torch.bool))
     >>> moe({"video": one, "face": one})["video"].tokens.shape, moe.weights.shape
     (torch.Size([2, 1, 96, 8]), torch.Size([2, 2]))
     """
+
+    condition_use = "optional"
 
     def __init__(
         self,
@@ -49,33 +52,39 @@ class MoE(Fusion):
         hidden: int | None = None,
     ) -> None:
         super().__init__(dims, inputs, output, condition)
-        count, self.per_token = len(self.inputs), per_token
+        num_inputs, self.per_token = len(self.inputs), per_token
         if gate == "learned" and (condition or per_token):
             raise ValueError(
-                f"moe: a learned gate sees nothing, but condition={condition} and per_token={per_token}: set gate=soft."
+                f"moe: a learned gate over {list(inputs)} has no input, got condition={condition} and "
+                f"per_token={per_token}: set gate=soft, or remove these."
             )
-        self.logits = nn.Parameter(torch.zeros(count)) if gate == "learned" else None
-        seen = count * self.out_dim + (dims[condition] if condition else 0)
-        self.gate = SoftGate(seen, count, hidden) if gate == "soft" else None
+        self.logits = nn.Parameter(torch.zeros(num_inputs)) if gate == "learned" else None
+        gate_dim = num_inputs * self.out_dim
+        if condition is not None:
+            gate_dim += dims[condition]
+        self.gate = SoftGate(gate_dim, num_inputs, hidden) if gate == "soft" else None
 
     def layout(self, layouts: Sequence[Layout]) -> Layout:
-        return one_shape(layouts, self.inputs, "moe")
+        return require_equal_layouts(layouts, self.inputs, "moe")
 
     def merge(self, streams: list[Features], condition: Features | None) -> Features:
-        weights = self._see(to_longest(streams), condition) if self.logits is None else self.logits.softmax(dim=0)
+        if self.logits is not None:
+            weights = self.logits.softmax(dim=0)
+        else:
+            weights = self._compute_weights(pad_to_longest(streams), condition)
         merged, self.weights = weighted_sum(streams, weights)
         return merged
 
-    def _see(self, streams: list[Features], condition: Features | None) -> Tensor:
-        """Weights ``[B 1 1 K]`` or ``[B T N K]`` of what the streams show."""
-        real = torch.stack([stream.mask for stream in streams], dim=-1)
+    def _compute_weights(self, streams: list[Features], condition: Features | None) -> Tensor:
+        """Return the soft gate's weights, ``[B 1 1 K]`` or per token ``[B T N K]``."""
+        valid = torch.stack([stream.mask for stream in streams], dim=-1)
         if self.per_token:
-            seen = [stream.tokens.masked_fill(~stream.mask[..., None], 0) for stream in streams]
+            inputs = [stream.tokens.masked_fill(~stream.mask[..., None], 0) for stream in streams]
         else:
-            seen = [pooled(stream)[:, None, None] for stream in streams]
-            real = real.flatten(1, 2).any(dim=1)[:, None, None]
+            inputs = [mean_pool(stream)[:, None, None] for stream in streams]
+            valid = valid.flatten(1, 2).any(dim=1)[:, None, None]
         if condition is not None:
-            seen.append(pooled(condition)[:, None, None].expand(*seen[0].shape[:3], -1))
+            inputs.append(mean_pool(condition)[:, None, None].expand(*inputs[0].shape[:3], -1))
         assert self.gate is not None
-        weights: Tensor = self.gate(torch.cat(seen, dim=-1), real)
+        weights: Tensor = self.gate(torch.cat(inputs, dim=-1), valid)
         return weights

@@ -1,4 +1,4 @@
-"""Streams into their places in the text."""
+"""Splicing of streams into the packed sequence."""
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from omnihuman.types import SLOTS, Features
+from omnihuman.modality import SLOTS
+from omnihuman.types import Features
 
 
 def splice(
@@ -17,64 +18,67 @@ def splice(
     streams: Mapping[str, Features],
     has_gaps: bool = False,
 ) -> tuple[Float[Tensor, "1 L D"], Bool[Tensor, " L"]]:
-    """Overwrite every run of a slot's id by the real tokens of that slot's stream, sample by sample.
+    """Overwrite every placeholder of a slot by the valid tokens of that slot's stream, sample by sample.
 
     Args:
-        embeds: of the packed row.
-        input_ids: of the packed row.
-        bounds: where its samples start, and the end.
+        embeds: of the packed sequence.
+        input_ids: of the packed sequence; a placeholder is a run of the slot's id, one per token.
+        bounds: start of every sample, and the end.
         streams: by slot.
-        has_gaps: fewer tokens than places may be real, as where a frame shows no face.
+        has_gaps: a sample may have fewer valid tokens than placeholders, such as for a frame without a face.
 
     Returns:
-        The row, and which of its positions stay: a place that no token fills does not.
+        The packed sequence, and a mask of the positions to keep: all but placeholders without a token.
 
     Raises:
-        ValueError: a slot has no stream, or a sample has more or (without gaps) fewer places than tokens.
+        ValueError: a slot has no stream, or a sample has more or (without gaps) fewer placeholders than tokens.
 
-    >>> row = torch.tensor([[5, -201, -201, 7]])
+    >>> ids = torch.tensor([[5, -201, -201, 7]])
     >>> stream = Features.of(torch.ones(1, 1, 2, 8), torch.ones(1, 1, dtype=torch.bool))
-    >>> splice(torch.zeros(1, 4, 8), row, [0, 4], {"video": stream})[0][0, :, 0]
+    >>> splice(torch.zeros(1, 4, 8), ids, [0, 4], {"video": stream})[0][0, :, 0]
     tensor([0., 1., 1., 0.])
     """
-    kept = torch.ones_like(input_ids[0], dtype=torch.bool)
+    mask = torch.ones_like(input_ids[0], dtype=torch.bool)
     for slot, slot_id in SLOTS.items():
         places = input_ids == slot_id
         if slot not in streams:
             if places.any():
-                raise ValueError(f"the text holds a place for <{slot}>, but the model has no stream of that name.")
+                raise ValueError(f"the text has a placeholder <{slot}>, but the model has no stream of that name.")
             continue
-        tokens, mask = streams[slot].flat()
-        wanted = torch.stack([places[0, start:end].sum() for start, end in pairwise(bounds)])
-        given = mask.sum(dim=1)
-        if has_gaps and bool((given < wanted).any()):
-            # the first places of every sample's run are filled
-            before = torch.cat([places[0, start:end].cumsum(dim=0) for start, end in pairwise(bounds)])
-            filled = places & (before <= given.repeat_interleave(_lengths(bounds, given)))
-            kept &= ~(places & ~filled)[0]
-            places, wanted = filled, torch.minimum(wanted, given)
-        if not torch.equal(wanted, given):
+        tokens, valid = streams[slot].flat()
+        num_tokens = valid.sum(dim=1)
+        if has_gaps:
+            filled = _first_places(places, bounds, num_tokens)
+            mask &= ~(places & ~filled)[0]
+            places = filled
+        num_places = torch.stack([places[0, start:end].sum() for start, end in pairwise(bounds)])
+        if not torch.equal(num_places, num_tokens):
             raise ValueError(
-                f"<{slot}>: the samples of this row hold {wanted.tolist()} places for {given.tolist()} tokens; the "
-                "layouts that planned the row disagree with the features."
+                f"<{slot}>: the samples of this packed sequence have {num_places.tolist()} places for "
+                f"{num_tokens.tolist()} tokens; the layouts that planned it disagree with the features."
             )
-        # also with nothing to place: the stream stays in the graph, so that no rank waits for another's gradients
-        embeds = embeds.masked_scatter(places.unsqueeze(-1), tokens[mask].to(embeds.dtype))
-    return embeds, kept
+        # also without a placeholder: the stream stays in the graph, so that no rank waits for another's gradients
+        embeds = embeds.masked_scatter(places.unsqueeze(-1), tokens[valid].to(embeds.dtype))
+    return embeds, mask
 
 
-def shortened(
-    kept: Bool[Tensor, " L"], bounds: Sequence[int], *rows: Tensor
+def drop_positions(
+    mask: Bool[Tensor, " L"], bounds: Sequence[int], *tensors: Tensor
 ) -> tuple[list[int], Int[Tensor, "1 M"], list[Tensor]]:
-    """A packed row without the positions that do not stay: bounds, positions counted anew, and what else lies on it.
+    """Return a packed sequence without the positions outside the mask: bounds, new position ids, and its tensors.
 
-    >>> shortened(torch.tensor([True, False, True, True]), [0, 3, 4], torch.tensor([[5, 6, 7, 8]]))
+    >>> drop_positions(torch.tensor([True, False, True, True]), [0, 3, 4], torch.tensor([[5, 6, 7, 8]]))
     ([0, 2, 3], tensor([[0, 1, 0]]), [tensor([[5, 7, 8]])])
     """
-    lengths = [int(kept[start:end].sum()) for start, end in pairwise(bounds)]
-    positions = torch.cat([torch.arange(length, device=kept.device) for length in lengths])[None]
-    return [0, *accumulate(lengths)], positions, [row[:, kept] for row in rows]
+    lengths = [int(mask[start:end].sum()) for start, end in pairwise(bounds)]
+    positions = torch.cat([torch.arange(length, device=mask.device) for length in lengths])[None]
+    return [0, *accumulate(lengths)], positions, [tensor[:, mask] for tensor in tensors]
 
 
-def _lengths(bounds: Sequence[int], like: Tensor) -> Tensor:
-    return torch.tensor([end - start for start, end in pairwise(bounds)], device=like.device)
+def _first_places(
+    places: Bool[Tensor, "1 L"], bounds: Sequence[int], num_tokens: Int[Tensor, " B"]
+) -> Bool[Tensor, "1 L"]:
+    """Return the places of every sample that its tokens fill: the first ones."""
+    counts = torch.cat([places[0, start:end].cumsum(dim=0) for start, end in pairwise(bounds)])
+    lengths = torch.tensor([end - start for start, end in pairwise(bounds)], device=num_tokens.device)
+    return places & (counts <= num_tokens.repeat_interleave(lengths))

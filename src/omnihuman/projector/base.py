@@ -1,7 +1,6 @@
 """Projector: Features of an encoder -> Features of the language model's width."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 from torch import nn
 
@@ -9,18 +8,18 @@ from omnihuman.types import Features, Layout
 
 
 class Projector(nn.Module, ABC):
-    """Take one stream to the width of the language model; may change T and N.
+    """Project one stream to the width of the language model: ``[B T N in_dim]`` -> ``[B T' N' out_dim]``.
 
     Args:
-        in_dim: width of the stream it reads.
+        in_dim: width of the stream that it reads.
         out_dim: width of the language model.
 
     Attributes:
-        takes_condition: ``forward`` has a second parameter ``condition``, a stream that steers it; see
-            ``OmniModel.conditions``.
+        condition_dim: width of the stream that steers the projector; ``forward`` then has a second parameter
+            ``condition``, see ``OmniModel.conditions``. ``None`` for a projector without a condition.
     """
 
-    takes_condition: ClassVar[bool] = False
+    condition_dim: int | None = None
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()
@@ -28,7 +27,11 @@ class Projector(nn.Module, ABC):
 
     @abstractmethod
     def layout(self, layout: Layout) -> Layout:
-        """Tokens that come out where ``layout`` goes in."""
+        """Return the layout of the projected tokens.
+
+        Raises:
+            ValueError: the projector cannot read a stream of this layout.
+        """
 
     @abstractmethod
     def forward(self, features: Features) -> Features: ...
