@@ -8,7 +8,7 @@ export HF_HOME := $(CURDIR)/.venv/cache/huggingface
 export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.venv/cache/inductor
 
 help: ## show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv with the pinned dependencies (once)
 
@@ -30,6 +30,9 @@ test: $(READY) ## the whole test suite (minutes)
 	@mkdir -p .venv/cache
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --basetemp=.venv/cache/pytest
 
+combinations: $(READY) ## a forward pass of every swap and combination of parts (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python experiments/composition/combinations.py
+
 train: $(READY) ## HumanOmni's first stage at nano size, from nothing
 	$(BIN)/python -m omnihuman.train +experiment=humanomni_stage1
 
@@ -44,4 +47,4 @@ clean: ## remove the environment, caches and builds; runs/ and data/ stay
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup check test train reproduce clean
+.PHONY: help setup check test combinations train reproduce clean

@@ -1,4 +1,4 @@
-"""The example in CONTRIBUTING.md is executed as it stands."""
+"""The example in CONTRIBUTING.md works as written."""
 
 import importlib.util
 import re
@@ -15,21 +15,21 @@ from omnihuman.types import Signal
 ROOT = Path(__file__).parents[2]
 
 
-def blocks() -> dict[str, str]:
-    """File name -> content, of every file that the guide shows."""
+def read_blocks() -> dict[str, str]:
+    """Return the content of every file in the guide, by its name."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
     return dict(re.findall(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE))
 
 
-def test_adding_a_projector_takes_the_three_files_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = blocks()
-    code, yaml, test = shown
+def test_three_files_add_a_projector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = read_blocks()
+    code, yaml, test = files
     assert [code, yaml, test] == [
         "src/omnihuman/projector/bottleneck.py",
         "conf/projector/bottleneck.yaml",
         "tests/projector/test_bottleneck.py",
     ]
-    for name, content in shown.items():
+    for name, content in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)
 
@@ -43,16 +43,20 @@ def test_adding_a_projector_takes_the_three_files_shown(tmp_path: Path, monkeypa
 
     register_resolvers()
     with initialize_config_dir(config_dir(), version_base="1.3"):
-        config = compose("train", overrides=["+experiment=humanomni_stage1_face", f"hydra.searchpath=[file://{tmp_path}/conf]",
-                                             "projector@model.projectors.face=bottleneck"])  # fmt: skip
+        overrides = [
+            "+experiment=humanomni_stage1_face",
+            f"hydra.searchpath=[file://{tmp_path}/conf]",
+            "projector@model.projectors.face=bottleneck",
+        ]
+        config = compose("train", overrides=overrides)
     model = build(config.model)
     assert type(model.projectors["face"]).__name__ == "BottleneckProjector"
     frames = Signal(torch.zeros(1, 8, 3, 112, 112, dtype=torch.uint8), torch.ones(1, 8, dtype=torch.bool))
-    made = model.projectors["face"](model.encoders["video"](frames))
-    assert made.tokens.shape == (1, 8, 49, model.llm.hidden_size)
+    projected = model.projectors["face"](model.encoders["video"](frames))
+    assert projected.tokens.shape == (1, 8, 49, model.llm.hidden_size)
 
     scope: dict[str, object] = {}
-    exec(compile(shown[test], test, "exec"), scope)
+    exec(compile(files[test], test, "exec"), scope)
     tests = [function for key, function in scope.items() if key.startswith("test_")]
     assert len(tests) == 1
     for function in tests:
