@@ -1,40 +1,43 @@
-"""BERT: the user's words -> one token."""
+"""BERT: the instruction -> one token."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 from omnihuman.encoder.base import Encoder
-from omnihuman.encoder.weights import check_sizes, load_report
-from omnihuman.nn.words import InstructionIds
+from omnihuman.encoder.weights import check_report, check_sizes
+from omnihuman.nn.instruction import InstructionTokenizer
 from omnihuman.types import Features, Layout, Signal
 
 
 class Bert(Encoder):
-    """Token ids ``[B T]`` of the instruction -> the raw [CLS] state ``[B 1 1 D]``.
+    """Token ids ``[B T]`` of the instruction -> the [CLS] state of the last block, ``[B 1 1 D]``.
 
-    Reference: HumanOmni ``humanomni_arch.py``, ``last_hidden_state[:, 0]`` of bert-base-uncased, not the pooler's.
-    Differs from the official training text, which leaves the slots' marks in and glues words at line ends: this reads
-    the user's words, as the official inference does.
+    Reference: HumanOmni ``humanomni_arch.py``, ``last_hidden_state[:, 0]`` of bert-base-uncased, without the pooler.
+    Differs from the official training text, which contains the placeholders of the slots and joins lines without a
+    space: here the instruction is the user's text, as in the official inference.
 
     Args:
-        tokenizer: folder or hub id; makes [CLS] ... [SEP].
-        weights: folder or hub id; ``null`` builds the sizes at random.
+        tokenizer: folder or hub id; adds [CLS] and [SEP].
+        weights: folder or hub id; ``null`` initializes the sizes at random.
         hidden_size: width D of the token.
         num_hidden_layers: blocks.
         num_attention_heads: heads of a block.
-        intermediate_size: width inside a block.
-        vocab_size: ``null`` takes the tokenizer's.
+        intermediate_size: width of the hidden layer of a block.
+        vocab_size: entries of the embedding; ``null`` for those of the tokenizer.
 
     Raises:
         ValueError: a size contradicts the weights, or the weights do not fit.
 
-    >>> reader = Bert(tokenizer="read when first used", hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-    ...               intermediate_size=32, vocab_size=9)
-    >>> reader(Signal(torch.ones(2, 5, dtype=torch.long), torch.ones(2, 5, dtype=torch.bool))).tokens.shape
+    >>> encoder = Bert(tokenizer="loaded on first use", hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+    ...                intermediate_size=32, vocab_size=9)
+    >>> encoder(Signal(torch.ones(2, 5, dtype=torch.long), torch.ones(2, 5, dtype=torch.bool))).tokens.shape
     torch.Size([2, 1, 1, 16])
     """
 
-    reads = "instruction"
+    sample_fields = ("instruction",)
 
     def __init__(
         self,
@@ -48,19 +51,18 @@ class Bert(Encoder):
         weights: str | None = None,
     ) -> None:
         super().__init__()
-        sizes = {"hidden_size": hidden_size, "num_hidden_layers": num_hidden_layers,
-                 "num_attention_heads": num_attention_heads, "intermediate_size": intermediate_size}  # fmt: skip
-        self.transform = InstructionIds(tokenizer)
-        if weights is None:
-            entries = vocab_size or len(AutoTokenizer.from_pretrained(tokenizer))
-            self.model = BertModel(BertConfig(**sizes, vocab_size=entries), add_pooling_layer=False)
-        else:
-            asked = sizes | ({"vocab_size": vocab_size} if vocab_size else {})
-            check_sizes(weights, BertConfig.from_pretrained(weights), asked)
-            self.model, info = BertModel.from_pretrained(
-                weights, add_pooling_layer=False, dtype=torch.float32, output_loading_info=True
-            )
-            load_report(weights, info, dropped=("*pooler.*", "cls.*"))
+        sizes = {
+            "hidden_size": hidden_size,
+            "num_hidden_layers": num_hidden_layers,
+            "num_attention_heads": num_attention_heads,
+            "intermediate_size": intermediate_size,
+        }
+        if vocab_size:
+            sizes["vocab_size"] = vocab_size
+        elif weights is None:
+            sizes["vocab_size"] = len(AutoTokenizer.from_pretrained(tokenizer))
+        self.transform = InstructionTokenizer(tokenizer)
+        self.model = _build_model(weights, sizes)
         self.out_dim = hidden_size
 
     def layout(self, amount: int) -> Layout:
@@ -68,11 +70,22 @@ class Bert(Encoder):
 
     def forward(self, signal: Signal) -> Features:
         with self.graph():
-            mask = signal.mask
-            # a sample without words still has one position to attend to, and its token is hidden
-            seen = mask.clone()
-            seen[:, 0] = True
-            state = self.model(input_ids=signal.values.clamp(min=0), attention_mask=seen.long()).last_hidden_state
-            real = mask.any(dim=1, keepdim=True)
-            token = state[:, :1].masked_fill(~real[..., None], 0)
-        return Features.of(token[:, :, None], real)
+            # a sample without text attends to its first position, because a softmax over no key is nan
+            attended = signal.mask.clone()
+            attended[:, 0] = True
+            ids = signal.values.clamp(min=0)
+            state = self.model(input_ids=ids, attention_mask=attended.long()).last_hidden_state
+            valid = signal.mask.any(dim=1, keepdim=True)
+            token = state[:, :1].masked_fill(~valid[..., None], 0)
+        return Features.of(token[:, :, None], valid)
+
+
+def _build_model(weights: str | None, sizes: Mapping[str, Any]) -> BertModel:
+    if weights is None:
+        return BertModel(BertConfig(**sizes), add_pooling_layer=False)
+    check_sizes(weights, BertConfig.from_pretrained(weights), sizes)
+    model, report = BertModel.from_pretrained(
+        weights, add_pooling_layer=False, dtype=torch.float32, output_loading_info=True
+    )
+    check_report(weights, report, dropped=("*pooler.*", "cls.*"))
+    return model

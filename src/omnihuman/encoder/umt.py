@@ -1,4 +1,4 @@
-"""UMT: the frames of a clip, read together -> patch tokens."""
+"""UMT: the frames of a clip, encoded jointly -> patch tokens."""
 
 import logging
 from collections import Counter
@@ -16,43 +16,46 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from omnihuman.convert import videochat2
-from omnihuman.encoder.base import Encoder, blocks_read
+from omnihuman.encoder.base import Encoder, count_blocks
 from omnihuman.encoder.weights import load_parameters, read_folder
-from omnihuman.nn.frames import COLORS, SquareFrames, normalized
-from omnihuman.nn.rows import on_real
+from omnihuman.nn.frames import COLORS, SquareFrames, normalize_colors
+from omnihuman.nn.levels import select_blocks, split_states, stack_states
+from omnihuman.nn.masking import run_on_valid
 from omnihuman.types import Features, Layout, Signal
 
 log = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=16)
-def positions(
-    moments: int, side: int, dim: int, table_frames: int, table_side: int, device: torch.device
+def compute_positions(
+    num_frames: int, side: int, dim: int, table_frames: int, table_side: int, device: torch.device
 ) -> Float[Tensor, "T N D"]:
-    """The fixed sines and cosines of every place of a clip, counted through moments and places alike.
+    """Return the fixed sine and cosine position embedding of every patch of a clip.
 
-    Reference: UMT and VideoChat2 ``vit.py``: made for ``table_frames`` frames (one for a still) of ``table_side``
-    squared patches; bicubic to another grid, then linear over time at every place to another number of frames.
+    Reference: UMT and VideoChat2 ``vit.py``: the table is computed for ``table_frames`` frames (one for a still) of
+    ``table_side`` squared patches, which are numbered through all frames; it is resized bicubically to another grid,
+    and then linearly over time to another number of frames.
 
-    >>> positions(6, 2, 8, 4, 2, torch.device("cpu")).shape
+    >>> compute_positions(6, 2, 8, 4, 2, torch.device("cpu")).shape
     torch.Size([6, 4, 8])
     """
-    frames = 1 if moments == 1 else table_frames
+    frames = 1 if num_frames == 1 else table_frames
+    # a cached tensor must be usable in training, although the first call may be in inference mode
     with torch.inference_mode(False), torch.device("cpu"):
-        place = torch.arange(frames * table_side**2, dtype=torch.float64)[:, None]
-        angle = place / 10000 ** (2 * (torch.arange(dim, dtype=torch.float64) // 2) / dim)
+        patch = torch.arange(frames * table_side**2, dtype=torch.float64)[:, None]
+        angle = patch / 10000 ** (2 * (torch.arange(dim, dtype=torch.float64) // 2) / dim)
         table = torch.where(torch.arange(dim) % 2 == 0, angle.sin(), angle.cos()).float()
         maps = rearrange(table, "(T H W) D -> T D H W", T=frames, H=table_side)
         if side != table_side:
             maps = F.interpolate(maps, (side, side), mode="bicubic", align_corners=False)
         lines = rearrange(maps, "T D H W -> (H W) D T")
-        if moments != frames:
-            lines = F.interpolate(lines, moments, mode="linear", align_corners=False)
+        if num_frames != frames:
+            lines = F.interpolate(lines, num_frames, mode="linear", align_corners=False)
         return rearrange(lines, "N D T -> T N D").contiguous().to(device)
 
 
 class JointAttention(nn.Module):
-    """Tokens of clips, one clip after the other ``[L D]`` -> the same, every clip attending to all of itself.
+    """Concatenated tokens of several clips ``[L D]`` -> ``[L D]``; every clip attends to all of its own tokens.
 
     Args:
         dim: width D.
@@ -62,80 +65,92 @@ class JointAttention(nn.Module):
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv, self.proj = nn.Linear(dim, 3 * dim, bias=False), nn.Linear(dim, dim)
-        # keys have no bias: softmax would not see it
-        self.q_bias, self.v_bias = nn.Parameter(torch.zeros(dim)), nn.Parameter(torch.zeros(dim))
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.proj = nn.Linear(dim, dim)
+        # keys have no bias: softmax is invariant to it
+        self.q_bias = nn.Parameter(torch.zeros(dim))
+        self.v_bias = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Float[Tensor, "L D"], clips: Sequence[tuple[int, int]]) -> Float[Tensor, "L D"]:
-        """``clips``: how many of which length, in their order."""
+        """Attend within each clip.
+
+        Args:
+            x: tokens; clips of one length follow each other.
+            clips: number of clips and tokens per clip, of each length.
+        """
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         packed = torch.split(F.linear(x, self.qkv.weight, bias), [count * length for count, length in clips])
-        seen = []
+        outputs = []
         for part, (count, _) in zip(packed, clips, strict=True):
             q, k, v = rearrange(part, "(B L) (K H D) -> K B H L D", B=count, K=3, H=self.num_heads)
-            seen.append(rearrange(F.scaled_dot_product_attention(q, k, v), "B H L D -> (B L) (H D)"))
-        mixed: Tensor = self.proj(torch.cat(seen))
-        return mixed
+            outputs.append(rearrange(F.scaled_dot_product_attention(q, k, v), "B H L D -> (B L) (H D)"))
+        projected: Tensor = self.proj(torch.cat(outputs))
+        return projected
 
 
 class Block(nn.Module):
-    """Attention and MLP, each behind its norm and beside a shortcut: ``[L D]`` -> ``[L D]``.
+    """A pre-norm Transformer block, ``[L D]`` -> ``[L D]``.
 
     Args:
         dim: width D.
         num_heads: heads of the attention.
-        hidden: width inside the MLP.
+        hidden: width of the MLP's hidden layer.
     """
 
     def __init__(self, dim: int, num_heads: int, hidden: int) -> None:
         super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(dim, eps=1e-6), nn.LayerNorm(dim, eps=1e-6)
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = JointAttention(dim, num_heads)
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(dim, hidden), "fc2": nn.Linear(hidden, dim)})
 
     def forward(self, x: Float[Tensor, "L D"], clips: Sequence[tuple[int, int]]) -> Float[Tensor, "L D"]:
         x = x + self.attn(self.norm1(x), clips)
-        inner: Tensor = self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
-        return x + inner
+        update: Tensor = self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
+        return x + update
 
 
 class UMT(Encoder):
-    """Frames ``[B T 3 S S]`` uint8 -> patch tokens ``[B T N D]`` of one inner block, all frames of a clip attending.
+    """Frames ``[B T 3 S S]`` uint8 -> patch tokens ``[B T N D]`` of one inner block, attending to the whole clip.
 
-    Each clip is read as if it had its real frames only, whatever their number, in one pass for the whole batch: ranks
-    that hold clips of other lengths take as many steps through the blocks. The blocks above the one that is read are
-    never built, and the final norm is not kept; a norm of VideoChat2 follows.
+    Each clip is encoded as if it had its valid frames only. Clips of all lengths form one forward pass, so that ranks
+    with clips of different lengths call every block equally often. The blocks after the selected one and the final norm
+    are not built; VideoChat2's ``vision_layernorm`` follows.
 
     Reference: UMT-L/16 as VideoChat2 builds it, ``vit.py`` with ``return_index: -2``, and its ``vision_layernorm``.
     Differs from the official code, which fixes the number of frames when it builds its table of positions.
 
     Args:
         weights: folder with ``config.json`` and ``model.safetensors`` under our names, an official file of VideoChat2
-            or UMT, or a hub id with ``file``; ``null`` builds the sizes at random.
+            or UMT, or a hub id with ``file``; ``null`` initializes the sizes at random.
         file: name of the official file in that folder or hub repository.
         image_size: side S of a frame in pixels.
         patch_size: side of a patch in pixels.
         hidden_size: width D of a token.
-        intermediate_size: width inside a block.
-        num_hidden_layers: blocks of the whole tower, also those that are not built.
+        intermediate_size: width of the hidden layer of a block.
+        num_hidden_layers: blocks of the original model, including those that are not built.
         num_attention_heads: heads of a block.
-        select_layer: which state is read; -1 is the last block's, -2 that of the block before it.
-        table_frames: frames of the table of positions that the weights grew up with.
+        select_layer: the block whose output becomes the tokens: -1 is the last one, -2 the one before it.
+        levels: blocks whose hidden states, before ``vision_layernorm``, become levels (1 is the first block), or a
+            number of blocks at even distances; 0 computes and stores no levels.
+        table_frames: frames of the position table that the weights were trained with.
         table_side: rows and columns of that table.
-        normalize: the colours' mean and deviation: ``imagenet`` as in training, ``clip`` as in VideoChat2's demos.
-        grad_checkpointing: so many blocks, from the first, are computed again in the backward pass.
-        reads: ``frames``, or ``faces`` for frames cropped to the face.
-        aspect: what is done to frames that are not square: ``squash``, as officially, or ``pad``.
+        normalize: mean and deviation of the colors: ``imagenet`` as in training, ``clip`` as in VideoChat2's demos.
+        grad_checkpointing: number of blocks, from the first, that are recomputed in the backward pass.
+        aspect: resizing of frames that are not square: ``squash``, as officially, or ``pad``.
 
     Raises:
-        ValueError: a size contradicts the weights, the weights do not fit, or there is no such layer.
+        ValueError: a size contradicts the weights, the weights do not fit, or a selected block does not exist.
 
-    >>> tower = UMT(image_size=32, patch_size=16, hidden_size=16, intermediate_size=32, num_hidden_layers=3,
-    ...             num_attention_heads=2, table_side=2)
+    >>> encoder = UMT(image_size=32, patch_size=16, hidden_size=16, intermediate_size=32, num_hidden_layers=3,
+    ...               num_attention_heads=2, table_side=2, levels=[1, 2])
     >>> frames = torch.zeros(1, 5, 3, 32, 32, dtype=torch.uint8)
-    >>> tower(Signal(frames, torch.ones(1, 5, dtype=torch.bool))).tokens.shape
-    torch.Size([1, 5, 4, 16])
+    >>> features = encoder(Signal(frames, torch.ones(1, 5, dtype=torch.bool)))
+    >>> features.tokens.shape, len(features.levels)
+    (torch.Size([1, 5, 4, 16]), 2)
     """
+
+    sample_fields = ("frames", "faces")
 
     def __init__(
         self,
@@ -149,99 +164,138 @@ class UMT(Encoder):
         weights: str | None = None,
         file: str | None = None,
         select_layer: int = -2,
+        levels: int | Sequence[int] = 0,
         table_frames: int = 4,
         table_side: int = 14,
         normalize: Literal["imagenet", "clip"] = "imagenet",
         grad_checkpointing: int = 0,
-        reads: Literal["frames", "faces"] = "frames",
         aspect: Literal["pad", "squash"] = "squash",
     ) -> None:
         super().__init__()
-        built = blocks_read(select_layer, num_hidden_layers)
         if normalize not in COLORS:
-            raise ValueError(f"umt: normalize {normalize!r} is none of {', '.join(COLORS)}.")
-        self.reads, self.out_dim = reads, hidden_size
+            raise ValueError(f"umt: unknown normalize={normalize!r}; expected one of {', '.join(COLORS)}.")
+        num_blocks = count_blocks(select_layer, num_hidden_layers)
+        self.level_blocks = select_blocks(levels, num_blocks, "umt")
+        self.level_dims = (hidden_size,) * len(self.level_blocks)
+        self.out_dim = hidden_size
         self.grid = (image_size // patch_size, image_size // patch_size)
         self.transform = SquareFrames(image_size, aspect)
         self.normalize, self.grad_checkpointing = normalize, grad_checkpointing
         self.table = (table_frames, table_side)
         patch = (1, patch_size, patch_size)
         self.patch_embed = nn.Conv3d(3, hidden_size, kernel_size=patch, stride=patch)
-        self.blocks = nn.ModuleList(Block(hidden_size, num_attention_heads, intermediate_size) for _ in range(built))
+        blocks = [Block(hidden_size, num_attention_heads, intermediate_size) for _ in range(num_blocks)]
+        self.blocks = nn.ModuleList(blocks)
         self.vision_layernorm = nn.LayerNorm(hidden_size, eps=1e-12)
         if weights is not None:
             sizes = {
-                "patch_size": patch_size, "hidden_size": hidden_size, "intermediate_size": intermediate_size,
-                "num_hidden_layers": num_hidden_layers, "num_attention_heads": num_attention_heads,
-                "table_frames": table_frames, "table_side": table_side,
-            }  # fmt: skip
+                "patch_size": patch_size,
+                "hidden_size": hidden_size,
+                "intermediate_size": intermediate_size,
+                "num_hidden_layers": num_hidden_layers,
+                "num_attention_heads": num_attention_heads,
+                "table_frames": table_frames,
+                "table_side": table_side,
+            }
             self._load(weights, file, sizes)
 
     def layout(self, amount: int) -> Layout:
-        return Layout(amount, self.grid[0] * self.grid[1], self.grid)
+        layout = Layout(amount, self.grid[0] * self.grid[1], self.grid)
+        return layout._replace(levels=(layout,) * len(self.level_blocks))
 
     def forward(self, signal: Signal) -> Features:
         frames, mask = signal.values, signal.mask
-        size = (mask.shape[1], self.grid[0] * self.grid[1], self.out_dim)
+        size = (mask.shape[1], len(self.level_blocks) + 1, self.grid[0] * self.grid[1], self.out_dim)
+        dtype = self.patch_embed.weight.dtype
         with self.graph():
-            tokens = on_real(
-                lambda rows: self._read(frames[rows], mask[rows]), mask.any(dim=1), size, self.patch_embed.weight.dtype
-            )
-        return Features.of(tokens, mask, self.grid)
+            states = run_on_valid(lambda index: self._encode(frames[index], mask[index]), mask.any(dim=1), size, dtype)
+        return split_states(states, mask, self.grid)
 
-    def _read(self, frames: UInt8[Tensor, "B T 3 S S"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T N D"]:
-        """The real frames only, clips of one length beside each other."""
-        if not mask.any():  # the row that runs where nothing is real
+    def _encode(self, frames: UInt8[Tensor, "B T 3 _ _"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T S N D"]:
+        """Return the levels and then the tokens of each clip, zeros for invalid frames.
+
+        The valid frames of all clips are packed into one sequence, sorted by the length of their clip: clips of equal
+        length then form one batch of the attention, and no padding is computed.
+        """
+        if not mask.any():  # a sample without input that only takes part in the step: its first frame runs
             mask = torch.arange(mask.shape[1], device=mask.device).expand_as(mask) == 0
         order = mask.sum(dim=1).argsort(stable=True)
-        rows, moments = mask[order].nonzero(as_tuple=True)
-        rows = order[rows]
-        groups = sorted(Counter(mask.sum(dim=1).tolist()).items())
-        pixels = normalized(frames[rows, moments], self.normalize, self.patch_embed.weight.dtype)
+        samples, time_steps = mask[order].nonzero(as_tuple=True)
+        samples = order[samples]
+        counts = sorted(Counter(mask.sum(dim=1).tolist()).items())
+        pixels = normalize_colors(frames[samples, time_steps], self.normalize, self.patch_embed.weight.dtype)
         x = rearrange(self.patch_embed(pixels.unsqueeze(2)), "K D 1 H W -> K (H W) D")
-        table = [
-            positions(length, self.grid[0], self.out_dim, *self.table, x.device).repeat(count, 1, 1)
-            for length, count in groups
-        ]
-        x = (x + torch.cat(table).type_as(x)).flatten(0, 1)
-        clips = [(count, length * self.grid[0] ** 2) for length, count in groups]
-        for depth, block in enumerate(self.blocks):
-            if depth < self.grad_checkpointing and torch.is_grad_enabled():
+        x = (x + self._positions(counts, x.device).type_as(x)).flatten(0, 1)
+        clips = [(count, length * self.grid[0] ** 2) for length, count in counts]
+        states = []
+        for number, block in enumerate(self.blocks, start=1):
+            if number <= self.grad_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, clips, use_reentrant=False)
             else:
                 x = block(x, clips)
-        x = self.vision_layernorm(x).unflatten(0, (len(rows), -1))
-        tokens: Tensor = x.new_zeros(*mask.shape, *x.shape[1:]).index_put((rows, moments), x)
-        return tokens
+            if number in self.level_blocks:
+                states.append(x)
+        states.append(self.vision_layernorm(x))
+        packed = stack_states([state.unflatten(0, (len(samples), -1)) for state in states])
+        padded: Tensor = packed.new_zeros(*mask.shape, *packed.shape[1:])
+        return padded.index_put((samples, time_steps), packed)
+
+    def _positions(self, counts: Sequence[tuple[int, int]], device: torch.device) -> Float[Tensor, "K N D"]:
+        """Return the positions of all packed frames; ``counts`` pairs each length with its number of clips."""
+        tables = []
+        for length, count in counts:
+            table = compute_positions(length, self.grid[0], self.out_dim, *self.table, device)
+            tables.append(table.repeat(count, 1, 1))
+        return torch.cat(tables)
 
     def _load(self, weights: str, file: str | None, sizes: Mapping[str, int]) -> None:
         path = Path(weights)
-        ours = path.is_dir() and file is None
-        above = tuple(f"blocks.{block}.*" for block in range(len(self.blocks), sizes["num_hidden_layers"]))
-        state = read_folder(path, sizes) if ours else self._official(_located(weights, file))
-        load_parameters(self, weights, state, dropped=above)
+        if path.is_dir() and file is None:
+            state = read_folder(path, sizes)
+        else:
+            state = self._read_official(_find_official(weights, file))
+        above = range(len(self.blocks), sizes["num_hidden_layers"])
+        load_parameters(self, weights, state, dropped=tuple(f"blocks.{block}.*" for block in above))
 
-    def _official(self, path: Path) -> dict[str, Tensor]:
-        """Our part of an official checkpoint."""
-        state, report = videochat2.from_official(videochat2.read(path), blocks=len(self.blocks))
-        log.info("%s: %d tensors are read, %d are not", path, len(report.taken), len(report.dropped))
+    def _read_official(self, path: Path) -> dict[str, Tensor]:
+        """Read the vision encoder from an official checkpoint, under our names.
+
+        Several files contain this encoder. UMT's own has the vision encoder alone, with all blocks and a final norm.
+        VideoChat2's stage 1 freezes the encoder and saves nothing of it; stages 2 and 3 save the blocks that they run,
+        beside a Q-Former and a language model. ``convert.videochat2`` gives all of them the names of the complete
+        FaVChat model, ``encoders.video.*`` for this encoder, and reports every key, because the official loader passes
+        ``strict=False`` and continues with random weights after a wrong prefix. ``vision_layernorm`` is VideoChat2's
+        own layer: if it is missing beside a Q-Former, loading fails, but UMT's file cannot contain it, and its initial
+        values are then correct: stage 1 also starts from them.
+        """
+        state, report = videochat2.convert_state(videochat2.read_state(path), num_blocks=len(self.blocks))
+        log.info("%s: %d tensors loaded, %d dropped", path, len(report.names), len(report.dropped))
         prefix = "encoders.video."
-        ours = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-        if "patch_embed.weight" not in ours:
+        encoder_state = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        if "patch_embed.weight" not in encoder_state:
             raise ValueError(
-                f"{path} has no vision encoder, as VideoChat2's stage 1: take UMT's own file, or stage 2's."
+                f"umt: {path} has no vision encoder, as VideoChat2's stage 1; expected UMT's own file or one of "
+                "VideoChat2's stages 2 and 3."
             )
-        if len(ours) == len(state) and not any(name.startswith("vision_layernorm.") for name in ours):
-            log.warning("%s is UMT's own and has no vision_layernorm, which begins as 1 and 0, as in stage 1", path)
-            ours |= {name: tensor for name, tensor in self.state_dict().items() if name.startswith("vision_layernorm.")}
-        return ours
+        is_umt_file = len(encoder_state) == len(state)
+        norm = {f"vision_layernorm.{name}": tensor for name, tensor in self.vision_layernorm.state_dict().items()}
+        if is_umt_file and norm.keys().isdisjoint(encoder_state):
+            log.warning("%s is UMT's own file, without vision_layernorm: it starts at 1 and 0, as in stage 1", path)
+            encoder_state |= norm
+        return encoder_state
 
 
-def _located(weights: str, file: str | None) -> Path:
-    """The official file: here, in a folder, or fetched from the hub."""
+def _find_official(weights: str, file: str | None) -> Path:
+    """Return the path of the official file, downloaded from the hub if necessary.
+
+    Raises:
+        ValueError: ``weights`` is no path, and no file of the hub repository is named.
+    """
     path = Path(weights)
     if path.is_file():
         return path
     if file is None:
-        raise ValueError(f"umt: {weights!r} is no file or folder here; of a hub repository say which `file`.")
-    return path / file if path.is_dir() else Path(hf_hub_download(weights, file))
+        raise ValueError(f"umt: {weights!r} is no file or folder; for a hub repository, set `file`.")
+    if path.is_dir():
+        return path / file
+    return Path(hf_hub_download(weights, file))

@@ -1,4 +1,4 @@
-"""What an encoder owes to weights from a folder or the hub: sizes that agree, no key lost."""
+"""Checks on the weights of an encoder: sizes agree, and no parameter is missing or unknown."""
 
 import json
 from collections.abc import Mapping
@@ -12,44 +12,55 @@ from torch import Tensor, nn
 
 
 def check_sizes(weights: str, config: Any, sizes: Mapping[str, Any]) -> None:
-    """Compare the sizes that a config asks for with those of the weights.
+    """Compare the sizes of the preset with those of the weights' own config.
 
     Raises:
         ValueError: they differ.
     """
-    theirs = {name: getattr(config, name) for name in sizes}
-    if wrong := {name: (sizes[name], theirs[name]) for name in sizes if sizes[name] != theirs[name]}:
-        listed = ", ".join(f"{name}: {ours} here, {other} there" for name, (ours, other) in wrong.items())
-        raise ValueError(f"the sizes do not fit the weights {weights!r}: {listed}. Choose the preset of these weights.")
-
-
-def load_report(weights: str, info: Mapping[str, Any], dropped: tuple[str, ...] = ()) -> None:
-    """Check what ``from_pretrained(..., output_loading_info=True)`` reports.
-
-    Args:
-        weights: where they came from.
-        info: transformers' report.
-        dropped: patterns of keys in the weights that are left out on purpose.
-
-    Raises:
-        ValueError: a parameter was not in the weights or had another shape, or the weights hold one that nothing reads.
-    """
-    wrong = {
-        "missing": sorted(info["missing_keys"]),
-        "unknown": sorted(key for key in info["unexpected_keys"] if not any(fnmatchcase(key, p) for p in dropped)),
-        "of another shape": sorted(str(key) for key in info["mismatched_keys"]),
-    }
-    if found := [f"{len(keys)} {kind} (such as {keys[0]})" for kind, keys in wrong.items() if keys]:
+    differences = []
+    for name, size in sizes.items():
+        actual = getattr(config, name)
+        if size != actual:
+            differences.append(f"{name}: {size} in the preset, {actual} in the weights")
+    if differences:
         raise ValueError(
-            f"the weights {weights!r} do not fit the encoder: {', '.join(found)}. Choose the weights of its preset."
+            f"the sizes do not fit the weights {weights!r}: {', '.join(differences)}. Choose the preset of these "
+            "weights."
         )
 
 
-def read_folder(path: Path, sizes: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Our own folder of an encoder: ``model.safetensors`` under our names, its sizes in ``config.json``.
+def check_report(weights: str, info: Mapping[str, Any], dropped: tuple[str, ...] = ()) -> None:
+    """Check the report of ``from_pretrained(..., output_loading_info=True)``.
+
+    Args:
+        weights: their source, for the error.
+        info: transformers' report.
+        dropped: patterns of keys in the weights that are not loaded on purpose.
 
     Raises:
-        ValueError: its sizes differ from those asked for.
+        ValueError: a parameter is missing in the weights or has another shape, or the weights contain an unknown one.
+    """
+    unknown = [key for key in info["unexpected_keys"] if not _matches(key, dropped)]
+    problems = {"missing": info["missing_keys"], "unknown": unknown, "of another shape": info["mismatched_keys"]}
+    listed = []
+    for kind, keys in problems.items():
+        if keys:
+            listed.append(f"{len(keys)} {kind} (such as {min(map(str, keys))})")
+    if listed:
+        raise ValueError(
+            f"the weights {weights!r} do not fit the encoder: {', '.join(listed)}. Choose the weights of its preset."
+        )
+
+
+def _matches(key: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(key, pattern) for pattern in patterns)
+
+
+def read_folder(path: Path, sizes: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Read ``model.safetensors`` of a folder under our names, with its sizes in ``config.json``.
+
+    Raises:
+        ValueError: the sizes differ from ``sizes``.
     """
     check_sizes(str(path), SimpleNamespace(**json.loads((path / "config.json").read_text())), sizes)
     return load_file(path / "model.safetensors")
@@ -58,13 +69,17 @@ def read_folder(path: Path, sizes: Mapping[str, Any]) -> dict[str, Tensor]:
 def load_parameters(
     encoder: nn.Module, weights: str, state: Mapping[str, Tensor], dropped: tuple[str, ...] = ()
 ) -> None:
-    """Give an encoder all its parameters; buffers are computed and in no weights.
+    """Load all parameters of an encoder; buffers are computed and not part of any weights.
 
     Raises:
         ValueError: see ``load_report``.
     """
-    own = dict(encoder.named_parameters())
-    wrong = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
-    info = {"missing_keys": own.keys() - state, "unexpected_keys": state.keys() - own, "mismatched_keys": wrong}
-    load_report(weights, info, dropped)
-    encoder.load_state_dict({key: state[key] for key in own}, strict=False)
+    parameters = dict(encoder.named_parameters())
+    mismatched = [key for key in parameters.keys() & state.keys() if parameters[key].shape != state[key].shape]
+    info = {
+        "missing_keys": parameters.keys() - state,
+        "unexpected_keys": state.keys() - parameters,
+        "mismatched_keys": mismatched,
+    }
+    check_report(weights, info, dropped)
+    encoder.load_state_dict({key: state[key] for key in parameters}, strict=False)

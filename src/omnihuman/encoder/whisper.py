@@ -1,9 +1,10 @@
 """Whisper's encoder: log-mel hops -> one token per 60 ms."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,15 +16,19 @@ from transformers.audio_utils import mel_filter_bank
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from omnihuman.encoder.base import Encoder
-from omnihuman.encoder.weights import check_sizes, load_report
-from omnihuman.nn.rows import on_real
+from omnihuman.encoder.weights import check_report, check_sizes
+from omnihuman.nn.masking import run_on_valid
 from omnihuman.types import Features, Layout, Signal
 
 SAMPLE_RATE, WINDOW, HOP = 16000, 400, 160
 HOPS = 6
-"""Hops of 10 ms that become one token: a convolution of stride 2, then pooling by 3."""
+"""Hops of 10 ms per token: a convolution of stride 2, then pooling by 3."""
+TOKEN = HOP * HOPS
+"""Waveform samples per token."""
+MAX_HOPS = 3000
+"""Hops of Whisper's window of 30 s."""
 SILENCE = -1.5
-"""What the log-mel of no sound at all is everywhere: (log10 1e-10 + 4) / 4."""
+"""Log-mel value of digital silence: (log10 1e-10 + 4) / 4."""
 
 
 @lru_cache
@@ -34,34 +39,38 @@ def _filters(num_bins: int) -> Tensor:
 
 @dataclass(frozen=True)
 class LogMel:
-    """A 16 kHz waveform ``[S]`` -> its log-mel spectrogram ``[T M]`` on the true length, in whole tokens of 60 ms.
+    """A 16 kHz waveform ``[S]`` -> its log-mel spectrogram ``[T M]``, padded to a multiple of one token (60 ms).
 
-    Reference: WhisperFeatureExtractor (25 ms window, 10 ms hop), equal to it on the hops they share.
+    Reference: WhisperFeatureExtractor (25 ms window, 10 ms hop); equal to it on the hops that both compute.
 
     Attributes:
         num_bins: mel bins M.
-        samples: longer sound is cut here.
-        fill: shorter sound is followed by silence up to there.
+        max_samples: longest waveform; a longer one is truncated.
+        pad: pad shorter waveforms with silence to ``max_samples``.
 
     >>> LogMel(80)(torch.zeros(16000)).shape
     torch.Size([102, 80])
     """
 
     num_bins: int
-    samples: int = 30 * SAMPLE_RATE
-    fill: bool = False
+    max_samples: int = 30 * SAMPLE_RATE
+    pad: bool = False
 
     def __call__(self, waveform: Float[Tensor, " S"]) -> Float[Tensor, "T M"]:
         if not len(waveform):
-            raise ValueError("the waveform has no samples: a sample without sound has no waveform at all.")
-        waveform = waveform[: self.samples]
-        hops = HOPS * math.ceil((self.samples if self.fill else len(waveform)) / (HOP * HOPS))
-        # silence follows, as it does in the 30 s window of the official extractor
-        whole = F.pad(waveform, (0, hops * HOP - len(waveform)))[None]
-        # where that window ends, the extractor reflects
-        ends = (WINDOW // 2, WINDOW // 2 if self.fill else 0)
-        padded = F.pad(F.pad(whole, ends, mode="reflect")[0], (0, WINDOW // 2 - ends[1]))
-        spectrum = torch.stft(padded, WINDOW, HOP, window=torch.hann_window(WINDOW), center=False, return_complex=True)
+            raise ValueError("whisper: the waveform has no samples; a sample without audio must have no waveform.")
+        waveform = waveform[: self.max_samples]
+        length = self.max_samples if self.pad else len(waveform)
+        hops = HOPS * math.ceil(length / TOKEN)
+        # silence follows, as in the 30 s window of the official extractor
+        waveform = F.pad(waveform, (0, hops * HOP - len(waveform)))
+        # the official extractor reflects the waveform at both ends of its 30 s window. A shorter result does not reach
+        # the end of that window: there its last frames extend into silence.
+        end = "reflect" if self.pad else "constant"
+        half = WINDOW // 2
+        waveform = F.pad(F.pad(waveform[None], (half, 0), mode="reflect"), (0, half), mode=end)[0]
+        window = torch.hann_window(WINDOW)
+        spectrum = torch.stft(waveform, WINDOW, HOP, window=window, center=False, return_complex=True)
         power = spectrum[:, :hops].abs() ** 2
         mel = (power.T @ _filters(self.num_bins)).clamp(min=1e-10).log10()
         return (mel.clamp(min=mel.max() - 8.0) + 4.0) / 4.0
@@ -71,30 +80,30 @@ class Whisper(Encoder):
     """Log-mel hops ``[B T M]`` -> tokens ``[B T/6 1 D]``: Whisper's encoder, then average pooling by 3.
 
     Reference: paper §4.2 (25/10 ms, 128 bins, pooling 3, one token per 60 ms) and HumanOmni's audio tower.
-    Differs from the official code, whose clips always become 500 tokens (``keep="window"``): the tokens of the silence
-    behind a clip are hidden, and with ``window_seconds=None`` they are never computed.
+    Differs from the official code, where every clip has 500 tokens (``keep="window"``): the tokens of the silence after
+    a clip are masked, and with ``window_seconds=None`` they are not computed.
 
     Args:
-        weights: folder or hub id; ``null`` builds the sizes at random.
+        weights: folder or hub id; ``null`` initializes the sizes at random.
         num_mel_bins: mel bins M.
         d_model: width D of a token.
         encoder_layers: blocks.
         encoder_attention_heads: heads of a block.
-        encoder_ffn_dim: width inside a block.
-        window_seconds: silence is added up to here before encoding, as Whisper was trained; ``null`` encodes the true
-            length. Longer sound is cut here, or at Whisper's 30 s.
-        keep: ``true_length``, or ``window`` for the tokens of the whole window.
+        encoder_ffn_dim: width of the hidden layer of a block.
+        window_seconds: audio is padded with silence to this length, as in Whisper's training; ``null`` encodes the true
+            length. Longer audio is truncated to it, or to Whisper's 30 s.
+        keep: ``true_length`` for the tokens of the clip, ``window`` for those of the padded window.
 
     Raises:
-        ValueError: a size contradicts the weights, the weights do not fit, or the window is none of Whisper's.
+        ValueError: a size contradicts the weights, the weights do not fit, or the window is invalid.
 
-    >>> ears = Whisper(num_mel_bins=80, d_model=16, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=32,
-    ...                window_seconds=None)
-    >>> ears(Signal(torch.zeros(2, 12, 80), torch.ones(2, 12, dtype=torch.bool))).tokens.shape
+    >>> encoder = Whisper(num_mel_bins=80, d_model=16, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=32,
+    ...                   window_seconds=None)
+    >>> encoder(Signal(torch.zeros(2, 12, 80), torch.ones(2, 12, dtype=torch.bool))).tokens.shape
     torch.Size([2, 2, 1, 16])
     """
 
-    reads = "waveform"
+    sample_fields = ("waveform",)
 
     def __init__(
         self,
@@ -109,67 +118,86 @@ class Whisper(Encoder):
         keep: Literal["true_length", "window"] = "true_length",
     ) -> None:
         super().__init__()
-        sizes = {
-            "num_mel_bins": num_mel_bins, "d_model": d_model, "encoder_layers": encoder_layers,
-            "encoder_attention_heads": encoder_attention_heads, "encoder_ffn_dim": encoder_ffn_dim,
-        }  # fmt: skip
         if keep == "window" and window_seconds is None:
-            raise ValueError("whisper: keep='window' keeps the tokens of a window: give window_seconds.")
-        if window_seconds is not None and not (0 < window_seconds <= 30 and round(window_seconds * 1000) % 60 == 0):
-            raise ValueError(
-                f"whisper: window_seconds {window_seconds} must be whole tokens of 0.06 s, at most Whisper's 30."
-            )
-        if weights is None:
-            model = WhisperEncoder(WhisperConfig(**sizes))
-        else:
-            check_sizes(weights, WhisperConfig.from_pretrained(weights), sizes)
-            model, info = WhisperEncoder.from_pretrained(
-                weights, key_mapping={r"^(model\.)?encoder\.": ""}, dtype=torch.float32, output_loading_info=True
-            )
-            load_report(weights, info, dropped=("*decoder.*", "proj_out.*"))
+            raise ValueError("whisper: keep=window needs a window; set window_seconds.")
+        sizes = {
+            "num_mel_bins": num_mel_bins,
+            "d_model": d_model,
+            "encoder_layers": encoder_layers,
+            "encoder_attention_heads": encoder_attention_heads,
+            "encoder_ffn_dim": encoder_ffn_dim,
+        }
+        self.window = _count_hops(window_seconds)
+        model = _build_model(weights, sizes)
         self.conv1, self.conv2, self.embed_positions = model.conv1, model.conv2, model.embed_positions
         self.layers, self.layer_norm = model.layers, model.layer_norm
         self.out_dim, self.num_bins = d_model, num_mel_bins
-        self.window = None if window_seconds is None else round(window_seconds * SAMPLE_RATE / HOP)
-        longest = (self.window or 3000) * HOP
-        self.transform: LogMel = LogMel(num_mel_bins, longest, fill=keep == "window")
+        self.transform: LogMel = LogMel(num_mel_bins, (self.window or MAX_HOPS) * HOP, pad=keep == "window")
 
     def layout(self, amount: int) -> Layout:
-        longest = self.transform.samples
-        return Layout(math.ceil((longest if self.transform.fill else min(amount, longest)) / (HOP * HOPS)), 1)
+        longest = self.transform.max_samples
+        length = longest if self.transform.pad else min(amount, longest)
+        return Layout(math.ceil(length / TOKEN), 1)
 
     def forward(self, signal: Signal) -> Features:
-        kept = signal.mask[:, ::HOPS]
+        valid = signal.mask[:, ::HOPS]
+        num_tokens = valid.shape[1]
         with self.graph():
-            mel, mask = self._padded(signal.values, signal.mask)
-            size, dtype = (kept.shape[1], self.out_dim), self.conv1.weight.dtype
-            tokens = on_real(
-                lambda rows: self._read(mel[rows], mask[rows])[:, : kept.shape[1]], kept.any(dim=1), size, dtype
+            mel, mask = self._pad(signal.values, signal.mask)
+            tokens = run_on_valid(
+                lambda index: self._encode(mel[index], mask[index])[:, :num_tokens],
+                valid.any(dim=1),
+                (num_tokens, self.out_dim),
+                self.conv1.weight.dtype,
             )
-            tokens = tokens.masked_fill(~kept[..., None], 0)
-        return Features.of(tokens.unsqueeze(2), kept)
+            tokens = tokens.masked_fill(~valid[..., None], 0)
+        return Features.of(tokens.unsqueeze(2), valid)
 
-    def _padded(self, mel: Tensor, mask: Bool[Tensor, "B T"]) -> tuple[Tensor, Tensor]:
-        """Whole tokens, or the whole window with each row's own silence behind its sound."""
+    def _pad(self, mel: Tensor, mask: Bool[Tensor, "B T"]) -> tuple[Tensor, Tensor]:
+        """Pad to a multiple of one token, or to the window with silence after the audio of each sample."""
         length = self.window or HOPS * math.ceil(mel.shape[1] / HOPS)
         mel, mask = F.pad(mel, (0, 0, 0, length - mel.shape[1])), F.pad(mask, (0, length - mask.shape[1]))
-        if self.window is None:  # zeros, which is what the convolution sees behind a row that stands alone
+        if self.window is None:  # zeros, as the convolution pads a sample that is encoded alone
             return mel.masked_fill(~mask[..., None], 0), mask
-        # the extractor raises all to 8 below the loudest, which scaled by 4 is 2 below
+        # the extractor clamps to 8 below the loudest value, before it adds 4 and divides by 4: here 2 below
         loudest = mel.masked_fill(~mask[..., None], -torch.inf).amax(dim=(1, 2), keepdim=True)
         return torch.where(mask[..., None], mel, (loudest - 2).clamp(min=SILENCE)), mask
 
-    def _read(self, mel: Tensor, mask: Tensor) -> Tensor:
+    def _encode(self, mel: Tensor, mask: Tensor) -> Tensor:
         mel = rearrange(mel.to(self.conv1.weight.dtype), "B T M -> B M T")
         hidden = F.gelu(self.conv2(F.gelu(self.conv1(mel))))
         hidden = rearrange(hidden, "B D T -> B T D")
         hidden = hidden + self.embed_positions.weight[: hidden.shape[1]]
-        attend = None
+        attention_mask = None
         if self.window is None:
-            attend = mask[:, None, None, ::2].clone()
-            attend[..., 0] = True  # a row without sound has something to attend to; its tokens are hidden
+            attention_mask = mask[:, None, None, ::2].clone()
+            attention_mask[..., 0] = True  # a sample without audio: a softmax over no key is nan
         for layer in self.layers:
-            hidden = layer(hidden, attend)
+            hidden = layer(hidden, attention_mask)
         hidden = self.layer_norm(hidden)
-        pooled = F.avg_pool1d(rearrange(hidden, "B T D -> B D T"), 3, 3)
-        return rearrange(pooled, "B D T -> B T D")
+        tokens = F.avg_pool1d(rearrange(hidden, "B T D -> B D T"), 3, 3)
+        return rearrange(tokens, "B D T -> B T D")
+
+
+def _count_hops(window_seconds: float | None) -> int | None:
+    """Return the hops of the window.
+
+    Raises:
+        ValueError: the window is not a multiple of one token, or longer than Whisper's.
+    """
+    if window_seconds is None:
+        return None
+    if not 0 < window_seconds <= 30 or round(window_seconds * 1000) % 60:
+        raise ValueError(f"whisper: window_seconds={window_seconds}; expected a multiple of 0.06 s, at most 30 s.")
+    return round(window_seconds * SAMPLE_RATE / HOP)
+
+
+def _build_model(weights: str | None, sizes: Mapping[str, Any]) -> WhisperEncoder:
+    if weights is None:
+        return WhisperEncoder(WhisperConfig(**sizes))
+    check_sizes(weights, WhisperConfig.from_pretrained(weights), sizes)
+    model, report = WhisperEncoder.from_pretrained(
+        weights, key_mapping={r"^(model\.)?encoder\.": ""}, dtype=torch.float32, output_loading_info=True
+    )
+    check_report(weights, report, dropped=("*decoder.*", "proj_out.*"))
+    return model

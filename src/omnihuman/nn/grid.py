@@ -1,4 +1,4 @@
-"""Tokens that lie on a grid, made fewer."""
+"""Resizing of tokens on a grid."""
 
 import math
 
@@ -10,27 +10,27 @@ from torch import Tensor
 from omnihuman.types import Layout
 
 
-def half_grid(grid: tuple[int, int] | None, reader: str) -> tuple[int, int]:
-    """Half the rows and columns, rounded up.
+def halve_grid(grid: tuple[int, int] | None, part: str) -> tuple[int, int]:
+    """Return half the rows and columns, rounded up.
 
     Raises:
-        ValueError: the tokens lie on no grid.
+        ValueError: the tokens have no grid.
     """
     if grid is None:
-        raise ValueError(f"{reader} halves a grid, but the stream it reads has none: set its resize=null.")
+        raise ValueError(f"{part}: resize=ceil_half needs tokens on a grid, but its stream has none; set resize=null.")
     return math.ceil(grid[0] / 2), math.ceil(grid[1] / 2)
 
 
-def half_layout(layout: Layout, reader: str) -> Layout:
-    """A layout whose grid is halved."""
-    rows, columns = half_grid(layout.grid, reader)
-    return Layout(layout.moments, rows * columns, (rows, columns))
+def halve_layout(layout: Layout, part: str) -> Layout:
+    """Return the layout with half its grid; see ``halve_grid``."""
+    rows, columns = halve_grid(layout.grid, part)
+    return Layout(layout.time_steps, rows * columns, (rows, columns))
 
 
 def resize_grid(
     tokens: Float[Tensor, "B T N D"], grid: tuple[int, int], size: tuple[int, int]
 ) -> Float[Tensor, "B T M D"]:
-    """Tokens of each moment on a grid of another size: bilinear, no aligned corners, no antialiasing.
+    """Resize the tokens of each time step to another grid: bilinear, no aligned corners, no antialiasing.
 
     Reference: LLaVA-OneVision's and HumanOmni's ``get_2dPool``.
 

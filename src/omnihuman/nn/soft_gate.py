@@ -1,4 +1,4 @@
-"""A soft choice: features -> weights that add up to one."""
+"""Soft gate: features -> weights that sum to one."""
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -7,12 +7,12 @@ from torch import Tensor, nn
 class SoftGate(nn.Module):
     """Features ``[... in_dim]`` -> softmax weights ``[... count]``.
 
-    Reference: FaVChat v1, Eq. 3: a gating net on the input features; soft, no top-k and no balancing loss.
+    Reference: FaVChat v1, Eq. 3: a gating network on the input features; soft, no top-k and no balancing loss.
 
     Args:
-        in_dim: width of what it sees.
-        count: how many choices there are.
-        hidden: width of a layer with GELU between; ``None`` for one Linear alone.
+        in_dim: width of the features.
+        count: number of choices.
+        hidden: width of a hidden layer with GELU; ``None`` for a single Linear.
 
     >>> SoftGate(8, 3)(torch.zeros(2, 8)).sum(dim=-1).detach().round()
     tensor([1., 1.])
@@ -20,14 +20,18 @@ class SoftGate(nn.Module):
 
     def __init__(self, in_dim: int, count: int, hidden: int | None = None) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            *([nn.Linear(in_dim, hidden), nn.GELU()] if hidden else []), nn.Linear(hidden or in_dim, count)
-        )
+        layers: list[nn.Module] = []
+        if hidden:
+            layers += [nn.Linear(in_dim, hidden), nn.GELU()]
+        self.layers = nn.Sequential(*layers, nn.Linear(hidden or in_dim, count))
 
-    def forward(self, seen: Float[Tensor, "*B D"], real: Bool[Tensor, "*B K"] | None = None) -> Float[Tensor, "*B K"]:
-        """The weights; what is not ``real`` gets none, and where nothing is real, nothing does."""
-        logits: Tensor = self.layers(seen)
-        if real is None:
+    def forward(
+        self, features: Float[Tensor, "*B D"], valid: Bool[Tensor, "*B K"] | None = None
+    ) -> Float[Tensor, "*B K"]:
+        """Return the weights; an invalid choice has weight 0, and without a valid choice all weights are 0."""
+        logits: Tensor = self.layers(features)
+        if valid is None:
             return logits.softmax(dim=-1)
-        some = real.any(dim=-1, keepdim=True)
-        return logits.masked_fill(~real & some, float("-inf")).softmax(dim=-1) * some
+        has_choice = valid.any(dim=-1, keepdim=True)
+        # without a valid choice nothing is masked: a softmax over -inf alone is nan
+        return logits.masked_fill(~valid & has_choice, float("-inf")).softmax(dim=-1) * has_choice

@@ -1,4 +1,4 @@
-"""The words of an instruction as token ids."""
+"""The instruction as token ids."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,13 +10,13 @@ from transformers import AutoTokenizer
 
 
 @dataclass(frozen=True)
-class InstructionIds:
-    """The words of an instruction -> token ids ``[T]`` with [CLS] and [SEP].
+class InstructionTokenizer:
+    """Text of an instruction -> token ids ``[T]`` between [CLS] and [SEP].
 
     Attributes:
         tokenizer: folder or hub id.
-        max_length: longer instructions are cut to this.
-        cut: which end of them goes, ``right`` or ``left``.
+        max_length: longest result; longer instructions are truncated.
+        cut: side that is truncated, ``right`` or ``left``.
     """
 
     tokenizer: str
