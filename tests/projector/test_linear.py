@@ -1,4 +1,4 @@
-"""One matrix, with or without a smaller grid."""
+"""The linear projector, with and without a smaller grid."""
 
 import pytest
 import torch
@@ -9,19 +9,19 @@ from omnihuman.types import Features, Layout
 FRAMES = Features.of(torch.randn(2, 3, 49, 8), torch.tensor([[True] * 3, [True, False, False]]), (7, 7))
 
 
-def test_is_one_linear() -> None:
+def test_equals_one_linear() -> None:
     projector = LinearProjector(8, 5)
-    made = projector(FRAMES)
-    assert torch.equal(made.tokens, projector.linear(FRAMES.tokens))
-    assert torch.equal(made.mask, FRAMES.mask) and made.grid == (7, 7)
+    projected = projector(FRAMES)
+    assert torch.equal(projected.tokens, projector.linear(FRAMES.tokens))
+    assert torch.equal(projected.mask, FRAMES.mask) and projected.grid == (7, 7)
     assert projector.layout(Layout(3, 49, (7, 7))) == Layout(3, 49, (7, 7))
 
 
-def test_resize() -> None:
+def test_resize_halves_the_grid() -> None:
     projector = LinearProjector(8, 5, resize="ceil_half")
-    made = projector(FRAMES)
-    assert made.tokens.shape == (2, 3, 16, 5) and made.grid == (4, 4)
-    assert made.mask.sum() == 4 * 16
+    projected = projector(FRAMES)
+    assert projected.tokens.shape == (2, 3, 16, 5) and projected.grid == (4, 4)
+    assert projected.mask.sum() == 4 * 16
     assert projector.layout(Layout(3, 49, (7, 7))) == Layout(3, 16, (4, 4))
-    with pytest.raises(ValueError, match="linear halves a grid"):
+    with pytest.raises(ValueError, match="linear: resize=ceil_half needs tokens on a grid"):
         projector.layout(Layout(3, 49))

@@ -1,4 +1,4 @@
-"""The Q-Former: what it hides, what it refuses, how it starts. Its numbers: tests/parity/test_qformer.py."""
+"""The Q-Former: masks, errors and initialization. Its numbers are compared in tests/parity/test_qformer.py."""
 
 from typing import Any
 
@@ -7,132 +7,144 @@ import torch
 from torch import Tensor
 
 from omnihuman.build import build, compose_part
-from omnihuman.model.omni import project_real
+from omnihuman.model.streams import project_valid
 from omnihuman.projector.qformer import QFormer
 from omnihuman.types import Features, Layout
 
 SIZES: dict[str, Any] = {
-    "num_queries": 3, "extra_queries": 2, "hidden_size": 8, "num_hidden_layers": 4, "num_attention_heads": 2,
-    "intermediate_size": 16, "vocab_size": 20,
-}  # fmt: skip
+    "num_queries": 3,
+    "extra_queries": 2,
+    "hidden_size": 8,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "vocab_size": 20,
+}
 IDS = [3, 7, 7, 1, 12]
 
 
-def reader(**options: Any) -> QFormer:
+def build_qformer(**options: Any) -> QFormer:
     torch.manual_seed(0)
     return QFormer(10, 6, **SIZES | options).eval()
 
 
-def clip(*real: list[bool]) -> Features:
-    """Three moments of four tokens for every sample."""
-    tokens = torch.randn(len(real), 3, 4, 10, generator=torch.Generator().manual_seed(1))
-    return Features.of(tokens, torch.tensor(real))
+def clip(*valid: list[bool]) -> Features:
+    """Draw three time steps of four tokens for every sample."""
+    tokens = torch.randn(len(valid), 3, 4, 10, generator=torch.Generator().manual_seed(1))
+    return Features.of(tokens, torch.tensor(valid))
 
 
-def words(*rows: list[int], hidden: int = 0) -> Features:
-    longest = max(map(len, rows))
-    ids = torch.tensor([[*row, *[hidden] * (longest - len(row))] for row in rows]).float()
-    mask = torch.arange(longest) < torch.tensor([len(row) for row in rows])[:, None]
+def sample_of(features: Features, index: int) -> Features:
+    return Features(features.tokens[index : index + 1], features.mask[index : index + 1])
+
+
+def instruction(*samples: list[int], padding: int = 0) -> Features:
+    """Token ids as a stream, padded on the right."""
+    longest = max(map(len, samples))
+    ids = torch.full((len(samples), longest), float(padding))
+    mask = torch.zeros(len(samples), longest, dtype=torch.bool)
+    for index, sample in enumerate(samples):
+        ids[index, : len(sample)] = torch.tensor(sample, dtype=torch.float32)
+        mask[index, : len(sample)] = True
     return Features.of(ids[:, :, None, None], mask)
 
 
 @torch.no_grad()
-def test_moments_that_are_hidden_are_not_read() -> None:
+def test_invalid_time_steps_are_ignored() -> None:
     """A gap in the middle, as of a frame without a face."""
-    part, whole = reader(), clip([True, False, True])
-    short = Features.of(whole.tokens[:, [0, 2]], torch.tensor([[True, True]]))
-    torch.testing.assert_close(part(whole).tokens, part(short).tokens)
-    assert (part(whole).tokens - part(clip([True] * 3)).tokens).abs().max() > 1e-4
-    assert part.layout(Layout(3, 4)) == Layout(1, 5)
+    qformer, features = build_qformer(), clip([True, False, True])
+    shorter = Features.of(features.tokens[:, [0, 2]], torch.tensor([[True, True]]))
+    torch.testing.assert_close(qformer(features).tokens, qformer(shorter).tokens)
+    assert (qformer(features).tokens - qformer(clip([True] * 3)).tokens).abs().max() > 1e-4
+    assert qformer.layout(Layout(3, 4)) == Layout(1, 5)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("hidden", [0, 5, 99])
-def test_padding_of_words_changes_nothing(hidden: int) -> None:
-    """Not even ids that are outside the vocabulary; a sample may also have no words at all."""
-    part, video = reader(text=True), clip([True] * 3, [True] * 3, [True] * 3)
-    made = part(video, words(IDS, [4], [], hidden=hidden)).tokens
-    for row, ids in ((0, IDS), (1, [4])):
-        alone = Features(video.tokens[row : row + 1], video.mask[row : row + 1])
-        torch.testing.assert_close(made[row], part(alone, words(ids)).tokens[0])
-    assert made.isfinite().all()
+@pytest.mark.parametrize("padding", [0, 5, 99])
+def test_padding_of_the_instruction_changes_nothing(padding: int) -> None:
+    """Padding may be outside the vocabulary, and an instruction may be empty."""
+    qformer, features = build_qformer(text=True), clip([True] * 3, [True] * 3, [True] * 3)
+    tokens = qformer(features, instruction(IDS, [4], [], padding=padding)).tokens
+    for index, ids in ((0, IDS), (1, [4])):
+        alone = qformer(sample_of(features, index), instruction(ids))
+        torch.testing.assert_close(tokens[index], alone.tokens[0])
+    assert tokens.isfinite().all()
 
 
 @torch.no_grad()
-def test_words_steer_through_the_model() -> None:
-    """Only the samples that have the stream are projected, each with its own words."""
-    part, video = reader(text=True), clip([False] * 3, [True] * 3)
-    made = project_real(part, video, words(IDS, [4, 2]))
-    alone = Features(video.tokens[1:], video.mask[1:])
-    torch.testing.assert_close(made.tokens[1], part(alone, words([4, 2])).tokens[0])
-    assert (made.tokens[1] - part(alone, words([2, 4])).tokens[0]).abs().max() > 1e-4
-    assert made.mask.flatten(1).any(dim=1).tolist() == [False, True]
+def test_each_sample_has_its_own_instruction() -> None:
+    """The model projects only samples with tokens."""
+    qformer, features = build_qformer(text=True), clip([False] * 3, [True] * 3)
+    projected = project_valid(qformer, features, instruction(IDS, [4, 2]))
+    alone = sample_of(features, 1)
+    torch.testing.assert_close(projected.tokens[1], qformer(alone, instruction([4, 2])).tokens[0])
+    assert (projected.tokens[1] - qformer(alone, instruction([2, 4])).tokens[0]).abs().max() > 1e-4
+    assert projected.mask.flatten(1).any(dim=1).tolist() == [False, True]
 
 
-@pytest.mark.parametrize("real", [True, False])
-def test_every_parameter_takes_part_with_words(real: bool) -> None:
-    """The last block's feed-forward of the words reaches no query: its gradient is zero, but it is there."""
-    part = reader(text=True, dropout=0.0).train()
-    made = part(clip([real] * 3), words(IDS))
-    weights = torch.randn(made.tokens.shape, generator=torch.Generator().manual_seed(2))
-    (made.tokens * weights).sum().backward()
-    silent = ("encoder.layer.3.intermediate.", "encoder.layer.3.output.", "key.bias")
-    for name, parameter in part.named_parameters():
+@pytest.mark.parametrize("valid", [True, False])
+def test_every_parameter_has_a_gradient(valid: bool) -> None:
+    """The feed-forward layer of the text in the last block affects no query: its gradient is zero, not None."""
+    qformer = build_qformer(text=True, dropout=0.0).train()
+    features = qformer(clip([valid] * 3), instruction(IDS))
+    weights = torch.randn(features.tokens.shape, generator=torch.Generator().manual_seed(2))
+    (features.tokens * weights).sum().backward()
+    without_effect = ("encoder.layer.3.intermediate.", "encoder.layer.3.output.", "key.bias")
+    for name, parameter in qformer.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-        if not any(piece in name for piece in silent):
-            assert bool(parameter.grad.any()) == real, name
-    assert made.tokens.isfinite().all() and bool(made.mask.any()) == real
+        if not any(part in name for part in without_effect):
+            assert bool(parameter.grad.any()) == valid, name
+    assert features.tokens.isfinite().all() and bool(features.mask.any()) == valid
 
 
-def test_extra_queries_at_zero_stay_alike_without_dropout() -> None:
-    """Why the nano preset, which has no dropout, draws them."""
-
-    def spread(extra_init: str) -> Tensor:
-        part = reader(extra_init=extra_init, dropout=0.0)
-        part(clip([True] * 3)).tokens[0, 0, 3:].square().sum().backward()
-        gradient = part.extra_queries.grad
-        assert gradient is not None
-        return (gradient[0, 0] - gradient[0, 1]).abs().max()
-
-    assert not reader().extra_queries.any() and spread("zeros") < 1e-6 < spread("normal")
+@pytest.mark.parametrize(("extra_init", "is_equal"), [("zeros", True), ("normal", False)])
+def test_extra_queries_of_zeros_stay_equal_without_dropout(extra_init: str, is_equal: bool) -> None:
+    """The reason why the nano preset, which has no dropout, initializes them at random."""
+    qformer = build_qformer(extra_init=extra_init, dropout=0.0)
+    qformer(clip([True] * 3)).tokens[0, 0, 3:].square().sum().backward()
+    gradient = qformer.extra_queries.grad
+    assert gradient is not None
+    difference = (gradient[0, 0] - gradient[0, 1]).abs().max()
+    assert bool(difference < 1e-6) == is_equal
 
 
 def test_dropout_is_off_in_eval_mode() -> None:
-    part, video = reader(dropout=0.5), clip([True] * 3)
-    assert torch.equal(part(video).tokens, part(video).tokens)
-    part.train()
-    assert not torch.equal(part(video).tokens, part(video).tokens)
+    qformer, features = build_qformer(dropout=0.5), clip([True] * 3)
+    assert torch.equal(qformer(features).tokens, qformer(features).tokens)
+    qformer.train()
+    assert not torch.equal(qformer(features).tokens, qformer(features).tokens)
 
 
-def test_two_linears() -> None:
-    assert [type(layer).__name__ for layer in reader(linears=2).linears] == ["Linear", "GELU", "Linear"]
-    with pytest.raises(ValueError, match="linears=3"):
-        reader(linears=3)
+def test_number_of_linears() -> None:
+    assert [type(layer).__name__ for layer in build_qformer(linears=2).linears] == ["Linear", "GELU", "Linear"]
+    with pytest.raises(ValueError, match="linears=3; expected 1 as in VideoChat2, or 2"):
+        build_qformer(linears=3)
 
 
 @pytest.mark.parametrize(
-    ("text", "condition", "wrong"),
+    ("text", "condition", "message"),
     [
-        (True, None, "text=true, but no words are given.*conditions"),
-        (False, words(IDS), "text=false, but conditions"),
-        (True, Features.of(torch.zeros(1, 1, 1, 8), torch.ones(1, 1, dtype=torch.bool)), "width 8.*encoder words"),
-        (True, words([1, 20]), "the id 20, but vocab_size is 20"),
-        (True, words([1] * 513), "513 ids, but positions for 512.*max_length"),
+        (True, None, "text=true, but no condition.*conditions"),
+        (False, instruction(IDS), "conditions names a stream, but text=false"),
+        (True, Features.of(torch.zeros(1, 1, 1, 8), torch.ones(1, 1, dtype=torch.bool)), "width 8.*token_ids"),
+        (True, instruction([1, 20]), "token id 20, but vocab_size=20"),
+        (True, instruction([1] * 513), "513 tokens; expected at most 512.*max_length"),
     ],
-    ids=["no words", "words for none", "no ids", "foreign ids", "too long"],
+    ids=["no condition", "unused condition", "no token ids", "id outside the vocabulary", "too long"],
 )
-def test_words_that_do_not_fit(text: bool, condition: Features | None, wrong: str) -> None:
-    with pytest.raises(ValueError, match=wrong):
-        reader(text=text)(clip([True] * 3), condition)
+def test_invalid_condition_raises(text: bool, condition: Features | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_qformer(text=text)(clip([True] * 3), condition)
 
 
 @pytest.mark.parametrize(("text", "size"), [(False, 101_598_720), (True, 182_121_216)])
-def test_real_size_builds_without_memory(text: bool, size: int) -> None:
-    """182.12 million parameters, as VideoChat2's with its words."""
+def test_real_size_has_the_official_number_of_parameters(text: bool, size: int) -> None:
+    """182.12 million parameters, as VideoChat2's with its text embedding."""
     config = compose_part("projector", "qformer/7b")
     config.text = text
     with torch.device("meta"):
-        part = build(config)(in_dim=1024, out_dim=4096)
-    assert all(parameter.is_meta for parameter in part.parameters())
-    assert sum(parameter.numel() for parameter in part.model.parameters()) == size
-    assert part.layout(Layout(8, 196)) == Layout(1, 96)
+        qformer: QFormer = build(config)(in_dim=1024, out_dim=4096)
+    parameters: list[Tensor] = list(qformer.parameters())
+    assert all(parameter.is_meta for parameter in parameters)
+    assert sum(parameter.numel() for parameter in qformer.model.parameters()) == size
+    assert qformer.layout(Layout(8, 196)) == Layout(1, 96)

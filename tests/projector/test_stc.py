@@ -1,4 +1,4 @@
-"""The spatial-temporal convolution: token counts of all its forms, and what a frame may see."""
+"""The spatial-temporal convolution: token counts of all its forms, and the frames that an output depends on."""
 
 from typing import Any
 
@@ -24,35 +24,7 @@ COUNTS: dict[str, list[int | None]] = {
     "videollama2_v35": [2704, 1352, 676, None, 196, None],
     "spatial_conv": [6664, 3528, 1960, 588, 640, 192],
 }
-"""Tokens that the official connectors make of (frames, side of the grid); ``None`` where they raise."""
-
-
-def projector(form: str, **options: Any) -> STCProjector:
-    torch.manual_seed(0)
-    return STCProjector(4, 8, **{"depth": 1} | FORMS[form] | options).eval()
-
-
-def frames(count: int, grid: int) -> Features:
-    tokens = torch.randn(1, count, grid * grid, 4, generator=torch.Generator().manual_seed(count))
-    return Features.of(tokens, torch.ones(1, count, dtype=torch.bool), (grid, grid))
-
-
-@pytest.mark.parametrize("form", FORMS)
-@torch.no_grad()
-def test_token_counts_are_the_official_ones(form: str) -> None:
-    stc = projector(form)
-    for (count, grid), expected in zip(INPUTS, COUNTS[form], strict=True):
-        layout = Layout(count, grid * grid, (grid, grid))
-        if expected is None:
-            with pytest.raises(ValueError, match="needs 2 frames or more, got 1"):
-                stc.layout(layout)
-            continue
-        assert stc.layout(layout).total == expected
-        if count <= 8:
-            made = stc(frames(count, grid))
-            assert int(made.mask.sum()) == made.tokens.shape[1] * made.tokens.shape[2] == expected
-
-
+"""Tokens of the official connectors for each (frames, side of the grid); ``None`` where they raise."""
 PRESETS = {
     "stc/7b": "humanomni",
     "stc/nano": "humanomni",
@@ -62,56 +34,79 @@ PRESETS = {
 }
 
 
+def build_projector(form: str, **options: Any) -> STCProjector:
+    torch.manual_seed(0)
+    return STCProjector(4, 8, **{"depth": 1} | FORMS[form] | options).eval()
+
+
+def draw_frames(count: int, side: int) -> Features:
+    tokens = torch.randn(1, count, side * side, 4, generator=torch.Generator().manual_seed(count))
+    return Features.of(tokens, torch.ones(1, count, dtype=torch.bool), (side, side))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@torch.no_grad()
+def test_token_counts_equal_the_official_ones(form: str) -> None:
+    stc = build_projector(form)
+    for (count, side), expected in zip(INPUTS, COUNTS[form], strict=True):
+        layout = Layout(count, side * side, (side, side))
+        if expected is None:
+            with pytest.raises(ValueError, match="needs 2 frames or more, got 1"):
+                stc.layout(layout)
+            continue
+        assert stc.layout(layout).num_tokens == expected
+        if count <= 8:
+            projected = stc(draw_frames(count, side))
+            assert int(projected.mask.sum()) == projected.tokens.shape[1] * projected.tokens.shape[2] == expected
+
+
 @pytest.mark.parametrize(("preset", "form"), PRESETS.items())
-def test_presets_are_these_forms(preset: str, form: str) -> None:
+def test_presets_equal_the_forms(preset: str, form: str) -> None:
     with torch.device("meta"):
-        made, expected = (
-            build(compose_part("projector", preset))(in_dim=4, out_dim=8),
-            projector(form),
-        )
+        stc = build(compose_part("projector", preset))(in_dim=4, out_dim=8)
+        expected = build_projector(form)
     for option in ("kernel", "stride", "padding", "cut"):
-        assert getattr(made, option) == getattr(expected, option), option
+        assert getattr(stc, option) == getattr(expected, option), option
     depth = {"stc/nano": 1, "stc/0_5b": 2}.get(preset, 4)
-    assert [len(list(stage.children())) for stage in (made.s1, made.s2)] == [depth, depth]
-    assert [len(layer.weight) for layer in made.readout if isinstance(layer, torch.nn.Linear)] == [8, 8]
+    assert [len(list(stage.children())) for stage in (stc.s1, stc.s2)] == [depth, depth]
+    assert [len(layer.weight) for layer in stc.readout if isinstance(layer, torch.nn.Linear)] == [8, 8]
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("form", ["humanomni", "humanomni_small"])
-def test_a_frame_sees_itself_and_the_one_before(form: str) -> None:
-    stc, video = projector(form), frames(6, 5)
-    changed = video.tokens.clone()
+def test_output_depends_on_its_frame_and_the_one_before(form: str) -> None:
+    stc, frames = build_projector(form), draw_frames(6, 5)
+    changed = frames.tokens.clone()
     changed[:, 2] += 1
-    moved = (stc(video).tokens != stc(Features.of(changed, video.mask[..., 0], (5, 5))).tokens).flatten(2).any(-1)
-    assert moved[0].nonzero().squeeze(-1).tolist() == [2, 3]
+    difference = stc(frames).tokens != stc(Features.of(changed, frames.mask[..., 0], (5, 5))).tokens
+    assert difference.flatten(2).any(-1)[0].nonzero().squeeze(-1).tolist() == [2, 3]
 
 
-def test_parts_have_the_official_names() -> None:
-    names = STCProjector(4, 8, depth=2).state_dict()
-    assert {name.split(".")[0] for name in names} == {"s1", "sampler", "s2", "readout"}
-    assert names["s1.b1.downsample.conv.weight"].shape == (8, 4, 1, 1)
-    assert names["s2.b2.conv2.conv.weight"].shape == (8, 1, 3, 3)
-    assert names["sampler.0.weight"].shape == (8, 8, 2, 2, 2)
+def test_parameters_have_the_official_names() -> None:
+    state = STCProjector(4, 8, depth=2).state_dict()
+    assert {name.split(".")[0] for name in state} == {"s1", "sampler", "s2", "readout"}
+    assert state["s1.b1.downsample.conv.weight"].shape == (8, 4, 1, 1)
+    assert state["s2.b2.conv2.conv.weight"].shape == (8, 1, 3, 3)
+    assert state["sampler.0.weight"].shape == (8, 8, 2, 2, 2)
 
 
-def test_recomputing_changes_no_gradient() -> None:
+def test_recomputed_stages_have_the_same_gradients() -> None:
     gradients = []
     for recompute in (False, True):
-        stc = projector("humanomni", depth=2, grad_checkpointing=recompute).train()
-        stc(frames(3, 5)).tokens.pow(2).sum().backward()
+        stc = build_projector("humanomni", depth=2, grad_checkpointing=recompute).train()
+        stc(draw_frames(3, 5)).tokens.pow(2).sum().backward()
         gradients.append([parameter.grad for parameter in stc.parameters()])
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(gradients[0], gradients[1])
 
 
-def test_hidden_frames_do_not_run() -> None:
-    stc, video = projector("humanomni"), frames(4, 5)
-    seen: list[int] = []
-    stc.s1.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
-    stc(Features.of(video.tokens, torch.tensor([[True, True, False, False]]), (5, 5)))
-    assert seen == [2]
+def test_invalid_frames_do_not_run() -> None:
+    stc, frames = build_projector("humanomni"), draw_frames(4, 5)
+    counts: list[int] = []
+    stc.s1.register_forward_pre_hook(lambda module, inputs: counts.append(len(inputs[0])))
+    stc(Features.of(frames.tokens, torch.tensor([[True, True, False, False]]), (5, 5)))
+    assert counts == [2]
 
 
-def test_no_grid_is_named() -> None:
-    with pytest.raises(ValueError, match=r"stc convolves over a grid, .* has none: choose mlp or linear"):
-        projector("humanomni").layout(Layout(4, 25))
+def test_missing_grid_raises() -> None:
+    with pytest.raises(ValueError, match="stc: expected a stream on a grid, got one without; choose mlp or linear"):
+        build_projector("humanomni").layout(Layout(4, 25))

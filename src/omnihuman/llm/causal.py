@@ -1,4 +1,4 @@
-"""Any causal language model of transformers, fed with embeddings of packed samples."""
+"""Any causal language model of transformers, on embeddings of packed samples."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
@@ -16,24 +16,24 @@ from omnihuman.types import IGNORE_INDEX, TEMPLATES
 
 
 class CausalLM(nn.Module):
-    """Embeddings of a packed row ``[1 L D]`` -> summed loss over the supervised tokens, or generated texts.
+    """Embeddings of a packed sequence ``[1 L D]`` -> summed loss over the supervised tokens, or generated texts.
 
-    Reference: the decoder of HumanOmni is Qwen2.5; its trainer pads a batch where this packs it.
+    Reference: the decoder of HumanOmni is Qwen2.5; its trainer pads batches, while samples are packed here.
 
     Args:
-        tokenizer: folder or hub id of a tokenizer with the template's marks.
-        template: how the model is spoken to, ``chatml`` or ``mistral``.
-        system: the system text, ``None`` for none.
-        weights: folder or hub id of a model; ``null`` builds ``architecture`` at random.
-        architecture: fields of the model's own configuration, ``model_type`` among them.
-        lora: fields of a peft ``LoraConfig``; ``null`` leaves the model as it is.
-        activation_checkpointing: recompute every block in the backward pass instead of keeping its activations.
+        tokenizer: folder or hub id of a tokenizer with the special tokens of the template.
+        template: chat template, ``chatml`` or ``mistral``.
+        system: system prompt, ``None`` for none.
+        weights: folder or hub id of a model; ``null`` initializes ``architecture`` at random.
+        architecture: fields of transformers' config of the model, including ``model_type``.
+        lora: fields of a peft ``LoraConfig``; ``null`` adds no adapters.
+        activation_checkpointing: recompute every block in the backward pass instead of storing its activations.
         dtype: of the parameters, ``float32`` or ``bfloat16``.
-        generation: fields of its own generation config, such as ``repetition_penalty``; ``null`` leaves what comes with
-            the weights.
+        generation: fields of transformers' generation config, such as ``repetition_penalty``; ``null`` uses that of the
+            weights.
 
     Raises:
-        ValueError: neither weights nor an architecture is given, or the vocabulary is too small for the tokenizer.
+        ValueError: neither weights nor an architecture is set, or the vocabulary is too small for the tokenizer.
     """
 
     def __init__(
@@ -60,14 +60,15 @@ class CausalLM(nn.Module):
             config = AutoConfig.for_model(**{"vocab_size": len(self.tokenizer)} | dict(architecture))
             self.model = AutoModelForCausalLM.from_config(config, **options)
         else:
-            raise ValueError("llm: give `weights` (a folder or hub id) or `architecture` (to build it at random).")
+            raise ValueError("llm: set `weights` (folder or hub id) or `architecture` (random initialization).")
         if generation is not None:
             self.model.generation_config = GenerationConfig(**generation)
         self.hidden_size: int = self.model.config.hidden_size
-        if len(self.tokenizer) > (vocabulary := self.model.get_input_embeddings().num_embeddings):
+        vocab_size = self.model.get_input_embeddings().num_embeddings
+        if len(self.tokenizer) > vocab_size:
             raise ValueError(
-                f"llm: tokenizer {tokenizer!r} has {len(self.tokenizer)} entries, the model only {vocabulary}: "
-                "they do not belong together."
+                f"llm: tokenizer {tokenizer!r} has {len(self.tokenizer)} entries, but the model's vocabulary only "
+                f"{vocab_size}; choose the tokenizer of the model."
             )
         if lora is not None:
             from peft import LoraConfig, inject_adapter_in_model
@@ -79,20 +80,25 @@ class CausalLM(nn.Module):
 
     @property
     def end_id(self) -> int:
-        """Id of the mark that ends an answer."""
-        token = self.tokenizer.convert_tokens_to_ids(TEMPLATES[self.chat["template"]].end)
+        """Id of the template's end-of-turn token."""
+        token = self.tokenizer.convert_tokens_to_ids(TEMPLATES[self.chat["template"]].end_of_turn)
         assert isinstance(token, int)
         return token
 
     @property
     def end_ids(self) -> list[int]:
-        """Ids at which an answer ends: the template's mark, and other marks that the weights' own config names."""
-        said = self.model.generation_config.eos_token_id
-        others = said if isinstance(said, list) else [said]
-        return [self.end_id, *sorted({*others} & {*self.tokenizer.all_special_ids} - {self.end_id})]
+        """Ids that end an answer: the end-of-turn token, and the end tokens of the weights' generation config.
+
+        Ids that are no special tokens of this tokenizer are ignored: the weights may come with another vocabulary.
+        """
+        configured = self.model.generation_config.eos_token_id
+        if not isinstance(configured, list):
+            configured = [configured]
+        special = {*configured} & {*self.tokenizer.all_special_ids}
+        return [self.end_id, *sorted(special - {self.end_id})]
 
     def embed(self, input_ids: Int[Tensor, "1 L"]) -> Float[Tensor, "1 L D"]:
-        """Embeddings of the text; a slot's id gives a placeholder that ``splice`` overwrites."""
+        """Return the embeddings of the text; those of slot ids are placeholders that ``splice`` overwrites."""
         embedded = self.model.get_input_embeddings()(input_ids.clamp(min=0))
         assert isinstance(embedded, Tensor)
         return embedded
@@ -104,74 +110,78 @@ class CausalLM(nn.Module):
         position_ids: Int[Tensor, "1 L"],
         bounds: Sequence[int],
     ) -> tuple[Float[Tensor, ""], int]:
-        """Cross-entropy summed over the supervised tokens, and their number.
+        """Return the cross-entropy summed over the supervised tokens, and their number.
 
-        Logits exist only for positions whose next token is supervised; the first token of a sample never is.
+        Logits are computed only at positions whose next token is supervised: with a vocabulary of 152k they need most
+        of the memory otherwise. The first token of a sample is never supervised.
         """
-        following = labels[0].roll(-1)
-        following[torch.tensor(bounds[1:], device=labels.device) - 1] = IGNORE_INDEX
-        places = (following != IGNORE_INDEX).nonzero().squeeze(-1)
+        next_labels = labels[0].roll(-1)
+        # after the roll, the last position of a sample has the first label of the next sample
+        next_labels[torch.tensor(bounds[1:], device=labels.device) - 1] = IGNORE_INDEX
+        supervised = (next_labels != IGNORE_INDEX).nonzero().squeeze(-1)
         logits = self.model(
             inputs_embeds=embeds,
             position_ids=position_ids,
             use_cache=False,
-            logits_to_keep=places,
+            logits_to_keep=supervised,
             bounds=tuple(bounds),
         ).logits
-        return F.cross_entropy(logits[0].float(), following[places], reduction="sum"), len(places)
+        loss = F.cross_entropy(logits[0].float(), next_labels[supervised], reduction="sum")
+        return loss, len(supervised)
 
-    def generate(self, embeds: Float[Tensor, "1 L D"], bounds: Sequence[int], **options: Any) -> list[str]:
-        """The answers to the packed prompts, one per sample; greedy unless ``options`` (of transformers) say else."""
-        return self.texts(self.answer_ids(embeds, bounds, **options))
+    def generate(self, embeds: Float[Tensor, "1 L D"], bounds: Sequence[int], **generation_kwargs: Any) -> list[str]:
+        """Return the answers to the packed prompts, one per sample; greedy by default."""
+        return self.decode(self.generate_ids(embeds, bounds, **generation_kwargs))
 
-    def texts(self, ids: Any) -> list[str]:
-        """Generated ids as answers."""
+    def decode(self, ids: Any) -> list[str]:
+        """Decode generated ids, one text per sequence, without special tokens."""
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
     @torch.no_grad()
-    def answer_ids(self, embeds: Float[Tensor, "1 L D"], bounds: Sequence[int], **options: Any) -> Int[Tensor, "B new"]:
-        """The ids that follow the packed prompts, as transformers' ``generate`` returns them."""
-        rows = [embeds[0, start:end] for start, end in itertools.pairwise(bounds)]
-        longest = max(len(row) for row in rows)
-        padded = torch.stack([F.pad(row, (0, 0, longest - len(row), 0)) for row in rows])
-        starts = torch.tensor([longest - len(row) for row in rows], device=embeds.device)
-        mask = torch.arange(longest, device=embeds.device) >= starts[:, None]
-        ends = {"eos_token_id": self.end_ids, "pad_token_id": self.end_id}
-        options = {"do_sample": False, "max_new_tokens": 64, "use_cache": True} | ends | options
-        with self._ordinary_attention():
+    def generate_ids(
+        self, embeds: Float[Tensor, "1 L D"], bounds: Sequence[int], **generation_kwargs: Any
+    ) -> Int[Tensor, "B new"]:
+        """Return the ids that follow the packed prompts, as transformers' ``generate`` does."""
+        padded, mask = _pad_left(embeds, bounds)
+        defaults = {
+            "do_sample": False,
+            "max_new_tokens": 64,
+            "use_cache": True,
+            "eos_token_id": self.end_ids,
+            "pad_token_id": self.end_id,
+        }
+        with self._padded_attention():
             ids: Tensor = self.model.generate(
-                inputs_embeds=padded,
-                attention_mask=mask.long(),
-                **options,
+                inputs_embeds=padded, attention_mask=mask.long(), **defaults | generation_kwargs
             )
         return ids
 
     @torch.no_grad()
-    def log_probs(
+    def compute_log_probs(
         self, embeds: Float[Tensor, "1 L D"], bounds: Sequence[int], options: Sequence[Sequence[str]]
     ) -> list[tuple[float, ...]]:
-        """The log-probability of each option as the beginning of the answer to its prompt."""
-        prompts = [embeds[0, start:end] for start, end in itertools.pairwise(bounds)]
-        found = []
-        for prompt, texts in zip(prompts, options, strict=True):
-            values = []
-            for text in texts:
-                ids = torch.tensor(self.tokenizer.encode(text, add_special_tokens=False), device=embeds.device)
-                row = torch.cat([prompt, self.embed(ids[None])[0]])
-                places = torch.arange(len(row), device=embeds.device)
-                logits = self.model(
-                    inputs_embeds=row[None],
-                    position_ids=places[None],
-                    use_cache=False,
-                    logits_to_keep=places[len(prompt) - 1 : -1],
-                    bounds=(0, len(row)),
-                ).logits
-                values.append(float(logits[0].float().log_softmax(dim=-1).gather(1, ids[:, None]).sum()))
-            found.append(tuple(values))
-        return found
+        """Return the log-probability of each option as the beginning of the answer to its prompt."""
+        log_probs = []
+        for (start, end), texts in zip(itertools.pairwise(bounds), options, strict=True):
+            prompt = embeds[0, start:end]
+            log_probs.append(tuple(self._compute_log_prob(prompt, text) for text in texts))
+        return log_probs
+
+    def _compute_log_prob(self, prompt: Float[Tensor, "L D"], text: str) -> float:
+        ids = torch.tensor(self.tokenizer.encode(text, add_special_tokens=False), device=prompt.device)
+        sequence = torch.cat([prompt, self.embed(ids[None])[0]])
+        positions = torch.arange(len(sequence), device=prompt.device)
+        logits = self.model(
+            inputs_embeds=sequence[None],
+            position_ids=positions[None],
+            use_cache=False,
+            logits_to_keep=positions[len(prompt) - 1 : -1],
+            bounds=(0, len(sequence)),
+        ).logits
+        return float(logits[0].float().log_softmax(dim=-1).gather(1, ids[:, None]).sum())
 
     def merge_lora(self) -> None:
-        """Fold the adapters into the weights that they adapt: the same model at the price of none."""
+        """Merge the adapters into the weights that they adapt, so that they cost nothing in inference."""
         from peft.tuners.lora import LoraLayer
 
         adapted = [(name, part) for name, part in self.model.named_modules() if isinstance(part, LoraLayer)]
@@ -180,8 +190,8 @@ class CausalLM(nn.Module):
             self.model.set_submodule(name, part.get_base_layer())
 
     @contextmanager
-    def _ordinary_attention(self) -> Iterator[None]:
-        """Generation works on a padded batch with a cache, which packed attention refuses."""
+    def _padded_attention(self) -> Iterator[None]:
+        """Switch to transformers' attention: generation uses a padded batch and a cache, which packing does not."""
         self.model.set_attn_implementation("sdpa")
         training = self.model.training
         self.model.eval()
@@ -190,3 +200,14 @@ class CausalLM(nn.Module):
         finally:
             self.model.set_attn_implementation(packed.NAME)
             self.model.train(training)
+
+
+def _pad_left(
+    embeds: Float[Tensor, "1 L D"], bounds: Sequence[int]
+) -> tuple[Float[Tensor, "B P D"], Bool[Tensor, "B P"]]:
+    """Unpack samples into a batch, padded on the left, so that every prompt ends where generation starts."""
+    samples = [embeds[0, start:end] for start, end in itertools.pairwise(bounds)]
+    longest = max(map(len, samples))
+    padded = torch.stack([F.pad(sample, (0, 0, longest - len(sample), 0)) for sample in samples])
+    starts = torch.tensor([longest - len(sample) for sample in samples], device=embeds.device)
+    return padded, torch.arange(longest, device=embeds.device) >= starts[:, None]

@@ -1,4 +1,4 @@
-"""Attention over a packed row: block-diagonal and causal, one block per sample."""
+"""Attention over a packed sequence: causal within each sample, none between samples."""
 
 import itertools
 from collections.abc import Sequence
@@ -25,27 +25,28 @@ def packed_attention(
     bounds: Sequence[int] | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Queries ``[1 heads L D]``, keys and values ``[1 kv_heads L D]`` -> ``[1 L heads D]``, samples kept apart.
+    """Attend within each sample: queries ``[1 heads L D]``, keys and values ``[1 kv_heads L D]`` -> ``[1 L heads D]``.
 
-    On CUDA in half precision the whole row is one variable-length kernel, elsewhere one SDPA call per sample:
-    both do no work between samples, which a dense block mask would.
+    On CUDA in half precision this is one variable-length kernel, elsewhere one SDPA call per sample: neither computes
+    scores between samples, which a dense block mask would.
 
     Raises:
-        ValueError: the bounds are missing (the row would attend across samples), a mask was made, or a sample is
-            longer than the sliding window of the language model.
+        ValueError: the bounds are missing (tokens would attend across samples), an attention mask is passed, or a
+            sample is longer than the sliding window of the language model.
     """
     if bounds is None or attention_mask is not None:
         raise ValueError(
-            "packed attention needs the bounds of the samples and no attention_mask: call CausalLM.forward, or use "
-            "CausalLM.generate, which switches to ordinary attention."
+            "packed attention expects the bounds of the samples and no attention_mask; call CausalLM.forward, or "
+            "CausalLM.generate, which switches to padded attention."
         )
-    lengths = [end - start for start, end in itertools.pairwise(bounds)]
-    if sliding_window is not None and max(lengths) > sliding_window:
-        raise ValueError(f"a sample of {max(lengths)} tokens exceeds the language model's window of {sliding_window}.")
+    longest = max(end - start for start, end in itertools.pairwise(bounds))
+    if sliding_window is not None and longest > sliding_window:
+        raise ValueError(f"a sample of {longest} tokens exceeds the language model's window of {sliding_window}.")
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
-        return _varlen(query, key, value, bounds, max(lengths), scaling), None
-    pieces = [
-        F.scaled_dot_product_attention(
+        return _varlen(query, key, value, bounds, longest, scaling), None
+    outputs = []
+    for start, end in itertools.pairwise(bounds):
+        attended = F.scaled_dot_product_attention(
             query[:, :, start:end],
             key[:, :, start:end],
             value[:, :, start:end],
@@ -54,20 +55,19 @@ def packed_attention(
             is_causal=True,
             enable_gqa=key.shape[1] != query.shape[1],
         )
-        for start, end in itertools.pairwise(bounds)
-    ]
-    return torch.cat(pieces, dim=2).transpose(1, 2), None
+        outputs.append(attended)
+    return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
 def _varlen(
     query: Tensor, key: Tensor, value: Tensor, bounds: Sequence[int], longest: int, scaling: float | None
 ) -> Tensor:
-    """One kernel for the whole row."""
+    """Attend within all samples by a single kernel."""
     from torch.nn.attention.varlen import varlen_attn
 
     groups = query.shape[1] // key.shape[1]
-    # torch 2.11's kernel has no grouped-query option
-    key, value = (x.repeat_interleave(groups, dim=1) if groups > 1 else x for x in (key, value))
+    if groups > 1:  # torch 2.11's kernel has no option for grouped queries
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     cumulative = torch.tensor(bounds, dtype=torch.int32, device=query.device)
     q, k, v = (x[0].transpose(0, 1).contiguous() for x in (query, key, value))
     attended = varlen_attn(q, k, v, cumulative, cumulative, longest, longest, scale=scaling, window_size=(-1, 0))
@@ -76,6 +76,6 @@ def _varlen(
 
 
 def register() -> None:
-    """Make the attention known to transformers under ``NAME``; a second call changes nothing."""
+    """Register the attention and its absent mask with transformers under ``NAME``; repeated calls change nothing."""
     AttentionInterface.register(NAME, packed_attention)
     AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)

@@ -1,11 +1,11 @@
-"""One matrix."""
+"""Projector of one Linear."""
 
 from dataclasses import replace
 from typing import Literal
 
 from torch import nn
 
-from omnihuman.nn.grid import half_grid, half_layout, resize_grid
+from omnihuman.nn.grid import halve_grid, halve_layout, resize_grid
 from omnihuman.projector.base import Projector
 from omnihuman.types import Features, Layout
 
@@ -14,9 +14,9 @@ class LinearProjector(Projector):
     """One Linear: ``[B T N in_dim]`` -> ``[B T N' out_dim]``.
 
     Args:
-        in_dim: width of the stream it reads.
+        in_dim: width of the input stream.
         out_dim: width of the language model.
-        resize: ``ceil_half`` halves the grid bilinearly, rounding up; ``null`` keeps it.
+        resize: ``ceil_half`` halves the grid bilinearly, rounded up; ``null`` keeps it.
 
     >>> projector = LinearProjector(in_dim=8, out_dim=32)
     >>> projector(Features.of(torch.zeros(2, 3, 4, 8), torch.ones(2, 3, dtype=torch.bool))).tokens.shape
@@ -29,12 +29,12 @@ class LinearProjector(Projector):
         self.linear = nn.Linear(in_dim, out_dim)
 
     def layout(self, layout: Layout) -> Layout:
-        return half_layout(layout, "linear") if self.resize else layout
+        return halve_layout(layout, "linear") if self.resize else layout
 
     def forward(self, features: Features) -> Features:
         if self.resize is None:
             return replace(features, tokens=self.linear(features.tokens), levels=())
-        grid = half_grid(features.grid, "linear")
+        grid = halve_grid(features.grid, "linear")
         assert features.grid is not None
         tokens = self.linear(resize_grid(features.tokens, features.grid, grid))
         return Features.of(tokens, features.mask.any(dim=2), grid)
