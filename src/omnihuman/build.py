@@ -1,6 +1,6 @@
-"""From a composed config to live objects: the only caller of Hydra's instantiate."""
+"""Composition of configs and construction of objects from them: the only caller of Hydra's instantiate."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from inspect import signature
@@ -9,44 +9,48 @@ from typing import Any, Literal, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 
-ALLOWED = ("omnihuman.", "torch.optim.", "lightning.pytorch.", "pytorch_lightning.", "hydra.utils.get_")
-"""What a config may build: nothing that a stranger's yaml could abuse."""
+ALLOWED_TARGETS = ("omnihuman.", "torch.optim.", "lightning.pytorch.", "pytorch_lightning.", "hydra.utils.get_")
+"""Prefixes of the targets that a config may build: a downloaded yaml must not run arbitrary code."""
+
+PART_GROUPS = ("encoders", "projectors", "early_fusions", "fusions")
+WIRING = {"reads": "encoders", "sources": "projectors", "conditions": "projectors"}
+"""Key of a model whose entries belong to parts -> group of these parts."""
 
 
 def register_resolvers() -> None:
-    """Make ``${foundation:llm}`` (weights in the package) and ``${hub:id}`` (null where weights are random) known."""
-    OmegaConf.register_new_resolver("foundation", _foundation, replace=True)
-    OmegaConf.register_new_resolver("hub", _hub, replace=True)
+    """Register ``${foundation:llm}`` (weights in the package) and ``${hub:id}`` (null where weights are random)."""
+    OmegaConf.register_new_resolver("foundation", _resolve_foundation, replace=True)
+    OmegaConf.register_new_resolver("hub", _resolve_hub, replace=True)
 
 
-def _foundation(name: str) -> str:
+def _resolve_foundation(name: str) -> str:
     folder = files("omnihuman") / "foundation" / "nano" / name
     if not folder.is_dir():
-        raise ValueError(f"the package carries no foundation weights named {name!r} (looked in {folder}).")
+        raise ValueError(f"the package has no foundation weights named {name!r}: {folder} does not exist.")
     return str(folder)
 
 
-def _hub(name: str, otherwise: str | None = None, *, _root_: Any) -> str | None:
-    return otherwise if _root_.get("random_weights") else name
+def _resolve_hub(name: str, random_name: str | None = None, *, _root_: Any) -> str | None:
+    return random_name if _root_.get("random_weights") else name
 
 
 def config_dir() -> str:
-    """The folder of the yaml files: beside ``src`` in a clone, inside an installed package."""
+    """Return the folder of the yaml files: beside ``src`` in a clone, inside an installed package."""
     package = Path(__file__).parent
-    found = next((folder for folder in (package / "conf", package.parents[1] / "conf") if folder.is_dir()), None)
-    if found is None:
-        raise ValueError(f"no conf/ in {package} or {package.parents[1]}: install the package, or run from a clone.")
-    return str(found)
+    for folder in (package / "conf", package.parents[1] / "conf"):
+        if folder.is_dir():
+            return str(folder)
+    raise ValueError(f"no conf/ in {package} or {package.parents[1]}: install the package, or run from a clone.")
 
 
 def compose_config(overrides: Sequence[str], root: str = "train") -> DictConfig:
-    """The config that a verb would run with these overrides, inside or outside a Hydra program."""
+    """Return the config that a verb would run with these overrides, inside or outside a Hydra program."""
     register_resolvers()
-    return _composed(tuple(overrides), root).copy()
+    return _compose(tuple(overrides), root).copy()
 
 
-@lru_cache(maxsize=256)  # a chain asks for the same stages again and again
-def _composed(overrides: tuple[str, ...], root: str) -> DictConfig:
+@lru_cache(maxsize=256)  # a chain composes the same stages many times
+def _compose(overrides: tuple[str, ...], root: str) -> DictConfig:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
@@ -57,77 +61,102 @@ def _composed(overrides: tuple[str, ...], root: str) -> DictConfig:
 
 
 def compose_part(group: str, name: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """The config of one part alone: ``compose_part("projector", "stc/7b")``."""
+    """Return the config of one part alone: ``compose_part("projector", "stc/7b")``."""
     root = f"{group}/{name}"
-    found = OmegaConf.select(compose_config(overrides, root), root.rpartition("/")[0].replace("/", "."))
-    assert isinstance(found, DictConfig)
-    return found
+    part = OmegaConf.select(compose_config(overrides, root), root.rpartition("/")[0].replace("/", "."))
+    assert isinstance(part, DictConfig)
+    return part
 
 
-def build(config: DictConfig | Mapping[str, Any], **given: Any) -> Any:
-    """Instantiate a config with every node below it; containers arrive as plain dicts and lists.
+def build(config: DictConfig | Mapping[str, Any], **kwargs: Any) -> Any:
+    """Build the object of a config and every object below it; containers become plain dicts and lists.
 
     Args:
-        config: a node with ``_target_``. Its list ``drop`` names parts (``projectors.body``) to leave out.
-        given: keyword arguments on top of the node's own.
+        config: a node with ``_target_``. Its list ``drop`` names parts (``projectors.body``) that are left out.
+        kwargs: keyword arguments in addition to the node's own.
 
     Raises:
-        ValueError: a target lies outside ``ALLOWED``, ``drop`` names a part that is not there, or an option is none of
-            the words that its part knows.
+        ValueError: a target is not in ``ALLOWED_TARGETS``, ``drop`` names an unknown part, or an option has a value
+            that its part does not allow.
     """
     from hydra.utils import instantiate
 
     plain: Any = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else dict(config)
     pruned = prune(plain)
-    _check_words(pruned, "")
-    return instantiate(pruned, _convert_="all", **given)
+    _walk(pruned, "", _check_choices)
+    return instantiate(pruned, _convert_="all", **kwargs)
 
 
-def prune(node: dict[str, Any]) -> dict[str, Any]:
-    """The plain config without the parts its ``drop`` names and without wiring that a deselected part left behind."""
-    node, gone = dict(node), set()
-    for path in node.pop("drop", None) or []:
+def prune(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a plain config without the parts that ``drop`` names, and without the wiring of deselected parts."""
+    pruned = dict(node)
+    dropped = set()
+    for path in pruned.pop("drop", None) or []:
         group, _, name = str(path).partition(".")
-        if name not in (node.get(group) or {}):
-            raise ValueError(f"drop names {path!r}, but {group!r} has only {sorted(node.get(group) or {})}.")
-        gone.add((group, name))
-    for group in ("encoders", "projectors", "early_fusions", "fusions"):
-        if group in node:
-            parts = node[group] or {}
-            gone |= {(group, name) for name, part in parts.items() if not part or "_target_" not in part}
-            node[group] = {name: part for name, part in parts.items() if (group, name) not in gone}
-    if node.get("sources"):
-        node["sources"] = {key: source for key, source in node["sources"].items() if ("projectors", key) not in gone}
-    _check_targets(node)
-    return node
+        names = sorted(pruned.get(group) or {})
+        if name not in names:
+            raise ValueError(f"drop names {path!r}, but {group!r} has only {names}.")
+        dropped.add((group, name))
+    for group in PART_GROUPS:
+        if group in pruned:
+            pruned[group] = _select_parts(pruned[group] or {}, group, dropped)
+    for key, group in WIRING.items():
+        if pruned.get(key):
+            pruned[key] = {name: value for name, value in pruned[key].items() if (group, name) not in dropped}
+    _walk(pruned, "", _check_target)
+    return pruned
 
 
-def _check_words(node: Any, path: str) -> None:
-    """Options that are one of a few words, which Python itself would let pass."""
+def _select_parts(parts: Mapping[str, Any], group: str, dropped: set[tuple[str, str]]) -> dict[str, Any]:
+    """Return the parts of a group that are not dropped; a deselected part is added to ``dropped``."""
+    selected = {}
+    for name, part in parts.items():
+        if not part or "_target_" not in part:
+            dropped.add((group, name))
+        if (group, name) not in dropped:
+            selected[name] = part
+    return selected
+
+
+def _walk(node: Any, path: str, check: Callable[[Mapping[Any, Any], str], None]) -> None:
+    """Call ``check`` with every dict of a plain config and its path, ``projectors.face.``."""
+    if isinstance(node, dict):
+        check(node, path)
+        for key, child in node.items():
+            _walk(child, f"{path}{key}.", check)
+    elif isinstance(node, list):
+        for child in node:
+            _walk(child, path, check)
+
+
+def _check_target(node: Mapping[Any, Any], path: str) -> None:
+    target = node.get("_target_")
+    if target is not None and not str(target).startswith(ALLOWED_TARGETS):
+        raise ValueError(f"_target_ {target!r} is not allowed: a config may build {', '.join(ALLOWED_TARGETS)} only.")
+
+
+def _check_choices(node: Mapping[Any, Any], path: str) -> None:
+    """Raise an error if an option has a value outside its ``Literal`` annotation, which Python does not check."""
     from hydra.utils import get_object
 
-    if isinstance(node, dict):
-        if str(node.get("_target_")).startswith("omnihuman."):
-            known = signature(get_object(node["_target_"])).parameters
-            for key in node.keys() & known.keys():
-                kinds = (known[key].annotation, *get_args(known[key].annotation))
-                words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
-                if isinstance(node[key], str) and words and node[key] not in words:
-                    raise ValueError(f"{path}{key}={node[key]}: choose from {', '.join(words)}.")
-        for key, inner in node.items():
-            _check_words(inner, f"{path}{key}.")
-    elif isinstance(node, list):
-        for inner in node:
-            _check_words(inner, path)
+    target = str(node.get("_target_"))
+    if not target.startswith("omnihuman."):
+        return
+    for key, parameter in signature(get_object(target)).parameters.items():
+        value = node.get(key)
+        choices = _literal_choices(parameter.annotation)
+        if isinstance(value, str) and choices and value not in choices:
+            raise ValueError(f"{path}{key}={value}: choose from {', '.join(choices)}.")
 
 
-def _check_targets(node: Any) -> None:
-    if isinstance(node, dict):
-        target = node.get("_target_")
-        if target is not None and not str(target).startswith(ALLOWED):
-            raise ValueError(f"_target_ {target!r} is not allowed: a config may build {', '.join(ALLOWED)} only.")
-        for inner in node.values():
-            _check_targets(inner)
-    elif isinstance(node, list):
-        for inner in node:
-            _check_targets(inner)
+def _literal_choices(annotation: Any) -> list[Any]:
+    """Return the values of a ``Literal``, also in a union.
+
+    >>> _literal_choices(Literal["a", "b"] | None)
+    ['a', 'b']
+    """
+    choices = list[Any]()
+    for kind in (annotation, *get_args(annotation)):
+        if get_origin(kind) is Literal:
+            choices += get_args(kind)
+    return choices

@@ -1,7 +1,6 @@
-"""Predict what runs would cost: ``python -m omnihuman.plan +experiment=humanomni_stage3 size=7b [-m frames=8,16]``."""
+"""Forecast the cost of runs: ``python -m omnihuman.plan +experiment=humanomni_stage3 size=7b [-m frames=8,16]``."""
 
 import argparse
-import itertools
 import json
 import multiprocessing
 import sys
@@ -18,53 +17,30 @@ from rich.console import Console
 from rich.table import Table
 
 from omnihuman.build import compose_config, config_dir, register_resolvers
+from omnihuman.overrides import expand_sweep, parse_overrides, select_keys
 
 if TYPE_CHECKING:
     from omnihuman.training.forecast import Forecast
 
-IMPOSSIBLE = (ValueError, RuntimeError, HydraException, OmegaConfBaseException)
-"""What a config raises that cannot run."""
-FEW = 8
-"""Cells for which no processes are started."""
-FOOTNOTE = """FLOPs: 2 a multiplication with its addition; causal attention is half. Training: products of a frozen part
-2 x, with gradients passing through 4 x, trained 6 x the multiplications; attention 2 x or 6 x; checkpointed blocks once
-more. Activations are those of a full packed row, half in bf16-mixed, attention scores never held; bf16 copies are what
-autocast makes of weights. No data is read: one sample stands for all."""
-
-
-def cells_of(overrides: Sequence[str], sweep: bool) -> list[list[str]]:
-    """Every combination of the choices in Hydra overrides: ``a=1,2 b=range(3)`` are six cells.
-
-    Raises:
-        ValueError: an override has several values where no sweep is asked for, or a range of real numbers.
-    """
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-    choices = []
-    for override in parser.parse_overrides(list(overrides)):
-        if not override.is_sweep_override():
-            choices.append([str(override.input_line)])
-        elif not sweep or not override.is_discrete_sweep():
-            cure = "give values, choices or a range" if sweep else "add -m"
-            raise ValueError(f"{override.input_line} is more than one cell: {cure}.")
-        else:
-            key = override.get_key_element()
-            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-    return [list(cell) for cell in itertools.product(*choices)]
+CONFIG_ERRORS = (ValueError, RuntimeError, HydraException, OmegaConfBaseException)
+"""Errors of a config that cannot run."""
+MIN_CELLS_FOR_PROCESSES = 8
+FOOTNOTE = """FLOPs: 2 for a multiplication with its addition; causal attention counts half. Training: the products of a
+frozen part cost 2 x, with gradients passing through 4 x, trained 6 x the multiplications; attention 2 x or 6 x;
+checkpointed blocks once more. Activations are those of a full packed sequence, half in bf16-mixed, without attention
+scores; bf16 copies are those that autocast makes of weights. No data is read: one sample represents all."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Forecast one cell in full or every cell of a sweep as a table; 1 where none is possible."""
+    """Print the forecast of one cell in full, or of every cell of a sweep as a table; return 1 if none is possible."""
     parser = argparse.ArgumentParser(prog="python -m omnihuman.plan", description=f"{__doc__} Options: conf/plan.yaml.")
     parser.add_argument("-m", "--multirun", action="store_true", help="every cell of the sweep a=x,y b=1,2 ...")
-    parser.add_argument("overrides", nargs="*", help="as of omnihuman.train, and those of conf/plan.yaml")
-    given = parser.parse_intermixed_args(arguments)
+    parser.add_argument("overrides", nargs="*", help="those of omnihuman.train and of conf/plan.yaml")
+    options = parser.parse_intermixed_args(arguments)
     register_resolvers()
     with initialize_config_dir(config_dir(), version_base="1.3"):
-        cells = cells_of(given.overrides, given.multirun)
-        forecasts = forecasts_of(cells)
+        cells = expand_sweep(options.overrides, options.multirun)
+        forecasts = forecast_cells(cells)
     console = Console()
     if not console.is_terminal:
         console = Console(width=150)
@@ -73,113 +49,152 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         print_cells(cells, forecasts, console)
     console.print(FOOTNOTE, style="dim")
-    if file := next((each.partition("=")[2] for each in given.overrides if each.startswith("json=")), None):
-        Path(file).write_text(json.dumps(numbers(cells, forecasts), indent=2) + "\n")
+    for override in select_keys(options.overrides, "json"):
+        Path(override.choices[0]).write_text(json.dumps(to_json(cells, forecasts), indent=2) + "\n")
     return int(all(isinstance(forecast, str) for forecast in forecasts))
 
 
-def forecasts_of(cells: Sequence[Sequence[str]]) -> "list[Forecast | str]":
-    """For every cell the forecast, or the reason why there can be none; Hydra is initialized."""
-    if len(cells) < FEW or "fork" not in multiprocessing.get_all_start_methods():
-        return _forecasts(map(_compose, cells))
-    # Hydra takes as long for a cell as its forecast, and needs no torch: it runs ahead, also while torch is imported
+def forecast_cells(cells: Sequence[Sequence[str]]) -> "list[Forecast | str]":
+    """Return the forecast of every cell, or the reason why it is impossible; Hydra must be initialized."""
+    if len(cells) < MIN_CELLS_FOR_PROCESSES or "fork" not in multiprocessing.get_all_start_methods():
+        return _forecast_configs(map(_compose, cells))
+    # Composing a cell takes as long as its forecast and needs no torch: it runs ahead, also while torch is imported.
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("fork")) as pool:
-        return _forecasts(pool.map(_compose, cells, chunksize=2))
+        return _forecast_configs(pool.map(_compose, cells, chunksize=2))
 
 
 def _compose(cell: Sequence[str]) -> DictConfig | str:
-    from omnihuman.training.finished import rebase
+    from omnihuman.training.model_folder import rebase
 
     try:
-        config = compose_config(cell, "plan")
-        rebase(config, cell)
-        return config
-    except IMPOSSIBLE as error:
-        return reason(error)
+        return rebase(compose_config(cell, "plan"), cell)
+    except CONFIG_ERRORS as error:
+        return format_error(error)
 
 
-def _forecasts(configs: Iterable[DictConfig | str]) -> "list[Forecast | str]":
+def _forecast_configs(configs: Iterable[DictConfig | str]) -> "list[Forecast | str]":
     import transformers
 
     from omnihuman.training.forecast import Forecaster
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    forecaster, made = Forecaster(), []
+    forecaster = Forecaster()
+    forecasts: list[Forecast | str] = []
     for config in configs:
         try:
-            made.append(config if isinstance(config, str) else forecaster(config))
-        except IMPOSSIBLE as error:
-            made.append(reason(error))
-    return made
+            forecasts.append(config if isinstance(config, str) else forecaster(config))
+        except CONFIG_ERRORS as error:
+            forecasts.append(format_error(error))
+    return forecasts
 
 
-def reason(error: BaseException) -> str:
-    """The first line of what was said first."""
+def format_error(error: BaseException) -> str:
+    """Return the first line of an error, or of its cause where Hydra has wrapped it."""
     while isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__
-    said = str(error).strip().partition("\n")[0]
-    return said if isinstance(error, ValueError | HydraException) else f"{type(error).__name__}: {said}"
+    message = str(error).strip().partition("\n")[0]
+    if isinstance(error, ValueError | HydraException):
+        return message
+    return f"{type(error).__name__}: {message}"
 
 
-def numbers(cells: Sequence[Sequence[str]], forecasts: "Sequence[Forecast | str]") -> list[dict[str, object]]:
-    """Every cell with its numbers or the reason why it has none."""
-    return [
-        {"overrides": list(cell)} | ({"impossible": each} if isinstance(each, str) else each.numbers())
-        for cell, each in zip(cells, forecasts, strict=True)
-    ]
+def to_json(cells: Sequence[Sequence[str]], forecasts: "Sequence[Forecast | str]") -> list[dict[str, object]]:
+    """Return every cell with the numbers of its forecast, or with the reason why it is impossible."""
+    rows = []
+    for cell, forecast in zip(cells, forecasts, strict=True):
+        row: dict[str, object] = {"overrides": list(cell)}
+        if isinstance(forecast, str):
+            row["impossible"] = forecast
+        else:
+            row.update(forecast.to_json())
+        rows.append(row)
+    return rows
 
 
 def print_cell(forecast: "Forecast", console: Console) -> None:
-    """One cell in full: parts, memory, hours."""
-    columns = ("part", "class", "million", "trained", "stream", "shape", "tokens", "TFLOPs", "training", "keeps GiB")
-    table = _table("one sample, part by part", columns, left=("part", "class", "stream"))
+    """Print one cell in full: parts, memory, hours."""
+    columns = ("part", "class", "million", "trained", "stream", "shape", "tokens", "TFLOPs", "training", "saved GiB")
+    table = _build_table("one sample, part by part", columns, left=("part", "class", "stream"))
     for part in forecast.parts:
         table.add_row(
-            part.name, part.kind, f"{part.parameters / 1e6:,.2f}", f"{part.trained / 1e6:,.2f}", part.makes,
-            " ".join(map(str, part.shape)), f"{part.tokens:,}", f"{part.forward / 1e12:.3g}",
-            f"{part.training / 1e12:.3g}", f"{part.activations / 2**30:.3g}", style="bold" if part.trained else "dim",
-        )  # fmt: skip
+            part.name,
+            part.class_name,
+            f"{part.parameters / 1e6:,.2f}",
+            f"{part.trained / 1e6:,.2f}",
+            part.stream,
+            " ".join(map(str, part.shape)),
+            f"{part.tokens:,}",
+            f"{part.forward / 1e12:.3g}",
+            f"{part.training / 1e12:.3g}",
+            f"{part.activations / 2**30:.3g}",
+            style="bold" if part.trained else "dim",
+        )
     console.print(table)
-    memory = _table("GiB on each device", ("for", "GiB"), left=("for",))
-    for name, size in [*forecast.memory.items(), ("all", forecast.gib * 2**30)]:
+    memory = _build_table("GiB on each device", ("for", "GiB"), left=("for",))
+    for name, size in forecast.memory.items():
         memory.add_row(name, f"{size / 2**30:.2f}")
+    memory.add_row("all", f"{forecast.gib:.2f}")
     console.print(memory)
     slots = ", ".join(f"{count} {slot} tokens" for slot, count in forecast.slots.items())
-    console.print(f"a sample: {slots}, {forecast.length} positions; {forecast.packed} in a packed row")
-    console.print(f"training: {forecast.training / 1e12:.4g} TFLOPs a sample, {forecast.hours:.4g} {forecast.reckoned}")
+    console.print(f"a sample: {slots}, {forecast.length} positions; {forecast.packed} in a packed sequence")
+    console.print(f"training: {forecast.training / 1e12:.4g} TFLOPs a sample, {forecast.hours:.4g} {forecast.basis}")
 
 
 def print_cells(cells: Sequence[Sequence[str]], forecasts: "Sequence[Forecast | str]", console: Console) -> None:
-    """A line for every cell of a sweep, and below those that cannot be, by their reasons."""
-    varies = [len(set(values)) > 1 or len(cells) == 1 for values in zip(*cells, strict=True)]
-    keys = [
-        each.partition("=")[0].rpartition("model.")[2] for each, swept in zip(cells[0], varies, strict=True) if swept
-    ]
-    shown = [tuple(each.partition("=")[2] for each, swept in zip(cell, varies, strict=True) if swept) for cell in cells]
-    there = [(name, each) for name, each in zip(shown, forecasts, strict=True) if not isinstance(each, str)]
-    if there:
-        common = " ".join(each for each, swept in zip(cells[0], varies, strict=True) if not swept)
-        columns = (*keys, "video", "audio", "million", "trained", "TFLOPs", "GiB", "hours")
-        table = _table(common, columns, left=keys)
-        for name, each in there:
-            table.add_row(
-                *name, f"{each.slots['video']:,}", f"{each.slots['audio']:,}", f"{each.parameters / 1e6:,.2f}",
-                f"{each.trained / 1e6:,.2f}", f"{each.training / 1e12:.4g}", f"{each.gib:.2f}", f"{each.hours:.3g}",
-            )  # fmt: skip
-        console.print(table)
-        console.print(f"{len(there)} of {len(cells)} cells are possible; {there[0][1].reckoned}")
-    lost: dict[str, list[str]] = {}
-    for name, forecast in zip(shown, forecasts, strict=True):
+    """Print one line for every possible cell of a sweep, and below them the impossible cells by reason."""
+    common = set[str]()
+    if len(cells) > 1:
+        common = set(cells[0]).intersection(*cells)
+    title = " ".join(text for text in cells[0] if text in common)
+    keys: list[str] = []
+    names = []
+    for cell in cells:
+        swept = parse_overrides(text for text in cell if text not in common)
+        keys = [override.key.removeprefix("model.") for override in swept]
+        names.append([override.value for override in swept])
+    _print_possible(title, keys, names, forecasts, console)
+    impossible: dict[str, list[str]] = {}
+    for values, forecast in zip(names, forecasts, strict=True):
         if isinstance(forecast, str):
-            lost.setdefault(forecast, []).append(", ".join(f"{k}={v}" for k, v in zip(keys, name, strict=True)))
-    for why, names in lost.items():
-        console.print("\nimpossible:", why, style="bold", markup=False, highlight=False)
-        for cell in names:
-            console.print("  ", cell, markup=False, highlight=False)
+            cell = ", ".join(f"{key}={value}" for key, value in zip(keys, values, strict=True))
+            impossible.setdefault(forecast, []).append(cell)
+    for reason, lines in impossible.items():
+        console.print("\nimpossible:", reason, style="bold", markup=False, highlight=False)
+        for line in lines:
+            console.print("  ", line, markup=False, highlight=False)
 
 
-def _table(title: str, columns: Sequence[str], left: Sequence[str]) -> Table:
+def _print_possible(
+    title: str,
+    keys: Sequence[str],
+    names: Sequence[Sequence[str]],
+    forecasts: "Sequence[Forecast | str]",
+    console: Console,
+) -> None:
+    columns = (*keys, "video", "audio", "million", "trained", "TFLOPs", "GiB", "hours")
+    table = _build_table(title, columns, left=keys)
+    basis = ""
+    for values, forecast in zip(names, forecasts, strict=True):
+        if isinstance(forecast, str):
+            continue
+        basis = basis or forecast.basis
+        table.add_row(
+            *values,
+            f"{forecast.slots['video']:,}",
+            f"{forecast.slots['audio']:,}",
+            f"{forecast.parameters / 1e6:,.2f}",
+            f"{forecast.trained / 1e6:,.2f}",
+            f"{forecast.training / 1e12:.4g}",
+            f"{forecast.gib:.2f}",
+            f"{forecast.hours:.3g}",
+        )
+    if table.row_count:
+        console.print(table)
+        console.print(f"{table.row_count} of {len(forecasts)} cells are possible; {basis}")
+
+
+def _build_table(title: str, columns: Sequence[str], left: Sequence[str]) -> Table:
     table = Table(title=title, title_justify="left")
     for column in columns:
         table.add_column(column, justify="left" if column in left else "right", overflow="fold")

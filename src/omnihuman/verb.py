@@ -1,11 +1,10 @@
-"""What every ``python -m omnihuman.<verb>`` is: a Hydra program that tells its users' mistakes in one line."""
+"""Hydra programs behind ``python -m omnihuman.<verb>``, which print a user's mistakes in one line."""
 
 import os
-import re
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -15,42 +14,33 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from omnihuman.build import config_dir, register_resolvers
+from omnihuman.overrides import quote_argument
 
-PATHS = ("run", "base", "variant")
-"""Keys that may name a folder that a sweep or ``base=`` has named after its overrides, with ``=`` in it."""
+PATH_KEYS = ("run", "base", "variant")
+"""Keys whose value may be a folder with ``=`` in its name, as sweeps and ``base=`` create them."""
 
 
-def verb(name: str, *texts: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
-    """Make a program of a function that takes the config ``conf/<name>.yaml``.
+def verb(name: str, *text_keys: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+    """Turn a function of the config ``conf/<name>.yaml`` into a program.
 
-    What a user wrote wrong (a ``ValueError``) ends it with the message alone; ``HYDRA_FULL_ERROR=1`` shows where.
+    A mistake of the user (a ``ValueError``) ends the program with its message alone; ``HYDRA_FULL_ERROR=1`` prints the
+    traceback.
 
     Args:
         name: of the root config.
-        texts: keys whose value is the user's text: commas, brackets and quotes in it mean nothing to Hydra.
+        text_keys: keys whose value is free text, in which commas, brackets and quotes have no meaning to Hydra.
     """
     register_resolvers()
 
-    def decorate(work: Callable[[DictConfig], Any]) -> Callable[[], None]:
+    def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
         @hydra.main(config_path=config_dir(), config_name=name, version_base="1.3")
-        @wraps(work)
+        @wraps(function)
         def program(config: DictConfig) -> Any:
-            try:
-                return work(config)
-            except (BrokenPipeError, KeyboardInterrupt) as error:  # nobody reads on, or it was enough
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                sys.exit(130 if isinstance(error, KeyboardInterrupt) else 141)
-            except (ValueError, OSError, OmegaConfBaseException, InstantiationException) as error:
-                # a sweep tells which cell failed, and goes through Hydra
-                if os.environ.get("HYDRA_FULL_ERROR") == "1" or HydraConfig.get().mode == RunMode.MULTIRUN:
-                    raise
-                cause = error.__cause__ if isinstance(error, InstantiationException) else None
-                sys.stdout.flush()
-                sys.exit(f"error: {cause or error}")
+            return _run(function, config)
 
-        @wraps(work)
+        @wraps(function)
         def main() -> None:
-            sys.argv[1:] = [verbatim(argument, texts) for argument in sys.argv[1:]]
+            sys.argv[1:] = [quote_argument(argument, text_keys, PATH_KEYS) for argument in sys.argv[1:]]
             program()
 
         return main
@@ -58,16 +48,23 @@ def verb(name: str, *texts: str) -> Callable[[Callable[[DictConfig], Any]], Call
     return decorate
 
 
-def verbatim(argument: str, texts: tuple[str, ...]) -> str:
-    r"""A command-line argument, quoted for Hydra where its value is free text.
+def _run(function: Callable[[DictConfig], Any], config: DictConfig) -> Any:
+    try:
+        return function(config)
+    except BrokenPipeError:  # the reader of a pipe, such as head, has closed it
+        _exit_silently(141)
+    except KeyboardInterrupt:
+        _exit_silently(130)
+    except (ValueError, OSError, OmegaConfBaseException, InstantiationException) as error:
+        # in a sweep Hydra prints which cell failed, so the error must reach it
+        if os.environ.get("HYDRA_FULL_ERROR") == "1" or HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        cause = error.__cause__ if isinstance(error, InstantiationException) else None
+        sys.stdout.flush()
+        sys.exit(f"error: {cause or error}")
 
-    >>> verbatim("instruction=Who's there?\nfear ,sad", ("instruction",))
-    "instruction='Who\\'s there?\nfear ,sad'"
-    """
-    key, equals, value = argument.partition("=")
-    is_text = key in texts or (key in PATHS and "=" in value)
-    if not is_text or not equals or value in ("", "null") or (value[0] == value[-1] and value[0] in "'\""):
-        return argument
-    # quotes end the value, backslashes before them and at the end escape, and ${ begins an interpolation
-    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", value).replace("'", "\\'").replace("${", "\\${")
-    return f"{key}='{escaped}'"
+
+def _exit_silently(code: int) -> NoReturn:
+    """Exit with the code that shells expect of a signal, without writing to a closed pipe."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
