@@ -1,4 +1,4 @@
-"""Lightning, under whichever of its two names it is installed; never both."""
+"""Lightning, imported from the package that is installed: ``lightning`` or ``pytorch_lightning``, never both."""
 
 try:
     import lightning.pytorch as pl

@@ -7,14 +7,15 @@ from omnihuman.verb import verb
 
 @verb("train")
 def main(config: DictConfig) -> float | None:
-    """Compose, train the missing parents, then train; the best validation loss is what Optuna's sweeper minimises."""
+    """Train the missing parents and the stage; return the best validation loss, for sweepers such as Optuna's."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from omnihuman.training.stage import run_stage  # torch is not needed to print --help
+    from omnihuman.training.stage import run_stage  # imports torch, which --help does not need
 
     hydra_config = HydraConfig.get()
     if hydra_config.mode == RunMode.MULTIRUN:
+        config = config.copy()
         config.variant = hydra_config.job.override_dirname
     return run_stage(config, list(hydra_config.overrides.task)).loss
 

@@ -1,4 +1,4 @@
-"""Stages by name: parents, folders, digests; nothing is trained here (tests/smoke does that)."""
+"""Chains of runs: parents, folders, digests. Nothing is trained here; tests/smoke does that."""
 
 from pathlib import Path
 
@@ -6,156 +6,178 @@ import pytest
 from omegaconf import OmegaConf
 
 from omnihuman.build import compose_config
-from omnihuman.training.chain import Link, in_sweep, link, train_missing
-from omnihuman.training.runs import Run, run_of, shared_overrides
+from omnihuman.training.chain import Chain, resolve_chain, resolve_variant, train_missing
+from omnihuman.training.runs import Run, build_run, select_shared
+
+STAGES = ("stage1_face", "stage1_body", "stage1_interaction", "stage1", "stage2", "stage3")
 
 
-def chain(*overrides: str) -> Link:
-    given = ["+experiment=humanomni_stage3", *overrides]
-    return link(compose_config(given), given)
+def resolve(*overrides: str, experiment: str = "humanomni_stage3") -> Chain:
+    command_line = [f"+experiment={experiment}", *overrides]
+    return resolve_chain(compose_config(command_line), command_line)
 
 
 def test_stage_3_starts_from_stage_1_and_2_and_stage_1_from_its_branches() -> None:
-    found = chain()
-    assert [parent.run.folder.as_posix() for parent in found.parents] == [
-        "runs/nano/humanomni_stage1",
-        "runs/nano/humanomni_stage2",
-    ]
-    branches = [parent.run.folder.name for parent in found.parents[0].parents]
+    chain = resolve()
+    folders = [parent.run.folder.as_posix() for parent in chain.parents]
+    assert folders == ["runs/nano/humanomni_stage1", "runs/nano/humanomni_stage2"]
+    branches = [parent.run.folder.name for parent in chain.parents[0].parents]
     assert branches == ["humanomni_stage1_face", "humanomni_stage1_body", "humanomni_stage1_interaction"]
-    assert found.parents[1].command == ["python", "-m", "omnihuman.train", "+experiment=humanomni_stage2"]
+    assert chain.parents[1].command == ["python", "-m", "omnihuman.train", "+experiment=humanomni_stage2"]
 
 
-def test_what_decides_a_parent_decides_its_child() -> None:
-    assert chain().run.digest == chain().run.digest
-    assert chain("seed=1").run.digest != chain().run.digest
-    assert chain("seed=1").parents[0].run.digest != chain().parents[0].run.digest
-    assert chain("stage.lr=0.1").parents[0].run.digest == chain().parents[0].run.digest
-    assert chain("stage.lr=0.1").run.digest != chain().run.digest
+def test_digest_depends_on_shared_overrides_of_all_stages() -> None:
+    plain, seeded, faster = resolve(), resolve("seed=1"), resolve("stage.lr=0.1")
+    assert resolve().run.digest == plain.run.digest
+    assert seeded.run.digest != plain.run.digest
+    assert seeded.parents[0].run.digest != plain.parents[0].run.digest
+    assert faster.run.digest != plain.run.digest
+    assert faster.parents[0].run.digest == plain.parents[0].run.digest
 
 
-def test_other_foundation_weights_make_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = chain().run.digest
-    monkeypatch.setattr("omnihuman.training.runs._content", lambda folder: f"other {Path(folder).name}")
-    assert chain().run.digest != before
+def test_digest_depends_on_the_content_of_foundation_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = resolve().run.digest
+    monkeypatch.setattr("omnihuman.training.runs._hash_folder", lambda folder: f"other {Path(folder).name}")
+    assert resolve().run.digest != digest
 
 
-def test_how_fast_a_run_is_decides_nothing() -> None:
-    assert chain("data.num_workers=3", "trainer.devices=2", "runs=elsewhere").run.digest == chain().run.digest
+def test_digest_does_not_depend_on_speed() -> None:
+    faster = resolve("data.num_workers=3", "trainer.devices=2", "runs=elsewhere")
+    assert faster.run.digest == resolve().run.digest
 
 
-def test_a_part_that_a_parent_does_without_does_not_move_the_parent() -> None:
-    visual, auditory = chain("projector@model.projectors.audio=linear").parents
-    assert visual.run == chain().parents[0].run
-    assert auditory.run.folder == chain().parents[1].run.folder
-    assert auditory.run.recipe != chain().parents[1].run.recipe
+def test_override_of_a_dropped_part_does_not_change_a_parent() -> None:
+    visual, auditory = resolve("projector@model.projectors.audio=linear").parents
+    plain_visual, plain_auditory = resolve().parents
+    assert visual.run == plain_visual.run
+    assert auditory.run.folder == plain_auditory.run.folder
+    assert auditory.run.recipe != plain_auditory.run.recipe
 
 
-def test_in_a_sweep_parents_that_differ_have_folders_of_their_own() -> None:
-    visual, auditory = chain("projector@model.projectors.audio=linear", "variant=cell").parents
-    assert visual.run == chain().parents[0].run
+def test_parents_of_a_sweep_have_folders_of_their_own() -> None:
+    visual, auditory = resolve("projector@model.projectors.audio=linear", "variant=cell").parents
+    assert visual.run == resolve().parents[0].run
     assert auditory.run.folder.as_posix() == "runs/nano/humanomni_stage2/projector@model.projectors.audio=linear"
-    assert link(compose_config(auditory.overrides), auditory.overrides).run == auditory.run  # what its command makes
+    assert resolve_chain(compose_config(auditory.overrides), auditory.overrides).run == auditory.run
 
 
-def test_each_stage_may_have_its_own_data_files() -> None:
-    """A parent trained on other files is a parent; a run whose own files changed is another run."""
-    mine = ("data=jsonl", "data.records=b.json", "data.root=m")
-    first = link(
-        compose_config(["+experiment=humanomni_stage2", "data=jsonl", "data.records=a.json", "data.root=m"]), []
-    )
-    asked = chain(*mine).parents[1].run
-    assert (asked.folder, asked.recipe) == (first.run.folder, first.run.recipe) and asked.digest != first.run.digest
+def test_dropped_part_is_dropped_from_the_parents() -> None:
+    drop = "model.drop=[encoders.instruction,fusions.gate]"
+    for override in (drop, f"++{drop}"):
+        visual, auditory = resolve(override).parents
+        assert visual.overrides[-1] == "model.drop=[encoders.audio,projectors.audio,encoders.instruction,fusions.gate]"
+        assert not any("model.drop" in override for override in auditory.overrides)
 
 
-def test_which_overrides_parents_share() -> None:
-    given = ["+experiment=x", "size=7b", "trainer=fsdp", "trainer.max_steps=2", "stage.lr=1", "data.root=m", "seed=3",
-             "projector@model.projectors.face=mlp", "~model.fusions.compress", "optimizer=adamw"]  # fmt: skip
-    assert shared_overrides(given) == ["size=7b", "trainer=fsdp", "data.root=m", "seed=3",
-                                       "projector@model.projectors.face=mlp", "~model.fusions.compress"]  # fmt: skip
+def test_parent_may_have_other_data_files() -> None:
+    first = resolve("data=jsonl", "data.records=a.json", "data.root=m", experiment="humanomni_stage2").run
+    parent = resolve("data=jsonl", "data.records=b.json", "data.root=m").parents[1].run
+    assert (parent.folder, parent.recipe) == (first.folder, first.recipe) and parent.digest != first.digest
 
 
-def test_without_chain_a_missing_parent_is_an_error_with_its_command(tmp_path: Path) -> None:
-    parents = chain(f"runs={tmp_path}").parents
+def test_overrides_of_parts_and_data_are_shared_with_parents() -> None:
+    shared = [
+        "size=7b",
+        "trainer=fsdp",
+        "data.root=m",
+        "seed=3",
+        "projector@model.projectors.face=mlp",
+        "~model.fusions.compress",
+    ]
+    private = ["+experiment=x", "trainer.max_steps=2", "+trainer.max_time=1", "stage.lr=1", "optimizer=adamw"]
+    assert select_shared([*private, *shared]) == shared
+
+
+def test_missing_parent_raises_with_its_command(tmp_path: Path) -> None:
+    parents = resolve(f"runs={tmp_path}").parents
     with pytest.raises(ValueError, match=r"chain=false.*\+experiment=humanomni_stage1"):
-        train_missing(parents, allowed=False)
+        train_missing(parents, is_allowed=False)
 
 
-def test_an_experiment_that_does_not_exist_is_named() -> None:
+def test_unknown_experiment_raises() -> None:
     with pytest.raises(Exception, match="humanomni_stage9"):
         compose_config(["+experiment=humanomni_stage9"])
 
 
-def test_another_config_in_a_runs_folder_moves_aside(tmp_path: Path) -> None:
+def test_run_of_another_config_moves_aside(tmp_path: Path) -> None:
     config = OmegaConf.create({"name": "x"})
     old, new = Run(tmp_path / "x", "aaa", "r"), Run(tmp_path / "x", "bbb", "r")
     old.open(config)
     old.weights.write_bytes(b"1")
-    assert old.finished() and not new.finished() and new.can_be_parent()
+    assert old.is_finished() and not new.is_finished() and new.can_be_parent()
     new.open(config)
     assert (tmp_path / "x.1" / "weights.safetensors").read_bytes() == b"1"
-    assert not new.weights.exists() and new.recorded() == "bbb"
-    new.open(config)  # opened again, as after an interruption: nothing moves
+    assert not new.weights.exists() and new.read_digest() == "bbb"
+    new.open(config)  # as after an interruption
     assert not (tmp_path / "x.2").exists()
 
 
-def test_the_newest_checkpoint_of_an_interrupted_run_is_found(tmp_path: Path) -> None:
-    run = Run(tmp_path / "x", "aaa")
-    assert run.checkpoint() is None
-    run.open(OmegaConf.create({}))
-    for step in (9, 100, 20):
-        (run.checkpoints / f"step={step}.ckpt").touch()
-    assert run.checkpoint() == run.checkpoints / "step=100.ckpt"
-    assert Run(run.folder, "bbb").checkpoint() is None
-    run.weights.touch()
-    assert run.checkpoint() is None
-
-
-@pytest.mark.parametrize("size", ["nano", "0_5b", "7b"])
-@pytest.mark.parametrize(
-    "experiment", ["stage1_face", "stage1_body", "stage1_interaction", "stage1", "stage2", "stage3"]
-)
-def test_every_experiment_composes_at_every_size(experiment: str, size: str) -> None:
-    config = compose_config([f"+experiment=humanomni_{experiment}", f"size={size}"])
-    assert run_of(config).folder.as_posix() == f"runs/{size}/humanomni_{experiment}"
-    assert config.trainer.max_epochs == config.stage.max_epochs
-    if size != "nano":
-        aligns = experiment not in ("stage1", "stage3")
-        assert (config.stage.lr, config.stage.batch_size) == ((1e-3, 256) if aligns else (2e-5, 128))
-        assert config.stage.max_epochs == 1 and config.stage.warmup == 0.03
-
-
-def test_what_moves_aside_leaves_the_cells_of_a_sweep_where_they_are(tmp_path: Path) -> None:
+def test_cells_of_a_sweep_do_not_move_aside(tmp_path: Path) -> None:
     config = OmegaConf.create({"a": 1})
     Run(tmp_path / "x", "first").open(config)
     Run(tmp_path / "x" / "cell", "other").open(config)
     (tmp_path / "x" / "cell.lock").touch()
     Run(tmp_path / "x", "second").open(config)
-    assert (tmp_path / "x" / "cell" / "digest").read_text().startswith("other")
+    assert Run(tmp_path / "x" / "cell", "").read_digest() == "other"
     assert (tmp_path / "x" / "cell.lock").exists() and not (tmp_path / "x.1" / "cell").exists()
-    assert (tmp_path / "x.1" / "digest").read_text().startswith("first")
+    assert Run(tmp_path / "x.1", "").read_digest() == "first"
 
 
-def test_parents_are_named_by_the_overrides_that_they_depend_on() -> None:
-    cells = {
-        fusion: in_sweep("omni_emotion_stage3", ["frames=4", f"fusion@model.fusions.join={fusion}"], fusion)
-        for fusion in ("frame_concat", "frame_attend")
-    }
-    folders = {fusion: [parent.run.folder.name for parent in cell.parents] for fusion, cell in cells.items()}
-    video, sound, face = zip(*folders.values(), strict=True)  # only the face's projector is trained with the fusion
-    assert set(video) == set(sound) == {"frames=4"}
-    assert face == (
-        "frames=4,fusion@model.fusions.join=frame_concat",
-        "frames=4,fusion@model.fusions.join=frame_attend",
-    )
+def test_newest_checkpoint_of_an_interrupted_run_is_found(tmp_path: Path) -> None:
+    run = Run(tmp_path / "x", "aaa")
+    assert run.find_checkpoint() is None
+    run.open(OmegaConf.create({}))
+    for step in (9, 100, 20):
+        (run.checkpoints / f"step={step}.ckpt").touch()
+    assert run.find_checkpoint() == run.checkpoints / "step=100.ckpt"
+    assert Run(run.folder, "bbb").find_checkpoint() is None
+    run.weights.touch()
+    assert run.find_checkpoint() is None
 
 
-def test_what_decides_the_result_shows_in_the_name_of_a_sweeps_folder() -> None:
-    def folder(*overrides: str) -> str:
-        return in_sweep("humanomni_stage1_face", overrides).run.folder.name
+@pytest.mark.parametrize("size", ["nano", "0_5b", "7b"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_experiment_composes_at_every_size(stage: str, size: str) -> None:
+    config = compose_config([f"+experiment=humanomni_{stage}", f"size={size}"])
+    assert build_run(config).folder.as_posix() == f"runs/{size}/humanomni_{stage}"
+    assert config.trainer.max_epochs == config.stage.max_epochs
+    if size == "nano":
+        return
+    aligns = stage not in ("stage1", "stage3")
+    assert (config.stage.lr, config.stage.batch_size) == ((1e-3, 256) if aligns else (2e-5, 128))
+    assert config.stage.max_epochs == 1 and config.stage.warmup == 0.03
 
-    assert folder("trainer=ddp", "trainer.devices=2", "seed=42", "data.val_limit=8") == "humanomni_stage1_face"
-    assert folder("trainer=ddp", "seed=43") == "seed=43"
-    assert folder("trainer.max_steps=5") == "trainer.max_steps=5"
+
+def resolve_folder(*overrides: str) -> str:
+    return resolve_variant("humanomni_stage1_face", overrides).run.folder.name
+
+
+def test_folder_of_a_parent_is_named_after_relevant_overrides() -> None:
+    folders = []
+    for fusion in ("frame_concat", "frame_attend"):
+        overrides = ["frames=4", f"fusion@model.fusions.join={fusion}"]
+        chain = resolve_variant("omni_emotion_stage3", overrides, fusion)
+        folders.append([parent.run.folder.name for parent in chain.parents])
+    # the stages of the video and audio projectors drop the fusion, the stage of the face projector trains with it
+    assert folders == [
+        ["frames=4", "frames=4", "frames=4,fusion@model.fusions.join=frame_concat"],
+        ["frames=4", "frames=4", "frames=4,fusion@model.fusions.join=frame_attend"],
+    ]
+
+
+def test_folder_of_a_sweep_is_named_after_overrides_that_change_the_result() -> None:
+    plain = ("trainer=ddp", "trainer.devices=2", "seed=42", "data.val_limit=8", "validation.limit=2")
+    assert resolve_folder(*plain) == "humanomni_stage1_face"
+    assert resolve_folder("trainer=ddp", "seed=43") == "seed=43"
+    assert resolve_folder("trainer.max_steps=5") == "trainer.max_steps=5"
+    assert resolve_folder("++trainer.max_steps=5", "+trainer.profiler=simple") == "++trainer.max_steps=5"
+
+
+def test_long_folder_name_is_cut_and_hashed() -> None:
+    name = resolve_folder(f"data.separator='{'x' * 200}'")
+    assert name.startswith("data.separator='xxx") and len(name) == 109
+
+
+def test_variant_keeps_the_names_of_data_files() -> None:
     files = ["data=jsonl", "data.records=a.json", "data.root=media"]
-    assert set(files) < set(in_sweep("humanomni_stage1_face", [*files, "frames=4"]).overrides)
+    assert set(files) < set(resolve_variant("humanomni_stage1_face", [*files, "frames=4"]).overrides)

@@ -1,3 +1,5 @@
+"""Costs of calls, against counts by hand."""
+
 from collections.abc import Callable
 from typing import Any
 
@@ -7,56 +9,60 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from omnihuman.training.meter import OnMeta, Reading, measure
+from omnihuman.training.meter import CallCost, MetaCounter, measure_call
 
 
-def read(part: nn.Module, *given: Tensor, call: Callable[..., Any] | None = None) -> Reading:
-    meter = OnMeta()
+def measure(part: nn.Module, *inputs: Tensor, call: Callable[..., Any] | None = None) -> CallCost:
+    meter = MetaCounter()
     with meter:
-        return measure(meter, part, lambda: (call or part)(*given), given)
+        return measure_call(meter, part, lambda: (call or part)(*inputs), inputs)
 
 
-def linear(trained: bool) -> nn.Linear:
-    return nn.Linear(8, 32, device="meta").requires_grad_(trained)
+def build_linear(is_trainable: bool) -> nn.Linear:
+    return nn.Linear(8, 32, device="meta").requires_grad_(is_trainable)
 
 
 @pytest.mark.parametrize(
-    ("trained", "flows", "passes"), [(False, False, 1), (False, True, 2), (True, False, 3), (True, True, 3)]
+    ("is_trainable", "has_input_gradient", "passes"),
+    [(False, False, 1), (False, True, 2), (True, False, 3), (True, True, 3)],
 )
-def test_what_a_linear_layer_costs_depends_on_what_trains_and_what_gradients_pass(
-    trained: bool, flows: bool, passes: int
+def test_cost_of_a_linear_layer_depends_on_its_gradients(
+    is_trainable: bool, has_input_gradient: bool, passes: int
 ) -> None:
-    reading = read(linear(trained), torch.empty(5, 8, device="meta", requires_grad=flows))
-    assert reading.forward == 2 * 5 * 8 * 32
-    assert reading.training(share=float(trained)) == passes * reading.forward
-    # the product needs what it reads for the gradient of its weights; its weights are there anyway
-    assert reading.saved == (5 * 8 * 4 if trained else 0)
+    cost = measure(build_linear(is_trainable), torch.empty(5, 8, device="meta", requires_grad=has_input_gradient))
+    assert cost.forward == 2 * 5 * 8 * 32
+    assert cost.training(trained_share=float(is_trainable)) == passes * cost.forward
+    # the gradient of the weights needs the input; the weights are parameters, which do not count
+    assert cost.saved == (5 * 8 * 4 if is_trainable else 0)
 
 
-def test_attention_counts_its_products_and_never_holds_its_scores() -> None:
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_attention_counts_its_products_and_saves_no_scores(is_causal: bool) -> None:
+    def attend(*inputs: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(*inputs, is_causal=is_causal)
+
     heads = [torch.empty(1, 2, 10, 4, device="meta", requires_grad=True) for _ in range(3)]
-    for causal in (False, True):
-        reading = read(nn.Identity(), *heads, call=lambda *qkv: F.scaled_dot_product_attention(*qkv, is_causal=causal))  # noqa: B023
-        assert reading.forward == reading.attention == 2 * (2 * 10 * 10 * 4) * 2 // (1 + causal)
-        assert reading.training(share=0.0) == 3 * reading.forward
-        assert reading.saved == (4 * 80 + 20) * 4  # query, key, value, what came out, and a sum for each query
+    cost = measure(nn.Identity(), *heads, call=attend)
+    assert cost.forward == cost.attention == 2 * (2 * 10 * 10 * 4) * 2 // (1 + is_causal)
+    assert cost.training(trained_share=0.0) == 3 * cost.forward
+    assert cost.saved == (4 * 80 + 20) * 4  # query, key, value, output, and a sum for each query
 
 
-def test_what_a_checkpoint_recomputes_is_counted() -> None:
-    part = nn.Sequential(linear(True), nn.GELU(), nn.Linear(32, 8, device="meta"))
-    given = torch.empty(5, 8, device="meta", requires_grad=True)
-    plain = read(part, given)
-    saving = read(part, given, call=lambda x: checkpoint(part, x, use_reentrant=False))
+def test_recomputed_block_is_counted() -> None:
+    part = nn.Sequential(build_linear(True), nn.GELU(), nn.Linear(32, 8, device="meta"))
+    inputs = torch.empty(5, 8, device="meta", requires_grad=True)
+    plain = measure(part, inputs)
+    checkpointed = measure(part, inputs, call=lambda x: checkpoint(part, x, use_reentrant=False))
     assert plain.recomputed == plain.block == 0
-    assert saving.forward == plain.forward == saving.recomputed
-    assert saving.training(1.0) == 4 * saving.forward
-    assert saving.saved == 5 * 8 * 4  # what the checkpoint reads
-    assert saving.block == plain.saved == 5 * (8 + 32 + 32) * 4
+    assert checkpointed.forward == plain.forward == checkpointed.recomputed
+    assert checkpointed.training(1.0) == 4 * checkpointed.forward
+    assert checkpointed.saved == 5 * 8 * 4  # the input of the block
+    assert checkpointed.block == plain.saved == 5 * (8 + 32 + 32) * 4
 
 
-def test_masks_keep_their_values_beside_what_has_none() -> None:
+def test_masks_keep_their_values_beside_meta_tensors() -> None:
     tokens, mask = torch.empty(2, 3, 4, device="meta"), torch.tensor([[True, True, False], [True, False, False]])
-    with OnMeta():
+    with MetaCounter():
         moved = mask.to(tokens.device)
         assert moved.any() and not moved.all()
         assert tokens[mask].shape == (3, 4) and tokens[mask].is_meta

@@ -1,4 +1,4 @@
-"""The summary a person reads."""
+"""The summary of a finished run."""
 
 import json
 from pathlib import Path
@@ -8,18 +8,30 @@ from rich.console import Console
 
 from omnihuman.training.summary import write_summary
 
+METRICS = """step,train/loss,val/loss,val/emotion/war
+0,2.0,,
+1,1.5,1.8,40
+2,1.0,1.9,60
+"""
+FACTS = {
+    "experiment": "x",
+    "steps": 3,
+    "seconds": 1.0,
+    "planned": 10,
+    "trained": 8,
+    "skipped": {"truncated": 2},
+    "tokens_per_second": 5.0,
+    "samples_per_second": 1.0,
+    "gpu_memory_gib": 0.0,
+    "data_wait": 0.1,
+    "next": "python -m omnihuman.train +experiment=y",
+}
 
-def test_numbers_add_up_and_a_picture_is_drawn(tmp_path: Path) -> None:
-    (tmp_path / "metrics.csv").write_text(
-        "step,train/loss,val/loss,val/emotion/war\n0,2.0,,\n1,1.5,1.8,40\n2,1.0,1.9,60\n"
-    )
+
+def test_summary_has_a_table_a_ledger_and_curves(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text(METRICS)
     console = Console(record=True, width=140)
-    facts = {
-        "experiment": "x", "steps": 3, "seconds": 1.0, "planned": 10, "trained": 8, "skipped": {"truncated": 2},
-        "tokens_per_second": 5.0, "samples_per_second": 1.0, "gpu_memory_gib": 0.0, "data_wait": 0.1,
-        "next": "python -m omnihuman.train +experiment=y",
-    }  # fmt: skip
-    write_summary(tmp_path, facts, console)
+    write_summary(tmp_path, FACTS, console)
     text = console.export_text()
     assert "10 planned = 8 trained + 2 skipped (2 truncated)" in text and "+experiment=y" in text
     ledger = json.loads((tmp_path / "ledger.json").read_text())

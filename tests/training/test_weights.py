@@ -1,4 +1,4 @@
-"""weights.safetensors: strict both ways."""
+"""weights.safetensors: missing, unexpected and misshapen keys raise."""
 
 from pathlib import Path
 
@@ -7,65 +7,78 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from omnihuman.training.weights import load_weights, save_weights
+from omnihuman.training.weights import load_weights, read_dtype, save_weights
 
 
-def model() -> nn.Module:
+def build_model() -> nn.Module:
     return nn.ModuleDict({"projectors": nn.ModuleDict({"face": nn.Linear(2, 3), "body": nn.Linear(2, 3)})})
 
 
-def write(folder: Path, names: str = "projectors") -> Path:
-    saved = model()
+def write_weights(folder: Path, prefix: str = "projectors") -> Path:
     file = folder / "weights.safetensors"
-    save_weights(file, saved.state_dict(), [n for n in saved.state_dict() if n.startswith(names)], {"experiment": "x"})
+    state = build_model().state_dict()
+    save_weights(file, state, [name for name in state if name.startswith(prefix)], {"experiment": "x"})
     return file
 
 
-def test_round_trip_and_report(tmp_path: Path) -> None:
-    saved, fresh = model(), model()
+def test_selected_weights_are_loaded_and_reported(tmp_path: Path) -> None:
+    saved, model = build_model(), build_model()
     file = tmp_path / "weights.safetensors"
     save_weights(file, saved.state_dict(), saved.state_dict(), {})
-    report = load_weights(fresh, file, "projectors.face.*")
-    assert torch.equal(fresh["projectors"]["face"].weight, saved["projectors"]["face"].weight)
-    assert not torch.equal(fresh["projectors"]["body"].weight, saved["projectors"]["body"].weight)
-    assert (len(report.loaded), len(report.left)) == (2, 2) and "projectors.face" in str(report)
+    report = load_weights(model, file, "projectors.face.*")
+    assert torch.equal(model["projectors"]["face"].weight, saved["projectors"]["face"].weight)
+    assert not torch.equal(model["projectors"]["body"].weight, saved["projectors"]["body"].weight)
+    assert (len(report.loaded), len(report.ignored)) == (2, 2) and "projectors.face" in str(report)
 
 
-def test_a_missing_key_is_named(tmp_path: Path) -> None:
-    file = write(tmp_path, "projectors.face.weight")
+def test_without_excludes_selected_weights(tmp_path: Path) -> None:
+    report = load_weights(build_model(), write_weights(tmp_path), without=["projectors.body.*"])
+    assert report.loaded == ("projectors.face.bias", "projectors.face.weight")
+
+
+def test_missing_key_raises(tmp_path: Path) -> None:
+    file = write_weights(tmp_path, "projectors.face.weight")
     with pytest.raises(ValueError, match=r"missing.*projectors\.face\.bias"):
-        load_weights(model(), file, "projectors.face.*")
+        load_weights(build_model(), file, "projectors.face.*")
 
 
-def test_a_foreign_key_is_named(tmp_path: Path) -> None:
+def test_unexpected_key_raises(tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     save_file({"projectors.eyes.weight": torch.ones(1)}, file)
-    with pytest.raises(ValueError, match=r"foreign.*projectors\.eyes\.weight"):
-        load_weights(model(), file)
+    with pytest.raises(ValueError, match=r"unexpected.*projectors\.eyes\.weight"):
+        load_weights(build_model(), file)
 
 
-def test_a_pattern_that_matches_nothing_is_named(tmp_path: Path) -> None:
+def test_pattern_without_a_match_raises(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'fusions\.\*'; the file holds \['projectors\.body'"):
-        load_weights(model(), write(tmp_path), ["projectors.face.*", "fusions.*"])
+        load_weights(build_model(), write_weights(tmp_path), ["projectors.face.*", "fusions.*"])
 
 
-def test_a_shape_that_differs_names_both(tmp_path: Path) -> None:
+def test_wrong_shape_raises_with_both_shapes(tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     save_file({"projectors.face.bias": torch.ones(4)}, file)
-    with pytest.raises(ValueError, match=r"\(4,\) there, \(3,\) here"):
-        load_weights(model(), file)
+    with pytest.raises(ValueError, match=r"has the shape \(4,\); the model expects \(3,\)"):
+        load_weights(build_model(), file)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x80\x04pickle"])
-def test_what_is_no_weights_file_is_an_error(tmp_path: Path, content: bytes | None) -> None:
+def test_invalid_file_raises(tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "weights.safetensors"
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(ValueError, match=r"weights\.safetensors"):
-        load_weights(model(), file)
+        load_weights(build_model(), file)
 
 
-def test_a_lora_base_weight_keeps_its_name(tmp_path: Path) -> None:
+def test_dtype_of_mixed_weights_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_file({"a": torch.ones(1, dtype=torch.bfloat16)}, file)
+    assert read_dtype(file) == "bfloat16"
+    save_file({"a": torch.ones(1, dtype=torch.bfloat16), "b": torch.ones(1)}, file)
+    assert read_dtype(file) is None
+
+
+def test_base_weight_of_lora_is_loaded_by_its_plain_name(tmp_path: Path) -> None:
     plain = nn.ModuleDict({"llm": nn.ModuleDict({"q": nn.Linear(2, 2)})})
     file = tmp_path / "weights.safetensors"
     save_weights(file, plain.state_dict(), plain.state_dict(), {})

@@ -1,9 +1,10 @@
-"""What a run tells while it goes: speed, a table of metrics, what was skipped."""
+"""Callbacks and loggers of a run: speed, metrics.csv, trained and skipped samples."""
 
 import csv
 import json
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,131 +13,168 @@ import torch
 from omnihuman.pl import pl
 from omnihuman.types import Batch
 
+PROGRESS_BAR_NAMES = {"train/tokens_per_second": "tokens/s", "train/data_wait": "wait", "train/loss": "loss"}
+"""Short names of metrics in the progress bar."""
+
 
 class Throughput(pl.Callback):
-    """Tokens and samples a second, and the share of the time that training waits for data.
+    """Tokens and samples per second, and the share of the time in which training waits for data.
 
     Logs ``train/tokens_per_second``, ``train/samples_per_second`` and ``train/data_wait`` with every optimizer step,
-    over all ranks. Useful tokens only: a packed row has no padding.
+    over all ranks. All tokens count: a packed sequence has no padding.
     """
 
     def __init__(self) -> None:
-        self.waited = self.worked = 0.0
+        self.wait_seconds = self.work_seconds = 0.0
         self.tokens = self.samples = 0
-        self._mark = 0.0
-        self._step = [0.0, 0.0, 0, 0]
+        self._last_time = 0.0
+        self._reset_step()
+
+    def _reset_step(self) -> None:
+        self._step_wait = self._step_work = 0.0
+        self._step_tokens = self._step_samples = 0
+
+    def _seconds_since_last(self) -> float:
+        now = time.perf_counter()
+        seconds = now - self._last_time
+        self._last_time = now
+        return seconds
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        self._mark = time.perf_counter()
+        self._last_time = time.perf_counter()
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int) -> None:
-        now = time.perf_counter()
-        self._step[0] += now - self._mark
-        self._mark = now
+        self._step_wait += self._seconds_since_last()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        now = time.perf_counter()
-        self._step[1] += now - self._mark
-        self._mark = now
-        self._step[2] += batch.input_ids.numel()
-        self._step[3] += len(batch.meta)
+        self._step_work += self._seconds_since_last()
+        self._step_tokens += batch.input_ids.numel()
+        self._step_samples += len(batch.meta)
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        wait, work, tokens, samples = self._step
-        self._step = [0.0, 0.0, 0, 0]
-        self.waited, self.worked = self.waited + wait, self.worked + work
-        self.tokens, self.samples = self.tokens + int(tokens), self.samples + int(samples)
-        seconds = max(wait + work, 1e-9)
-        values = {"tokens_per_second": tokens / seconds, "samples_per_second": samples / seconds}
-        for name, value in values.items():
-            bar = name == "tokens_per_second"
-            pl_module.log(f"train/{name}", value * trainer.world_size, prog_bar=bar, batch_size=1)
-        pl_module.log("train/data_wait", wait / seconds, prog_bar=True, batch_size=1)
+        seconds = max(self._step_wait + self._step_work, 1e-9)
+        tokens = self._step_tokens / seconds * trainer.world_size
+        samples = self._step_samples / seconds * trainer.world_size
+        pl_module.log("train/tokens_per_second", tokens, prog_bar=True, batch_size=1)
+        pl_module.log("train/samples_per_second", samples, batch_size=1)
+        pl_module.log("train/data_wait", self._step_wait / seconds, prog_bar=True, batch_size=1)
+        self.wait_seconds += self._step_wait
+        self.work_seconds += self._step_work
+        self.tokens += self._step_tokens
+        self.samples += self._step_samples
+        self._reset_step()
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        self._mark = time.perf_counter()  # validation is neither training nor waiting
+        self._last_time = time.perf_counter()  # validation counts neither as work nor as waiting
+
+    def summary(self) -> dict[str, float]:
+        """Return the means over the whole run."""
+        seconds = max(1e-9, self.work_seconds + self.wait_seconds)
+        return {
+            "tokens_per_second": self.tokens / seconds,
+            "samples_per_second": self.samples / seconds,
+            "data_wait": self.wait_seconds / seconds,
+        }
 
     def state_dict(self) -> dict[str, Any]:
-        return {"waited": self.waited, "worked": self.worked, "tokens": self.tokens, "samples": self.samples}
+        return {
+            "wait_seconds": self.wait_seconds,
+            "work_seconds": self.work_seconds,
+            "tokens": self.tokens,
+            "samples": self.samples,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for name, value in state_dict.items():
             setattr(self, name, value)
 
 
-class Account(pl.Callback):
-    """What became of every planned sample: trained, or skipped for a reason; nothing is lost silently.
+class SampleCounter(pl.Callback):
+    """Counts the trained and the skipped samples; together they are the planned ones.
 
-    Every skip goes to ``file`` as a line of JSON when it happens.
+    Every skipped sample is appended to ``file`` at once, as a line of JSON.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.trained = 0
+        self.num_trained = 0
         self.skipped: Counter[str] = Counter()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        self.trained += len(batch.meta)
-        self.note(batch.skipped)
+        self.num_trained += len(batch.meta)
+        self.add_skipped(batch.skipped)
 
-    def note(self, skipped: Any) -> None:
-        """Count skips and write them down."""
-        if not skipped:
+    def add_skipped(self, samples: Sequence[Mapping[str, Any]]) -> None:
+        """Count skipped samples by their ``reason`` and write them to the file."""
+        if not samples:
             return
         with self.file.open("a") as lines:
-            for skip in skipped:
-                self.skipped[str(skip["reason"])] += 1
-                lines.write(json.dumps(dict(skip)) + "\n")
+            for sample in samples:
+                self.skipped[str(sample["reason"])] += 1
+                lines.write(json.dumps(dict(sample)) + "\n")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"trained": self.trained, "skipped": dict(self.skipped)}
+        return {"trained": self.num_trained, "skipped": dict(self.skipped)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.trained, self.skipped = state_dict["trained"], Counter(state_dict["skipped"])
+        self.num_trained = state_dict["trained"]
+        self.skipped = Counter(state_dict["skipped"])
 
     def totals(self) -> tuple[int, dict[str, int]]:
-        """Trained and skipped over all ranks."""
+        """Return the trained samples and the skipped ones by reason, over all ranks."""
+        num_trained = 0
         total: Counter[str] = Counter()
-        ranks = over_ranks((self.trained, dict(self.skipped)))
-        for _, skipped in ranks:
-            total.update(skipped)
-        return sum(trained for trained, _ in ranks), dict(total)
+        for rank_trained, rank_skipped in gather_over_ranks((self.num_trained, dict(self.skipped))):
+            num_trained += rank_trained
+            total.update(rank_skipped)
+        return num_trained, dict(total)
 
 
-def over_ranks(value: Any) -> list[Any]:
-    """What every rank has to say, in their order; all of them have to ask."""
+def gather_over_ranks(value: Any) -> list[Any]:
+    """Return the values of all ranks in their order; every rank must call it."""
     if not torch.distributed.is_initialized():
         return [value]
-    said: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(said, value)
-    return said
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
 
 
-def progress_bar(rich: bool) -> Any:
-    """A bar with loss, tokens/s and the share of time spent waiting: rich on a terminal, plain lines elsewhere."""
-    base = pl.callbacks.RichProgressBar if rich else pl.callbacks.TQDMProgressBar
+def build_progress_bar(is_rich: bool) -> Any:
+    """Return a progress bar with loss, tokens/s and waiting time: rich on a terminal, plain lines elsewhere."""
+    base = pl.callbacks.RichProgressBar if is_rich else pl.callbacks.TQDMProgressBar
 
-    class Bar(base):  # type: ignore[misc, valid-type]
+    class ProgressBar(base):  # type: ignore[misc, valid-type]
         def get_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
             metrics: dict[str, Any] = super().get_metrics(*args, **kwargs)
-            short = {"train/tokens_per_second": "tokens/s", "train/data_wait": "wait", "train/loss": "loss"}
-            return {short.get(name, name): value for name, value in metrics.items() if name != "v_num"}
+            metrics.pop("v_num", None)
+            return {PROGRESS_BAR_NAMES.get(name, name): value for name, value in metrics.items()}
 
-    return Bar(refresh_rate=1, leave=True) if rich else Bar(refresh_rate=20)
+    if is_rich:
+        return ProgressBar(refresh_rate=1, leave=True)
+    return ProgressBar(refresh_rate=20)
 
 
 class MetricsTable(pl.loggers.Logger):
-    """``metrics.csv``: one row a step, columns as they appear; a resumed run goes on where its checkpoint stands."""
+    """``metrics.csv``: one row for each step; columns are added when their metric is first logged.
+
+    Args:
+        file: path of the table.
+        resume_at: optimizer step of the checkpoint that training resumes from; later rows of the file are dropped.
+    """
 
     def __init__(self, file: Path, resume_at: int = 0) -> None:
         super().__init__()
         self.file = file
         self.rows: dict[int, dict[str, Any]] = {}
         if resume_at and file.is_file():
-            with file.open(newline="") as lines:
-                for row in csv.DictReader(lines):
-                    if int(row["step"]) < resume_at:
-                        self.rows[int(row["step"])] = {key: value for key, value in row.items() if value != ""}
+            self._read_rows(resume_at)
+
+    def _read_rows(self, resume_at: int) -> None:
+        with self.file.open(newline="") as lines:
+            for row in csv.DictReader(lines):
+                step = int(row["step"])
+                if step < resume_at:
+                    self.rows[step] = {key: value for key, value in row.items() if value != ""}
 
     @property
     def name(self) -> str:
@@ -148,21 +186,24 @@ class MetricsTable(pl.loggers.Logger):
 
     @pl.utilities.rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        row = self.rows.setdefault(int(step or 0), {"step": int(step or 0)})
-        row.update(metrics)
-        if len(self.rows) % 50 == 0 or any(name.startswith("val/") for name in metrics):
+        step = int(step or 0)
+        self.rows.setdefault(step, {"step": step}).update(metrics)
+        has_validation = any(name.startswith("val/") for name in metrics)
+        if has_validation or len(self.rows) % 50 == 0:
             self.save()
 
     @pl.utilities.rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: config.yaml lies in the same folder."""
+        """Log nothing: config.yaml is in the same folder."""
 
     @pl.utilities.rank_zero_only
     def save(self) -> None:
-        columns = list(dict.fromkeys(column for row in self.rows.values() for column in row))
+        columns = {"step": None}
+        for row in self.rows.values():
+            columns.update(dict.fromkeys(row))
         partial = self.file.with_suffix(".partial")
         with partial.open("w", newline="") as lines:
-            writer = csv.DictWriter(lines, columns or ["step"])
+            writer = csv.DictWriter(lines, list(columns))
             writer.writeheader()
             writer.writerows(self.rows.values())
         partial.replace(self.file)

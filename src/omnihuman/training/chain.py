@@ -1,4 +1,4 @@
-"""Stages by name: a run's parents are trained first where they are missing, like make."""
+"""Chains of stages: the missing parents of a run are trained before it, like prerequisites in make."""
 
 import hashlib
 import logging
@@ -11,28 +11,32 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from omnihuman.build import compose_config
-from omnihuman.training.runs import IRRELEVANT, TRAINER, Run, run_of, shared_overrides
+from omnihuman.overrides import Override, parse_overrides, quote, select_keys, without_keys
+from omnihuman.training.runs import DECISIVE_TRAINER_KEYS, SPEED_DATA_KEYS, Run, build_run, select_shared
 
 log = logging.getLogger(__name__)
 
-UNNAMED = (
+UNNAMED_KEYS = (
     "size",
     "runs",
     "trainer",
-    "answers",
+    "validation",
     "validate_first",
     "validate_last",
-    *(f"data.{key}" for key in IRRELEVANT),
+    *(f"data.{key}" for key in SPEED_DATA_KEYS),
 )
-"""Keys whose overrides do not show in the name of a sweep's folder: they say where and how fast, or what is asked."""
+"""Keys whose overrides are left out of a folder's name: they decide where and how fast a run is, not its result."""
 
-NAMED = {f"trainer.{key}" for key in TRAINER}
-"""Keys below them that decide what is learned."""
+NAMED_KEYS = tuple(f"trainer.{key}" for key in DECISIVE_TRAINER_KEYS)
+"""Keys below ``UNNAMED_KEYS`` that do decide the result."""
+
+MAX_NAME = 120
+"""Characters of a folder's name; file systems allow 255 bytes."""
 
 
 @dataclass(frozen=True)
-class Link:
-    """A run with the runs it starts from.
+class Chain:
+    """A run with the runs that it starts from.
 
     Attributes:
         run: the run.
@@ -42,123 +46,139 @@ class Link:
 
     run: Run
     overrides: tuple[str, ...]
-    parents: tuple["Link", ...]
+    parents: tuple["Chain", ...]
 
     @property
     def command(self) -> list[str]:
-        """What a user would type to train it."""
+        """The command that trains it."""
         return ["python", "-m", "omnihuman.train", *self.overrides]
 
 
-def link(config: DictConfig, overrides: Sequence[str]) -> Link:
-    """The chain that ends in a composed config.
+def resolve_chain(config: DictConfig, overrides: Sequence[str]) -> Chain:
+    """Return the chain that ends in a composed config.
 
     Raises:
-        ValueError: a run of ``init_from`` is no experiment.
+        ValueError: an entry of ``init_from`` is neither an experiment nor a model folder.
     """
-    shared = shared_overrides(overrides)
-    gone = _taken_away(config, shared)
-    parents = tuple(
-        _given(Path(str(entry["folder"]))) if "folder" in entry
-        else _parent(str(entry["run"]), shared, gone, bool(config.variant))
-        for entry in config.init_from
-    )  # fmt: skip
-    return Link(run_of(config, [parent.run for parent in parents]), tuple(overrides), parents)
+    shared = select_shared(overrides)
+    removed = _removed_parts(config, shared)
+    parents = []
+    for entry in config.init_from:
+        if "folder" in entry:
+            parents.append(_read_model_folder(Path(str(entry["folder"]))))
+        else:
+            parents.append(_resolve_parent(str(entry["run"]), shared, removed, bool(config.variant)))
+    run = build_run(config, [parent.run for parent in parents])
+    return Chain(run, tuple(overrides), tuple(parents))
 
 
-def _given(folder: Path) -> Link:
-    """A model folder as a parent that nobody trains.
+def _read_model_folder(folder: Path) -> Chain:
+    """Return a model folder as a parent that needs no training.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the folder is no model folder.
     """
     run = Run(folder, "")
-    if not run.weights.is_file() or run.recorded() is None:
+    digest = run.read_digest()
+    if digest is None or not run.weights.is_file():
         raise ValueError(
-            f"init_from: {folder} is no model folder, it lacks weights.safetensors or digest: name a finished run, or "
-            "what python -m omnihuman.convert made of a checkpoint."
+            f"init_from: {folder} is no model folder: it must contain weights.safetensors and digest. Name the folder "
+            "of a finished run, or convert a checkpoint with python -m omnihuman.convert."
         )
-    return Link(Run(folder, run.recorded() or "", run.recorded(1) or ""), (), ())
+    return Chain(Run(folder, digest, run.read_recipe() or ""), (), ())
 
 
-def _taken_away(config: DictConfig, overrides: Sequence[str]) -> list[str]:
-    """The parts that the command line takes away from an experiment, beside those that it does without anyway."""
-    if not any(_sets_drop(override) for override in overrides):
+def _removed_parts(config: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """Return the parts that the command line drops from the model, without those that the experiment drops anyway."""
+    if not select_keys(overrides, "model.drop"):
         return []
     plain = compose_config([f"+experiment={config.name}", f"size={config.size}"])
     return [part for part in config.model.drop if part not in plain.model.drop]
 
 
-def _sets_drop(override: str) -> bool:
-    return override.startswith("model.drop=")
-
-
-def _parent(name: str, shared: list[str], gone: list[str], sweeps: bool) -> Link:
-    overrides = [override for override in shared if not _sets_drop(override)]
-    if gone:
+def _resolve_parent(name: str, shared: Sequence[str], removed: Sequence[str], is_sweep: bool) -> Chain:
+    """Return the chain of a parent: the shared overrides, and the parts that its child drops are dropped there too."""
+    overrides = without_keys(shared, "model.drop")
+    if removed:
         dropped = list(compose_config([f"+experiment={name}", *overrides]).model.drop)
-        if more := [part for part in gone if part not in dropped]:
-            overrides.append(f"model.drop=[{','.join([*dropped, *more])}]")
-    own = [f"+experiment={name}", *overrides]
-    return in_sweep(name, overrides) if sweeps else link(compose_config(own), own)
+        extra = [part for part in removed if part not in dropped]
+        if extra:
+            overrides.append(f"model.drop=[{','.join([*dropped, *extra])}]")
+    if is_sweep:
+        return resolve_variant(name, overrides)
+    return _resolve_experiment(name, overrides)
 
 
-def in_sweep(name: str, overrides: Sequence[str], variant: str | None = None) -> Link:
-    """The chain of an experiment with overrides, in a folder of its own unless they change nothing.
+def _resolve_experiment(name: str, overrides: Sequence[str]) -> Chain:
+    command_line = [f"+experiment={name}", *overrides]
+    return resolve_chain(compose_config(command_line), command_line)
 
-    Cells of a sweep that differ must not train in one folder; those that agree shall.
+
+def resolve_variant(name: str, overrides: Sequence[str], variant: str | None = None) -> Chain:
+    """Return the chain of an experiment with overrides, in a folder of its own unless they do not change the result.
+
+    Cells of a sweep with different results must not share a folder; cells with the same result should.
 
     Args:
         name: of the experiment.
         overrides: without the experiment.
-        variant: name of the folder; ``None`` makes one of the overrides.
+        variant: name of the folder; ``None`` derives one from the overrides.
     """
-    own = [f"+experiment={name}", *overrides]
-    found = link(compose_config(own), own)
-    groups = [each for each in overrides if _is_unnamed(each.split("=")[0])]
-    plain = [f"+experiment={name}", *groups]
-    if own == plain or found.run.recipe == link(compose_config(plain), plain).run.recipe:
-        return found
+    chain = _resolve_experiment(name, overrides)
+    unnamed = [str(override) for override in parse_overrides(overrides) if _is_unnamed(override)]
+    if list(overrides) == unnamed or chain.run.recipe == _resolve_experiment(name, unnamed).run.recipe:
+        return chain
     if variant is None:
-        own = [f"+experiment={name}", *_telling(name, overrides, groups, found.run.digest)]
-        variant = ",".join(override for override in own[1:] if override not in groups).replace("/", ".")
-        if len(variant) > 120:  # file systems end at 255
-            variant = f"{variant[:100]}-{hashlib.sha256(variant.encode()).hexdigest()[:8]}"
-    own.append(f"variant='{variant}'")
-    return link(compose_config(own), own)
+        overrides = _select_relevant(name, overrides, unnamed, chain.run.digest)
+        variant = _build_folder_name([override for override in overrides if override not in unnamed])
+    return _resolve_experiment(name, [*overrides, f"variant={quote(variant)}"])
 
 
-def _is_unnamed(key: str) -> bool:
-    return key not in NAMED and (key in UNNAMED or key.split(".")[0] in UNNAMED)
+def _is_unnamed(override: Override) -> bool:
+    return override.is_below(*UNNAMED_KEYS) and not override.is_below(*NAMED_KEYS)
 
 
-def _telling(name: str, overrides: Sequence[str], groups: Sequence[str], digest: str) -> list[str]:
-    """The overrides without those that this run does not depend on: another cell may have others of these."""
-    kept, named = list(overrides), [each for each in overrides if each not in groups]
-    for override in named if len(named) > 1 else ():
-        own = [f"+experiment={name}", *(each for each in kept if each != override)]
-        if link(compose_config(own), own).run.digest == digest:
-            kept = own[1:]
-    return kept
+def _build_folder_name(overrides: Sequence[str]) -> str:
+    name = ",".join(overrides).replace("/", ".")
+    if len(name) <= MAX_NAME:
+        return name
+    return f"{name[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def train_missing(parents: Sequence[Link], allowed: bool = True) -> None:
+def _select_relevant(name: str, overrides: Sequence[str], unnamed: Sequence[str], digest: str) -> list[str]:
+    """Return the overrides on which the digest of a run depends, and the unnamed ones."""
+    # A parent gets all shared overrides of its child, and most of them change nothing in it: the fusion of a cell is
+    # irrelevant to a stage that drops this fusion. No rule on keys can tell, since parts, interpolations and sizes
+    # decide. So each override is left out once: if the composed chain still has the same digest, the override is
+    # irrelevant and stays out of the folder's name. Cells that differ in irrelevant overrides alone then share the
+    # parent's folder, and it is trained once. A single override is relevant: the caller has compared without it.
+    relevant = list(overrides)
+    candidates = [override for override in overrides if override not in unnamed]
+    if len(candidates) == 1:
+        return relevant
+    for candidate in candidates:
+        remaining = [override for override in relevant if override != candidate]
+        if _resolve_experiment(name, remaining).run.digest == digest:
+            relevant = remaining
+    return relevant
+
+
+def train_missing(parents: Sequence[Chain], is_allowed: bool = True) -> None:
     """Train every parent that is not finished, grandparents first.
 
     Raises:
-        ValueError: a parent is missing and ``allowed`` is false.
-        RuntimeError: a parent's training failed.
+        ValueError: a parent is missing and ``is_allowed`` is false.
+        RuntimeError: the training of a parent failed.
     """
     for parent in parents:
+        name = parent.run.folder.name
         if parent.run.can_be_parent():
-            log.info("parent %s: reusing %s", parent.run.folder.name, parent.run.weights)
+            log.info("parent %s: reusing %s", name, parent.run.weights)
             continue
         command = " ".join(parent.command)
-        if not allowed:
+        if not is_allowed:
             raise ValueError(f"{parent.run.weights} is missing or of another config, and chain=false. Train: {command}")
-        log.info("parent %s is missing or of another config; training it: %s", parent.run.folder.name, command)
-        if (
-            subprocess.run([sys.executable, *parent.command[1:]], check=False).returncode
-            or not parent.run.can_be_parent()
-        ):
+        log.info("parent %s is missing or of another config; training it: %s", name, command)
+        process = subprocess.run([sys.executable, *parent.command[1:]], check=False)
+        if process.returncode or not parent.run.can_be_parent():
             raise RuntimeError(f"training the parent failed: {command}")

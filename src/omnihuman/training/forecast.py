@@ -1,53 +1,57 @@
-"""What a run would cost, known from its config alone."""
+"""Forecast of the cost of a run from its config alone."""
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from omnihuman.build import build, prune
 from omnihuman.data.media import SAMPLE_RATE
-from omnihuman.data.plan import rows_per_step
+from omnihuman.data.packing import count_micro_batches
 from omnihuman.fusion.base import Fusion
+from omnihuman.modality import BY_FIELD, INSTRUCTION, SLOTS
 from omnihuman.model.omni import OmniModel
-from omnihuman.training.meter import OnMeta, Reading, measure, tensors
+from omnihuman.training.meter import CallCost, MetaCounter, iterate_tensors, measure_call
+from omnihuman.training.sharding import replicated_parameters, sharded_blocks
 from omnihuman.training.trainable import set_trainable
-from omnihuman.types import IGNORE_INDEX, SLOTS, Batch, Features, Signal
+from omnihuman.types import IGNORE_INDEX, Batch, Features, Signal
 
-_CAST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+AUTOCAST_MODULES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""Modules whose weights autocast copies to bf16."""
 GIB = 2**30
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """What a part of the model costs for one sample.
+class PartCost:
+    """Cost of a part of the model for one sample.
 
     Attributes:
         name: as in the model, ``projectors.face``.
-        kind: its class.
-        parameters: all of its parameters.
-        trained: those that train.
-        weights: those of matrices and convolutions, which autocast copies.
-        makes: the stream that it makes.
-        shape: ``[T N D]`` of that stream, or ``[L D]`` of the row that the language model reads.
+        class_name: of its module.
+        parameters: number of all its parameters.
+        trained: number of its trainable parameters.
+        autocast: number of its parameters that autocast copies.
+        stream: name of its output.
+        shape: ``[T N D]`` of its output, or ``[L D]`` of the sequence of the language model.
         forward: FLOPs of one forward pass.
-        training: FLOPs of forward and backward, see ``Reading.training``.
-        activations: bytes kept for the backward pass.
-        block: bytes of the piece that is being recomputed.
+        training: FLOPs of forward and backward pass, see ``CallCost.training``.
+        activations: bytes that are saved for the backward pass.
+        block: bytes of the largest block that is recomputed.
     """
 
     name: str
-    kind: str
+    class_name: str
     parameters: int
     trained: int
-    weights: int
-    makes: str
+    autocast: int
+    stream: str
     shape: tuple[int, ...]
     forward: int
     training: float
@@ -56,40 +60,40 @@ class Part:
 
     @property
     def tokens(self) -> int:
-        """Of the stream."""
+        """Number of tokens of its output."""
         return math.prod(self.shape[:-1])
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What one cell of a sweep would cost.
+    """Cost of one cell of a sweep.
 
     Attributes:
-        slots: tokens of each slot.
-        length: positions of the sample, all in all.
-        packed: such samples in a packed row.
-        parts: in the order in which they run.
-        memory: bytes on a device, by what they are for.
+        slots: number of tokens by slot.
+        length: positions of a sample.
+        packed: number of samples in a packed sequence.
+        parts: in the order of the forward pass.
+        memory: bytes on a device, by purpose.
         hours: of the whole run.
-        reckoned: what the hours are for.
+        basis: assumptions behind the hours.
     """
 
     slots: Mapping[str, int]
     length: int
     packed: int
-    parts: tuple[Part, ...]
+    parts: tuple[PartCost, ...]
     memory: Mapping[str, float]
     hours: float
-    reckoned: str
+    basis: str
 
     @property
     def parameters(self) -> int:
-        """Of all parts."""
+        """Number of parameters of all parts."""
         return sum(part.parameters for part in self.parts)
 
     @property
     def trained(self) -> int:
-        """Parameters that train."""
+        """Number of trainable parameters."""
         return sum(part.trained for part in self.parts)
 
     @property
@@ -99,195 +103,259 @@ class Forecast:
 
     @property
     def gib(self) -> float:
-        """Memory of a device."""
+        """Memory of a device in GiB."""
         return sum(self.memory.values()) / GIB
 
-    def numbers(self) -> dict[str, Any]:
-        """Everything, as JSON can hold it."""
+    def to_json(self) -> dict[str, Any]:
+        """Return all numbers in types of JSON."""
         return {**asdict(self), "training": self.training, "gib": self.gib}
 
 
 class Forecaster:
-    """Config -> forecast. A part is built and run once, however many configs share it.
+    """Computes forecasts of configs; configs share the parts that they have in common.
 
-    Nothing is read but tokenizers and, at nano size, the package's own weights. The model is on the meta device, where
-    tensors have a shape and no values; its real forward pass is run, so what does not fit together is found.
+    Only tokenizers are read and, at nano size, the package's own weights. The model is on the meta device, where
+    tensors have a shape and no values. Its real forward pass runs there, so parts that do not fit together raise.
     """
 
     def __init__(self) -> None:
-        self._meter = OnMeta()
-        self._built: dict[str, nn.Module] = {}
+        self._meter = MetaCounter()
+        self._parts: dict[str, nn.Module] = {}
         self._keys: dict[nn.Module, str] = {}
-        self._readings: dict[tuple[Any, ...], Reading] = {}
+        self._costs: dict[tuple[Any, ...], CallCost] = {}
 
     def __call__(self, config: DictConfig) -> Forecast:
-        """The forecast of a composed root config ``plan``.
+        """Return the forecast of a composed root config ``plan``.
 
         Raises:
-            ValueError: the parts do not fit together, or the sample does not fit into a packed row.
+            ValueError: the parts do not fit together, or a sample does not fit into a packed sequence.
         """
         config = config.copy()
         config.random_weights = config.size != "nano"
-        model = self.model(prune(_plain(config.model)))
-        set_trainable(model, _plain(config.trainable))
-        batch = sample_of(model, int(config.frames), float(config.seconds), int(config.text), int(config.answer))
-        length, room, devices = batch.input_ids.shape[1], int(config.data.max_tokens), int(config.devices)
-        rows_per_step([length], [0], 1, room, 1)  # refuses what training would refuse
-        packed = min(room // length, math.ceil(config.data.batch_size / devices))
-        parts = self.run(model, batch)
-        strategy, mixed = config.trainer.strategy, str(config.trainer.precision).endswith("mixed")
-        memory = states(model, devices if strategy == "fsdp2" else 1)
-        if mixed:
-            memory["bf16 copies"] = 2 * sum(part.weights for part in parts if part.activations)
-        memory["activations"] = packed * sum(part.activations for part in parts) / (1 + mixed)
-        memory["recomputed block"] = packed * max(part.block for part in parts) / (1 + mixed)
+        model = self.build_model(prune(_to_plain(config.model)))
+        set_trainable(model, _to_plain(config.trainable))
+        batch = build_sample(
+            model, int(config.frames), float(config.audio_seconds), int(config.text_tokens), int(config.answer_tokens)
+        )
+        length, max_tokens, devices = batch.input_ids.shape[1], int(config.data.max_tokens), int(config.devices)
+        count_micro_batches([length], [0], 1, max_tokens, 1)  # raises where training would
+        packed = min(max_tokens // length, math.ceil(config.data.batch_size / devices))
+        parts = self.run_parts(model, batch)
+        shards = devices if config.trainer.strategy == "fsdp2" else 1
+        memory = compute_state_bytes(model, shards)
+        memory.update(_activation_bytes(parts, packed, str(config.trainer.precision).endswith("mixed")))
         flops = sum(part.training for part in parts)
-        hours = flops * config.samples / (config.tflops * 1e12 * devices) / 3600
-        slots = {slot: int((batch.input_ids == slot_id).sum()) for slot, slot_id in SLOTS.items()}
-        reckoned = f"hours for {config.samples:,} samples with devices={devices} tflops={config.tflops:g}"
-        return Forecast(slots, length, packed, tuple(parts), memory, hours, reckoned)
+        return Forecast(
+            slots={slot: int((batch.input_ids == slot_id).sum()) for slot, slot_id in SLOTS.items()},
+            length=length,
+            packed=packed,
+            parts=tuple(parts),
+            memory=memory,
+            hours=flops * config.num_samples / (config.tflops * 1e12 * devices) / 3600,
+            basis=f"hours for {config.num_samples:,} samples with devices={devices} tflops={config.tflops:g}",
+        )
 
-    def model(self, node: Mapping[str, Any]) -> OmniModel:
-        """The model of a pruned config; it shares its parts with the models before."""
-        given = {key: value for key, value in node.items() if not key.startswith("_")}
+    def build_model(self, config: Mapping[str, Any]) -> OmniModel:
+        """Return the model of a pruned config; equal parts of earlier models are reused."""
+        kwargs = {key: value for key, value in config.items() if not key.startswith("_")}
         for group in ("projectors", "early_fusions", "fusions"):
-            parts = given.get(group) or {}
-            given[group] = {name: partial(self._part, f"{group}.{name}", part) for name, part in parts.items()}
-        given["encoders"] = {name: self._part(f"encoders.{name}", part) for name, part in node["encoders"].items()}
+            parts = {}
+            for name, part in (kwargs.get(group) or {}).items():
+                parts[name] = partial(self._build_part, f"{group}.{name}", part)
+            kwargs[group] = parts
+        encoders = {}
+        for name, part in config["encoders"].items():
+            encoders[name] = self._build_part(f"encoders.{name}", part)
+        kwargs["encoders"] = encoders
+        kwargs["llm"] = self._build_part("llm", config["llm"])
         try:
-            return OmniModel(**given | {"llm": self._part("llm", node["llm"])})
+            return OmniModel(**kwargs)
         except TypeError as error:
-            raise ValueError(f"{error}: the config gives it what belongs to the part whose place it took.") from error
+            raise ValueError(f"{error}: the config has an option of the part that this one has replaced.") from error
 
-    def run(self, model: OmniModel, batch: Batch) -> list[Part]:
-        """The forward pass of the model, part by part."""
-        named = {name: part for name, part in model.named_modules() if part in self._keys}
-        seen: dict[str, Reading] = {}
+    def run_parts(self, model: OmniModel, batch: Batch) -> list[PartCost]:
+        """Run the forward pass of the model and return the cost of every part, in order."""
+        parts = {name: part for name, part in model.named_modules() if part in self._keys}
+        costs: dict[str, CallCost] = {}
 
         def run(name: str, *args: Any, **kwargs: Any) -> Any:
-            seen[name] = self._reading(named[name], *args, **kwargs)
-            return seen[name].output
+            costs[name] = self._measure_part(parts[name], *args, **kwargs)
+            return costs[name].output
 
-        try:
-            for name, part in named.items():
-                vars(part)["forward"] = partial(run, name)
-            with self._meter:
-                model(batch)
-        finally:
-            for part in named.values():
-                vars(part).pop("forward", None)
-        length, width = batch.input_ids.shape[1], model.llm.hidden_size
-        return [_costs(name, named[name], reading, (length, width)) for name, reading in seen.items()]
+        with _replaced_forwards(parts, run), self._meter:
+            model(batch)
+        sequence = (batch.input_ids.shape[1], model.llm.hidden_size)
+        return [_build_part_cost(name, parts[name], cost, sequence) for name, cost in costs.items()]
 
-    def _reading(self, part: nn.Module, *args: Any, **kwargs: Any) -> Reading:
-        trained = tuple(parameter.requires_grad for parameter in part.parameters())
-        # of masks and labels the values count as well, by their sum; of streams their grids
-        given = [
-            (tuple(each.shape), each.requires_grad, None if each.is_meta else each.sum().item())
-            for each in tensors([args, kwargs])
-        ]
-        streams = [stream for each in args for stream in (each.values() if isinstance(each, dict) else [each])]
-        grids = [stream.grid for stream in streams if isinstance(stream, Features)]
-        key = (self._keys[part], trained, part.training, *given, *grids)
-        if key not in self._readings:
-            self._readings[key] = measure(
-                self._meter, part, lambda: type(part).forward(part, *args, **kwargs), [args, kwargs]
-            )
-        return self._readings[key]
+    def _measure_part(self, part: nn.Module, *args: Any, **kwargs: Any) -> CallCost:
+        """Return the cost of a call, from an earlier equal call if there is one."""
+        trainable = tuple(parameter.requires_grad for parameter in part.parameters())
+        inputs = [_tensor_key(tensor) for tensor in iterate_tensors([args, kwargs])]
+        key = (self._keys[part], trainable, part.training, *inputs, *_iterate_grids(args))
+        if key not in self._costs:
+            call = partial(type(part).forward, part, *args, **kwargs)
+            self._costs[key] = measure_call(self._meter, part, call, [args, kwargs])
+        return self._costs[key]
 
-    def _part(self, name: str, node: Mapping[str, Any], **given: Any) -> Any:
-        """A part of its own for every name, config and widths around it."""
-        levels = [getattr(width, "levels", ()) for width in given.get("dims", {}).values()]
-        key = json.dumps([name, node, given, levels])
-        if key not in self._built:
-            reads = "/foundation/" in str(node.get("weights"))  # which transformers refuses to do on meta
-            with torch.device("cpu" if reads else "meta"):
-                made = build(node)
-                made = made(**given) if given else made
-            self._built[key] = made.to("meta")
-            self._keys[made] = key
-        return self._built[key]
+    def _build_part(self, name: str, config: Mapping[str, Any], **kwargs: Any) -> Any:
+        """Return a part on the meta device, one for every name, config and widths around it."""
+        levels = [getattr(width, "levels", ()) for width in kwargs.get("dims", {}).values()]
+        key = json.dumps([name, config, kwargs, levels])
+        if key not in self._parts:
+            # transformers cannot load weights onto the meta device
+            has_foundation_weights = "/foundation/" in str(config.get("weights"))
+            with torch.device("cpu" if has_foundation_weights else "meta"):
+                part = build(config)
+                if kwargs:
+                    part = part(**kwargs)
+            self._parts[key] = part.to("meta")
+            self._keys[part] = key
+        return self._parts[key]
 
 
-def sample_of(model: OmniModel, frames: int, seconds: float, text: int, answer: int) -> Batch:
-    """A packed row of one sample that lacks nothing; its signals have no values, its masks and ids have."""
-    counts = {"frames": frames, "faces": frames, "waveform": round(seconds * SAMPLE_RATE), "instruction": text}
-    signals = {
-        name: Signal(moments[None], torch.full((1, len(moments)), counts[reads] > 0))
-        for name, (reads, transform) in model.transforms.items()
-        for moments in [_moments(transform, reads, counts[reads])]
-    }
-    slots = model.layouts({"frames": frames, "waveform": counts["waveform"]})
-    ids = [place for slot, count in slots.items() for place in [SLOTS[slot]] * count] + [0] * (text + answer)
-    labels = [IGNORE_INDEX] * (len(ids) - answer) + [0] * answer
+@contextmanager
+def _replaced_forwards(parts: Mapping[str, nn.Module], run: Callable[..., Any]) -> Iterator[None]:
+    """Let every part call ``run`` with its name and its inputs instead of its own forward pass."""
+    try:
+        for name, part in parts.items():
+            vars(part)["forward"] = partial(run, name)
+        yield
+    finally:
+        for part in parts.values():
+            vars(part).pop("forward", None)
+
+
+def _tensor_key(tensor: Tensor) -> tuple[Any, ...]:
+    """Return all that a cost depends on: of masks and labels also their sum, since values decide what is computed."""
+    total = None if tensor.is_meta else tensor.sum().item()
+    return tuple(tensor.shape), tensor.requires_grad, total
+
+
+def _iterate_grids(args: tuple[Any, ...]) -> Iterator[tuple[int, ...] | None]:
+    """Yield the grids of all streams among the arguments."""
+    for argument in args:
+        streams = argument.values() if isinstance(argument, dict) else [argument]
+        for stream in streams:
+            if isinstance(stream, Features):
+                yield stream.grid
+
+
+def build_sample(model: OmniModel, frames: int, audio_seconds: float, text_tokens: int, answer_tokens: int) -> Batch:
+    """Return a packed batch of one sample with all modalities; its signals have no values, its masks and ids do."""
+    amounts = {"frames": frames, "waveform": round(audio_seconds * SAMPLE_RATE)}
+    signals = {}
+    for name, (field, transform) in model.transforms.items():
+        amount = text_tokens
+        if field != INSTRUCTION:
+            amount = amounts[BY_FIELD[field].planned_from]
+        values = _transform_blank(transform, field, amount)
+        signals[name] = Signal(values[None], torch.full((1, len(values)), amount > 0))
+    ids = []
+    for slot, count in model.count_tokens(amounts).items():
+        ids += [SLOTS[slot]] * count
+    ids += [0] * (text_tokens + answer_tokens)
+    labels = [IGNORE_INDEX] * (len(ids) - answer_tokens) + [0] * answer_tokens
     return Batch(
         signals=signals,
         input_ids=torch.tensor([ids]),
         labels=torch.tensor([labels]),
         position_ids=torch.arange(len(ids))[None],
         bounds=torch.tensor([0, len(ids)]),
-        step_targets=answer,
+        step_targets=answer_tokens,
     )
 
 
 @lru_cache(maxsize=64)  # cells share encoders
-def _moments(transform: Callable[[Any], torch.Tensor], reads: str, count: int) -> torch.Tensor:
-    """What becomes of so much, on the meta device; of nothing, one moment."""
-    if reads in ("frames", "faces"):
-        made = transform(torch.zeros(1, 3, 28, 28, dtype=torch.uint8)).expand(max(1, count), -1, -1, -1)
+def _transform_blank(transform: Callable[[Any], Tensor], field: str, amount: int) -> Tensor:
+    """Return the time steps that a transform makes of a blank input, on the meta device; one step if it is empty."""
+    if field == INSTRUCTION:
+        values = transform("word " * amount)
+    elif BY_FIELD[field].is_image:
+        values = transform(BY_FIELD[field].blank()).expand(max(1, amount), -1, -1, -1)
     else:
-        made = transform("word " * count if reads == "instruction" else torch.zeros(count or SAMPLE_RATE))
-    return (made if count else made[:1]).to("meta")
+        values = transform(BY_FIELD[field].blank(amount))
+    if not amount:
+        values = values[:1]
+    return values.to("meta")
 
 
-def states(model: OmniModel, shards: int) -> dict[str, float]:
-    """Bytes on a device that do not depend on its batch, by what they are for.
+def compute_state_bytes(model: OmniModel, shards: int) -> dict[str, float]:
+    """Return the bytes on a device that do not depend on the batch, by purpose.
 
-    With ``shards`` above 1 as ``Supervised`` shards them: each block of a stack on its own, the rest together, frozen
-    encoders not at all. What is computed is whole meanwhile: the rest, one block, and the next, which is on its way.
+    With ``shards`` above 1 the model is sharded as in ``Supervised``. Then the parameters in use are gathered: those
+    outside of blocks, one block, and the next one, which is prefetched.
     """
-    frozen = [each for each in model.encoders.values() if not any(p.requires_grad for p in each.parameters())]
-    whole = {parameter for encoder in frozen for parameter in encoder.parameters()}
+    replicated = replicated_parameters(model)
     weights = trained = 0.0
     for parameter in model.parameters():
-        size = parameter.nbytes / (1 if parameter in whole else shards)
+        size = float(parameter.nbytes)
+        if parameter not in replicated:
+            size /= shards
         weights += size
         trained += size * parameter.requires_grad
     memory = {"weights": weights, "gradients": trained, "AdamW": 2 * trained}
     if shards > 1:
-        stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-        blocks = [
-            sum(parameter.nbytes for parameter in block.parameters())
-            for stack in stacks
-            for block in stack
-            if not whole.intersection(block.parameters())
-        ]
-        rest = sum(parameter.nbytes for parameter in model.parameters() if parameter not in whole) - sum(blocks)
+        blocks = [_count_bytes(block) for block in sharded_blocks(model, replicated)]
+        rest = _count_bytes(model) - sum(parameter.nbytes for parameter in replicated) - sum(blocks)
         memory["gathered"] = (rest + 2 * max(blocks, default=0)) * (1 - 1 / shards)
     return memory
 
 
-def _costs(name: str, part: nn.Module, reading: Reading, row: tuple[int, int]) -> Part:
-    parameters = sum(parameter.numel() for parameter in part.parameters())
-    trained = sum(parameter.numel() for parameter in part.parameters() if parameter.requires_grad)
-    matrices = sum(module.weight.numel() for module in part.modules() if isinstance(module, _CAST))
-    made = reading.output[part.output] if isinstance(part, Fusion) else reading.output
-    shape = tuple(made.tokens.shape[1:]) if isinstance(made, Features) else row
-    return Part(
+def _count_bytes(module: nn.Module) -> int:
+    return sum(parameter.nbytes for parameter in module.parameters())
+
+
+def _activation_bytes(parts: list[PartCost], packed: int, is_mixed: bool) -> dict[str, float]:
+    """Return the bytes on a device for a packed sequence; mixed precision halves them."""
+    divisor = 2 if is_mixed else 1
+    activations = block = copies = 0
+    for part in parts:
+        activations += part.activations
+        block = max(block, part.block)
+        if part.activations:
+            copies += 2 * part.autocast
+    memory: dict[str, float] = {}
+    if is_mixed:
+        memory["bf16 copies"] = float(copies)
+    memory["activations"] = packed * activations / divisor
+    memory["recomputed block"] = packed * block / divisor
+    return memory
+
+
+def _build_part_cost(name: str, part: nn.Module, cost: CallCost, sequence: tuple[int, int]) -> PartCost:
+    parameters, trained = count_parameters(part)
+    stream, output = name.rpartition(".")[2], cost.output
+    if isinstance(part, Fusion):
+        stream, output = part.output, cost.output[part.output]
+    return PartCost(
         name=name,
-        kind=type(part).__name__,
+        class_name=type(part).__name__,
         parameters=parameters,
         trained=trained,
-        weights=matrices,
-        makes=part.output if isinstance(part, Fusion) else name.rpartition(".")[2],
-        shape=shape,
-        forward=reading.forward,
-        training=reading.training(trained / max(1, parameters)),
-        activations=reading.saved,
-        block=reading.block,
+        autocast=_count_autocast(part),
+        stream=stream,
+        shape=tuple(output.tokens.shape[1:]) if isinstance(output, Features) else sequence,
+        forward=cost.forward,
+        training=cost.training(trained / max(1, parameters)),
+        activations=cost.saved,
+        block=cost.block,
     )
 
 
-def _plain(node: DictConfig) -> dict[str, Any]:
+def count_parameters(module: nn.Module) -> tuple[int, int]:
+    """Return the number of parameters, and of those that are trainable."""
+    total = trainable = 0
+    for parameter in module.parameters():
+        total += parameter.numel()
+        if parameter.requires_grad:
+            trainable += parameter.numel()
+    return total, trainable
+
+
+def _count_autocast(part: nn.Module) -> int:
+    return sum(module.weight.numel() for module in part.modules() if isinstance(module, AUTOCAST_MODULES))
+
+
+def _to_plain(node: DictConfig) -> dict[str, Any]:
     plain: Any = OmegaConf.to_container(node, resolve=True)
     return dict(plain)

@@ -1,4 +1,4 @@
-"""What one call of a part costs, counted on tensors without values."""
+"""Cost of one call of a part, counted on tensors without values."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,18 +19,18 @@ aten = torch.ops.aten
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """One call of one part.
+class CallCost:
+    """Output and cost of one call of one part.
 
     Attributes:
-        output: what the part returned.
-        products: FLOPs of its matrix products and convolutions, 2 a multiplication with its addition.
-        attention: FLOPs of its attention, half of them where it is causal.
-        saved: bytes of floating-point numbers that it keeps for the backward pass, its parameters not among them.
-        recomputed: FLOPs of what is computed a second time instead (activation checkpointing).
-        block: bytes of the largest piece of that, which are there while it is computed again.
-        flows: gradients reach what it read.
-        learns: gradients reach its own parameters.
+        output: the part's output.
+        products: FLOPs of matrix products and convolutions, 2 for a multiplication with its addition.
+        attention: FLOPs of attention, half of them if it is causal.
+        saved: bytes of floating-point activations that are saved for the backward pass, without parameters.
+        recomputed: FLOPs that activation checkpointing computes a second time.
+        block: bytes of the activations of the largest checkpointed block, alive while it is recomputed.
+        has_input_gradient: gradients reach the inputs.
+        is_trainable: gradients reach parameters of the part.
     """
 
     output: Any
@@ -39,32 +39,32 @@ class Reading:
     saved: int
     recomputed: int
     block: int
-    flows: bool
-    learns: bool
+    has_input_gradient: bool
+    is_trainable: bool
 
     @property
     def forward(self) -> int:
         """FLOPs of one forward pass."""
         return self.products + self.attention
 
-    def training(self, share: float) -> float:
-        """FLOPs of one forward and backward pass, where ``share`` of the parameters train.
+    def training(self, trained_share: float) -> float:
+        """Return the FLOPs of one forward and backward pass if ``trained_share`` of the parameters is trainable.
 
-        A product costs as much again for the gradient of what it reads, and once more for that of its weights:
-        2 x, 4 x and 6 x the multiplications where a part is frozen, where gradients pass through it, and where it
-        trains. Attention has no weights; both factors of its products have gradients. Checkpointing adds what is done
-        twice.
+        The gradient of a product's input costs as much as the product, and so does the gradient of its weights: in all
+        2 x, 4 x and 6 x the multiplications for a frozen part, for one that gradients pass through, and for a trained
+        one. Attention has no weights; both factors of its products have gradients. Checkpointing adds the recomputed
+        FLOPs.
         """
-        if not (self.flows or self.learns):
+        if not (self.has_input_gradient or self.is_trainable):
             return float(self.forward)
-        return self.products * (2 + share) + self.attention * 3 + self.recomputed
+        return self.products * (2 + trained_share) + self.attention * 3 + self.recomputed
 
 
-class OnMeta(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Runs a model on the meta device on masks and ids that are real, and counts what it does.
+class MetaCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Runs a model on the meta device, with masks and ids on the CPU that have values, and counts FLOPs.
 
-    Where a tensor on the CPU meets one without values, what comes out has none; until then it keeps them, also where it
-    is moved to the other's device: parts and transformers look into masks.
+    An operation on a CPU tensor and a meta tensor has a meta result. Integer and boolean CPU tensors stay on the CPU
+    even if they are moved to the meta device, since parts and transformers read the values of masks.
 
     Attributes:
         flops: of all matrix products and convolutions so far, by PyTorch's own formulas.
@@ -76,34 +76,44 @@ class OnMeta(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing is compiled here, and being ready for it costs more than most calls
+        return False  # nothing is compiled here, and the support for it costs more time than most calls
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        flat, spec = tree_flatten((args, kwargs))
-        devices = {each.device.type for each in flat if isinstance(each, Tensor)}
+        devices = {tensor.device.type for tensor in iterate_tensors([args, kwargs])}
         if devices == {"cpu", "meta"}:
-            if func.overloadpacket is aten.index:  # how many a mask chooses depends on its values
-                args = (args[0], [index for each in args[1] for index in _numbers(each)])
-                flat, spec = tree_flatten((args, kwargs))
-            args, kwargs = tree_unflatten(
-                [each.to("meta") if isinstance(each, Tensor) else each for each in flat], spec
-            )
+            if func.overloadpacket is aten.index:
+                args = (args[0], _expand_masks(args[1]))
+            args, kwargs = _move_to_meta((args, kwargs))
         elif devices == {"cpu"} and func is aten._to_copy.default and not args[0].is_floating_point():
             kwargs = {key: value for key, value in kwargs.items() if key != "device"}
-        made = func(*args, **kwargs)
+        output = func(*args, **kwargs)
         if func.overloadpacket in flop_registry:
-            self.flops += flop_registry[func.overloadpacket](*args, **kwargs, out_val=made)
-        return made
+            self.flops += flop_registry[func.overloadpacket](*args, **kwargs, out_val=output)
+        return output
 
 
-def _numbers(index: Tensor | None) -> list[Tensor | None]:
-    """A mask as the numbers of what it chooses."""
-    return list(index.nonzero(as_tuple=True)) if index is not None and index.dtype == torch.bool else [index]
+def _move_to_meta(arguments: Any) -> Any:
+    leaves, spec = tree_flatten(arguments)
+    for position, leaf in enumerate(leaves):
+        if isinstance(leaf, Tensor):
+            leaves[position] = leaf.to("meta")
+    return tree_unflatten(leaves, spec)
 
 
-class _Attention(TorchFunctionMode):
-    """Counts attention and keeps of it what a kernel would that never holds the scores."""
+def _expand_masks(indices: Any) -> list[Tensor | None]:
+    """Return masks as integer indices: the size of the result depends on a mask's values, which meta lacks."""
+    expanded = list[Tensor | None]()
+    for index in indices:
+        if index is not None and index.dtype == torch.bool:
+            expanded += index.nonzero(as_tuple=True)
+        else:
+            expanded.append(index)
+    return expanded
+
+
+class _AttentionCounter(TorchFunctionMode):
+    """Counts the FLOPs of attention, and saves the tensors that a kernel without stored scores would save."""
 
     flops = 0
 
@@ -114,23 +124,25 @@ class _Attention(TorchFunctionMode):
         query, key, value = args[:3]
         products = query.shape[:-1].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
         self.flops += products if kwargs.get("is_causal") else 2 * products
-        return _Kernel.apply(query, key, value)
+        return _AttentionKernel.apply(query, key, value)
 
 
-class _Kernel(torch.autograd.Function):
+class _AttentionKernel(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        made = query.new_empty(*query.shape[:-1], value.shape[-1])
-        ctx.save_for_backward(query, key, value, made, query.new_empty(query.shape[:-1], dtype=torch.float32))
-        return made
+        output = query.new_empty(*query.shape[:-1], value.shape[-1])
+        log_sum_exp = query.new_empty(query.shape[:-1], dtype=torch.float32)
+        ctx.save_for_backward(query, key, value, output, log_sum_exp)
+        return output
 
 
-class _Kept:
-    """Bytes of what a graph keeps, each storage once and parameters not at all."""
+class _SavedTensors:
+    """Hook that counts the bytes of tensors saved for the backward pass: each storage once, parameters not at all."""
 
     def __init__(self, parameters: set[int]) -> None:
         self.parameters = parameters
-        self.storages: dict[int, torch.UntypedStorage] = {}  # held, so that none takes the place of another
+        # the storages are referenced, so that a freed one cannot pass its address on to another
+        self.storages: dict[int, torch.UntypedStorage] = {}
 
     def __call__(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -143,65 +155,73 @@ class _Kept:
         return sum(storage.nbytes() for storage in self.storages.values())
 
 
-def measure(meter: OnMeta, part: nn.Module, call: Callable[[], Any], given: Any) -> Reading:
-    """Count what ``call`` does, which runs ``part`` on ``given``; with the meter running."""
-    own = {parameter.untyped_storage()._cdata for parameter in part.parameters()}
-    kept, attention, start = _Kept(own), _Attention(), meter.flops
-    flops, blocks = [0], [0]
+def measure_call(meter: MetaCounter, part: nn.Module, call: Callable[[], Any], inputs: Any) -> CallCost:
+    """Count the cost of ``call``, which runs ``part`` on ``inputs``; the meter must be active."""
+    parameters = {parameter.untyped_storage()._cdata for parameter in part.parameters()}
+    saved, attention, start = _SavedTensors(parameters), _AttentionCounter(), meter.flops
+    block_flops, block_bytes = [0], [0]
 
-    def total() -> int:
+    def total_flops() -> int:
         return meter.flops - start + attention.flops
 
-    class Region(saved_tensors_hooks):
-        """In the place of the hooks with which a checkpoint drops what its piece would have kept."""
-
+    # A checkpointed block runs its forward pass inside torch.utils.checkpoint._checkpoint_hook: hooks for saved tensors
+    # that drop every activation and would recompute the block in the backward pass. The outer hook `saved` therefore
+    # never sees what the block saves, and nothing is left to measure. This class takes the place of that hook. It
+    # counts the FLOPs between entry and exit, which the backward pass would repeat, and the bytes that the block saves,
+    # which exist only while it is recomputed. The block's input is saved outside of it, and `saved` counts that.
+    class BlockHooks(saved_tensors_hooks):
         def __init__(self, frame: Any) -> None:
-            self.kept = _Kept(own)
-            super().__init__(self.kept, _same)
+            self.saved = _SavedTensors(parameters)
+            super().__init__(self.saved, _identity)
 
         def __enter__(self) -> None:
-            self.before = total()
+            self.flops_before = total_flops()
             super().__enter__()
 
         def __exit__(self, *error: object) -> None:
             super().__exit__(*error)
-            flops.append(total() - self.before)
-            blocks.append(self.kept.bytes)
+            block_flops.append(total_flops() - self.flops_before)
+            block_bytes.append(self.saved.bytes)
 
-    with _checkpoints_by(Region), attention, saved_tensors_hooks(kept, _same):
+    with _replaced_checkpoint_hook(BlockHooks), attention, saved_tensors_hooks(saved, _identity):
         output = call()
-    return Reading(
+    return CallCost(
         output=output,
-        products=total() - attention.flops,
+        products=total_flops() - attention.flops,
         attention=attention.flops,
-        saved=kept.bytes,
-        recomputed=sum(flops),
-        block=max(blocks),
-        flows=any(tensor.requires_grad for tensor in tensors(given)),
-        learns=any(parameter.requires_grad for parameter in part.parameters()),
+        saved=saved.bytes,
+        recomputed=sum(block_flops),
+        block=max(block_bytes),
+        has_input_gradient=any(tensor.requires_grad for tensor in iterate_tensors(inputs)),
+        is_trainable=any(parameter.requires_grad for parameter in part.parameters()),
     )
 
 
 @contextmanager
-def _checkpoints_by(hooks: type) -> Iterator[None]:
-    usual = torch.utils.checkpoint._checkpoint_hook
+def _replaced_checkpoint_hook(hooks: type) -> Iterator[None]:
+    """Let ``torch.utils.checkpoint`` enter other hooks; it looks its hook up by name at every checkpointed call."""
+    original = torch.utils.checkpoint._checkpoint_hook
     torch.utils.checkpoint._checkpoint_hook = hooks  # type: ignore[misc, assignment]
     try:
         yield
     finally:
-        torch.utils.checkpoint._checkpoint_hook = usual  # type: ignore[misc]
+        torch.utils.checkpoint._checkpoint_hook = original  # type: ignore[misc]
 
 
-def _same(tensor: Tensor) -> Tensor:
+def _identity(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def tensors(value: Any) -> Iterator[Tensor]:
-    """All tensors in containers of ours and of Python."""
+def iterate_tensors(value: Any) -> Iterator[Tensor]:
+    """Yield all tensors in dataclasses, mappings, lists and tuples."""
     if isinstance(value, Tensor):
         yield value
     elif is_dataclass(value):
-        yield from tensors([getattr(value, each.name) for each in fields(value)])
-    elif isinstance(value, Mapping | list | tuple):
-        for each in value.values() if isinstance(value, Mapping) else value:
-            yield from tensors(each)
+        for field in fields(value):
+            yield from iterate_tensors(getattr(value, field.name))
+    elif isinstance(value, Mapping):
+        for child in value.values():
+            yield from iterate_tensors(child)
+    elif isinstance(value, list | tuple):
+        for child in value:
+            yield from iterate_tensors(child)

@@ -1,6 +1,7 @@
-"""A run is a folder whose name is a function of names, and a hash of what decides its result."""
+"""A run: a folder named after its config, and a hash of everything that decides its result."""
 
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -16,10 +17,11 @@ from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.build import prune
+from omnihuman.overrides import parse_overrides
 
 log = logging.getLogger(__name__)
 
-SHARED = (
+SHARED_ROOTS = (
     "size",
     "seed",
     "trainer",
@@ -32,29 +34,29 @@ SHARED = (
     "llm",
     "random_weights",
     "runs",
-    "answers",
+    "validation",
     "validate_first",
 )
-"""Config groups and keys whose overrides hold for the parents of a run as well as for the run itself."""
+"""Config groups and keys whose overrides apply to the parents of a run as well as to the run itself."""
 
-IRRELEVANT = ("num_workers", "quarantine_file", "timeout", "val_limit", "features")
-"""Data options that change how fast a run is, not what it learns."""
+SPEED_DATA_KEYS = ("num_workers", "quarantine_file", "timeout", "val_limit", "features")
+"""Data options that change the speed of a run and not its result."""
 
-FILES = ("records", "val_records", "root", "make", "_target_")
-"""Data options that say which files: each stage may have its own, so a child does not ask its parents for these."""
+FILE_DATA_KEYS = ("records", "val_records", "root", "create_corpus", "_target_")
+"""Data options that name files: each stage may have its own, so they are no part of a recipe."""
 
-DECISIVE = ("stage", "optimizer", "scheduler", "trainable", "init_from", "seed", "random_weights")
-TRAINER = ("max_steps", "max_epochs", "precision", "limit_train_batches", "gradient_clip_val")
+DECISIVE_KEYS = ("stage", "optimizer", "scheduler", "trainable", "init_from", "seed", "random_weights")
+DECISIVE_TRAINER_KEYS = ("max_steps", "max_epochs", "precision", "limit_train_batches", "gradient_clip_val")
 
 
 @dataclass(frozen=True)
 class Run:
-    """Where a run lives and what it is.
+    """The folder and the identity of a run.
 
     Attributes:
-        folder: ``runs/<size>/<experiment>[/<overrides>]``.
-        digest: hash of what decides the result, parents included.
-        recipe: the same without the names of the data files: what a child asks of a parent.
+        folder: ``runs/<size>/<experiment>[/<variant>]``.
+        digest: hash of everything that decides the result, parents included.
+        recipe: the same hash without the names of the data files: a child compares it with its parent's.
     """
 
     folder: Path
@@ -71,27 +73,36 @@ class Run:
 
     @property
     def loss(self) -> float | None:
-        """The best validation loss of a finished run that was validated."""
+        """The best validation loss, ``None`` for a run that is not finished or was never validated."""
         file = self.folder / "ledger.json"
-        found = json.loads(file.read_text())["best"].get("val/loss") if file.is_file() else None
-        return None if found is None else float(found)
+        if not file.is_file():
+            return None
+        loss = json.loads(file.read_text())["best"].get("val/loss")
+        return None if loss is None else float(loss)
 
-    def recorded(self, line: int = 0) -> str | None:
-        """The digest (or, in line 1, the recipe) of what lies in the folder, ``None`` where nothing does."""
+    def read_digest(self) -> str | None:
+        """Return the digest that is stored in the folder, ``None`` without one."""
+        return self._read_identity(line=0)
+
+    def read_recipe(self) -> str | None:
+        """Return the recipe that is stored in the folder, ``None`` without one."""
+        return self._read_identity(line=1)
+
+    def _read_identity(self, line: int) -> str | None:
         file = self.folder / "digest"
         return file.read_text().splitlines()[line] if file.is_file() else None
 
-    def finished(self) -> bool:
-        """Whether this very run has been trained to its end."""
-        return self.recorded() == self.digest and self.weights.is_file()
+    def is_finished(self) -> bool:
+        """Return true if the folder contains the final weights of exactly this run."""
+        return self.read_digest() == self.digest and self.weights.is_file()
 
     def can_be_parent(self) -> bool:
-        """Whether a run of this recipe has been trained to its end, on whatever data files."""
-        return self.recorded(1) == self.recipe and self.weights.is_file()
+        """Return true if the folder contains the final weights of a run of this recipe, on any data files."""
+        return self.read_recipe() == self.recipe and self.weights.is_file()
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Only one main process at a time: cells of a sweep that need the same parent at once train it once."""
+    def lock(self) -> Iterator[None]:
+        """Admit one main process at a time: cells of a sweep with the same missing parent train it once."""
         if not is_main_process():
             yield
             return
@@ -99,84 +110,102 @@ class Run:
         with FileLock(f"{self.folder}.lock"):
             yield
 
-    def checkpoint(self) -> Path | None:
-        """The newest checkpoint of this very run, if it was interrupted."""
-        if self.recorded() != self.digest or self.weights.is_file():
+    def find_checkpoint(self) -> Path | None:
+        """Return the newest checkpoint of this run, ``None`` if it was not interrupted."""
+        if self.read_digest() != self.digest or self.weights.is_file():
             return None
-        found = sorted(self.checkpoints.glob("step=*"), key=lambda path: int(path.stem.split("=")[1]))
-        return found[-1] if found else None
+        return max(self.checkpoints.glob("step=*"), key=checkpoint_step, default=None)
 
     def open(self, config: DictConfig, overwrite: bool = False) -> None:
-        """Make the folder this run's own; what another config left there moves aside, it is never lost."""
-        if (self.recorded() not in (None, self.digest)) or (overwrite and self.recorded()):
-            number = next(n for n in range(1, 10**6) if not self.folder.with_name(f"{self.folder.name}.{n}").exists())
-            aside = self.folder.with_name(f"{self.folder.name}.{number}")
-            aside.mkdir()
-            for path in [path for path in self.folder.iterdir() if not _is_variant(path)]:
-                path.rename(aside / path.name)
-            log.warning("%s held another run (other config, or overwrite=true): moved to %s", self.folder, aside)
+        """Create the folder; files of another config move to ``<folder>.<number>`` and are never deleted."""
+        stored = self.read_digest()
+        if stored is not None and (overwrite or stored != self.digest):
+            self._move_aside()
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "digest").write_text(f"{self.digest}\n{self.recipe}\n")
         self.checkpoints.mkdir(exist_ok=True)
         OmegaConf.save(config, self.folder / "config.yaml")
 
+    def _move_aside(self) -> None:
+        for number in itertools.count(1):
+            target = self.folder.with_name(f"{self.folder.name}.{number}")
+            if not target.exists():
+                break
+        target.mkdir()
+        for path in list(self.folder.iterdir()):
+            if not _is_variant(path):
+                path.rename(target / path.name)
+        log.warning("%s contained another run (other config, or overwrite=true): it moved to %s", self.folder, target)
+
+
+def checkpoint_step(path: Path) -> int:
+    """Return the number of optimizer steps before a checkpoint, from its name ``step=<number>.ckpt``."""
+    return int(path.stem.removeprefix("step="))
+
 
 def _is_variant(path: Path) -> bool:
-    """Whether something in a run's folder belongs to a cell of a sweep, which may be training there right now."""
+    """Return true if a path in a run's folder belongs to a cell of a sweep, which may be training at the moment."""
     return path.suffix == ".lock" or (path / "digest").is_file()
 
 
-def run_of(config: DictConfig, parents: Sequence[Run] = ()) -> Run:
-    """The run that a composed config means, given the runs it starts from."""
+def build_run(config: DictConfig, parents: Sequence[Run] = ()) -> Run:
+    """Return the run of a composed config that starts from these parents."""
     folder = Path(config.runs) / config.size / config.name
     if config.get("variant"):
         folder = folder / config.variant
-    return Run(folder, _digest(config, parents), _digest(config, parents, without=FILES))
+    digest = _compute_digest(config, parents, SPEED_DATA_KEYS)
+    recipe = _compute_digest(config, parents, (*SPEED_DATA_KEYS, *FILE_DATA_KEYS))
+    return Run(folder, digest, recipe)
 
 
-def run_folder(config: Mapping[str, Any] | DictConfig) -> Path:
-    """The folder that ``run=`` names: a path to a model folder, or a name below ``<runs>/<size>``."""
-    named = Path(str(config["run"])).expanduser()
-    if (named / "config.yaml").is_file() or (named / "config.json").is_file():
-        return named
+def find_run_folder(config: Mapping[str, Any] | DictConfig) -> Path:
+    """Return the folder that ``run=`` names: the path of a model folder, or a name below ``<runs>/<size>``."""
+    path = Path(str(config["run"])).expanduser()
+    if (path / "config.yaml").is_file() or (path / "config.json").is_file():
+        return path
     return Path(str(config["runs"]), str(config["size"]), str(config["run"]), str(config.get("variant") or ""))
 
 
-def _digest(config: DictConfig, parents: Sequence[Run], without: Sequence[str] = ()) -> str:
-    said: Any = OmegaConf.to_container(config, resolve=True)
-    decisive = {key: said[key] for key in DECISIVE}
-    decisive["model"] = prune(said["model"])
-    decisive["data"] = {key: value for key, value in said["data"].items() if key not in (*IRRELEVANT, *without)}
-    decisive["trainer"] = {key: value for key, value in said["trainer"].items() if key in TRAINER}
+def _compute_digest(config: DictConfig, parents: Sequence[Run], ignored_data_keys: Sequence[str]) -> str:
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    decisive = {key: plain[key] for key in DECISIVE_KEYS}
+    decisive["model"] = prune(plain["model"])
+    decisive["data"] = {key: value for key, value in plain["data"].items() if key not in ignored_data_keys}
+    decisive["trainer"] = {key: value for key, value in plain["trainer"].items() if key in DECISIVE_TRAINER_KEYS}
     decisive["parents"] = [parent.recipe for parent in parents]
     text = json.dumps(decisive, sort_keys=True, default=str)
-    # what the package's own weights are decides a model, where the package lies does not
+    # The package's own weights decide a result by their content. The path of the package does not, and differs
+    # between machines: each path is replaced by a hash of the files behind it.
     package = str(files("omnihuman"))
-    for folder in sorted({part for part in text.split('"') if part.startswith(package)}):
-        text = text.replace(folder, _content(folder))
+    folders = {part for part in text.split('"') if part.startswith(package)}
+    for folder in sorted(folders):
+        text = text.replace(folder, _hash_folder(folder))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @lru_cache
-def _content(folder: str) -> str:
-    """Hash of all files of a folder."""
-    found = hashlib.sha256()
-    for file in sorted(path for path in Path(folder).iterdir() if path.is_file()):
-        found.update(file.name.encode() + file.read_bytes())
-    return found.hexdigest()
+def _hash_folder(folder: str) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(Path(folder).iterdir()):
+        if path.is_file():
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
-def shared_overrides(overrides: Sequence[str]) -> list[str]:
-    """The overrides of a command line that its parents need as well."""
-
-    def key(override: str) -> str:
-        return override.split("=", 1)[0].lstrip("+~").replace("/", ".").split("@")[0].split(".")[0]
-
-    kept = [override for override in overrides if key(override) in SHARED]
-    # a group choice (trainer=fsdp) is shared; a value below it (trainer.max_steps=2) is the child's own
-    return [override for override in kept if not override.lstrip("+~").startswith("trainer.")]
+def select_shared(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides of a command line that apply to the parents of its run as well."""
+    shared = []
+    for override in parse_overrides(overrides):
+        # a choice of the group (trainer=fsdp) applies to parents, a value in it (trainer.max_steps=2) to the run alone
+        is_trainer_value = override.name.startswith("trainer.")
+        if override.root in SHARED_ROOTS and not is_trainer_value:
+            shared.append(str(override))
+    return shared
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that writes, before Lightning knows."""
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0")))) == 0
+    """Return true in the process that writes files, also before Lightning has set its ranks."""
+    for variable in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        if variable in os.environ:
+            return int(os.environ[variable]) == 0
+    return True

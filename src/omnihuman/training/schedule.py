@@ -7,16 +7,16 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.03, floor: float = 0.0) -> LambdaLR:
-    """Linear rise over the first ``warmup`` of the steps, then half a cosine down to ``floor`` times the peak.
+    """Return a schedule: a linear rise over ``warmup`` of the steps, then half a cosine to ``floor`` times the peak.
 
     Reference: HumanOmni ``scripts/train/finetune_omni.sh`` (cosine, warm-up 0.03).
     """
-    rise = math.ceil(warmup * total_steps)
+    warmup_steps = math.ceil(warmup * total_steps)
 
     def factor(step: int) -> float:
-        if step < rise:
-            return (step + 1) / (rise + 1)
-        done = (step - rise) / max(1, total_steps - rise)
-        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)
+        progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
     return LambdaLR(optimizer, factor)

@@ -1,11 +1,11 @@
-"""What a run leaves behind for a person: a summary, a ledger, a picture of the curves."""
+"""Summary of a finished run: a printed table, a ledger, a chart of the curves."""
 
 import csv
 import json
 import math
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,70 +14,74 @@ from rich.table import Table
 
 
 def write_summary(folder: Path, facts: Mapping[str, Any], console: Console) -> None:
-    """Write ``ledger.json`` and ``curves.png`` into a run's folder and print the summary.
+    """Write ``ledger.json`` and ``curves.png`` into the folder of a run and print the summary.
 
     Args:
-        folder: of the run; holds ``metrics.csv``.
-        facts: what the trainer knows, by name; everything JSON can hold.
+        folder: of the run, with its ``metrics.csv``.
+        facts: values of the ledger by name, in types of JSON.
         console: to print on.
     """
     rows = read_metrics(folder / "metrics.csv")
-    best = _best(rows)
-    peak = peak_memory() / 2**30
-    (folder / "ledger.json").write_text(json.dumps({**facts, "best": best, "peak_memory_gib": peak}, indent=2) + "\n")
+    best = _best_values(rows)
+    peak_gib = peak_memory() / 2**30
+    ledger = {**facts, "best": best, "peak_memory_gib": peak_gib}
+    (folder / "ledger.json").write_text(json.dumps(ledger, indent=2) + "\n")
     draw_curves(rows, folder / "curves.png", title=str(facts["experiment"]))
+    console.print(_build_table(folder, facts, best, peak_gib))
 
+
+def _build_table(folder: Path, facts: Mapping[str, Any], best: Mapping[str, float], peak_gib: float) -> Table:
     skipped = facts["skipped"]
-    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "none"
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
+    samples = (
+        f"{facts['planned']} planned = {facts['trained']} trained + {sum(skipped.values())} skipped "
+        f"({reasons or 'none'})"
+    )
+    scores = ", ".join(f"{name} {value:.4g}" for name, value in best.items())
     table = Table(title=f"{facts['experiment']} is finished", title_justify="left", show_header=False)
     table.add_row("steps", f"{facts['steps']} in {facts['seconds']:.0f} s")
-    table.add_row(
-        "samples",
-        f"{facts['planned']} planned = {facts['trained']} trained + {sum(skipped.values())} skipped ({reasons})",
-    )
-    table.add_row(
-        "speed", f"{facts['tokens_per_second']:.0f} tokens/s, {facts['data_wait']:.0%} of it waiting for data"
-    )
-    table.add_row("peak memory", f"{peak:.1f} GiB")
-    table.add_row("best", ", ".join(f"{name} {value:.4g}" for name, value in best.items()) or "no validation")
+    table.add_row("samples", samples)
+    table.add_row("speed", f"{facts['tokens_per_second']:.0f} tokens/s, {facts['data_wait']:.0%} waiting for data")
+    table.add_row("peak memory", f"{peak_gib:.1f} GiB")
+    table.add_row("best", scores or "no validation")
     table.add_row("weights", str(folder / "weights.safetensors"))
     table.add_row("metrics", f"{folder / 'metrics.csv'}, {folder / 'curves.png'}, tensorboard --logdir {folder}")
     table.add_row("next", str(facts["next"]))
-    console.print(table)
+    return table
 
 
 def peak_memory() -> int:
-    """Bytes that the largest of this process and those it started has taken: of the GPU where there is one."""
+    """Return the peak memory in bytes of this process or its largest child: of the GPU if there is one."""
     import torch
 
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return int(torch.cuda.max_memory_allocated())
-    most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return most if sys.platform == "darwin" else most * 1024
+    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    unit = 1 if sys.platform == "darwin" else 1024
+    return max(peaks) * unit
 
 
 def read_metrics(file: Path) -> list[dict[str, float]]:
-    """The rows of a ``metrics.csv``, without the empty fields."""
+    """Return the rows of a ``metrics.csv`` without empty fields."""
+    rows = []
     with file.open(newline="") as lines:
-        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(lines)]
+        for row in csv.DictReader(lines):
+            rows.append({name: float(value) for name, value in row.items() if value})
+    return rows
 
 
-def draw_curves(rows: list[dict[str, float]], file: Path, title: str) -> None:
-    """Loss, validation metrics and fusion weights over the steps, one panel a kind."""
+def draw_curves(rows: Sequence[Mapping[str, float]], file: Path, title: str) -> None:
+    """Draw loss, validation metrics and fusion weights over the steps, in one panel for each kind."""
     from matplotlib.figure import Figure
 
-    panels: dict[str, list[str]] = {"loss": []}
-    for name in dict.fromkeys(name for row in rows for name in row):
-        if name.endswith("/loss") or name.startswith("val/"):
-            # val/emotion/war and /uar share a panel, so do the streams of val/gate/face/...
-            panels.setdefault("loss" if name.endswith("/loss") else name.rpartition("/")[0], []).append(name)
-    columns = min(4, len(panels))
-    lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(4.5 * columns, 3.2 * lines), layout="constrained")
-    places = list(figure.subplots(lines, columns, squeeze=False).flat)
-    for axes in places[len(panels) :]:
+    panels = _group_metrics(rows)
+    num_columns = min(4, len(panels))
+    num_rows = math.ceil(len(panels) / num_columns)
+    figure = Figure(figsize=(4.5 * num_columns, 3.2 * num_rows), layout="constrained")
+    grid = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
+    for axes in grid[len(panels) :]:
         axes.set_visible(False)
-    for axes, (kind, names) in zip(places, panels.items(), strict=False):
+    for axes, (kind, names) in zip(grid, panels.items(), strict=False):
         for name in names:
             points = [(row["step"], row[name]) for row in rows if name in row]
             steps, values = zip(*points, strict=True)
@@ -90,12 +94,30 @@ def draw_curves(rows: list[dict[str, float]], file: Path, title: str) -> None:
     figure.savefig(file, dpi=110)
 
 
-def _best(rows: list[dict[str, float]]) -> dict[str, float]:
-    """The best of every validation metric: the lowest loss, the highest of what counts hits."""
+def _group_metrics(rows: Sequence[Mapping[str, float]]) -> dict[str, list[str]]:
+    """Return the names of metrics by panel: all losses in one, ``val/emotion/war`` and ``/uar`` in another."""
+    panels: dict[str, list[str]] = {"loss": []}
+    for row in rows:
+        for name in row:
+            if name.endswith("/loss"):
+                panel = "loss"
+            elif name.startswith("val/"):
+                panel = name.rpartition("/")[0]
+            else:
+                continue
+            names = panels.setdefault(panel, [])
+            if name not in names:
+                names.append(name)
+    return panels
+
+
+def _best_values(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the best value of every validation metric: the lowest loss, the highest score."""
     best: dict[str, float] = {}
     for row in rows:
         for name, value in row.items():
-            if name.startswith("val/") and not name.startswith("val/gate") and math.isfinite(value):
-                pick = min if name.endswith("loss") else max
-                best[name] = pick(best.get(name, value), value)
+            is_score = name.startswith("val/") and not name.startswith("val/gate")
+            if is_score and math.isfinite(value):
+                choose = min if name.endswith("loss") else max
+                best[name] = choose(best.get(name, value), value)
     return best

@@ -1,6 +1,6 @@
-"""Next-token loss on the answers: the objective of every stage of the three papers."""
+"""Next-token loss on the answers, the objective of every stage of the three papers."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,23 +9,24 @@ from torch.optim import Optimizer
 
 from omnihuman.model.omni import OmniModel
 from omnihuman.pl import pl
-from omnihuman.training.trainable import Group, plain_name
-from omnihuman.training.weights import canonical
+from omnihuman.training.sharding import frozen_encoders, replicated_parameters, sharded_blocks
+from omnihuman.training.trainable import Group, strip_wrappers
+from omnihuman.training.weights import canonical_name
 from omnihuman.types import Batch
 
 
 class Supervised(pl.LightningModule):
     """Trains an ``OmniModel`` on packed batches.
 
-    The loss of an optimizer step is the mean over all supervised tokens of the step, wherever they lie: every
-    micro-batch on every rank divides its sum by the same number, so packing and the number of processes change nothing.
+    The loss of an optimizer step is the mean over all supervised tokens of the step: every micro-batch on every rank
+    divides its sum by the same number of tokens, so that packing and the number of processes do not change it.
 
     Args:
-        model: what learns.
-        groups: what of it trains, and how fast: the outcome of ``set_trainable``.
+        model: the model to train.
+        groups: its trainable parameters with their learning rates, from ``set_trainable``.
         optimizer: called with the parameter groups.
         scheduler: called with the optimizer and ``total_steps``.
-        total_steps: optimizer steps of the whole run.
+        total_steps: optimizer steps of the run.
     """
 
     def __init__(
@@ -38,95 +39,109 @@ class Supervised(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
-        self.groups, self.total_steps = list(groups), total_steps
-        self.make_optimizer, self.make_scheduler = optimizer, scheduler
-        self.strict_loading = False  # a checkpoint holds what trains; the rest is where it came from
-        self._loss = 0.0
-        self._val = (0.0, 0)
+        self.groups = list(groups)
+        self.total_steps = total_steps
+        self.build_optimizer = optimizer
+        self.build_scheduler = scheduler
+        self.strict_loading = False  # a checkpoint has no frozen parameters: they are loaded as in a new run
+        self._step_loss: Tensor | float = 0.0
+        self._val_loss: Tensor | float = 0.0
+        self._val_targets = 0
 
     @property
-    def trained(self) -> set[str]:
-        """Names, without the leading ``model.``, of the parameters that train."""
-        return {canonical(name) for group in self.groups for name in group.names}
+    def trainable_names(self) -> set[str]:
+        """Names of the trainable parameters in weights files."""
+        return {canonical_name(name) for name in _names(self.groups)}
 
     def configure_model(self) -> None:
-        """Shard over the data-parallel ranks where the strategy is FSDP2; each block of a stack on its own.
-
-        A frozen encoder stays whole on every rank: it runs only where a rank has something to read, and a shard would
-        have to be gathered by all of them.
-        """
+        """Shard the model over the data-parallel ranks if the strategy is FSDP2."""
         mesh = getattr(self, "device_mesh", None)
         if mesh is None or getattr(self, "_sharded", False):
             return
         from torch.distributed.fsdp import fully_shard
 
         self._sharded = True
-        frozen = [e for e in self.model.encoders.values() if not any(p.requires_grad for p in e.parameters())]
-        whole = {parameter for encoder in frozen for parameter in encoder.to(self.device).parameters()}
-        for module in self.model.modules():
-            if isinstance(module, nn.ModuleList):
-                for block in module:
-                    if not whole.intersection(block.parameters()):
-                        fully_shard(block, mesh=mesh["data_parallel"])
-        fully_shard(self.model, mesh=mesh["data_parallel"], ignored_params=whole)
+        for encoder in frozen_encoders(self.model):
+            encoder.to(self.device)
+        replicated = replicated_parameters(self.model)
+        for block in list(sharded_blocks(self.model, replicated)):
+            fully_shard(block, mesh=mesh["data_parallel"])
+        fully_shard(self.model, mesh=mesh["data_parallel"], ignored_params=replicated)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        named = {plain_name(name): parameter for name, parameter in self.model.named_parameters()}
-        optimizer = self.make_optimizer(list(_optimizer_groups(self.groups, named)))
-        scheduler = self.make_scheduler(optimizer, total_steps=self.total_steps)
+        parameters = {strip_wrappers(name): parameter for name, parameter in self.model.named_parameters()}
+        optimizer = self.build_optimizer(list(_optimizer_groups(self.groups, parameters)))
+        scheduler = self.build_scheduler(optimizer, total_steps=self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         output = self.model(batch)
-        share = output.loss / max(1, batch.step_targets)
-        self._loss = self._loss + share.detach()
-        rows = self.trainer.accumulate_grad_batches
-        if (batch_idx + 1) % rows == 0:
-            # the mean over ranks that sync_dist takes, times their number, is the sum
-            self.log("train/loss", self._loss * self.trainer.world_size, prog_bar=True, sync_dist=True, batch_size=1)
+        loss: Tensor = output.loss / max(1, batch.step_targets)
+        self._step_loss = self._step_loss + loss.detach()
+        num_micro_batches = self.trainer.accumulate_grad_batches
+        world_size = self.trainer.world_size
+        if (batch_idx + 1) % num_micro_batches == 0:
+            # sync_dist takes the mean over ranks; times their number it is the sum
+            self.log("train/loss", self._step_loss * world_size, prog_bar=True, sync_dist=True, batch_size=1)
             self.log("train/lr", self.optimizers().param_groups[0]["lr"], batch_size=1)
-            self._loss = 0.0
-        scaled: Tensor = share * self.trainer.world_size * rows  # undoes the two means that Lightning takes
+            self._step_loss = 0.0
+        # Lightning takes the mean of the gradients over ranks and over micro-batches; this factor undoes both
+        scaled: Tensor = loss * world_size * num_micro_batches
         return scaled
 
     def on_validation_epoch_start(self) -> None:
-        self._val = (0.0, 0)
+        self._val_loss = 0.0
+        self._val_targets = 0
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         output = self.model(batch)
-        self._val = (self._val[0] + output.loss.double(), self._val[1] + output.targets)
+        self._val_loss = self._val_loss + output.loss.double()
+        self._val_targets += output.targets
 
     def on_validation_epoch_end(self) -> None:
-        """Mean over all supervised tokens of the validation data, over all ranks."""
-        both = torch.tensor([float(self._val[0]), float(self._val[1])], dtype=torch.float64, device=self.device)
-        total, targets = self.trainer.strategy.reduce(both, reduce_op="sum").tolist()
-        if targets:
-            self.log("val/loss", total / targets, prog_bar=True, rank_zero_only=False, batch_size=1)
+        """Log the mean loss over all supervised tokens of the validation data, over all ranks."""
+        sums = [float(self._val_loss), float(self._val_targets)]
+        local = torch.tensor(sums, dtype=torch.float64, device=self.device)
+        loss, num_targets = self.trainer.strategy.reduce(local, reduce_op="sum").tolist()
+        if num_targets:
+            self.log("val/loss", loss / num_targets, prog_bar=True, rank_zero_only=False, batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out what is frozen, and keep the random generator's state beside the loader's."""
-        trained = {f"model.{name}" for group in self.groups for name in group.names}
+        """Remove the frozen parameters, and add the state of the random generator."""
+        names = self._state_names()
         state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {key: state[key] for key in state if plain_name(key) in trained}
+        checkpoint["state_dict"] = {key: state[key] for key in state if strip_wrappers(key) in names}
         checkpoint["rng"] = torch.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        have = {plain_name(key) for key in checkpoint["state_dict"]}
-        want = {f"model.{name}" for group in self.groups for name in group.names}
-        if have != want:
+        names = {strip_wrappers(key) for key in checkpoint["state_dict"]}
+        expected = self._state_names()
+        if names != expected:
             raise ValueError(
-                f"the checkpoint holds {len(have)} trained tensors, this run trains {len(want)}; they differ in "
-                f"{sorted(have ^ want)[:3]}: was `trainable` changed? Start anew with overwrite=true."
+                f"the checkpoint has {len(names)} trainable tensors, this run has {len(expected)}; they differ in "
+                f"{sorted(names ^ expected)[:3]}: was `trainable` changed? Start again with overwrite=true."
             )
         torch.set_rng_state(checkpoint["rng"].cpu())
 
+    def _state_names(self) -> set[str]:
+        """Return the names of the trainable parameters in the state of this module."""
+        return {f"model.{name}" for name in _names(self.groups)}
 
-def _optimizer_groups(groups: Iterable[Group], named: Mapping[str, nn.Parameter]) -> Iterable[dict[str, Any]]:
-    """One group a row of the table and kind: matrices decay, biases and norms do not."""
+
+def _names(groups: Sequence[Group]) -> Iterator[str]:
     for group in groups:
-        for decays in (True, False):
-            parameters = [named[name] for name in group.names if (named[name].ndim > 1) == decays]
-            decay = group.weight_decay if decays else 0.0
-            options = {} if decay is None else {"weight_decay": decay}
-            if parameters:
-                yield {"params": parameters, "lr": group.lr, "name": group.pattern, **options}
+        yield from group.names
+
+
+def _optimizer_groups(groups: Sequence[Group], parameters: Mapping[str, nn.Parameter]) -> Iterator[dict[str, Any]]:
+    """Yield up to two groups of parameters for each row of the table: matrices have weight decay, vectors have none."""
+    for group in groups:
+        for has_decay in (True, False):
+            members = [parameters[name] for name in group.names if (parameters[name].ndim > 1) == has_decay]
+            options: dict[str, Any] = {"params": members, "lr": group.lr, "name": group.pattern}
+            if not has_decay:
+                options["weight_decay"] = 0.0
+            elif group.weight_decay is not None:
+                options["weight_decay"] = group.weight_decay
+            if members:
+                yield options

@@ -1,4 +1,4 @@
-"""weights.safetensors: what was trained anywhere in the chain, by the model's own names."""
+"""weights.safetensors: the parameters that a chain has trained, by their names in the model."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,26 +10,29 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from omnihuman.training.trainable import plain_name
+from omnihuman.training.trainable import strip_wrappers
+
+DTYPE_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+"""Dtypes of safetensors by their names in torch."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyReport:
-    """What became of the keys of one weights file.
+    """The keys of a weights file, loaded and ignored.
 
     Attributes:
-        file: where they came from.
-        loaded: names that now hold the file's values.
-        left: names that the file has, but ``only`` does not ask for.
+        file: the weights file.
+        loaded: names of the tensors that are now in the model.
+        ignored: names in the file that ``only`` and ``without`` do not select.
     """
 
     file: Path
     loaded: tuple[str, ...]
-    left: tuple[str, ...]
+    ignored: tuple[str, ...]
 
     def __str__(self) -> str:
-        parts = sorted({".".join(name.split(".")[:2]) for name in self.loaded})
-        return f"{self.file}: {len(self.loaded)} tensors loaded ({', '.join(parts)}), {len(self.left)} not asked for"
+        parts = ", ".join(_part_names(self.loaded))
+        return f"{self.file}: {len(self.loaded)} tensors loaded ({parts}), {len(self.ignored)} ignored"
 
 
 def load_weights(
@@ -38,94 +41,118 @@ def load_weights(
     """Copy the tensors of a file into the parameters and buffers of the same names.
 
     Args:
-        model: receives them.
+        model: its parameters and buffers are changed.
         file: a safetensors file.
-        only: pattern or patterns of the names wanted.
-        without: patterns of names that are not wanted all the same.
+        only: pattern or patterns of the names to load.
+        without: patterns of names that are not loaded, even if ``only`` matches them.
 
     Raises:
-        ValueError: the file is missing or no safetensors file, a name is foreign to the model, a shape differs, the
-            file lacks part of what a pattern means, or a pattern matches nothing.
+        ValueError: the file is missing or no safetensors file, a name is not in the model, a shape differs, a parameter
+            that a pattern matches is not in the file, or a pattern matches nothing.
     """
     state = _read(file)
     patterns = [only] if isinstance(only, str) else list(only)
-    wanted = {name for name in state if any(fnmatchcase(name, pattern) for pattern in patterns)}
-    wanted = {name for name in wanted if not any(fnmatchcase(name, pattern) for pattern in without)}
-    own = {canonical(name): tensor for name, tensor in model.state_dict(keep_vars=True).items()}
+    selected = _match(state, patterns) - _match(state, without)
+    parameters = _canonical_state(model)
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in wanted):
-            have = sorted({".".join(name.split(".")[:2]) for name in state})
-            raise ValueError(f"{file}: nothing matches {pattern!r}; the file holds {have}.")
-    if foreign := sorted(wanted - set(own)):
+        if not _match(selected, [pattern]):
+            raise ValueError(f"{file}: nothing matches {pattern!r}; the file holds {_part_names(state)}.")
+    unexpected = sorted(selected - set(parameters))
+    if unexpected:
         raise ValueError(
-            f"{file}: {len(foreign)} keys are foreign to this model, the first {foreign[:3]}: was the file trained "
-            "with other parts? Choose the same parts, or narrow `only`."
+            f"{file}: {len(unexpected)} unexpected keys that the model does not have, the first {unexpected[:3]}: was "
+            "the file saved with other parts? Choose the same parts, or narrow `only`."
         )
-    specific = [pattern for pattern in patterns if pattern != "*"]
-    expected = {name for name in own if any(fnmatchcase(name, pattern) for pattern in specific)}
-    if missing := sorted(expected - set(state)):
-        raise ValueError(
-            f"{file}: {len(missing)} of the keys that {specific} asks for are missing, the first {missing[:3]}."
-        )
-    for name in sorted(wanted):
-        if state[name].shape != own[name].shape:
-            raise ValueError(f"{file}: {name} is {tuple(state[name].shape)} there, {tuple(own[name].shape)} here.")
-    fill(model, {name: state[name] for name in wanted})
-    return KeyReport(file, tuple(sorted(wanted)), tuple(sorted(set(state) - wanted)))
+    specific = [pattern for pattern in patterns if pattern != "*"]  # a file need not hold the whole model
+    missing = sorted(_match(parameters, specific) - set(state))
+    if missing:
+        raise ValueError(f"{file}: {len(missing)} keys that match {specific} are missing, the first {missing[:3]}.")
+    for name in sorted(selected):
+        shape, expected = tuple(state[name].shape), tuple(parameters[name].shape)
+        if shape != expected:
+            raise ValueError(f"{file}: {name} has the shape {shape}; the model expects {expected}.")
+    copy_tensors(model, {name: state[name] for name in selected})
+    return KeyReport(file, tuple(sorted(selected)), tuple(sorted(set(state) - selected)))
 
 
-def fill(model: nn.Module, values: Mapping[str, Tensor]) -> None:
-    """Copy values into the parameters and buffers of these names; what has no memory becomes its value."""
-    homes: dict[int, list[tuple[nn.Module, str]]] = {}  # a tied parameter has several
-    for holder in model.modules():
-        for key, parameter in holder.named_parameters(recurse=False):
-            homes.setdefault(id(parameter), []).append((holder, key))
-    own = {canonical(name): tensor for name, tensor in model.state_dict(keep_vars=True).items()}
+def copy_tensors(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Copy values into the parameters and buffers of these names; a parameter on the meta device is replaced."""
+    owners: dict[int, list[tuple[nn.Module, str]]] = {}  # a tied parameter has several
+    for module in model.modules():
+        for key, parameter in module.named_parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append((module, key))
+    targets = _canonical_state(model)
     for name, value in values.items():
-        if not own[name].is_meta:
-            own[name].data.copy_(value)
+        target = targets[name]
+        if not target.is_meta:
+            target.data.copy_(value)
             continue
-        parameter = nn.Parameter(value.to(own[name].dtype), requires_grad=own[name].requires_grad)
-        for holder, key in homes[id(own[name])]:
-            holder.register_parameter(key, parameter)
+        parameter = nn.Parameter(value.to(target.dtype), requires_grad=target.requires_grad)
+        for module, key in owners[id(target)]:
+            module.register_parameter(key, parameter)
 
 
 def save_weights(file: Path, state: Mapping[str, Tensor], names: Iterable[str], metadata: Mapping[str, str]) -> None:
-    """Write the named tensors of a state; the file appears whole or not at all."""
+    """Write the named tensors of a state; an interrupted call leaves no file, or the old one."""
     tensors = {name: state[name].detach().cpu().contiguous().clone() for name in sorted(set(names))}
     partial = file.with_suffix(".partial")
     save_file(tensors, partial, metadata=dict(metadata))
     partial.replace(file)
 
 
-def canonical(name: str) -> str:
-    """A name as weights files hold it: LoRA's wrapping of a base weight does not change what the weight is called."""
-    return plain_name(name).replace(".base_layer.", ".")
+def canonical_name(name: str) -> str:
+    """Return the name that a parameter has in weights files: LoRA's wrapper around a base weight is not part of it."""
+    return strip_wrappers(name).replace(".base_layer.", ".")
 
 
-def dtype_of(file: Path) -> str | None:
-    """The dtype of a file's tensors, ``None`` where they have several.
+def read_dtype(file: Path) -> str | None:
+    """Return the dtype of a file's tensors, ``None`` if they have several.
 
     Raises:
-        ValueError: it is no safetensors file, or cut short.
+        ValueError: the file is no safetensors file, or truncated.
     """
-    with _told(file), safe_open(file, framework="pt") as tensors:
-        found = {str(tensors.get_slice(name).get_dtype()) for name in tensors.keys()}  # noqa: SIM118 (no mapping)
-    return {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}.get(found.pop()) if len(found) == 1 else None
+    with _safetensors_errors(file), safe_open(file, framework="pt") as tensors:
+        dtypes = {str(tensors.get_slice(name).get_dtype()) for name in tensors.keys()}  # noqa: SIM118 (no mapping)
+    if len(dtypes) != 1:
+        return None
+    return DTYPE_NAMES.get(dtypes.pop())
+
+
+def _canonical_state(model: nn.Module) -> dict[str, Tensor]:
+    return {canonical_name(name): tensor for name, tensor in model.state_dict(keep_vars=True).items()}
+
+
+def _match(names: Iterable[str], patterns: Iterable[str]) -> set[str]:
+    """Return the names that match one of the patterns.
+
+    >>> sorted(_match(["llm.a", "fusions.b", "projectors.c"], ["llm.*", "fusions.*"]))
+    ['fusions.b', 'llm.a']
+    """
+    names = list(names)
+    matches = set[str]()
+    for pattern in patterns:
+        matches.update(name for name in names if fnmatchcase(name, pattern))
+    return matches
+
+
+def _part_names(names: Iterable[str]) -> list[str]:
+    """Return the sorted parts of parameter names: ``projectors.face`` of ``projectors.face.layers.0.weight``."""
+    return sorted({".".join(name.split(".")[:2]) for name in names})
 
 
 def _read(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise ValueError(f"{file}: there is no such weights file.")
-    with _told(file):
+    with _safetensors_errors(file):
         return load_file(file)
 
 
 @contextmanager
-def _told(file: Path) -> Iterator[None]:
+def _safetensors_errors(file: Path) -> Iterator[None]:
+    """Raise errors of safetensors as ``ValueError`` with the name of the file."""
     try:
         yield
     except SafetensorError as error:
         raise ValueError(
-            f"{file} is not a whole safetensors file ({error}); copy it again. Pickles are never read."
+            f"{file} is not a complete safetensors file ({error}); copy it again. Pickles are never read."
         ) from error
