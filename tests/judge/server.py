@@ -1,37 +1,38 @@
-"""A small OpenAI-compatible server, run as a process of its own: the model's name says how it behaves."""
+"""A small OpenAI-compatible server, run as a process of its own; the model's name selects its behaviour."""
 
 import json
 import re
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 LOG: list[dict[str, Any]] = []
 LOCK = threading.Lock()
 
 
-def reply(system: str, user: str) -> dict[str, Any]:
-    """An answer that depends on the question, so that a mix-up shows."""
+def build_reply(system: str, user: str) -> dict[str, Any]:
+    """Return a reply that depends on the prompt, so that a mix-up is visible."""
     if user.startswith("Question:"):
         return {"score": int(re.findall(r"\d+", user)[-1]) % 6}
     if "Events:" in user:
         text, _, events = user.partition("Events: ")
-        return {
-            "events": [
-                {"event": e, "relationship": "entailment" if e in text else "neutral", "reason": "-"}
-                for e in json.loads(events)
-            ]
-        }
+        relations = []
+        for event in json.loads(events):
+            relationship = "entailment" if event in text else "neutral"
+            relations.append({"event": event, "relationship": relationship, "reason": "-"})
+        return {"events": relations}
     if user.startswith("Description:") and '"events"' in system:
-        return {"events": [one.strip(" .") for one in user.partition(": ")[2].split(".") if one.strip(" .")]}
+        return {"events": [event.strip(" .") for event in user.partition(": ")[2].split(".") if event.strip(" .")]}
     if user.startswith(("Description:", "Text:")):
-        return {"labels": [one.strip() for one in user.partition(": ")[2].split(",")]}
+        return {"labels": [label.strip() for label in user.partition(": ")[2].split(",")]}
     if user.startswith("True "):
-        truth, answer = (line.partition(": ")[2] for line in user.splitlines())
-        return {"reason": "-", "score": 10 if truth == answer else 2}
+        reference, answer = (line.partition(": ")[2] for line in user.splitlines())
+        return {"reason": "-", "score": 10 if reference == answer else 2}
     labels = json.loads(user.partition(": ")[2])
-    return {"groups": [[one for one in labels if one[0] == first] for first in sorted({one[0] for one in labels})]}
+    return {"groups": [list(group) for _, group in groupby(sorted(labels), key=itemgetter(0))]}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -49,9 +50,6 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(raw)
 
-    def fail(self, status: int, why: str, **headers: str) -> None:
-        self.send(status, {"error": {"message": why, "code": None}}, **headers)
-
     def do_GET(self) -> None:
         with LOCK:
             self.send(200, LOG)
@@ -60,49 +58,70 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         key = (body["model"], json.dumps(body["messages"]), body.get("seed"))
         with LOCK:
-            tries = sum(one["key"] == list(key) for one in LOG)
+            tries = sum(entry["key"] == list(key) for entry in LOG)
             LOG.append({"key": list(key), "time": time.time(), "body": body})
         model = body["model"].rpartition("/")[2]
-        form = body.get("response_format", {}).get("type", "text")
-        good = json.dumps(reply(*(turn["content"] for turn in body["messages"])))
-        text = {
-            "garbage": "As a language model I would rather not say.",
-            "wrong": '{"verdict": "fine"}',
-            "chatty": f"<think>{{hm}}</think>Sure!\n```json\n{good}\n``` Anything else?",
-            "endless": "[" * 100_000,
-            "surrogate": '{"events": ["a \\ud800"]}',
-            "mood": good if tries else "Let me see.",
-        }.get(model, good)
-        if model == "broken" or (model == "flaky" and tries < 2):
-            return self.fail(500, "out of order")
-        if model == "busy" and tries == 0:
-            return self.fail(429, "slow down", Retry_After="0.4")
+        if not self.fail_request(model, body, tries):
+            self.complete(model, body, tries)
+
+    def fail_request(self, model: str, body: dict[str, Any], tries: int) -> bool:
+        """Send an error if the model has one; return whether it has."""
+        response_format = body.get("response_format", {}).get("type", "text")
+        prompt = body["messages"][1]["content"]
+        key = self.headers["Authorization"]
+        revocation = (503, "later")
+        if "answer 9" in prompt:
+            revocation = (403, "no longer")
+        errors = {
+            "broken": (True, 500, "out of order"),
+            "flaky": (tries < 2, 500, "out of order"),
+            "busy": (tries == 0, 429, "slow down"),
+            "locked": (key != "Bearer s3cret", 401, f"wrong key: {key}"),
+            "plain": (response_format != "text", 400, f"response_format {response_format} is not supported"),
+            "object": (response_format == "json_schema", 400, f"response_format {response_format} is not supported"),
+            "prudish": ("knife" in prompt, 400, "the text violates our policy"),
+            "revoked": (tries == 0, *revocation),
+        }
+        fails, status, reason = errors.get(model, (False, 200, ""))
+        if fails:
+            self.send(
+                status, {"error": {"message": reason, "code": None}}, Retry_After="0.4" if model == "busy" else "0"
+            )
+        return fails
+
+    def complete(self, model: str, body: dict[str, Any], tries: int) -> None:
         if model == "silent":
             self.close_connection = True
-            return None
+            return
         if model == "page":
-            return self.send(200, "<html>Welcome</html>", Content_Type="text/html")
+            self.send(200, "<html>Welcome</html>", Content_Type="text/html")
+            return
         if model == "half":
-            return self.send(200, '{"id": ')
-        if model == "locked" and self.headers["Authorization"] != "Bearer s3cret":
-            return self.fail(401, f"wrong key: {self.headers['Authorization']}")
-        if (model == "plain" and form != "text") or (model == "object" and form == "json_schema"):
-            return self.fail(400, f"response_format {form} is not supported")
-        if model == "prudish" and "knife" in body["messages"][1]["content"]:
-            return self.fail(400, "the text violates our policy")
-        if model == "revoked" and tries == 0:
-            if "answer 9" in body["messages"][1]["content"]:
-                return self.fail(403, "no longer")
-            return self.fail(503, "later")
+            self.send(200, '{"id": ')
+            return
         if model.startswith("slow"):
             time.sleep(1.0 if model == "slow" else 0.05)
-        reason = "length" if model == "cut" else "stop"
-        message = {"role": "assistant", "content": None if model == "mute" else text}
-        self.send(200, {"id": "1", "object": "chat.completion", "created": 1, "model": f"{body['model']}-2024",
-                        "system_fingerprint": "fp", "usage": {"prompt_tokens": 10, "completion_tokens": 2,
-                        "total_tokens": 12}, "choices": [{"index": 0, "finish_reason": reason, "message": message}],
-                        })  # fmt: skip
-        return None
+        valid = json.dumps(build_reply(*(turn["content"] for turn in body["messages"])))
+        texts = {
+            "garbage": "As a language model I would rather not say.",
+            "wrong": '{"verdict": "fine"}',
+            "chatty": f"<think>{{hm}}</think>Sure!\n```json\n{valid}\n``` Anything else?",
+            "endless": "[" * 100_000,
+            "surrogate": '{"events": ["a \\ud800"]}',
+            "mood": valid if tries else "Let me see.",
+            "mute": None,
+        }
+        message = {"role": "assistant", "content": texts.get(model, valid)}
+        completion = {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": f"{body['model']}-2024",
+            "system_fingerprint": "fp",
+            "usage": {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12},
+            "choices": [{"index": 0, "finish_reason": "length" if model == "cut" else "stop", "message": message}],
+        }
+        self.send(200, completion)
 
 
 if __name__ == "__main__":

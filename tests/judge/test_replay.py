@@ -1,4 +1,4 @@
-"""Canned replies."""
+"""Fixed replies of a file."""
 
 import json
 from pathlib import Path
@@ -9,12 +9,12 @@ import pytest
 from omnihuman.build import build, compose_part
 from omnihuman.judge.protocols import STATES, VIDEO_CHATGPT
 from omnihuman.judge.replay import ReplayJudge
-from omnihuman.judge.scoring import autodq, video_chatgpt
+from omnihuman.judge.scoring import judge_autodq, judge_video_chatgpt
 
 Line = tuple[str, dict[str, Any], Any]
 
 
-def written(folder: Path, *lines: Line) -> Path:
+def write_replies(folder: Path, *lines: Line) -> Path:
     file = folder / "cases.jsonl"
     raw = [{"protocol": name, "item": item, "reply": reply} for name, item, reply in lines]
     file.write_text("\n".join(map(json.dumps, raw)) + "\n\n", encoding="utf-8")
@@ -26,16 +26,16 @@ def relations(*kinds: str) -> dict[str, Any]:
 
 
 def test_autodq_worked_out_by_hand(tmp_path: Path) -> None:
-    """Only entailment counts, on both sides; texts are asked in lower case."""
-    truth, answer = "he smiles, then waves, then sits.", "he smiles and frowns."
+    """Only entailment counts, on both sides; texts are in lower case."""
+    reference, answer = "he smiles, then waves, then sits.", "he smiles and frowns."
     true_events, events = ["he smiles", "he waves", "he sits"], ["he smiles", "he frowns"]
     judge = ReplayJudge(
-        written(
+        write_replies(
             tmp_path,
-            ("autodq_events", {"text": truth}, {"events": true_events}),
+            ("autodq_events", {"text": reference}, {"events": true_events}),
             ("autodq_events", {"text": answer}, {"events": events}),
             ("autodq_events", {"text": "static"}, {"events": []}),
-            ("autodq_entailment", {"text": truth, "events": events}, relations("entailment", "contradiction")),
+            ("autodq_entailment", {"text": reference, "events": events}, relations("entailment", "contradiction")),
             (
                 "autodq_entailment",
                 {"text": answer, "events": true_events},
@@ -44,16 +44,16 @@ def test_autodq_worked_out_by_hand(tmp_path: Path) -> None:
             ("autodq_entailment", {"text": "static", "events": true_events}, relations(*["neutral"] * 3)),
         )
     )
-    counts = autodq(judge, [truth.upper()] * 3, [answer, "Static", ""])
+    counts = judge_autodq(judge, [reference.upper()] * 3, [answer, "Static", ""])
     assert counts == [(1, 2, 1, 3), (0, 0, 0, 3), (0, 0, 0, 3)]
-    given = autodq(judge, ["anything"], [""], events=[true_events])
-    assert given == [(0, 0, 0, 3)]
+    counts = judge_autodq(judge, ["anything"], [""], events=[true_events])
+    assert counts == [(0, 0, 0, 3)]
     assert judge.id == "offline-replay" and judge.offline
 
 
-def test_a_part_that_fails_makes_its_item_missing(tmp_path: Path) -> None:
+def test_a_failed_query_makes_its_item_missing(tmp_path: Path) -> None:
     judge = ReplayJudge(
-        written(
+        write_replies(
             tmp_path,
             ("autodq_events", {"text": "a"}, {"events": ["a happens"]}),
             ("autodq_events", {"text": "b"}, None),
@@ -64,49 +64,49 @@ def test_a_part_that_fails_makes_its_item_missing(tmp_path: Path) -> None:
             ("autodq_entailment", {"text": "b", "events": ["a happens"]}, relations("entailment")),
         )
     )
-    assert autodq(judge, ["a", "a", "a"], ["a", "b", "c"]) == [(1, 1, 1, 1), None, None]
+    assert judge_autodq(judge, ["a", "a", "a"], ["a", "b", "c"]) == [(1, 1, 1, 1), None, None]
     assert judge.ledger.missing == {"null in the file": 2}
-    assert judge.ledger.judged == judge.ledger.asked - 2
+    assert judge.ledger.num_judged == judge.ledger.num_items - 2
 
 
 def test_a_reply_may_be_a_text(tmp_path: Path) -> None:
-    item = {"question": "q", "truth": "t", "answer": "a"}
-    judge = ReplayJudge(written(tmp_path, ("video_chatgpt_detail", item, "Well: {'score': 4.8}")))
-    assert video_chatgpt(judge, ["q"], ["t"], ["a"], ["detail"]) == {"detail": [4.0]}
+    item = {"question": "q", "reference": "t", "answer": "a"}
+    judge = ReplayJudge(write_replies(tmp_path, ("video_chatgpt_detail", item, "Well: {'score': 4.8}")))
+    assert judge_video_chatgpt(judge, ["q"], ["t"], ["a"], ["detail"]) == {"detail": [4.0]}
 
 
-def test_what_does_not_hold_is_named(tmp_path: Path) -> None:
-    item = {"question": "q", "truth": "t", "answer": "a"}
-    judge = ReplayJudge(written(tmp_path, ("video_chatgpt_detail", item, {"score": 9})))
+def test_invalid_and_missing_replies_raise(tmp_path: Path) -> None:
+    item = {"question": "q", "reference": "t", "answer": "a"}
+    judge = ReplayJudge(write_replies(tmp_path, ("video_chatgpt_detail", item, {"score": 9})))
     with pytest.raises(ValueError, match=r"cases.jsonl: the reply of video_chatgpt_detail for .*0, 1, 2, 3, 4 or 5"):
-        judge.ask(VIDEO_CHATGPT["detail"], [item])
+        judge.query(VIDEO_CHATGPT["detail"], [item])
     with pytest.raises(ValueError, match=r"cases.jsonl has no reply of video_chatgpt_context for .*add the line"):
-        judge.ask(VIDEO_CHATGPT["context"], [item])
-    with pytest.raises(ValueError, match=r"cases.jsonl:2: this item is there twice"):
-        ReplayJudge(written(tmp_path, ("p", item, 1), ("p", dict(reversed(item.items())), 2)))
+        judge.query(VIDEO_CHATGPT["context"], [item])
+    with pytest.raises(ValueError, match=r"cases.jsonl:2: this item is duplicated"):
+        ReplayJudge(write_replies(tmp_path, ("p", item, 1), ("p", dict(reversed(item.items())), 2)))
     (tmp_path / "cases.jsonl").write_text('{"protocol": "p", "item": {}}')
-    with pytest.raises(ValueError, match=r"cases.jsonl:1: a line has the keys protocol, item and reply"):
+    with pytest.raises(ValueError, match=r"cases.jsonl:1: a line must have the keys protocol, item and reply"):
         ReplayJudge(tmp_path / "cases.jsonl")
     with pytest.raises(ValueError, match="no such file"):
         ReplayJudge(tmp_path / "none.jsonl")
 
 
-def test_its_yaml_builds_it(tmp_path: Path) -> None:
+def test_yaml_builds(tmp_path: Path) -> None:
     config = compose_part("judge", "replay")
-    config.file = str(written(tmp_path))
-    assert build(config).canned == {}
+    config.file = str(write_replies(tmp_path))
+    assert build(config).replies == {}
 
 
 @pytest.mark.parametrize("text", ["one\u2028two", "one\x85two", "one\x0btwo"])
-def test_a_line_ends_at_its_end_only(tmp_path: Path, text: str) -> None:
+def test_lines_end_at_newlines_only(tmp_path: Path, text: str) -> None:
     line = {"protocol": "emer_label_words", "item": {"text": text}, "reply": {"labels": ["sad"]}}
     file = tmp_path / "a.jsonl"
     file.write_text(f"\ufeff{json.dumps(line, ensure_ascii=False)}\r\n", encoding="utf-8", newline="")
-    [verdict] = ReplayJudge(file).ask(STATES, [{"text": text}])
+    [verdict] = ReplayJudge(file).query(STATES, [{"text": text}])
     assert verdict is not None and verdict.reply.labels == ["sad"]
 
 
-def test_another_encoding_is_named(tmp_path: Path) -> None:
+def test_another_encoding_raises(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("{}", encoding="utf-16")
     with pytest.raises(ValueError, match=r"a\.jsonl: save the file as UTF-8"):
         ReplayJudge(tmp_path / "a.jsonl")

@@ -1,8 +1,9 @@
 import shutil
+from itertools import product
 
 import pytest
 
-from omnihuman.metric.caption import cider, ptb_tokens, rouge_l, sentences
+from omnihuman.metric.caption import cider, rouge_l, split_sentences, tokenize_ptb
 
 REFERENCE = (
     "This video shows a middle-aged man. At the beginning, he (slowly) opens his mouth... Then Dr. Lee, i.e. his "
@@ -25,47 +26,53 @@ PTB = {
         "j. smith said no i he is no. 1 st. peter at 45 ° from 0:05 -0:10 etc. he says see then ok"
     ),
 }
-"""What Stanford's tokenizer, as pycocoevalcap calls it, made of them."""
+"""Text -> tokens of Stanford's tokenizer as pycocoevalcap calls it."""
 
 
 @pytest.mark.parametrize("text", PTB)
-def test_tokens_are_those_of_the_coco_evaluation(text: str) -> None:
-    assert " ".join(ptb_tokens(text)) == PTB[text]
+def test_tokens_equal_the_coco_evaluation(text: str) -> None:
+    assert " ".join(tokenize_ptb(text)) == PTB[text]
 
 
 @pytest.mark.skipif(shutil.which("java") is None, reason="the reference tokenizer needs Java")
-def test_tokens_agree_with_java(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_equal_the_java_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
-    who = ["Mrs. O'Neil", "the 8-year-old", "J. Smith", "the girls' teacher", "the man in the U.S. flag T-shirt"]
-    does = ["can't help smiling", 'says "no way"', "mutters “I don’t know…”", "pays $5.50 (or £20)", "smiles at 50%"]
+    subjects = ["Mrs. O'Neil", "the 8-year-old", "J. Smith", "the girls' teacher", "the man in the U.S. flag T-shirt"]
+    verbs = ["can't help smiling", 'says "no way"', "mutters “I don’t know…”", "pays $5.50 (or £20)", "smiles at 50%"]
     ends = [".", "!", "...", "?", ".\n", ";", " -"]
-    texts = [f"At 5 p.m. {a} {b}, and {c}{end}" for a in who for b in does for c in does for end in ends]
-    captions = [REFERENCE, *PTB, *(" ".join(texts[n :: len(texts) // 5]) for n in range(len(texts) // 5))]
-    theirs = PTBTokenizer().tokenize({n: [{"caption": text}] for n, text in enumerate(captions)})
-    assert [" ".join(ptb_tokens(text)) for text in captions] == [theirs[n][0] for n in range(len(captions))]
+    texts = []
+    for subject, first, second, end in product(subjects, verbs, verbs, ends):
+        texts.append(f"At 5 p.m. {subject} {first}, and {second}{end}")
+    step = len(texts) // 5
+    captions = [REFERENCE, *PTB, *(" ".join(texts[start::step]) for start in range(step))]
+    expected = PTBTokenizer().tokenize({n: [{"caption": text}] for n, text in enumerate(captions)})
+    for n, caption in enumerate(captions):
+        assert " ".join(tokenize_ptb(caption)) == expected[n][0]
 
 
-def test_sentences_end_at_full_stops_but_not_in_abbreviations() -> None:
-    assert sentences("Dr. Lee nods. Then, at 5 p.m. she stops. No. 3 won") == [
+def test_sentences_end_at_full_stops_except_in_abbreviations() -> None:
+    assert split_sentences("Dr. Lee nods. Then, at 5 p.m. she stops. No. 3 won") == [
         "Dr. Lee nods.",
         "Then, at 5 p.m. she stops.",
         "No. 3 won",
     ]
-    assert sentences(' He says "no." Yes! "Why?" ok...') == ['He says "no."', "Yes!", '"Why?"', "ok..."]
-    assert sentences("") == []
+    assert split_sentences(' He says "no." Yes! "Why?" ok...') == ['He says "no."', "Yes!", '"Why?"', "ok..."]
+    assert split_sentences("") == []
 
 
-def test_cider_is_that_of_pycocoevalcap() -> None:
+def test_cider_equals_pycocoevalcap() -> None:
     from pycocoevalcap.cider.cider import Cider
 
-    truths = ["a man smiles at the camera", "a woman frowns and cries", "the boy looks down slowly"]
+    references = ["a man smiles at the camera", "a woman frowns and cries", "the boy looks down slowly"]
     answers = ["a man smiles", "the woman cries", ""]
-    expected, each = Cider().compute_score(dict(enumerate([t] for t in truths)), dict(enumerate([a] for a in answers)))
-    score = cider(["1", "2", "3"], [f"{t.capitalize()}." for t in truths], answers)
+    expected, per_item = Cider().compute_score(
+        {n: [text] for n, text in enumerate(references)}, {n: [text] for n, text in enumerate(answers)}
+    )
+    score = cider(["1", "2", "3"], [f"{t.capitalize()}." for t in references], answers)
     assert score.value == pytest.approx(expected) and score.scale == 1
-    assert score.numerators[:, 0] == pytest.approx(each)
+    assert score.numerators[:, 0] == pytest.approx(per_item)
     assert "PTB" in score.note
     same = cider(["1", "2"], ["a b c d", "e f g h"], ["a b c d", "e f g h"])
     assert same.value == pytest.approx(10)
@@ -91,7 +98,7 @@ def test_rouge_variants_differ() -> None:
     assert rouge_l(["1"], ["it isn't"], ["is n't it"]).value != rouge_l(["1"], ["it isn't"], ["is n't"]).value
 
 
-def test_rouge_takes_the_best_of_several_references() -> None:
+def test_rouge_uses_the_best_of_several_references() -> None:
     assert rouge_l(["1"], [["no", "he nods"]], ["He nods."]).value == 1
     assert rouge_l(["1"], [["no", "he nods"]], ["He nods."], "rouge_score").value == 1
     assert rouge_l(["1", "2"], ["he nods", "he nods"], ["he nods", ""]).value == 0.5

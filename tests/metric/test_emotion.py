@@ -1,7 +1,8 @@
-"""WAR, UAR and confusions: by hand, against scikit-learn, and against the official habits."""
+"""WAR, UAR and confusion counts: by hand, against scikit-learn, and against the official parser."""
 
 import math
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -12,12 +13,12 @@ from torchmetrics.functional.classification import multiclass_recall
 from omnihuman.metric.emotion import (
     FORMS,
     EmotionRecall,
-    confusion,
-    label_scores,
-    majority,
-    official_union,
+    confusion_counts,
+    majority_baseline,
+    official_union_recall,
     parse_label,
-    per_class,
+    recall_per_class,
+    score_labels,
 )
 
 LABELS = ["happy", "sad", "neutral"]
@@ -26,13 +27,18 @@ FOLD_1 = dict(zip(DFEW, [489, 379, 534, 435, 294, 29, 181], strict=True))
 MAFW_FOLD_1 = [294, 278, 249, 228, 215, 184, 128, 125, 53, 48, 37]
 
 
-def test_by_hand() -> None:
+def expand(counts: dict[str, int]) -> list[str]:
+    """Return each label as often as its count."""
+    return list(Counter(counts).elements())
+
+
+def test_recall_by_hand() -> None:
     metric = EmotionRecall(LABELS)
     metric.update(["happy", "happy", "sad", "sad"], ["happy", "sad", "sad", "sad"])
     assert metric.compute() == pytest.approx({"war": 75.0, "uar": (100 + 200 / 3) / 2})
 
 
-def test_a_stray_answer_is_wrong_but_no_class() -> None:
+def test_an_answer_without_a_label_is_wrong_but_adds_no_class() -> None:
     metric = EmotionRecall(LABELS)
     metric.update(["confused", "happy", "sad"], ["happy", "happy", "sad"])
     assert metric.compute() == pytest.approx({"war": 200 / 3, "uar": 75.0})
@@ -42,123 +48,123 @@ def test_a_stray_answer_is_wrong_but_no_class() -> None:
     ("answer", "label"),
     [(" Happy.", "happy"), ("The man is sad", "sad"), ("happy or sad", None), ("unhappy", None), ("", None)],
 )
-def test_what_counts_as_an_answer(answer: str, label: str | None) -> None:
+def test_metric_parses_answers(answer: str, label: str | None) -> None:
     assert EmotionRecall(LABELS).parse(answer) == label
 
 
-def test_a_foreign_label_is_an_error() -> None:
+def test_an_unknown_reference_raises() -> None:
     with pytest.raises(ValueError, match="contempt"):
         EmotionRecall(LABELS).update(["happy"], ["contempt"])
 
 
 @pytest.mark.parametrize(
-    ("answer", "read"),
+    ("answer", "parsed"),
     [
         ("HAPPINESS!", ("happy", "form")),
-        ("happy, that is: happiness", ("happy", "label")),  # the same label twice is one
+        ("happy, that is: happiness", ("happy", "label")),  # repeated labels count once
         ("**fear**", ("fear", "label")),
         ("She looks fearful.", ("fear", "form")),
         ("surprised, then angry", (None, "invalid")),
-        ("happy ,surprise ,neutral ,angry ,disgust ,sad ,fear", (None, "invalid")),  # the options back
+        ("happy ,surprise ,neutral ,angry ,disgust ,sad ,fear", (None, "invalid")),  # the options repeated
         ("fearless", (None, "invalid")),
         ("_Happy_", ("happy", "label")),  # Markdown
         (None, (None, "invalid")),
     ],
 )
-def test_forms_of_a_label(answer: str | None, read: tuple[str | None, str]) -> None:
-    assert parse_label(answer, DFEW, FORMS) == read
+def test_strict_parser(answer: str | None, parsed: tuple[str | None, str]) -> None:
+    assert parse_label(answer, DFEW, FORMS) == parsed
 
 
-def test_mafw_nouns_have_their_answer_words() -> None:
-    nouns = {
-        **{"happiness": "happy", "sadness": "sad", "neutral": "neutral", "anger": "angry", "surprise": "surprise"},
-        **{"disgust": "disgust", "fear": "fear", "contempt": "contemptuous", "anxiety": "anxious"},
-        **{"helplessness": "helpless", "disappointment": "disappointed"},
-    }
-    assert {noun: parse_label(noun, list(FORMS), FORMS)[0] for noun in nouns} == nouns
+def test_nouns_of_mafw_are_forms_of_its_labels() -> None:
+    nouns = ["happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear", "contempt", "disappointment"]
+    nouns += ["helplessness", "anxiety"]
+    assert [parse_label(noun, list(FORMS), FORMS)[0] for noun in nouns] == list(FORMS)
 
 
 @pytest.mark.parametrize(
     ("answer", "label"), [("  angry", "angry"), ("angry ", None), ("Angry", None), ("angry.", None), ("", None)]
 )
-def test_the_official_parser_forgives_leading_blanks_only(answer: str, label: str | None) -> None:
-    assert parse_label(answer, DFEW, FORMS, how="official")[0] == label
+def test_official_parser_strips_leading_whitespace_only(answer: str, label: str | None) -> None:
+    assert parse_label(answer, DFEW, FORMS, parser="official")[0] == label
 
 
-def test_an_unknown_parser() -> None:
-    with pytest.raises(ValueError, match="parser 'lenient': choose strict or official"):
-        parse_label("happy", DFEW, how="lenient")
+def test_an_unknown_parser_raises() -> None:
+    with pytest.raises(ValueError, match="parser='lenient': choose from strict, official"):
+        parse_label("happy", DFEW, parser="lenient")
 
 
-def test_scores_agree_with_scikit_learn() -> None:
-    draw = random.Random(0)
-    truths = draw.choices(DFEW, [9, 7, 10, 8, 5, 1, 3], k=400)
-    parsed = [draw.choice([truth, truth, draw.choice([*DFEW, None])]) for truth in truths]
-    war, uar = label_scores([str(k) for k in range(400)], truths, parsed, DFEW)
-    given = [label or "invalid" for label in parsed]
-    assert war.value == pytest.approx(100 * accuracy_score(truths, given))
-    assert uar.value == pytest.approx(100 * recall_score(truths, given, labels=DFEW, average="macro"))
+def test_scores_equal_scikit_learn() -> None:
+    rng = random.Random(0)
+    references = rng.choices(DFEW, [9, 7, 10, 8, 5, 1, 3], k=400)
+    parsed = [rng.choice([reference, reference, rng.choice([*DFEW, None])]) for reference in references]
+    war, uar = score_labels([str(k) for k in range(400)], references, parsed, DFEW)
+    predicted = [label or "invalid" for label in parsed]
+    assert war.value == pytest.approx(100 * accuracy_score(references, predicted))
+    assert uar.value == pytest.approx(100 * recall_score(references, predicted, labels=DFEW, average="macro"))
     with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):
-        assert uar.value == pytest.approx(100 * balanced_accuracy_score(truths, given))
-    table = confusion_matrix(truths, given, labels=[*DFEW, "invalid"])
-    assert (confusion(truths, parsed, DFEW) == table[:-1]).all()
-    recalls = [recall for recall, _ in per_class(truths, parsed, DFEW).values()]
-    assert recalls == pytest.approx(100 * recall_score(truths, given, labels=DFEW, average=None))
+        assert uar.value == pytest.approx(100 * balanced_accuracy_score(references, predicted))
+    table = confusion_matrix(references, predicted, labels=[*DFEW, "invalid"])
+    assert (confusion_counts(references, parsed, DFEW) == table[:-1]).all()
+    recalls = [recall for recall, _ in recall_per_class(references, parsed, DFEW).values()]
+    assert recalls == pytest.approx(100 * recall_score(references, predicted, labels=DFEW, average=None))
     metric = EmotionRecall(DFEW)
-    metric.update(given, truths)
+    metric.update(predicted, references)
     assert metric.compute() == pytest.approx({"war": war.value, "uar": uar.value}, rel=1e-5)
 
 
-def test_a_predicted_class_that_no_clip_has_is_no_class() -> None:
+def test_a_predicted_class_without_support_does_not_lower_uar() -> None:
     # torchmetrics counts it with recall 0: 57.14 instead of 66.67
-    truths = [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
-    given = [0, 0, 1, 1, 2, 6, 3, 6, 4, 6, 5, 6]
-    theirs = 100 * float(multiclass_recall(torch.tensor(given), torch.tensor(truths), 7))
-    ids, names = [str(k) for k in range(12)], [DFEW[k] for k in truths]
-    uar = label_scores(ids, names, [DFEW[k] for k in given], DFEW)[1].value
-    assert (round(uar, 2), round(theirs, 2)) == (66.67, 57.14)
+    references = [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    predicted = [0, 0, 1, 1, 2, 6, 3, 6, 4, 6, 5, 6]
+    with_empty_class = 100 * float(multiclass_recall(torch.tensor(predicted), torch.tensor(references), 7))
+    ids, names = [str(k) for k in range(12)], [DFEW[k] for k in references]
+    uar = score_labels(ids, names, [DFEW[k] for k in predicted], DFEW)[1].value
+    assert (round(uar, 2), round(with_empty_class, 2)) == (66.67, 57.14)
     with pytest.warns(UserWarning, match="not in y_true"):
-        assert uar == pytest.approx(100 * balanced_accuracy_score(truths, given))
+        assert uar == pytest.approx(100 * balanced_accuracy_score(references, predicted))
 
 
-def test_stray_answers_are_classes_of_the_official_uar() -> None:
-    # seven classes, five all right; three different stray answers to clips of the others: 5/7 and 5/10
-    truths = [*DFEW[:5], "disgust", "fear", "fear"]
+def test_answers_without_a_label_are_classes_of_the_official_uar() -> None:
+    # seven classes, five correct; three distinct wrong strings for clips of the others: 5/7 and 5/10
+    references = [*DFEW[:5], "disgust", "fear", "fear"]
     answers = [*DFEW[:5], "revolted", "Fear", " afraid."]
-    assert official_union(truths, answers) == pytest.approx(50.0)
-    parsed = [parse_label(answer, DFEW, how="official")[0] for answer in answers]
-    uar = label_scores([str(k) for k in range(8)], truths, parsed, DFEW)[1]
+    assert official_union_recall(references, answers) == pytest.approx(50.0)
+    parsed = [parse_label(answer, DFEW, parser="official")[0] for answer in answers]
+    uar = score_labels([str(k) for k in range(8)], references, parsed, DFEW)[1]
     assert round(uar.value, 2) == 71.43
-    # each class once right and once astray: a recall of 50 everywhere, but over eight strings
-    assert official_union(DFEW * 2, [*DFEW, *["none"] * 7]) == pytest.approx(50 * 7 / 8)
-    assert official_union(["sad"], [" sad"]) == 100.0 and official_union(["sad"], [None]) == 0.0
+    # each class once right and once wrong: a recall of 50 everywhere, but over eight strings
+    assert official_union_recall(DFEW * 2, [*DFEW, *["none"] * 7]) == pytest.approx(50 * 7 / 8)
+    assert official_union_recall(["sad"], [" sad"]) == 100.0 and official_union_recall(["sad"], [None]) == 0.0
 
 
-def test_always_neutral_on_dfew() -> None:
-    truths = [label for label, count in FOLD_1.items() for _ in range(count)]
-    assert len(truths) == 2341
-    assert {name: round(value, 1) for name, value in majority(truths).items()} == {"war": 22.8, "uar": 14.3}
-    scores = label_scores([str(k) for k in range(2341)], truths, ["neutral"] * 2341, DFEW)
-    assert [score.value for score in scores] == pytest.approx(list(majority(truths).values()))
-    mafw = majority([str(k) for k, count in enumerate(MAFW_FOLD_1) for _ in range(count)])
+def test_majority_baseline_of_dfew_and_mafw() -> None:
+    references = expand(FOLD_1)
+    assert len(references) == 2341
+    assert {name: round(value, 1) for name, value in majority_baseline(references).items()} == {
+        "war": 22.8,
+        "uar": 14.3,
+    }
+    scores = score_labels([str(k) for k in range(2341)], references, ["neutral"] * 2341, DFEW)
+    assert [score.value for score in scores] == pytest.approx(list(majority_baseline(references).values()))
+    mafw = majority_baseline(expand({str(k): count for k, count in enumerate(MAFW_FOLD_1)}))
     assert {name: round(value, 1) for name, value in mafw.items()} == {"war": 16.0, "uar": 9.1}
 
 
-def test_one_clip_of_disgust() -> None:
-    truths = [label for label, count in FOLD_1.items() for _ in range(count)]
-    parsed: list[str | None] = [*truths]
-    parsed[truths.index("disgust")] = None
-    uar = label_scores([str(k) for k in range(2341)], truths, parsed, DFEW)[1].value
+def test_effect_of_one_wrong_clip_of_disgust() -> None:
+    references = expand(FOLD_1)
+    parsed: list[str | None] = [*references]
+    parsed[references.index("disgust")] = None
+    uar = score_labels([str(k) for k in range(2341)], references, parsed, DFEW)[1].value
     assert round(100 - uar, 2) == 0.49
-    assert round(100 - per_class(truths, parsed, DFEW)["disgust"][0], 1) == 3.4
+    assert round(100 - recall_per_class(references, parsed, DFEW)["disgust"][0], 1) == 3.4
 
 
-def test_the_mean_of_folds_and_all_clips_at_once() -> None:
+def test_mean_over_folds_and_pooled_scores() -> None:
     # fold 1: happy 1/1, sad 1/3; fold 2: happy 0/1, sad 1/1
-    truths = ["happy", "sad", "sad", "sad", "happy", "sad"]
+    references = ["happy", "sad", "sad", "sad", "happy", "sad"]
     parsed = ["happy", "sad", None, "happy", "sad", "sad"]
     folds = ["fold_1"] * 4 + ["fold_2"] * 2
-    scores = label_scores(list("abcdef"), truths, parsed, ["happy", "sad"], folds)
+    scores = score_labels(list("abcdef"), references, parsed, ["happy", "sad"], folds)
     values = {score.name: score.value for score in scores}
     uar_1 = (100 + 100 / 3) / 2
     assert values == pytest.approx(
@@ -178,29 +184,31 @@ def test_the_mean_of_folds_and_all_clips_at_once() -> None:
     assert scores[0].numerators.shape == (6, 2) and scores[1].numerators.shape == (6, 4)
 
 
-def test_mae_dfer_mean_of_folds() -> None:
+def test_mean_over_folds_of_mae_dfer() -> None:
     # its readme: UAR of folds 62.59 61.96 64.00 63.07 65.42 -> 63.41, WAR 74.88 72.49 74.91 74.05 75.81 -> 74.43
-    right = [7488, 7249, 7491, 7405, 7581]
-    folds = [f"fold_{k + 1}" for k in range(5) for _ in range(10_000)]
-    parsed = ["sad" if k < count else None for count in right for k in range(10_000)]
-    scores = label_scores([str(k) for k in range(50_000)], ["sad"] * 50_000, parsed, ["sad"], folds)
+    folds: list[str] = []
+    parsed: list[str | None] = []
+    for fold, num_correct in enumerate([7488, 7249, 7491, 7405, 7581]):
+        folds += [f"fold_{fold + 1}"] * 10_000
+        parsed += ["sad"] * num_correct + [None] * (10_000 - num_correct)
+    scores = score_labels([str(k) for k in range(50_000)], ["sad"] * 50_000, parsed, ["sad"], folds)
     assert round(scores[0].value, 2) == 74.43
 
 
-def test_a_fold_without_a_class_counts_as_much_as_the_others() -> None:
-    # fold 1 holds happy (1/1) and sad (0/1): 50; fold 2 only sad (1/1): 100
-    scores = label_scores(list("abc"), ["happy", "sad", "sad"], ["happy", None, "sad"], ["happy", "sad"], list("112"))
+def test_a_fold_without_a_class_has_equal_weight() -> None:
+    # fold 1 has happy (1/1) and sad (0/1): 50; fold 2 only sad (1/1): 100
+    scores = score_labels(list("abc"), ["happy", "sad", "sad"], ["happy", None, "sad"], ["happy", "sad"], list("112"))
     assert scores[1].value == pytest.approx(75.0)
-    assert scores[1].of(np.array([[2.0, 0.0, 1.0], [1.0, 1.0, 1.0]]))[1] == pytest.approx(75.0)
+    assert scores[1].weighted(np.array([[2.0, 0.0, 1.0], [1.0, 1.0, 1.0]]))[1] == pytest.approx(75.0)
 
 
-def test_a_label_outside_the_set_is_named() -> None:
-    with pytest.raises(ValueError, match=r"truths: \['contempt'\] are none of the classes"):
-        label_scores(["a"], ["contempt"], ["happy"], LABELS)
-    with pytest.raises(ValueError, match=r"answers: \['Happy'\] are none of the classes"):
-        confusion(["happy"], ["Happy"], LABELS)
+def test_an_unknown_label_raises() -> None:
+    with pytest.raises(ValueError, match=r"references: unknown labels \['contempt'\]; expected one of"):
+        score_labels(["a"], ["contempt"], ["happy"], LABELS)
+    with pytest.raises(ValueError, match=r"answers: unknown labels \['Happy'\]; expected one of"):
+        confusion_counts(["happy"], ["Happy"], LABELS)
 
 
-def test_a_class_that_does_not_occur_has_no_recall() -> None:
-    table = per_class(["happy", "happy"], ["sad", "happy"], LABELS)
+def test_a_class_without_support_has_nan_recall() -> None:
+    table = recall_per_class(["happy", "happy"], ["sad", "happy"], LABELS)
     assert table["happy"] == (50.0, 2) and math.isnan(table["sad"][0]) and table["sad"][1] == 0

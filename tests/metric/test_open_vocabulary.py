@@ -1,87 +1,78 @@
+from itertools import chain, product
 from pathlib import Path
 
 import pytest
 
+from omnihuman.metric.emotion import FORMS
 from omnihuman.metric.open_vocabulary import (
-    our_wheels,
+    built_in_wheels,
+    group_by_wheel,
     parse_labels,
     read_wheels,
-    set_scores,
-    wheel_groups,
-    wheel_scores,
+    score_label_sets,
+    score_on_wheels,
 )
 
 
-def test_set_scores_by_hand() -> None:
-    truths = [["Happy", "excited"], ["sad"], ["angry", "upset"]]
+def test_label_sets_by_hand() -> None:
+    references = [["Happy", "excited"], ["sad"], ["angry", "upset"]]
     answers = [["joyful", "glad", "calm"], [], ["mad"]]
     groups = [[["happy", "joyful", "glad"], ["excited"]], [], [["angry", "mad"], ["upset", "mad"]]]
-    average, accuracy, recall = set_scores(["1", "2", "3"], truths, answers, groups)
-    # 1: {happy, excited} and {happy, calm}; 2: nothing answered; 3: "mad" is in two groups, the last is "upset"
+    average, accuracy, recall = score_label_sets(["1", "2", "3"], references, answers, groups)
+    # 1: {happy, excited} and {happy, calm}; 2: no answer; 3: "mad" is in two groups, the last is "upset"
     assert accuracy.numerators[:, 0].tolist() == [0.5, 0, 1]
     assert recall.numerators[:, 0].tolist() == [0.5, 0, 0.5]
     assert average.value == pytest.approx((accuracy.value + recall.value) / 2) == pytest.approx(100 * 2.5 / 6)
     assert average.combine == "mean"
 
 
-def test_the_last_of_two_groups_counts() -> None:
+def test_a_label_in_two_groups_takes_the_last() -> None:
     groups = [["a", "x"], ["b", "x"]]
-    assert set_scores(["1"], [["b"]], [["x"]], [groups])[1].value == 100
-    assert set_scores(["1"], [["a"]], [["x"]], [groups])[1].value == 0
+    assert score_label_sets(["1"], [["b"]], [["x"]], [groups])[1].value == 100
+    assert score_label_sets(["1"], [["a"]], [["x"]], [groups])[1].value == 0
 
 
 def test_failed_groupings_are_missing() -> None:
-    scores = set_scores(["1", "2"], [["a"], ["b"]], [["a"], ["c"]], [[["a"]], None])
+    scores = score_label_sets(["1", "2"], [["a"], ["b"]], [["a"], ["c"]], [[["a"]], None])
     assert [(score.value, score.coverage, score.ids) for score in scores] == [(100, 0.5, ("1",))] * 3
-    with pytest.raises(ValueError, match="2: the truth has no label"):
-        set_scores(["1", "2"], [["a"], []], [["a"], ["c"]], [[], []])
+    with pytest.raises(ValueError, match="2: there is no reference label"):
+        score_label_sets(["1", "2"], [["a"], []], [["a"], ["c"]], [[], []])
 
 
-def test_wheels_of_our_own_are_whole() -> None:
-    wheels = our_wheels()
+def test_built_in_wheels_are_complete() -> None:
+    wheels = built_in_wheels()
     assert len(wheels.levels) == 5
-    shapes = [tuple(len(set(level.values())) for level in levels) for levels in wheels.levels.values()]
-    assert shapes == [(8, 24), (6, 22), (4, 8), (6, 41), (4, 20)]
-    words = {word for each in wheels.words.values() for word in each}
+    num_sectors = [(len(set(inner.values())), len(set(outer.values()))) for inner, outer in wheels.levels.values()]
+    assert num_sectors == [(8, 24), (6, 22), (4, 8), (6, 41), (4, 20)]
+    words = set(chain.from_iterable(wheels.words.values()))
     for inner, outer in wheels.levels.values():
         assert set(inner) == set(outer) <= words and len(inner) > 100
-    answers = [
-        "happy",
-        "surprise",
-        "angry",
-        "disgust",
-        "sad",
-        "fear",
-        "contemptuous",
-        "disappointed",
-        "helpless",
-        "anxious",
-    ]
-    assert all(wheels.sector(label, wheel, 1) for label in answers for wheel in wheels.levels)
+    for label, wheel in product(FORMS, wheels.levels):
+        assert label == "neutral" or wheels.sector(label, wheel, 1)
     assert not wheels.words.get("neutral")
 
 
-def test_wheel_scores_by_hand() -> None:
-    truths = [["happy", "worried", "neutral"], ["neutral"], ["angry"]]
+def test_wheels_by_hand() -> None:
+    references = [["happy", "worried", "neutral"], ["neutral"], ["angry"]]
     answers = [["joyful", "furious", "zzz"], ["happy"], []]
-    inner, outer = wheel_scores(["1", "2", "3"], truths, answers)
-    # 1: one of two on every wheel; 2: no truth is left, so it does not count; 3: nothing answered.
-    # worry and fury share a quadrant of russell's and of geneva
+    inner, outer = score_on_wheels(["1", "2", "3"], references, answers)
+    # 1: one of two on every wheel; 2: no reference is on a wheel, so it is excluded; 3: no answer.
+    # worry and fury share a quadrant of russell and of geneva
     f = [0.25, 0.25, 0.5, 0.25, 0.5]
     assert inner.value == pytest.approx(100 * sum(f) / 5)
     assert inner.denominators.sum() == 2 * 5 * 2
     assert (inner.name, outer.name, inner.combine) == ("ew_level1", "ew_level2", "harmonic")
     assert inner.note == "wheels: ours; 6 of 9 labels are on them"
-    assert wheel_scores(["1"], [["sad"]], [["happy"]])[0].value == 0
+    assert score_on_wheels(["1"], [["sad"]], [["happy"]])[0].value == 0
 
 
-def test_groups_of_a_wheel_are_a_partition() -> None:
+def test_groups_by_wheel_are_a_partition() -> None:
     labels = ["sad", "Joyful", "happy", "sleepy", "drowsy", "odd", "sad"]
-    assert wheel_groups(labels) == [["drowsy", "sleepy"], ["happy", "joyful"], ["odd"], ["sad"]]
-    assert wheel_groups(labels) == wheel_groups(labels[::-1])
-    assert wheel_groups(["angry", "worried"], "russell", 1) == [["angry", "worried"]]
-    with pytest.raises(ValueError, match="'wheel1': the wheels \\(ours\\) are plutchik"):
-        wheel_groups(labels, "wheel1")
+    assert group_by_wheel(labels) == [["drowsy", "sleepy"], ["happy", "joyful"], ["odd"], ["sad"]]
+    assert group_by_wheel(labels) == group_by_wheel(labels[::-1])
+    assert group_by_wheel(["angry", "worried"], "russell", 1) == [["angry", "worried"]]
+    with pytest.raises(ValueError, match=r"wheel='wheel1': choose from plutchik.* \(ours\)"):
+        group_by_wheel(labels, "wheel1")
 
 
 def write_official(folder: Path) -> None:
@@ -101,32 +92,33 @@ def write_official(folder: Path) -> None:
     ]
     for number in range(1, 6):
         write(f"wheel{number}.xlsx", tree)
-    runs = range(1, 9)
-    head = [f"{kind}_run{run}" for run in runs for kind in ("word", "synonym")]
-    furious: list[str | None] = [cell for _ in runs for cell in ("Furious", "raging, Wild")]
-    blue: list[str | None] = [cell for _ in runs for cell in ("blue", "down, wild")]
-    mad: list[str | None] = [cell for _ in runs for cell in ("mad", "cross")]
-    write("synonym.xlsx", [list(head), furious, blue, mad])
+    head: list[str | None] = []
+    for run in range(1, 9):
+        head += [f"word_run{run}", f"synonym_run{run}"]
+    furious: list[str | None] = ["Furious", "raging, Wild"] * 8
+    blue: list[str | None] = ["blue", "down, wild"] * 8
+    mad: list[str | None] = ["mad", "cross"] * 8
+    write("synonym.xlsx", [head, furious, blue, mad])
     (folder / "format.csv").write_text(
         'name,format\nraging,"rage,raged"\nwild,wildly\ndown,downs\nblue,\ncross,crossly\n', encoding="utf-8"
     )
 
 
-def test_official_wheels(tmp_path: Path) -> None:
+def test_read_official_wheels(tmp_path: Path) -> None:
     write_official(tmp_path)
     wheels = read_wheels(tmp_path)
     assert list(wheels.levels) == [f"wheel{n}" for n in range(1, 6)]
     assert [wheels.sector("rage", "wheel3", level) for level in (1, 2)] == ["mad", "angry"]
     assert wheels.words["wildly"] == ("blue", "furious")
-    assert wheels.sector("wildly", "wheel1", 1) == "sad"  # the first in the alphabet decides
+    assert wheels.sector("wildly", "wheel1", 1) == "sad"  # the first in alphabetical order decides
     assert wheels.sector("crossly", "wheel1", 2) == "angry"  # the first of its sectors
     assert wheels.sector("furious", "wheel1", 1) is None  # no row of format.csv
-    score = wheel_scores(["1"], [["rage", "blue"]], [["crossly"]], wheels)[0]
+    score = score_on_wheels(["1"], [["rage", "blue"]], [["crossly"]], wheels)[0]
     assert score.value == pytest.approx(100 * 2 / 3) and "official" in score.note
-    assert wheel_groups(["downs", "blue"], "wheel1", 1, wheels) == [["blue", "downs"]]
+    assert group_by_wheel(["downs", "blue"], "wheel1", 1, wheels) == [["blue", "downs"]]
 
 
-def test_official_wheels_that_are_not_whole(tmp_path: Path) -> None:
+def test_a_missing_file_or_column_raises(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"wheel1\.xlsx: there is no such file"):
         read_wheels(tmp_path)
     write_official(tmp_path)
@@ -152,5 +144,5 @@ def test_official_wheels_that_are_not_whole(tmp_path: Path) -> None:
         ("He went out to the street with a friend of his", []),
     ],
 )
-def test_labels_of_an_answer(answer: str, labels: list[str]) -> None:
+def test_parse_labels(answer: str, labels: list[str]) -> None:
     assert parse_labels(answer) == labels

@@ -1,21 +1,21 @@
 import numpy as np
 import pytest
 
-from omnihuman.metric.speech import cer, mandarin, mer, mixed_tokens, strip_lead_in, wer
+from omnihuman.metric.speech import cer, mer, normalize_mandarin, strip_lead_in, tokenize_mixed, wer
 
 
-def test_wer_is_of_the_corpus_and_no_mean() -> None:
+def test_wer_is_pooled_over_the_corpus() -> None:
     import jiwer
 
-    said = ["mister quilter is the apostle", "yes", "he said no"]
-    heard = ["mister quilter the apostles", "yes yes", "he said no"]
-    score = wer(["1", "2", "3"], said, heard, "none", speakers=["a", "a", "b"])
+    references = ["mister quilter is the apostle", "yes", "he said no"]
+    answers = ["mister quilter the apostles", "yes yes", "he said no"]
+    score = wer(["1", "2", "3"], references, answers, "none", speakers=["a", "a", "b"])
     assert score.numerators[:, 0].tolist() == [2, 1, 0] and score.denominators[:, 0].tolist() == [5, 1, 3]
-    assert score.value == pytest.approx(100 * 3 / 9) == pytest.approx(100 * jiwer.wer(said, heard))
+    assert score.value == pytest.approx(100 * 3 / 9) == pytest.approx(100 * jiwer.wer(references, answers))
     assert not score.higher_is_better and score.clusters == ("a", "a", "b")
 
 
-def test_an_utterance_without_words_adds_its_insertions() -> None:
+def test_an_empty_reference_adds_its_insertions() -> None:
     score = wer(["1", "2"], ["", "a b"], ["um so yes", "a b"], "none")
     assert score.numerators[:, 0].tolist() == [3, 0] and score.value == 150
     assert wer(["1"], ["a b"], [""], "none").value == 100
@@ -23,14 +23,14 @@ def test_an_utterance_without_words_adds_its_insertions() -> None:
 
 
 def test_normalizers_differ() -> None:
-    def of(said: str, heard: str) -> list[float]:
+    def rates(reference: str, answer: str) -> list[float]:
         names = ("whisper_english", "whisper_basic", "qwen2_audio", "none")
-        return [round(wer(["1"], [said], [heard], name).value) for name in names]
+        return [round(wer(["1"], [reference], [answer], name).value) for name in names]
 
-    assert of("Mr. Brown's colour", "mister browns color") == [50, 100, 50, 100]
-    assert of("TWENTY THREE", "23") == [0, 100, 0, 100]
-    assert of("hello world", "Hello, world!") == [0, 0, 0, 100]
-    assert of("five dollars", "$5") == [0, 100, 0, 100]
+    assert rates("Mr. Brown's colour", "mister browns color") == [50, 100, 50, 100]
+    assert rates("TWENTY THREE", "23") == [0, 100, 0, 100]
+    assert rates("hello world", "Hello, world!") == [0, 0, 0, 100]
+    assert rates("five dollars", "$5") == [0, 100, 0, 100]
     with pytest.raises(ValueError, match="choose from whisper_english"):
         wer(["1"], ["a"], ["a"], "english")
     with pytest.raises(ValueError, match="zip"):
@@ -61,20 +61,20 @@ def test_cer_spells_numbers_out() -> None:
         ("-5℃", "负五摄氏度"),
     ],
 )
-def test_numbers_as_they_are_read(written: str, spoken: str) -> None:
-    assert mandarin(written) == spoken
+def test_numbers_are_spelled_out(written: str, spoken: str) -> None:
+    assert normalize_mandarin(written) == spoken
 
 
-@pytest.mark.parametrize("apart", ["在 1 9 7 6 年 有 2 3 人 和 5 0 %", "在 1976 年 有 23 人 和 50 %"])
-def test_spaces_between_characters_change_no_number(apart: str) -> None:
+@pytest.mark.parametrize("spaced", ["在 1 9 7 6 年 有 2 3 人 和 5 0 %", "在 1976 年 有 23 人 和 50 %"])
+def test_spaces_inside_numbers_are_removed(spaced: str) -> None:
     for other in ("在1976年有23人和50%", "在一九七六年有二十三人和百分之五十"):
-        assert cer(["1"], [apart], [other]).value == 0 == mer(["1"], [apart], [other]).value
-    assert cer(["1"], ["一二三"], ["1 2 3"]).value == 0  # nothing says that these are one number
+        assert cer(["1"], [spaced], [other]).value == 0 == mer(["1"], [spaced], [other]).value
+    assert cer(["1"], ["一二三"], ["1 2 3"]).value == 0  # three numbers, not one
 
 
-def test_mer_takes_words_apart_unless_told_otherwise() -> None:
-    assert mixed_tokens("WIFI再 见 5G") == ["wifi", "再", "见", "五", "g"]
-    assert mixed_tokens("WIFI再 见 5G", official_glue=True) == ["WIFI再", "见", "五", "G"]
+def test_mer_splits_latin_words_unless_glued() -> None:
+    assert tokenize_mixed("WIFI再 见 5G") == ["wifi", "再", "见", "五", "g"]
+    assert tokenize_mixed("WIFI再 见 5G", official_glue=True) == ["WIFI再", "见", "五", "G"]
     glued = mer(["1"], ["打开WIFI再说"], ["打开 WIFI 再说"], official_glue=True)
     assert glued.numerators.tolist() == [[2]] and glued.denominators.tolist() == [[4]]
     assert mer(["1"], ["打开WIFI再说"], ["打开 WIFI 再说"]).value == 0
@@ -82,7 +82,7 @@ def test_mer_takes_words_apart_unless_told_otherwise() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "left"),
+    ("answer", "transcript"),
     [
         ('The speech says: "hi there."', "hi there."),
         ("The transcription is hello world", "hello world"),
@@ -101,9 +101,9 @@ def test_mer_takes_words_apart_unless_told_otherwise() -> None:
         ("", ""),
     ],
 )
-def test_lead_ins_come_off_at_the_beginning_only(answer: str, left: str) -> None:
-    assert strip_lead_in(answer) == left
+def test_lead_ins_are_stripped_at_the_start_only(answer: str, transcript: str) -> None:
+    assert strip_lead_in(answer) == transcript
 
 
-def test_quotes_may_stay() -> None:
+def test_quotes_are_optional() -> None:
     assert strip_lead_in('The speech says: "hi"', quotes=False) == '"hi"'

@@ -1,4 +1,4 @@
-"""What a judge is: questions in the words of a protocol go in, checked replies come out, or nothing."""
+"""Judges: items of a protocol in, validated replies out."""
 
 import json
 from abc import ABC, abstractmethod
@@ -9,23 +9,24 @@ from typing import Any, ClassVar
 from pydantic import BaseModel
 
 Item = Mapping[str, Any]
-"""What one question is about, by the names that the protocol's words use: texts and lists."""
+"""Values of the placeholders in a protocol's prompt: texts and lists."""
 
-LIMITS = {"title", "description", "default", "minimum", "maximum", "minItems", "maxItems"}
-"""Keys that not every endpoint takes in a strict schema (Azure refuses limits); the prompt and the check hold them."""
+UNSUPPORTED_KEYS = {"title", "description", "default", "minimum", "maximum", "minItems", "maxItems"}
+"""Keys that some endpoints reject in a strict schema (Azure rejects limits). The prompt states the limits, and replies
+are validated against the full schema."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """One kind of question and the form of its reply.
+    """A kind of question for a judge and the schema of its reply.
 
     Attributes:
-        name: stands in the cache and in tables.
-        version: raised with every change of the words; the cache then asks anew.
-        system: the task and the form of the reply; says JSON, without which ``json_object`` is refused.
-        user: what it is about, with ``{names}`` of the item.
+        name: key in the cache and in tables.
+        version: increased with every change of a prompt, so that cached judgements of the old prompt are not used.
+        system: system prompt: the task and the form of the reply. It mentions JSON, which ``json_object`` requires.
+        user: user prompt, with ``{placeholders}`` of the item.
         schema: of the reply.
-        check: (reply, item) -> the reply, mended where it may be; a ``ValueError`` where it does not fit the item.
+        check: (reply, item) -> the reply, corrected where possible; a ``ValueError`` if it does not fit the item.
     """
 
     name: str
@@ -35,106 +36,108 @@ class Protocol:
     schema: type[BaseModel]
     check: Callable[[Any, Item], Any] | None = None
 
-    def messages(self, item: Item) -> list[dict[str, str]]:
-        """The chat that asks about an item; lists stand in it as JSON."""
-        words = {k: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in item.items()}
-        return [{"role": "system", "content": self.system}, {"role": "user", "content": self.user.format(**words)}]
+    def build_messages(self, item: Item) -> list[dict[str, str]]:
+        """Build the chat for an item; lists are formatted as JSON."""
+        values = {}
+        for key, value in item.items():
+            values[key] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return [{"role": "system", "content": self.system}, {"role": "user", "content": self.user.format(**values)}]
 
     def json_schema(self) -> dict[str, Any]:
-        """The reply's schema as strict endpoints take it."""
-        bare: dict[str, Any] = _bare(self.schema.model_json_schema())
-        return bare
+        """Build the reply's schema for strict endpoints."""
+        schema: dict[str, Any] = _strip_schema(self.schema.model_json_schema())
+        return schema
 
-    def read(self, text: str, item: Item) -> Any:
-        """The reply in a judge's words: JSON, or what can be mended to it (fences, prose around, Python's quotes).
+    def parse_reply(self, text: str, item: Item) -> Any:
+        """Parse and validate a judge's reply: JSON, or text that can be repaired (fences, prose, Python's quotes).
 
         Raises:
-            ValueError: there is none in it, or it does not hold the schema or the check.
+            ValueError: the text has no JSON, or violates the schema or the check.
         """
         from json_repair import loads
 
-        said = text.rpartition("</think>")[2]  # open models think aloud
+        text = text.rpartition("</think>")[2]  # open reasoning models prepend their reasoning
         try:
-            found = json.loads(said)
+            raw = json.loads(text)
         except RecursionError:
-            raise ValueError("brackets without end") from None
+            raise ValueError("the brackets are nested too deeply") from None
         except ValueError:
-            found = loads(said)
-        reply = self.schema.model_validate(found)
+            raw = loads(text)
+        reply = self.schema.model_validate(raw)
         return self.check(reply, item) if self.check else reply
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge said about an item.
+    """A judge's reply to an item.
 
     Attributes:
-        reply: checked, of the protocol's schema.
-        text: in its own words.
-        cached: whether it was said before.
-        model: which the endpoint says answered.
+        reply: validated, an instance of the protocol's schema.
+        text: raw reply.
+        is_cached: True if the reply comes from the cache.
+        model: that replied, according to the endpoint.
     """
 
     reply: Any
     text: str = ""
-    cached: bool = False
+    is_cached: bool = False
     model: str = ""
 
 
 @dataclass
 class Ledger:
-    """What judging took and how much of it came to something.
+    """Cost and outcome of judging.
 
     Attributes:
-        asked: items.
-        judged: items with a verdict.
-        hits: items that the cache, or an equal item beside them, answered.
-        calls: requests sent, repeated ones too.
-        tokens_in: of the prompts of these calls, as far as the endpoint says.
-        tokens_out: of the replies.
-        seconds: from the first question to the last reply.
-        missing: reason -> items without a verdict.
-        served: model that the endpoint says answered -> items; several are a judge that changed.
-        spread: score -> standard deviation of its figure over the repeats, on the items that all of them judged.
+        num_items: items in total.
+        num_judged: items with a verdict.
+        num_cached: items with a verdict from the cache, or from an equal item in the same call.
+        num_calls: requests, retries included.
+        tokens_in: prompt tokens of these requests, as far as the endpoint reports them.
+        tokens_out: reply tokens.
+        seconds: from the first request to the last reply.
+        missing: reason -> number of items without a verdict.
+        models: model reported by the endpoint -> number of items; several models mean that the judge has changed.
+        spread: protocol -> standard deviation of the mean score over the repeats, on items judged in all of them.
     """
 
-    asked: int = 0
-    judged: int = 0
-    hits: int = 0
-    calls: int = 0
+    num_items: int = 0
+    num_judged: int = 0
+    num_cached: int = 0
+    num_calls: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
     seconds: float = 0.0
     missing: dict[str, int] = field(default_factory=dict)
-    served: dict[str, int] = field(default_factory=dict)
+    models: dict[str, int] = field(default_factory=dict)
     spread: dict[str, float] = field(default_factory=dict)
 
     @property
     def coverage(self) -> float:
-        """The share of the items that have a verdict."""
-        return self.judged / max(1, self.asked)
+        """The share of items with a verdict."""
+        return self.num_judged / max(1, self.num_items)
 
-    def count(self, verdicts: Sequence[Verdict | None]) -> None:
-        """Enter the outcome of a few questions."""
-        self.asked += len(verdicts)
+    def add(self, verdicts: Sequence[Verdict | None]) -> None:
+        """Add the outcome of a call."""
+        self.num_items += len(verdicts)
         for verdict in verdicts:
             if verdict is not None:
-                self.judged += 1
-                self.served[verdict.model] = self.served.get(verdict.model, 0) + 1
+                self.num_judged += 1
+                self.models[verdict.model] = self.models.get(verdict.model, 0) + 1
 
-    def miss(self, reason: str, items: int = 1) -> None:
-        """Enter why items have no verdict."""
-        self.missing[reason] = self.missing.get(reason, 0) + items
+    def add_missing(self, reason: str) -> None:
+        """Add an item without a verdict."""
+        self.missing[reason] = self.missing.get(reason, 0) + 1
 
 
 class Judge(ABC):
-    """Scores, splits, compares and groups texts, where rules alone cannot.
+    """Scores, splits, compares and groups texts where rules do not suffice.
 
     Attributes:
-        id: who judges and how, for the heads of tables; figures of two judges never stand in one column.
-        offline: whether it only plays a judge, so that tables of papers leave its figures out.
-        repeats: how often scores ask, to mean over.
-        ledger: of everything asked so far.
+        id: model and sampling, for table headings; scores of different judges are never in the same column.
+        offline: True for stand-ins without a language model; comparisons with papers omit their scores.
+        repeats: number of judgements per item whose mean is the score.
+        ledger: of all queries so far.
     """
 
     offline: ClassVar[bool] = False
@@ -146,26 +149,30 @@ class Judge(ABC):
 
     @property
     def dollars(self) -> float | None:
-        """What everything asked so far cost; ``None`` where the price is not known."""
+        """The cost of all queries so far; ``None`` if the price is unknown."""
         return 0.0
 
     @abstractmethod
-    def ask(self, protocol: Protocol, items: Sequence[Item], repeat: int = 0) -> list[Verdict | None]:
-        """A verdict on each item, in order; ``None`` where the judge failed: missing, which is never a score of 0.
+    def query(self, protocol: Protocol, items: Sequence[Item], repeat: int = 0) -> list[Verdict | None]:
+        """Judge items in order; ``None`` where the judge failed: the item is missing, not 0.
 
         Args:
-            protocol: the question.
-            items: what to ask about.
-            repeat: which time; another one is asked anew.
+            protocol: prompt and schema.
+            items: to judge.
+            repeat: number of the repeat; each has its own sample.
         """
 
 
-def _bare(node: Any) -> Any:
-    if isinstance(node, dict):
-        # below `properties` keys are names of fields, not words of the schema
-        kept = {k: v for k, v in node.items() if k not in LIMITS}
-        return {
-            key: {name: _bare(one) for name, one in value.items()} if key in ("properties", "$defs") else _bare(value)
-            for key, value in kept.items()
-        }
-    return [_bare(one) for one in node] if isinstance(node, list) else node
+def _strip_schema(node: Any) -> Any:
+    """Remove the unsupported keys of a JSON schema."""
+    if isinstance(node, list):
+        return [_strip_schema(child) for child in node]
+    if not isinstance(node, dict):
+        return node
+    schema = {}
+    for key, value in node.items():
+        if key in ("properties", "$defs"):  # their keys are names of fields, which may equal a keyword
+            schema[key] = {name: _strip_schema(child) for name, child in value.items()}
+        elif key not in UNSUPPORTED_KEYS:
+            schema[key] = _strip_schema(value)
+    return schema

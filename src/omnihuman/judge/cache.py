@@ -1,4 +1,4 @@
-"""Judgements on disk: asked once, scored again as often as one likes, shipped with the results."""
+"""Cache of judgements on disk: judged once, scored again at no cost, published with the results."""
 
 import json
 import sqlite3
@@ -12,18 +12,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a judge replied, and when and how: a row of the cache. What it was asked is in the key only.
+    """A judge's reply with its metadata: a row of the cache. The prompt is only in the key.
 
     Attributes:
-        text: in its own words; they may quote the texts that it judged.
-        parsed: the checked reply as JSON, for readers of the file.
-        tokens_in: of the prompt, 0 where the endpoint does not say.
-        tokens_out: of the reply.
-        model: which the endpoint says answered.
+        text: raw reply; it may quote the judged texts.
+        parsed: validated reply as JSON, for readers of the file.
+        tokens_in: prompt tokens, 0 if the endpoint does not report them.
+        tokens_out: reply tokens.
+        model: that replied, according to the endpoint.
         fingerprint: of the endpoint's system.
         time: of the reply, UTC.
-        seconds: that it took.
-        form: how the reply's form was asked for.
+        seconds: of the request.
+        response_format: that was requested.
     """
 
     text: str
@@ -34,25 +34,26 @@ class Judgement:
     fingerprint: str
     time: str
     seconds: float
-    form: str
+    response_format: str
 
 
-COLUMNS = [each.name for each in fields(Judgement)]
+SQL_TYPES: dict[Any, str] = {str: "TEXT", int: "INTEGER", float: "REAL"}
+COLUMNS = {column.name: SQL_TYPES[column.type] for column in fields(Judgement)}
 
 
 class Cache:
-    """Key -> judgement in one sqlite file, for any number of threads and processes.
+    """Key -> judgement in a sqlite file, for any number of threads and processes.
 
-    On the standard library: diskcache stands still since 2023 and loads pickles even through its JSONDisk
-    (CVE-2025-69872; tried: a doctored row runs code), which rules out files that others ship; forks of it are weeks
-    old, and caches of HTTP know no protocols. Here is nothing but text and numbers in columns.
+    It uses the standard library only. diskcache has had no release since 2023 and unpickles data even through its
+    JSONDisk (CVE-2025-69872; verified: a manipulated row runs code), which rules it out for published files. This cache
+    contains nothing but text and numbers in columns.
 
     Args:
-        path: of the file; made with the first judgement.
-        read_only: the file has to be there and stays as it is.
+        path: of the file, created with the first judgement.
+        read_only: the file must exist and is not changed.
 
     Raises:
-        ValueError: ``path`` is no cache of judgements, or is not there although it is only read.
+        ValueError: the file is not a cache of judgements, or does not exist although ``read_only``.
 
     >>> Cache("judgements.sqlite").get(["5f"])
     {}
@@ -61,69 +62,63 @@ class Cache:
     def __init__(self, path: str | Path, read_only: bool = False) -> None:
         self.path, self.read_only = Path(path), read_only
         self._lock = threading.Lock()
-        self._open: sqlite3.Connection | None = None
+        self._connection: sqlite3.Connection | None = None
         if read_only and not self.path.is_file():
-            raise ValueError(f"cache={path}: there is no such file; judge with mode=live first, or name the right one.")
+            raise ValueError(f"cache={path}: there is no such file; judge with mode=live first, or correct the path.")
 
     def get(self, keys: Iterable[str]) -> dict[str, Judgement]:
-        """The judgements that are there, by key."""
-        if self._open is None and not self.path.is_file():
+        """Return the cached judgements by key."""
+        if self._connection is None and not self.path.is_file():
             return {}
-        found: dict[str, Judgement] = {}
-        with self._connection() as connection:
+        statement = f"SELECT {', '.join(COLUMNS)} FROM judgements WHERE key = ?"
+        judgements: dict[str, Judgement] = {}
+        with self._open() as connection:
             for key in keys:
-                row = connection.execute(
-                    f"SELECT {', '.join(COLUMNS)} FROM judgements WHERE key = ?",
-                    (key,),
-                ).fetchone()
+                row = connection.execute(statement, (key,)).fetchone()
                 if row:
-                    found[key] = Judgement(*row)
-        return found
+                    judgements[key] = Judgement(*row)
+        return judgements
 
     def put(self, key: str, protocol: str, judgement: Judgement) -> None:
-        """Keep a judgement, in the place of an earlier one; it is on disk when this returns."""
-        marks = ", ".join("?" * (2 + len(COLUMNS)))
-        with self._connection() as connection, connection:
+        """Write a judgement, replacing an earlier one; it is on disk when this returns."""
+        placeholders = ", ".join("?" * (2 + len(COLUMNS)))
+        with self._open() as connection, connection:
             connection.execute(
-                f"INSERT OR REPLACE INTO judgements VALUES ({marks})",
-                (key, protocol, *astuple(judgement)),
+                f"INSERT OR REPLACE INTO judgements VALUES ({placeholders})", (key, protocol, *astuple(judgement))
             )
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         with self._lock:
-            if self._open is not None:
-                self._open.close()
-            self._open = None
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
 
     @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:  # one connection, one thread at a time; among processes sqlite's own lock holds
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:  # one connection, one thread at a time; between processes sqlite locks the file
             try:
-                if self._open is None:
-                    self._open = self._connect()
-                yield self._open
+                if self._connection is None:
+                    self._connection = self._connect()
+                yield self._connection
             except (sqlite3.DatabaseError, OSError) as error:
-                raise ValueError(f"cache={self.path}: this is no readable cache of judgements ({error}).") from error
+                raise ValueError(f"cache={self.path}: this is not a readable cache of judgements ({error}).") from error
 
     def _connect(self) -> sqlite3.Connection:
         if self.read_only:
-            where = f"{self.path.resolve().as_uri()}?mode=ro"
-            return sqlite3.connect(where, uri=True, timeout=60, check_same_thread=False)
+            uri = f"{self.path.resolve().as_uri()}?mode=ro"
+            return sqlite3.connect(uri, uri=True, timeout=60, check_same_thread=False)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # no write-ahead log: it would make the cache three files, of which people ship one
+        # No write-ahead log: it would split the cache into three files, of which people publish one.
         connection = sqlite3.connect(self.path, timeout=60, check_same_thread=False)
-        kinds = ", ".join(f"{each.name} {_SQL[each.type]} NOT NULL" for each in fields(Judgement))
+        columns = ", ".join(f"{name} {sql_type} NOT NULL" for name, sql_type in COLUMNS.items())
         with connection:
             connection.execute(
-                f"CREATE TABLE IF NOT EXISTS judgements (key TEXT PRIMARY KEY, protocol TEXT NOT NULL, {kinds})"
+                f"CREATE TABLE IF NOT EXISTS judgements (key TEXT PRIMARY KEY, protocol TEXT NOT NULL, {columns})"
             )
         return connection
 
 
-_SQL: dict[Any, str] = {str: "TEXT", int: "INTEGER", float: "REAL"}
-
-
-def compact(value: Any) -> str:
-    """JSON that is the same for the same content: what keys are made of."""
+def canonical_json(value: Any) -> str:
+    """Format a value as JSON that is equal for equal content, for cache keys."""
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""One question to an OpenAI-compatible endpoint: the form of the reply, patience, and when to give up."""
+"""Requests to an OpenAI-compatible endpoint: response formats, retries and fatal errors."""
 
 import logging
 import os
@@ -22,39 +22,39 @@ from tenacity import (
 from omnihuman.judge.cache import Judgement
 
 if TYPE_CHECKING:
-    from openai import OpenAI
+    import openai
     from openai.types.chat import ChatCompletion
 
 logger = logging.getLogger(__name__)
-FORMS = ("json_schema", "json_object", "text")
-"""How a reply's form can be asked for, the strictest first."""
-PASSING = (408, 409, 429)
-"""Refusals that pass, besides the server's own errors (5xx)."""
+RESPONSE_FORMATS = ("json_schema", "json_object", "text")
+"""From strict to lax."""
+RETRYABLE = (408, 409, 429)
+"""HTTP statuses of temporary errors, in addition to 5xx."""
 FATAL = (401, 403, 404)
-"""Refusals that all other questions would meet, too."""
+"""HTTP statuses that every other request would get too."""
 REASONING = re.compile(r"(^|/)(gpt-5|o[134](-|$))")
-"""Models that think: they take no temperature and count the thinking as tokens."""
+"""Reasoning models: they reject a temperature and count the reasoning as reply tokens."""
 
 
-class Passing(Exception):
-    """What may go well another time.
+class RetryableError(Exception):
+    """A temporary error.
 
     Attributes:
-        after: seconds that the endpoint asks to wait.
+        retry_after: seconds to wait, as the endpoint requests.
     """
 
-    def __init__(self, reason: str, after: float = 0.0) -> None:
+    def __init__(self, reason: str, retry_after: float = 0.0) -> None:
         super().__init__(reason)
-        self.after = after
+        self.retry_after = retry_after
 
 
-class GivenUp(Exception):
-    """This question has no reply; others may have one."""
+class NoReplyError(Exception):
+    """The retries of an item are exhausted; other items may succeed."""
 
 
 @dataclass
-class Spent:
-    """What a question took, tries without success included."""
+class Usage:
+    """Cost of an item, failed requests included."""
 
     calls: int = 0
     tokens_in: int = 0
@@ -62,20 +62,20 @@ class Spent:
 
 
 class Client:
-    """Messages in, a judgement out that the caller could read.
+    """Messages -> a judgement that the caller can parse.
 
-    Reference: the ``openai`` client, which speaks to OpenAI, Azure's ``/openai/v1``, vLLM, SGLang and Ollama alike.
-    vLLM's own ``guided_json`` is gone since 0.12; the standard ``response_format`` works there, too.
+    Reference: the ``openai`` client, which supports OpenAI, Azure's ``/openai/v1``, vLLM, SGLang and Ollama. vLLM has
+    removed its own ``guided_json`` in 0.12; the standard ``response_format`` works there, too.
 
     Args:
-        model: as the endpoint calls it.
+        model: name at the endpoint.
         base_url: of the endpoint; ``None``: OpenAI's.
-        api_key_env: environment variable that holds the key; ``None``: the endpoint wants none.
-        timeout: seconds for one reply.
-        max_retries: after the first try: for 408, 409, 429, 5xx, broken connections and replies of the wrong form.
-        backoff: seconds of the first wait and of the longest; between them it doubles, with jitter.
-        sampling: arguments of the request that decide the reply.
-        extra_body: further ones that are not in OpenAI's interface.
+        api_key_env: environment variable of the API key; ``None``: the endpoint requires none.
+        timeout: seconds per request.
+        max_retries: after 408, 409, 429, 5xx, broken connections and invalid replies.
+        backoff: seconds of the first and of the longest wait; it doubles in between, with jitter.
+        sampling: arguments of the request that determine the reply.
+        extra_body: further arguments that are not part of OpenAI's interface.
     """
 
     def __init__(
@@ -91,184 +91,206 @@ class Client:
     ) -> None:
         self.model, self.base_url, self.timeout = model, base_url, timeout
         self.sampling, self.extra_body = dict(sampling), dict(extra_body)
-        self.max_retries, self.longest = max_retries, backoff[1]
-        self.form = 0  # the strictest that the endpoint has not refused yet
-        self.halted = threading.Event()  # set: whoever waits for another try gives up
+        self.max_retries, self.max_wait = max_retries, backoff[1]
+        self.format_index = 0  # of the strictest format that the endpoint has not rejected
+        self.stopped = threading.Event()  # when set, requests that wait for a retry fail at once
         self._backoff = wait_random_exponential(multiplier=backoff[0], max=backoff[1], min=backoff[0] / 2)
         self._key = ""
         if api_key_env:
             self._key = os.environ.get(api_key_env, "").strip()
             if not self._key:
                 raise ValueError(
-                    f"judge {model}: the environment variable {api_key_env} is empty; put the endpoint's key there, or "
-                    "set api_key_env=null where it wants none."
+                    f"judge {model}: the environment variable {api_key_env} is empty; set it to the endpoint's key, or "
+                    "set api_key_env=null if the endpoint requires none."
                 )
         self._api = self._connect()
 
-    def ask(
+    def request(
         self,
         messages: Sequence[Mapping[str, str]],
         name: str,
         schema: Mapping[str, Any],
         seed: int | None,
-        read: Callable[[str], Any],
-        spent: Spent,
+        parse: Callable[[str], Any],
+        usage: Usage,
     ) -> Judgement:
-        """The first reply that can be read.
+        """Send a request until a reply is valid.
 
         Args:
             messages: the chat.
             name: of the schema.
             schema: of the reply.
             seed: of the sampling.
-            read: text -> the checked reply; its ``ValueError`` is a reply of the wrong form.
-            spent: grows with every request.
+            parse: text -> validated reply; its ``ValueError`` marks an invalid reply.
+            usage: updated with every request.
 
         Raises:
-            GivenUp: no try led to a reply that can be read.
-            ValueError: the endpoint refuses all questions: the key, the model or the address is wrong.
+            NoReplyError: all retries failed.
+            ValueError: the endpoint rejects every request: the key, the model or the address is wrong.
         """
-        tries = Retrying(
-            retry=retry_if_exception_type(Passing),
+        retrying = Retrying(
+            retry=retry_if_exception_type(RetryableError),
             stop=stop_after_attempt(self.max_retries + 1),
-            wait=self._wait,
-            sleep=sleep_using_event(self.halted),
+            wait=self._wait_seconds,
+            sleep=sleep_using_event(self.stopped),
             reraise=True,
         )
-        request = {"model": self.model, "messages": list(messages), **self.sampling, "extra_body": self.extra_body}
+        body = {"model": self.model, "messages": list(messages), **self.sampling, "extra_body": self.extra_body}
         if seed is not None:
-            request["seed"] = seed
+            body["seed"] = seed
         try:
-            judgement: Judgement = tries(self._try, request, name, schema, read, spent)
-        except Passing as error:
-            raise GivenUp(str(error)) from None
+            judgement: Judgement = retrying(self._try_formats, body, name, schema, parse, usage)
+        except RetryableError as error:
+            raise NoReplyError(str(error)) from None
         return judgement
 
-    def _connect(self) -> "OpenAI":
-        from openai import OpenAI
-
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each call would hide what is missing
-        # retries are counted here, not in the library, which knows nothing of the reply's form
-        return OpenAI(api_key=self._key or "none", base_url=self.base_url, timeout=self.timeout, max_retries=0)
-
-    def _wait(self, state: RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        asked = error.after if isinstance(error, Passing) else 0.0
-        return max(self._backoff(state), min(asked, self.longest))
-
-    def _try(
-        self,
-        request: Mapping[str, Any],
-        name: str,
-        schema: Mapping[str, Any],
-        read: Callable[[str], Any],
-        spent: Spent,
-    ) -> Judgement:
-        if self.halted.is_set():
-            raise GivenUp("not asked again")
-        first = self.form
-        for form in range(first, len(FORMS)):
-            started = perf_counter()
-            completion = self._send({**request, **_form(FORMS[form], name, schema)}, spent, last=form == len(FORMS) - 1)
-            if completion is None:
-                continue
-            if form > self.form:  # only now: a 400 may also mean that this one text is refused
-                logger.info(
-                    "judge %s: the endpoint takes no %s; going on with %s", self.model, FORMS[first], FORMS[form]
-                )
-                self.form = form
-            return self._read(completion, read, spent, perf_counter() - started, FORMS[form])
-        raise AssertionError
-
-    def _send(self, request: Mapping[str, Any], spent: Spent, last: bool) -> "ChatCompletion | None":
-        """The endpoint's reply; ``None`` where it refuses the request and a laxer form is left."""
+    def _connect(self) -> "openai.OpenAI":
         import openai
 
-        spent.calls += 1
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # a line per request would hide our warnings
+        # Retries are counted here, because the library does not check the form of a reply.
+        return openai.OpenAI(api_key=self._key or "none", base_url=self.base_url, timeout=self.timeout, max_retries=0)
+
+    def _wait_seconds(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        retry_after = error.retry_after if isinstance(error, RetryableError) else 0.0
+        return max(self._backoff(state), min(retry_after, self.max_wait))
+
+    def _try_formats(
+        self,
+        body: Mapping[str, Any],
+        name: str,
+        schema: Mapping[str, Any],
+        parse: Callable[[str], Any],
+        usage: Usage,
+    ) -> Judgement:
+        if self.stopped.is_set():
+            raise NoReplyError("not sent: another request failed for good")
+        first = self.format_index
+        for index in range(first, len(RESPONSE_FORMATS)):
+            response_format = RESPONSE_FORMATS[index]
+            start = perf_counter()
+            is_last = index == len(RESPONSE_FORMATS) - 1
+            completion = self._send({**body, **_format_arguments(response_format, name, schema)}, usage, is_last)
+            if completion is None:
+                continue
+            # Only a success proves that the endpoint rejected the format: a 400 may also reject this one text.
+            if index > self.format_index:
+                logger.info(
+                    "judge %s: the endpoint rejects %s; using %s", self.model, RESPONSE_FORMATS[first], response_format
+                )
+                self.format_index = index
+            return self._build_judgement(completion, parse, usage, perf_counter() - start, response_format)
+        raise AssertionError
+
+    def _send(self, body: Mapping[str, Any], usage: Usage, is_last: bool) -> "ChatCompletion | None":
+        """Return the endpoint's completion; ``None`` if it rejects the request and a laxer format is left."""
+        import openai
+
+        usage.calls += 1
         try:
-            completion: ChatCompletion = self._api.chat.completions.create(**request)
+            completion: ChatCompletion = self._api.chat.completions.create(**body)
         except openai.APITimeoutError:
-            raise Passing(f"no reply in {self.timeout:g} s") from None
+            raise RetryableError(f"no reply in {self.timeout:g} s") from None
         except openai.APIConnectionError as error:
-            raise Passing(f"no connection ({type(error.__cause__).__name__})") from None
+            raise RetryableError(f"no connection ({type(error.__cause__).__name__})") from None
         except openai.APIStatusError as error:
-            status, why = error.status_code, self._hide(str(error.message))[:300]
-            if status in FATAL or error.code == "insufficient_quota":
-                where = self.base_url or "OpenAI"
-                raise ValueError(f"judge {self.model} at {where}: {why}; correct model, base_url or key.") from None
-            if status in PASSING or status >= 500:
-                raise Passing(f"status {status}", _seconds(error.response.headers.get("retry-after"))) from None
-            if last:
-                raise GivenUp(f"refused: {why}") from None
+            self._raise_for_status(error)
+            if is_last:
+                raise NoReplyError(f"rejected: {self._hide_key(str(error.message))[:300]}") from None
             return None
         except (openai.APIError, ValueError) as error:
-            raise Passing(f"no chat completion ({type(error).__name__})") from None
+            raise RetryableError(f"no chat completion ({type(error).__name__})") from None
         return completion
 
-    def _read(self, completion: Any, read: Callable[[str], Any], spent: Spent, seconds: float, form: str) -> Judgement:
-        if usage := getattr(completion, "usage", None):
-            spent.tokens_in += usage.prompt_tokens or 0
-            spent.tokens_out += usage.completion_tokens or 0
-        choices = getattr(completion, "choices", None)  # a text or a page of HTML comes as a str
-        if not choices or not choices[0].message.content:
-            raise Passing("no text in the reply")
-        if choices[0].finish_reason == "length":  # half a list could still be mended to a list
-            raise Passing("the reply is cut short (max_tokens)")
-        text = choices[0].message.content
+    def _raise_for_status(self, error: "openai.APIStatusError") -> None:
+        """Raise if the error is fatal or retryable; other errors may concern the response format or the text."""
+        status = error.status_code
+        if status in FATAL or error.code == "insufficient_quota":
+            reason = self._hide_key(str(error.message))[:300]
+            endpoint = self.base_url or "OpenAI"
+            raise ValueError(f"judge {self.model} at {endpoint}: {reason}; correct model, base_url or key.") from None
+        if status in RETRYABLE or status >= 500:
+            raise RetryableError(
+                f"status {status}", _parse_seconds(error.response.headers.get("retry-after"))
+            ) from None
+
+    def _build_judgement(
+        self, completion: Any, parse: Callable[[str], Any], usage: Usage, seconds: float, response_format: str
+    ) -> Judgement:
+        reported = getattr(completion, "usage", None)
+        tokens_in, tokens_out = 0, 0
+        if reported:
+            tokens_in, tokens_out = reported.prompt_tokens, reported.completion_tokens
+        usage.tokens_in += tokens_in or 0
+        usage.tokens_out += tokens_out or 0
+        text = _read_text(completion)
         try:
-            text.encode()  # half a surrogate pair could neither be kept nor asked about
-            parsed = read(text).model_dump_json()
+            text.encode()  # a lone surrogate can neither be stored nor sent in a later prompt
+            parsed = parse(text).model_dump_json()
         except ValueError as error:
-            logger.debug("judge %s: a reply of the wrong form (%s): %.200s", self.model, error, text)
-            raise Passing("a reply of the wrong form") from None
+            logger.debug("judge %s: invalid reply (%s): %.200s", self.model, error, text)
+            raise RetryableError("the reply is invalid") from None
         return Judgement(
             text=text,
             parsed=parsed,
-            tokens_in=usage.prompt_tokens if usage else 0,
-            tokens_out=usage.completion_tokens if usage else 0,
+            tokens_in=tokens_in,
+            tokens_out=tokens_out,
             model=completion.model or self.model,
             fingerprint=completion.system_fingerprint or "",
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             seconds=round(seconds, 3),
-            form=form,
+            response_format=response_format,
         )
 
-    def _hide(self, text: str) -> str:
+    def _hide_key(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
 
 
-def sampling(
+def build_sampling(
     model: str, temperature: float | None, max_tokens: int | None, reasoning: bool | None = None
 ) -> dict[str, Any]:
-    """The arguments that a model takes: those that think refuse a temperature, and call the limit otherwise.
+    """Build the sampling arguments of a model: reasoning models reject a temperature and rename the token limit.
 
     Args:
         model: its name.
-        temperature: ``None``: the endpoint's own.
-        max_tokens: of a reply; ``None``: the endpoint's own.
-        reasoning: whether it thinks; ``None``: as its name says.
+        temperature: ``None``: the endpoint's default.
+        max_tokens: of a reply; ``None``: the endpoint's default.
+        reasoning: True for a reasoning model; ``None``: derived from its name.
 
-    >>> sampling("o3-mini", 0.0, 100), sampling("gpt-4o", 0.0, 100)
+    >>> build_sampling("o3-mini", 0.0, 100), build_sampling("gpt-4o", 0.0, 100)
     ({'max_completion_tokens': 100}, {'max_tokens': 100, 'temperature': 0.0})
     """
-    thinks = bool(REASONING.search(model)) if reasoning is None else reasoning
-    chosen: dict[str, Any] = {}
+    if reasoning is None:
+        reasoning = bool(REASONING.search(model))
+    sampling: dict[str, Any] = {}
     if max_tokens is not None:
-        chosen["max_completion_tokens" if thinks else "max_tokens"] = max_tokens
-    if temperature is not None and not thinks:
-        chosen["temperature"] = float(temperature)  # 0 and 0.0 are one key
-    return chosen
+        sampling["max_completion_tokens" if reasoning else "max_tokens"] = max_tokens
+    if temperature is not None and not reasoning:
+        sampling["temperature"] = float(temperature)  # 0 and 0.0 must give the same cache key
+    return sampling
 
 
-def _form(form: str, name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    if form == "json_schema":
-        wanted = {"name": name, "schema": dict(schema), "strict": True}
-        return {"response_format": {"type": form, "json_schema": wanted}}
-    return {"response_format": {"type": form}} if form == "json_object" else {}
+def _format_arguments(response_format: str, name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    if response_format == "json_schema":
+        strict_schema = {"name": name, "schema": dict(schema), "strict": True}
+        return {"response_format": {"type": response_format, "json_schema": strict_schema}}
+    if response_format == "json_object":
+        return {"response_format": {"type": response_format}}
+    return {}
 
 
-def _seconds(header: str | None) -> float:
+def _read_text(completion: Any) -> str:
+    choices = getattr(completion, "choices", None)  # a proxy may reply with a text or a page of HTML, parsed as str
+    if not choices or not choices[0].message.content:
+        raise RetryableError("no text in the reply")
+    if choices[0].finish_reason == "length":  # a truncated list could still be repaired to a valid list
+        raise RetryableError("the reply is truncated (max_tokens)")
+    return str(choices[0].message.content)
+
+
+def _parse_seconds(header: str | None) -> float:
     try:
         return max(0.0, float(header or 0))
-    except ValueError:  # a date, which nobody sends
+    except ValueError:  # a date: valid HTTP, but no known endpoint sends one
         return 0.0

@@ -2,16 +2,17 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
 from omnihuman.judge.base import Item, Judge, Protocol, Verdict
-from omnihuman.judge.cache import Cache, Judgement, compact
-from omnihuman.judge.client import Client, GivenUp, Spent, sampling
+from omnihuman.judge.cache import Cache, Judgement, canonical_json
+from omnihuman.judge.client import Client, NoReplyError, Usage, build_sampling
 from omnihuman.judge.rule import RuleJudge
 
 logger = logging.getLogger(__name__)
@@ -19,30 +20,32 @@ Prices = Mapping[str, Sequence[float]]
 
 
 class EndpointJudge(Judge):
-    """Texts -> verdicts of a language model, each asked for once and kept.
+    """Items -> verdicts of a language model, each requested once and cached.
 
-    Reference: the official scripts of Video-ChatGPT, Tarsier and AffectGPT each ask gpt-3.5 snapshots that are retired.
-    Differs from them: replies are held to a schema, tries are counted, a reply that never comes is missing (lmms-eval
-    counts it as 0, Video-ChatGPT asks for ever), and nothing is asked twice.
+    Reference: the official scripts of Video-ChatGPT, Tarsier and AffectGPT query gpt-3.5 snapshots that are retired.
+    Differs from them: replies are validated against a schema, retries are limited, a failed item is missing (lmms-eval
+    counts it as 0, Video-ChatGPT retries forever), and equal items are judged once.
 
     Args:
-        model: as the endpoint calls it; a snapshot rather than an alias.
+        model: name at the endpoint; a snapshot rather than an alias.
         base_url: of the endpoint; ``None``: OpenAI's.
-        api_key_env: environment variable that holds the key; ``None``: the endpoint wants none.
-        mode: ``live`` asks what the cache lacks; ``cache_only`` leaves it missing; ``offline`` makes it an error.
-        cache: file of the judgements; ``None``: none is kept.
-        timeout: seconds for one reply.
-        max_concurrency: questions under way at a time.
-        max_retries: of one question, after which it is missing.
-        give_up_after: so many failures in a row, the rest is missing unasked: the endpoint is down, or talks nonsense.
-        backoff: seconds of the first wait and of the longest.
-        temperature: of the sampling; models that think take none.
+        api_key_env: environment variable of the API key; ``None``: the endpoint requires none.
+        mode: for items that are not in the cache: ``live`` requests them, ``cache_only`` leaves them missing,
+            ``offline`` raises.
+        cache: file of the judgements; ``None``: no cache.
+        timeout: seconds per request.
+        max_concurrency: number of concurrent requests.
+        max_retries: per item, after which it is missing.
+        max_failures: number of consecutive failed items after which the remaining ones are skipped, because the
+            endpoint is down or the model does not follow the prompt.
+        backoff: seconds of the first and of the longest wait.
+        temperature: of the sampling; reasoning models have none.
         seed: of the sampling; repeat k has ``seed + k``.
-        repeats: how often scores ask.
-        max_tokens: of one reply, the thinking included.
-        reasoning: whether the model thinks; ``None``: as its name says.
-        extra_body: further arguments that the endpoint takes.
-        prices: model -> dollars for a million tokens [in, out].
+        repeats: number of judgements per item.
+        max_tokens: of a reply, reasoning included.
+        reasoning: True for a reasoning model; ``None``: derived from the model's name.
+        extra_body: further arguments of the request.
+        prices: model -> dollars per million tokens [in, out].
 
     >>> EndpointJudge("gpt-4o-2024-11-20", mode="offline", cache=None).id
     'gpt-4o-2024-11-20, T=0, seed 0'
@@ -58,7 +61,7 @@ class EndpointJudge(Judge):
         timeout: float = 120.0,
         max_concurrency: int = 8,
         max_retries: int = 5,
-        give_up_after: int = 20,
+        max_failures: int = 20,
         backoff: Sequence[float] = (1.0, 60.0),
         temperature: float | None = 0.0,
         seed: int | None = 0,
@@ -70,215 +73,243 @@ class EndpointJudge(Judge):
     ) -> None:
         super().__init__()
         if mode == "cache_only" and cache is None:
-            raise ValueError("judge mode=cache_only reads judgements from a cache, but cache is null; name the file.")
+            raise ValueError("judge mode=cache_only reads judgements from a cache, but cache is null; set the file.")
         if min(max_concurrency, repeats) < 1 or max_retries < 0 or len(backoff) != 2:
             raise ValueError(
-                f"judge {model}: max_concurrency={max_concurrency} and repeats={repeats} are at least 1, max_retries="
-                f"{max_retries} at least 0, and backoff={list(backoff)} two numbers of seconds."
+                f"judge {model}: got max_concurrency={max_concurrency}, repeats={repeats}, max_retries={max_retries}, "
+                f"backoff={list(backoff)}; expected at least 1, 1, 0, and two numbers of seconds."
             )
         if base_url is not None and not base_url.startswith(("http://", "https://")):
             raise ValueError(
-                f"judge {model}: base_url={base_url} begins with http:// or https://, as http://localhost:8000/v1."
+                f"judge {model}: base_url={base_url} must begin with http:// or https://, as in "
+                "http://localhost:8000/v1."
             )
         self.model, self.mode, self.repeats, self.seed = model, mode, repeats, seed
-        self.max_concurrency, self.give_up_after, self.prices = max_concurrency, give_up_after, prices or {}
-        self._failures = 0  # in a row
-        self.sampling = sampling(model, temperature, max_tokens, reasoning)
+        self.max_concurrency, self.max_failures, self.prices = max_concurrency, max_failures, prices or {}
+        self.sampling = build_sampling(model, temperature, max_tokens, reasoning)
         self.extra_body = dict(extra_body or {})
-        heat = f", T={self.sampling['temperature']:g}" if "temperature" in self.sampling else ""
-        times = f", mean of {repeats}" if repeats > 1 else ""
-        self.id = f"{model}{heat}{'' if seed is None else f', seed {seed}'}{times}"
+        self.id = self._build_id()
         read_only = mode == "cache_only" or (mode == "offline" and cache is not None and Path(cache).is_file())
         self.cache = None if cache is None else Cache(cache, read_only)
-        self._client: Client | None = None  # made with the first call: scoring again needs no key
+        self._num_failures = 0  # consecutive
+        self._client: Client | None = None  # created with the first request: scoring from the cache needs no key
         self._client_args = (base_url, api_key_env, timeout, max_retries, tuple(backoff))
 
-    def key(self, protocol: Protocol, item: Item, repeat: int = 0) -> str:
-        """What a judgement is kept under: the digest of all that decides it."""
-        asked = {
+    def _build_id(self) -> str:
+        parts = [self.model]
+        if "temperature" in self.sampling:
+            parts.append(f"T={self.sampling['temperature']:g}")
+        if self.seed is not None:
+            parts.append(f"seed {self.seed}")
+        if self.repeats > 1:
+            parts.append(f"mean of {self.repeats}")
+        return ", ".join(parts)
+
+    def cache_key(self, protocol: Protocol, item: Item, repeat: int = 0) -> str:
+        """Return the cache key of a judgement: the digest of everything that determines it."""
+        seed: int | str | None = self._repeat_seed(repeat)
+        if seed is None:
+            seed = f"none, repeat {repeat}"
+        content = {
             "protocol": [protocol.name, protocol.version],
             "model": self.model,
             "sampling": self.sampling | self.extra_body,
-            "seed": self._seed(repeat) if self.seed is not None else f"none, repeat {repeat}",
-            "messages": protocol.messages(item),
+            "seed": seed,
+            "messages": protocol.build_messages(item),
             "schema": protocol.json_schema(),
         }
-        return hashlib.sha256(compact(asked).encode(errors="surrogatepass")).hexdigest()
+        return hashlib.sha256(canonical_json(content).encode(errors="surrogatepass")).hexdigest()
 
-    def recall(self, protocol: Protocol, wanted: Mapping[str, Item]) -> dict[str, Verdict]:
-        """The verdicts that the cache has, by key."""
-        found = {} if self.cache is None else self.cache.get(wanted)
-        verdicts = {}
-        for key, kept in found.items():
+    def read_cache(self, protocol: Protocol, items: Mapping[str, Item]) -> dict[str, Verdict]:
+        """Return the cached verdicts by cache key."""
+        verdicts: dict[str, Verdict] = {}
+        if self.cache is None:
+            return verdicts
+        for key, judgement in self.cache.get(items).items():
             try:
-                reply = protocol.read(kept.text, wanted[key])
-            except ValueError:  # the check has become stricter since
+                reply = protocol.parse_reply(judgement.text, items[key])
+            except ValueError:  # the check is stricter than when the reply was cached
                 continue
-            verdicts[key] = Verdict(reply, kept.text, True, kept.model)
+            verdicts[key] = Verdict(reply, judgement.text, True, judgement.model)
         return verdicts
 
-    def ask(self, protocol: Protocol, items: Sequence[Item], repeat: int = 0) -> list[Verdict | None]:
-        """A verdict on each item, in order; ``None`` where there is none.
+    def query(self, protocol: Protocol, items: Sequence[Item], repeat: int = 0) -> list[Verdict | None]:
+        """Judge items in order; ``None`` where the judge failed.
 
         Raises:
-            ValueError: the endpoint refuses every question, or ``mode=offline`` and the cache lacks one.
+            ValueError: the endpoint rejects every request, or ``mode=offline`` and an item is not in the cache.
         """
-        started = perf_counter()
-        keys = [self.key(protocol, item, repeat) for item in items]
-        wanted = dict(zip(keys, items, strict=True))  # equal questions are asked once
-        verdicts = self.recall(protocol, wanted)
-        lacking = {key: item for key, item in wanted.items() if key not in verdicts}
-        if lacking and self.mode == "offline":
-            where = f"cache={self.cache.path}" if self.cache else "there is no cache, which"
-            raise ValueError(
-                f"judge mode=offline asks nobody, and {where} lacks {len(lacking)} of {len(wanted)} judgements of "
-                f"{protocol.name}; ask for them with mode=live, or leave them missing with mode=cache_only."
+        start = perf_counter()
+        keys = [self.cache_key(protocol, item, repeat) for item in items]
+        unique_items = dict(zip(keys, items, strict=True))
+        verdicts = self.read_cache(protocol, unique_items)
+        uncached = {key: item for key, item in unique_items.items() if key not in verdicts}
+        if uncached and self.mode == "offline":
+            raise ValueError(self._offline_message(protocol, len(uncached), len(unique_items)))
+        reasons = dict.fromkeys(uncached, "not in the cache")
+        if uncached and self.mode == "live":
+            verdicts |= self._judge_items(protocol, uncached, repeat, reasons)
+        results = [verdicts.get(key) for key in keys]
+        missing = [reasons[key] for key in keys if key not in verdicts]
+        num_requested = sum(key in verdicts for key in uncached)
+        self.ledger.add(results)
+        for reason in missing:
+            self.ledger.add_missing(reason)
+        self.ledger.num_cached += len(keys) - len(missing) - num_requested
+        self.ledger.seconds += perf_counter() - start
+        if missing:
+            reasons_text = sorted(set(missing))[:3]
+            logger.warning(
+                "judge %s: %d of %d %s missing: %s", self.id, len(missing), len(keys), protocol.name, reasons_text
             )
-        failed = dict.fromkeys(lacking, "not in the cache")
-        if lacking and self.mode == "live":
-            verdicts |= self._call(protocol, lacking, repeat, failed)
-        for key in keys:
-            if key not in verdicts:
-                self.ledger.miss(failed[key])
-        outcome = [verdicts.get(key) for key in keys]
-        self.ledger.count(outcome)
-        self.ledger.hits += sum(key in verdicts for key in keys) - sum(key in verdicts for key in lacking)
-        self.ledger.seconds += perf_counter() - started
-        if missing := outcome.count(None):
-            logger.warning("judge %s: %d of %d %s missing: %s", self.id, missing, len(outcome), protocol.name,
-                           sorted({failed[key] for key in keys if key not in verdicts})[:3])  # fmt: skip
-        return outcome
+        return results
 
     @property
     def dollars(self) -> float | None:
-        return _dollars(self.prices, self.model, self.ledger.tokens_in, self.ledger.tokens_out)
+        return _price(self.prices, self.model, self.ledger.tokens_in, self.ledger.tokens_out)
 
-    def _call(
-        self, protocol: Protocol, lacking: Mapping[str, Item], repeat: int, failed: dict[str, str]
+    def _judge_items(
+        self, protocol: Protocol, items: Mapping[str, Item], repeat: int, reasons: dict[str, str]
     ) -> dict[str, Verdict]:
+        """Request verdicts concurrently; ``reasons`` gets the error of each failed item."""
         if self._client is None:
             self._client = Client(self.model, *self._client_args, self.sampling, self.extra_body)
-        client, schema, seed = self._client, protocol.json_schema(), self._seed(repeat)
-        verdicts, self._failures = {}, 0
-        client.halted.clear()
-
-        def one(key: str, item: Item, spent: Spent) -> Judgement:
-            def read(text: str) -> Any:
-                return protocol.read(text, item)
-
-            if self._failures >= self.give_up_after:
-                raise GivenUp(f"not asked after {self.give_up_after} failures in a row")
-            try:
-                judgement = client.ask(protocol.messages(item), protocol.name, schema, seed, read, spent)
-            except GivenUp:
-                self._failures += 1
-                raise
-            self._failures = 0
-            if self.cache is not None:
-                self.cache.put(key, protocol.name, judgement)  # at once: what is paid for survives a kill
-            return judgement
-
+        self._client.stopped.clear()
+        self._num_failures = 0
+        verdicts = {}
+        usages = {key: Usage() for key in items}
+        judge_item = partial(self._judge_item, self._client, protocol, repeat)
         pool = ThreadPoolExecutor(self.max_concurrency, thread_name_prefix="judge")
         try:
-            spent = {key: Spent() for key in lacking}
-            under_way = {pool.submit(one, key, item, spent[key]): key for key, item in lacking.items()}
-            for done in as_completed(under_way):
-                key = under_way[done]
-                self._enter(spent[key])
+            futures = {pool.submit(judge_item, key, item, usages[key]): key for key, item in items.items()}
+            for future in as_completed(futures):
+                key = futures[future]
+                self._add_usage(usages[key])
                 try:
-                    judgement = done.result()
-                except GivenUp as error:
-                    failed[key] = str(error)
-                else:
-                    verdicts[key] = Verdict(protocol.read(judgement.text, lacking[key]), judgement.text, False,
-                                            judgement.model)  # fmt: skip
-        except BaseException:  # refused for good, or Ctrl-C: nothing more is asked, nobody waits any longer
-            client.halted.set()
+                    judgement = future.result()
+                except NoReplyError as error:
+                    reasons[key] = str(error)
+                    continue
+                reply = protocol.parse_reply(judgement.text, items[key])
+                verdicts[key] = Verdict(reply, judgement.text, False, judgement.model)
+        except BaseException:  # a fatal error or Ctrl-C: wake the requests that wait for a retry
+            self._client.stopped.set()
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
         return verdicts
 
-    def _enter(self, spent: Spent) -> None:
-        self.ledger.calls += spent.calls
-        self.ledger.tokens_in += spent.tokens_in
-        self.ledger.tokens_out += spent.tokens_out
+    def _judge_item(
+        self, client: Client, protocol: Protocol, repeat: int, key: str, item: Item, usage: Usage
+    ) -> Judgement:
+        """Request and cache one judgement; runs in a thread."""
+        if self._num_failures >= self.max_failures:
+            raise NoReplyError(f"skipped after {self.max_failures} consecutive failures")
+        parse = partial(protocol.parse_reply, item=item)
+        messages, schema = protocol.build_messages(item), protocol.json_schema()
+        try:
+            judgement = client.request(messages, protocol.name, schema, self._repeat_seed(repeat), parse, usage)
+        except NoReplyError:
+            self._num_failures += 1
+            raise
+        self._num_failures = 0
+        if self.cache is not None:
+            self.cache.put(key, protocol.name, judgement)  # at once: paid judgements survive a kill
+        return judgement
 
-    def _seed(self, repeat: int) -> int | None:
+    def _offline_message(self, protocol: Protocol, num_uncached: int, num_items: int) -> str:
+        cache = f"cache={self.cache.path}" if self.cache else "cache=null"
+        return (
+            f"judge mode=offline sends no requests, and {cache} lacks {num_uncached} of {num_items} judgements of "
+            f"{protocol.name}; request them with mode=live, or leave them missing with mode=cache_only."
+        )
+
+    def _add_usage(self, usage: Usage) -> None:
+        self.ledger.num_calls += usage.calls
+        self.ledger.tokens_in += usage.tokens_in
+        self.ledger.tokens_out += usage.tokens_out
+
+    def _repeat_seed(self, repeat: int) -> int | None:
         return None if self.seed is None else self.seed + repeat
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What judging would take.
+    """Forecast cost of judging.
 
     Attributes:
-        calls: questions that would be asked, without retries.
-        cached: questions that are answered already.
-        tokens_in: of the prompts, roughly: four characters a token.
-        tokens_out: of the replies, roughly, by those of the rule judge; no thinking.
-        dollars: by the price table; ``None`` where it does not name the model.
+        num_calls: requests, without retries.
+        num_cached: judgements in the cache.
+        tokens_in: of the prompts, roughly: four characters per token.
+        tokens_out: of the replies, roughly, from replies of the rule judge; without reasoning.
+        dollars: from the table of prices; ``None`` if it lacks the model.
     """
 
-    calls: int
-    cached: int
+    num_calls: int
+    num_cached: int
     tokens_in: int
     tokens_out: int
     dollars: float | None
 
     def __str__(self) -> str:
-        price = "price not known" if self.dollars is None else f"about ${self.dollars:.2f}"
+        price = "price unknown" if self.dollars is None else f"about ${self.dollars:.2f}"
         return (
-            f"{self.calls:,} calls ({self.cached:,} more are in the cache), roughly {self.tokens_in:,} tokens in and "
-            f"{self.tokens_out:,} out, {price}"
+            f"{self.num_calls:,} calls ({self.num_cached:,} more are in the cache), roughly {self.tokens_in:,} tokens "
+            f"in and {self.tokens_out:,} out, {price}"
         )
 
 
 def estimate(judge: Judge, *scores: Callable[[Judge], Any]) -> Estimate:
-    """What a few scores would take, without a call.
+    """Forecast the cost of scores without a request.
 
-    Where a question needs the reply to an earlier one (the events of a text), a rule stands in for the reply.
+    Where a prompt depends on an earlier reply (the events of a text), the reply of the rule judge is used.
 
     Args:
-        judge: who would be asked.
-        scores: each computes one with the judge that it is given: ``lambda judge: autodq(judge, truths, answers)``.
+        judge: that would be queried.
+        scores: functions that compute scores: ``lambda judge: judge_autodq(judge, references, answers)``.
 
     >>> str(estimate(RuleJudge(), lambda judge: None))
     '0 calls (0 more are in the cache), roughly 0 tokens in and 0 out, about $0.00'
     """
     if not isinstance(judge, EndpointJudge):
         return Estimate(0, 0, 0, 0, 0.0)
-    dry = _DryRun(judge)
+    dry_run = _DryRunJudge(judge)
     for score in scores:
-        score(dry)
-    tokens = -(-dry.characters_in // 4), -(-dry.characters_out // 4)
-    return Estimate(len(dry.asked), len(dry.known), *tokens, _dollars(judge.prices, judge.model, *tokens))
+        score(dry_run)
+    tokens_in, tokens_out = -(-dry_run.characters_in // 4), -(-dry_run.characters_out // 4)
+    dollars = _price(judge.prices, judge.model, tokens_in, tokens_out)
+    return Estimate(len(dry_run.uncached), len(dry_run.cached), tokens_in, tokens_out, dollars)
 
 
-class _DryRun(RuleJudge):
-    """Counts the questions that another judge would ask, and answers from its cache or by rule."""
+class _DryRunJudge(RuleJudge):
+    """Counts the requests of another judge, and replies from its cache or by rule."""
 
     def __init__(self, judge: EndpointJudge) -> None:
         super().__init__()
         self.judge, self.repeats = judge, judge.repeats
-        self.asked: set[str] = set()
-        self.known: set[str] = set()
+        self.uncached: set[str] = set()
+        self.cached: set[str] = set()
         self.characters_in = self.characters_out = 0
 
-    def ask(self, protocol: Protocol, items: Sequence[Item], repeat: int = 0) -> list[Verdict | None]:
-        keys = [self.judge.key(protocol, item, repeat) for item in items]
-        found = self.judge.recall(protocol, dict(zip(keys, items, strict=True)))
-        self.known |= found.keys()
-        ruled = super().ask(protocol, items, repeat)
-        schema = compact(protocol.json_schema())
-        for key, item, verdict in zip(keys, items, ruled, strict=True):
-            if key not in found and key not in self.asked:
-                self.asked.add(key)
-                self.characters_in += len(schema) + sum(len(turn["content"]) for turn in protocol.messages(item))
-                self.characters_out += len(verdict.text) if verdict else 0
-        return [found.get(key, verdict) for key, verdict in zip(keys, ruled, strict=True)]
+    def query(self, protocol: Protocol, items: Sequence[Item], repeat: int = 0) -> list[Verdict | None]:
+        keys = [self.judge.cache_key(protocol, item, repeat) for item in items]
+        cached = self.judge.read_cache(protocol, dict(zip(keys, items, strict=True)))
+        self.cached |= cached.keys()
+        schema = canonical_json(protocol.json_schema())
+        verdicts = []
+        for key, item, verdict in zip(keys, items, super().query(protocol, items, repeat), strict=True):
+            verdicts.append(cached.get(key, verdict))
+            if key in cached or key in self.uncached:
+                continue
+            self.uncached.add(key)
+            self.characters_in += len(schema) + sum(len(turn["content"]) for turn in protocol.build_messages(item))
+            self.characters_out += len(verdict.text) if verdict else 0
+        return verdicts
 
 
-def _dollars(prices: Prices, model: str, tokens_in: int, tokens_out: int) -> float | None:
-    price: Iterable[float] | None = prices.get(model)
-    return None if price is None else sum(a * b for a, b in zip(price, (tokens_in, tokens_out), strict=True)) / 1e6
+def _price(prices: Prices, model: str, tokens_in: int, tokens_out: int) -> float | None:
+    price = prices.get(model)
+    if price is None:
+        return None
+    dollars_in, dollars_out = price
+    return (dollars_in * tokens_in + dollars_out * tokens_out) / 1e6

@@ -1,6 +1,7 @@
-"""The questions that judges are asked, in our words: what each wants, and the form of its reply.
+"""Protocols of judges: prompts (our wording) and schemas of replies.
 
-Change a word and raise its version: old judgements then stay in the cache, and new ones are asked for.
+Increase the version of a protocol with every change of its prompt: cached judgements of the old prompt are not used
+then.
 """
 
 import math
@@ -14,40 +15,41 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from omnihuman.judge.base import Item, Protocol
 
 
-def _whole(value: Any) -> Any:
+def _truncate(value: Any) -> Any:
+    """Truncate a number to an integer as the official code's int() does: 4.8 is 4."""
     if isinstance(value, bool) or value in (math.inf, -math.inf):
-        raise ValueError("a score is a finite number")
-    return int(float(value)) if isinstance(value, str | float) else value  # as the official code's int(): 4.8 is 4
+        raise ValueError("a score must be a finite number")
+    return int(float(value)) if isinstance(value, str | float) else value
 
 
-def _first_number(value: Any) -> Any:
-    """The official reading of a score in words: `8-9` and `8/10` are 8."""
+def _parse_number(value: Any) -> Any:
+    """Parse a score from text as the official code does: `8-9` and `8/10` are 8."""
     if isinstance(value, bool):
-        raise ValueError("a score is a number")
+        raise ValueError("a score must be a number")
     number = re.search(r"\d+(\.\d+)?", value) if isinstance(value, str) else None
     return float(number[0]) if number else value
 
 
 class Reply(BaseModel):
-    """What every reply has in common: no keys but its own are asked for, as strict schemas want it; others are left."""
+    """Base of all replies: the schema forbids additional keys, as strict endpoints require; parsing ignores them."""
 
     model_config = ConfigDict(extra="ignore", json_schema_extra={"additionalProperties": False})
 
 
 class Points(Reply):
-    """0 to 5."""
+    """A score from 0 to 5."""
 
-    score: Annotated[Literal[0, 1, 2, 3, 4, 5], BeforeValidator(_whole)]
+    score: Annotated[Literal[0, 1, 2, 3, 4, 5], BeforeValidator(_truncate)]
 
 
 class Events(Reply):
-    """What happens in a text, at most ten things."""
+    """Events of a text, at most ten."""
 
     events: list[str] = Field(max_length=10)
 
 
 class Relation(Reply):
-    """Whether a description says that an event happens."""
+    """Relation of a description to an event."""
 
     event: str
     relationship: Literal["entailment", "neutral", "contradiction"]
@@ -61,20 +63,20 @@ class Relations(Reply):
 
 
 class Overlap(Reply):
-    """1 to 10, and why."""
+    """A score from 1 to 10 and its reason."""
 
     reason: str
-    score: Annotated[float, Field(ge=1, le=10), BeforeValidator(_first_number)]
+    score: Annotated[float, Field(ge=1, le=10), BeforeValidator(_parse_number)]
 
 
 class Labels(Reply):
-    """Words for emotions."""
+    """Emotion labels."""
 
     labels: list[str]
 
 
 class Groups(Reply):
-    """Labels of one meaning, side by side."""
+    """Groups of synonymous labels."""
 
     groups: list[list[str]]
 
@@ -104,9 +106,9 @@ _ASPECTS = {
 _POINTS = """
 Give whole points from 0 (not at all) to 5 (fully).
 Reply with nothing but JSON of this form: {"score": 3}"""
-_ANSWERED = "Question: {question}\nReference answer: {truth}\nAnswer of the model: {answer}"
+_ANSWERED = "Question: {question}\nReference answer: {reference}\nAnswer of the model: {answer}"
 _ANSWERED_TWICE = (
-    "First question: {question}\nSecond question: {other_question}\nReference answer: {truth}\n"
+    "First question: {question}\nSecond question: {other_question}\nReference answer: {reference}\n"
     "Answer to the first: {answer}\nAnswer to the second: {other_answer}"
 )
 
@@ -114,16 +116,17 @@ VIDEO_CHATGPT = {
     aspect: Protocol(
         f"video_chatgpt_{aspect}",
         "1",
-        f"You grade what a model answered to a question about a video that you cannot see. Judge one thing only: {what}"
+        "You grade what a model answered to a question about a video that you cannot see. Judge one thing only: "
+        + description
         + _POINTS,
         _ANSWERED_TWICE if aspect == "consistency" else _ANSWERED,
         Points,
     )
-    for aspect, what in _ASPECTS.items()
+    for aspect, description in _ASPECTS.items()
 }
-"""Aspect -> how much of it an answer has, 0 to 5. Items: question, truth, answer (consistency: two of each).
+"""Aspect -> protocol of its score, 0 to 5. Items: question, reference, answer (consistency: two questions and answers).
 
-Reference: Video-ChatGPT's five scores (arXiv 2306.05424, section 4.1): one call an aspect, on the texts alone.
+Reference: Video-ChatGPT's five scores (arXiv 2306.05424, section 4.1): one call per aspect, on the texts alone.
 """
 
 EVENTS = Protocol(
@@ -138,12 +141,14 @@ Reply with nothing but JSON of this form: {"events": ["a man opens the door", "t
     "Description: {text}",
     Events,
 )
-"""A text -> what happens in it. Items: text. Reference: AutoDQ (Tarsier, arXiv 2407.00634, section 4)."""
+"""A text -> its events. Items: text. Reference: AutoDQ (Tarsier, arXiv 2407.00634, section 4)."""
 
 
-def _one_each(reply: Relations, item: Item) -> Relations:
+def _check_count(reply: Relations, item: Item) -> Relations:
     if len(reply.events) != len(item["events"]):
-        raise ValueError(f"{len(reply.events)} relations for {len(item['events'])} events")
+        raise ValueError(
+            f"the reply has {len(reply.events)} relations, expected one for each of {len(item['events'])} events"
+        )
     return reply
 
 
@@ -158,9 +163,9 @@ Reply with nothing but JSON of this form, with every event once, in the order of
 {"events": [{"event": "the man frowns", "relationship": "entailment", "reason": "his brow furrows"}]}""",
     "Description: {text}\nEvents: {events}",
     Relations,
-    _one_each,
+    _check_count,
 )
-"""A text and events -> whether it says that they happen. Items: text, events. Reference: AutoDQ."""
+"""A text and events -> the relation of the text to each event. Items: text, events. Reference: AutoDQ."""
 
 CLUES = Protocol(
     "emer_clue",
@@ -169,13 +174,13 @@ CLUES = Protocol(
 For yourself, first sum up of each description only what bears on that state: expressions, voice, words, gestures,
 situation. Then say how far the two agree, from 1 (nothing in common) to 10 (the same clues to the same state).
 Reply with nothing but JSON of this form: {"reason": "both name the trembling voice", "score": 6}""",
-    "True description: {truth}\nPredicted description: {answer}",
+    "True description: {reference}\nPredicted description: {answer}",
     Overlap,
 )
-"""Two descriptions -> how far their clues to an emotion agree, 1 to 10. Items: truth, answer.
+"""Two descriptions -> agreement of their clues to an emotion, 1 to 10. Items: reference, answer.
 
-Reference: EMER's clue overlap (AffectGPT, arXiv 2306.15401). Differs from the official prompts, which are Chinese, also
-for English texts: figures stand beside others of this judge only.
+Reference: EMER's clue overlap (AffectGPT, arXiv 2306.15401). Differs from the official prompts, which are Chinese even
+for English texts: scores are only comparable with others of this judge.
 """
 
 STATES = Protocol(
@@ -188,7 +193,7 @@ Reply with nothing but JSON of that form: {"labels": ["..."]}""",
     "Description: {text}",
     Labels,
 )
-"""A description -> the likely emotions, whose overlap is judged. Items: text. Reference: EMER's label overlap."""
+"""A description -> its most likely emotions. Items: text. Reference: EMER's label overlap."""
 
 LABEL_OVERLAP = Protocol(
     "emer_label_overlap",
@@ -196,10 +201,10 @@ LABEL_OVERLAP = Protocol(
     """You compare two lists of words for the emotional state of one person. Say how far they mean the same, from 1
 (nothing in common) to 10 (the same states). Words of one meaning count as equal; the order does not matter.
 Reply with nothing but JSON of this form: {"reason": "angry and furious are one", "score": 7}""",
-    "True words: {truth}\nPredicted words: {answer}",
+    "True words: {reference}\nPredicted words: {answer}",
     Overlap,
 )
-"""Two lists of words -> how far they agree, 1 to 10. Items: truth, answer. Reference: EMER's label overlap."""
+"""Two lists of emotions -> their agreement, 1 to 10. Items: reference, answer. Reference: EMER's label overlap."""
 
 EXTRACTION = Protocol(
     "emer_ov_labels",
@@ -213,36 +218,41 @@ Reply with nothing but JSON of that form: {"labels": ["..."]}""",
     "Text: {text}",
     Labels,
 )
-"""A free answer -> the labels in it. Items: text. Reference: EMER-OV (MERTools, MER2024 track 3)."""
+"""A free-form answer -> its emotion labels. Items: text. Reference: EMER-OV (MERTools, MER2024 track 3)."""
 
 
 def partition(groups: Iterable[Iterable[str]], labels: Sequence[str], last_wins: bool = False) -> list[list[str]]:
-    """A judge's groups -> groups in which each label stands once: foreign ones go, forgotten ones stand alone.
+    """Turn a judge's groups into a partition of the labels: unknown labels are dropped, missing ones form own groups.
 
-    A label of several groups stays in the first. ``last_wins`` reads them as MERTools does: a label counts for the last
-    of its groups, and each group for the label that it names first, wherever that one went itself.
+    A label of several groups stays in the first. With ``last_wins`` groups are merged as MERTools does: each group
+    stands for its first label, and a label is mapped to the first label of the last group that contains it. Labels with
+    the same target form a group, whatever the target itself is mapped to.
 
     >>> partition([["sad", "down"], ["down", "low"]], ["down", "low", "sad", "shy"])
     [['sad', 'down'], ['low'], ['shy']]
     """
-    split = [list(dict.fromkeys(one.strip().lower() for one in group)) for group in groups]
-    home: dict[str, str] = {}
-    for number, group in enumerate(split):
-        for label in group:
-            if last_wins or label not in home:
-                home[label] = group[0] if last_wins else f"group {number}"
-    said = dict.fromkeys(label for group in split for label in group if label in labels)
-    kept: dict[str, list[str]] = {}
-    for label in (*said, *(label for label in labels if label not in said)):
-        kept.setdefault(home.get(label, f"alone {label}"), []).append(label)
-    return list(kept.values())
+    group_of_label: dict[str, str] = {}
+    for number, group in enumerate(groups):
+        names = [label.strip().lower() for label in group]
+        for label in names:
+            if last_wins:
+                group_of_label[label] = names[0]
+            else:
+                group_of_label.setdefault(label, f"group {number}")
+    # labels in the order of the judge's reply, then the missing ones
+    order = [label for label in group_of_label if label in labels]
+    order += [label for label in labels if label not in group_of_label]
+    parts: dict[str, list[str]] = {}
+    for label in order:
+        parts.setdefault(group_of_label.get(label, f"alone {label}"), []).append(label)
+    return list(parts.values())
 
 
-def _parted(reply: Groups, item: Item) -> Groups:
+def _check_groups(reply: Groups, item: Item) -> Groups:
     return Groups(groups=partition(reply.groups, item["labels"]))
 
 
-def _parted_last_wins(reply: Groups, item: Item) -> Groups:
+def _check_groups_last_wins(reply: Groups, item: Item) -> Groups:
     return Groups(groups=partition(reply.groups, item["labels"], last_wins=True))
 
 
@@ -256,15 +266,15 @@ Example: ["angry", "furious", "happy", "joyful", "shy"] ->
 Reply with nothing but JSON of that form: {"groups": [["..."]]}""",
     "List: {labels}",
     Groups,
-    _parted,
+    _check_groups,
 )
-"""Sorted labels -> those of one meaning side by side, each once. Items: labels. Reference: EMER-OV (MERTools)."""
+"""Sorted labels -> groups of synonyms. Items: labels. Reference: EMER-OV (MERTools)."""
 
-GROUPING_LAST_WINS = replace(GROUPING, check=_parted_last_wins)
-"""The same question, the reply read as MERTools does; both read the same judgements."""
+GROUPING_LAST_WINS = replace(GROUPING, check=_check_groups_last_wins)
+"""The same prompt, the reply parsed as in MERTools; both use the same cached judgements."""
 
 PROTOCOLS = {
-    each.name: each
-    for each in (*VIDEO_CHATGPT.values(), EVENTS, ENTAILMENT, CLUES, STATES, LABEL_OVERLAP, EXTRACTION, GROUPING)
+    protocol.name: protocol
+    for protocol in (*VIDEO_CHATGPT.values(), EVENTS, ENTAILMENT, CLUES, STATES, LABEL_OVERLAP, EXTRACTION, GROUPING)
 }
 """Name -> protocol."""

@@ -1,7 +1,9 @@
-"""What benchmarks want to know of a judge: texts in, figures or labels of each text out, ``None`` where it failed."""
+"""Judge texts for benchmarks: texts in, scores or labels per text out, ``None`` where the judge failed."""
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from statistics import fmean, stdev
+from typing import Any, TypeVar
 
 from omnihuman.judge.base import Item, Judge, Protocol, Verdict
 from omnihuman.judge.protocols import (
@@ -17,190 +19,255 @@ from omnihuman.judge.protocols import (
 )
 
 ASPECTS = ("correctness", "detail", "context", "temporal")
-"""Video-ChatGPT's scores of one answer; the fifth, consistency, is of two."""
+"""Video-ChatGPT's scores of a single answer; the fifth, consistency, compares two."""
+
+T = TypeVar("T")
 Counts = tuple[int, int, int, int]
+"""Entailed and all events of an answer, entailed and all events of its reference."""
 
 
-def video_chatgpt(
-    judge: Judge, questions: Sequence[str], truths: Sequence[str], answers: Sequence[str],
+def judge_video_chatgpt(
+    judge: Judge,
+    questions: Sequence[str],
+    references: Sequence[str],
+    answers: Sequence[str],
     aspects: Sequence[str] = ASPECTS,
-) -> dict[str, list[float | None]]:  # fmt: skip
-    """Answers about videos -> aspect -> a score of 0 to 5 for each.
+) -> dict[str, list[float | None]]:
+    """Answers about videos -> aspect -> a score of 0 to 5 per answer.
 
     Reference: Video-ChatGPT's scores as DFEC uses them: the caption prompt is the question, the reference caption the
-    truth, one call an aspect.
+    reference answer, one call per aspect.
 
     >>> from omnihuman.judge.rule import RuleJudge
-    >>> video_chatgpt(RuleJudge(), ["What?"], ["a man waves"], ["a man waves"], ["detail"])
+    >>> judge_video_chatgpt(RuleJudge(), ["What?"], ["a man waves"], ["a man waves"], ["detail"])
     {'detail': [5.0]}
     """
-    items = [
-        {"question": question, "truth": truth, "answer": answer}
-        for question, truth, answer in zip(questions, truths, answers, strict=True)
-    ]
-    return {aspect: _scores(judge, VIDEO_CHATGPT[aspect], items) for aspect in aspects}
+    items = []
+    for question, reference, answer in zip(questions, references, answers, strict=True):
+        items.append({"question": question, "reference": reference, "answer": answer})
+    return {aspect: _query_scores(judge, VIDEO_CHATGPT[aspect], items) for aspect in aspects}
 
 
-def consistency(
-    judge: Judge, questions: Sequence[tuple[str, str]], truths: Sequence[str], answers: Sequence[tuple[str, str]]
+def judge_consistency(
+    judge: Judge, questions: Sequence[tuple[str, str]], references: Sequence[str], answers: Sequence[tuple[str, str]]
 ) -> list[float | None]:
-    """Answers to two wordings of a question -> a score of 0 to 5 for each pair."""
-    items = [
-        {"question": question, "other_question": other, "truth": truth, "answer": answer, "other_answer": other_answer}
-        for (question, other), truth, (answer, other_answer) in zip(questions, truths, answers, strict=True)
-    ]
-    return _scores(judge, VIDEO_CHATGPT["consistency"], items)
+    """Answers to two phrasings of a question -> a score of 0 to 5 per pair."""
+    items = []
+    for (question, other_question), reference, (answer, other_answer) in zip(
+        questions, references, answers, strict=True
+    ):
+        item = {"question": question, "other_question": other_question, "reference": reference}
+        items.append(item | {"answer": answer, "other_answer": other_answer})
+    return _query_scores(judge, VIDEO_CHATGPT["consistency"], items)
 
 
-def clue_overlap(judge: Judge, truths: Sequence[str], answers: Sequence[str]) -> list[float | None]:
-    """Descriptions of an emotional state -> how far their clues agree with the truth's, 1 to 10 (EMER)."""
-    items = [{"truth": truth, "answer": answer} for truth, answer in zip(truths, answers, strict=True)]
-    return _scores(judge, CLUES, items)
+def judge_clue_overlap(judge: Judge, references: Sequence[str], answers: Sequence[str]) -> list[float | None]:
+    """Descriptions of an emotional state -> agreement of their clues with the reference, 1 to 10 (EMER)."""
+    return _query_scores(judge, CLUES, _pair_items(references, answers))
 
 
-def label_overlap(judge: Judge, truths: Sequence[str], answers: Sequence[str]) -> list[float | None]:
-    """Descriptions of an emotional state -> how far the emotions in them agree with the truth's, 1 to 10.
+def judge_label_overlap(judge: Judge, references: Sequence[str], answers: Sequence[str]) -> list[float | None]:
+    """Descriptions of an emotional state -> agreement of their emotions with the reference, 1 to 10.
 
-    Reference: EMER's label overlap: two calls name the emotions, one compares them. Differs from it: each list is put
-    in alphabetical order, so that equal lists are one question.
+    Reference: EMER's label overlap: two calls name the emotions, one compares them. Differs from it: each list is
+    sorted, so that equal lists are one question.
     """
 
-    def once(repeat: int) -> list[float | None]:
-        items = [{"text": text} for text in (*truths, *answers)]
-        named = [sorted(verdict.reply.labels) if verdict else None for verdict in judge.ask(STATES, items, repeat)]
-        pairs = list(zip(named[: len(truths)], named[len(truths) :], strict=True))
-        both = [{"truth": truth, "answer": answer} for truth, answer in pairs if None not in (truth, answer)]
-        scores = iter(_points(judge.ask(LABEL_OVERLAP, both, repeat)))
-        return [None if None in pair else next(scores) for pair in pairs]
+    def judge_once(repeat: int) -> list[float | None]:
+        verdicts = judge.query(STATES, [{"text": text} for text in (*references, *answers)], repeat)
+        labels = _read_replies(verdicts, lambda reply: sorted(reply.labels))
+        items: list[Item] = []
+        is_judged = []
+        for first, second in zip(labels[: len(references)], labels[len(references) :], strict=True):
+            is_judged.append(first is not None and second is not None)
+            if is_judged[-1]:
+                items.append({"reference": first, "answer": second})
+        scores = iter(_read_replies(judge.query(LABEL_OVERLAP, items, repeat), _read_score))
+        return [next(scores) if judged else None for judged in is_judged]
 
-    return _repeated(judge, LABEL_OVERLAP.name, once)
+    return _mean_over_repeats(judge, LABEL_OVERLAP.name, judge_once)
 
 
-def autodq(
+def judge_autodq(
     judge: Judge,
-    truths: Sequence[str],
+    references: Sequence[str],
     answers: Sequence[str],
     events: Sequence[Sequence[str] | None] | None = None,
 ) -> list[Counts | None]:
-    """Descriptions -> (entailed, all) events of the answer and (entailed, all) events of the truth, for each.
+    """Descriptions -> (entailed, all) events of the answer and (entailed, all) events of the reference, per answer.
 
-    Precision is the first two's ratio, recall the last two's, 1 where there are no events; the figure is the F1 of mean
-    precision and mean recall. Over repeats counts add up.
+    Precision is the ratio of the first two, recall that of the last two, 1 without events; the score is the F1 of mean
+    precision and mean recall. Counts are summed over repeats.
 
-    Reference: AutoDQ (Tarsier, arXiv 2407.00634): texts in lower case; an event counts only where it is entailed.
+    Reference: AutoDQ (Tarsier, arXiv 2407.00634): texts in lower case; only entailed events count.
     Differs from it: an empty text has no events and entails none, without a call.
 
     Args:
-        judge: who is asked.
-        truths: reference descriptions.
+        judge: to query.
+        references: reference descriptions.
         answers: of the model.
-        events: of the truths, where the annotation has them.
+        events: of the references, where the annotation has them.
 
     >>> from omnihuman.judge.rule import RuleJudge
-    >>> autodq(RuleJudge(), ["A man waves. He sits."], ["A man waves."])
+    >>> judge_autodq(RuleJudge(), ["A man waves. He sits."], ["A man waves."])
     [(1, 1, 1, 2)]
     """
-    size = len(truths)
-    given = list(events) if events is not None else [None] * size
-    true_texts, texts = [text.lower() for text in truths], [text.lower() for text in answers]
+    annotated: Sequence[Sequence[str] | None] = [None] * len(references)
+    if events is not None:
+        annotated = events
+    reference_texts = [text.lower() for text in references]
+    answer_texts = [text.lower() for text in answers]
+    repeats = []
+    for repeat in range(judge.repeats):
+        repeats.append(_judge_events(judge, reference_texts, answer_texts, annotated, repeat))
+    return [_sum_counts(counts) for counts in zip(*repeats, strict=True)]
 
-    def once(repeat: int) -> list[Counts | None]:
-        lacking = [number for number in range(size) if given[number] is None]
-        found = _events(judge, [*(true_texts[number] for number in lacking), *texts], repeat)
-        told = [None if one is None else list(one) for one in given]
-        for number, one in zip(lacking, found, strict=False):
-            told[number] = one
-        said = found[len(lacking) :]
-        entailed = _entailed(judge, [*true_texts, *texts], [*said, *told], repeat)
-        outcome: list[Counts | None] = []
-        for mine, right, theirs, covered in zip(said, entailed[:size], told, entailed[size:], strict=True):
-            if mine is None or right is None or theirs is None or covered is None:
-                outcome.append(None)
-            else:
-                outcome.append((right, len(mine), covered, len(theirs)))
-        return outcome
 
-    runs = [once(repeat) for repeat in range(judge.repeats)]
-    added: list[Counts | None] = []
-    for every in zip(*runs, strict=True):
-        kept = [one for one in every if one is not None]
-        a, b, c, d = (sum(one[k] for one in kept) for k in range(4))
-        added.append((a, b, c, d) if kept else None)
-    return added
+def _judge_events(
+    judge: Judge,
+    references: list[str],
+    answers: list[str],
+    annotated: Sequence[Sequence[str] | None],
+    repeat: int,
+) -> list[Counts | None]:
+    """Extract the events of both texts and count those that the other text entails."""
+    unannotated = [index for index, events in enumerate(annotated) if events is None]
+    unannotated_texts = [references[index] for index in unannotated]
+    extracted = _query_nonempty(judge, EVENTS, "events", [*unannotated_texts, *answers], repeat)
+    answer_events = extracted[len(unannotated) :]
+    reference_events = [None if events is None else list(events) for events in annotated]
+    for index, events in zip(unannotated, extracted, strict=False):
+        reference_events[index] = events
+    entailed = _count_entailed(judge, [*references, *answers], [*answer_events, *reference_events], repeat)
+    correct, covered = entailed[: len(references)], entailed[len(references) :]
+    counts: list[Counts | None] = []
+    for row in zip(correct, answer_events, covered, reference_events, strict=True):
+        counts.append(_count_events(*row))
+    return counts
+
+
+def _count_events(
+    correct: int | None, predicted: list[str] | None, covered: int | None, true: list[str] | None
+) -> Counts | None:
+    if correct is None or predicted is None or covered is None or true is None:
+        return None
+    return correct, len(predicted), covered, len(true)
+
+
+def _sum_counts(counts: Sequence[Counts | None]) -> Counts | None:
+    judged = [count for count in counts if count is not None]
+    if not judged:
+        return None
+    correct, predicted, covered, true = (sum(column) for column in zip(*judged, strict=True))
+    return correct, predicted, covered, true
 
 
 def extract_labels(judge: Judge, answers: Sequence[str]) -> list[list[str] | None]:
-    """Free answers -> the emotion labels in each, lower case, each once; repeats do not matter (EMER-OV)."""
-    filled = [number for number, text in enumerate(answers) if text.strip()]
-    labels: list[list[str] | None] = [[] for _ in answers]
-    for number, verdict in zip(filled, judge.ask(EXTRACTION, [{"text": answers[n]} for n in filled]), strict=True):
-        labels[number] = list(_plain(verdict.reply.labels)) if verdict else None
-    return labels
+    """Free-form answers -> the emotion labels in each, lower case, unique; not repeated (EMER-OV)."""
+    replies = _query_nonempty(judge, EXTRACTION, "labels", answers)
+    return [None if labels is None else _normalize(labels) for labels in replies]
 
 
 def group_labels(
-    judge: Judge, truths: Sequence[Sequence[str]], answers: Sequence[Sequence[str]], compat_last_wins: bool = False
+    judge: Judge,
+    references: Sequence[Sequence[str]],
+    answers: Sequence[Sequence[str]],
+    compat_last_wins: bool = False,
 ) -> list[list[list[str]] | None]:
-    """Label sets -> groups of one meaning of all labels of a question, lower case; repeats do not matter.
+    """Label sets -> groups of synonyms among all labels of a question, lower case; not repeated.
 
-    Reference: EMER-OV's grouping (MERTools), question by question. Differs from it: labels are asked in alphabetical
-    order (there in that of Python's hashes), and a single one without a call.
+    Reference: EMER-OV's grouping (MERTools), question by question. Differs from it: labels are sent in alphabetical
+    order (there in the order of Python's hashes), and a single label is not sent.
 
     Args:
-        judge: who is asked.
-        truths: true labels.
-        answers: predicted ones.
+        judge: to query.
+        references: reference labels.
+        answers: predicted labels.
         compat_last_wins: a label that the judge puts into several groups counts for the last, not the first.
 
     >>> from omnihuman.judge.rule import RuleJudge
     >>> group_labels(RuleJudge(), [["Sad"]], [["happy", "sad"]])
     [[['happy'], ['sad']]]
     """
-    unions = [sorted(_plain([*truth, *answer])) for truth, answer in zip(truths, answers, strict=True)]
-    groups: list[list[list[str]] | None] = [[[label] for label in union] for union in unions]
-    several = [number for number, union in enumerate(unions) if len(union) > 1]
+    groups: list[list[list[str]] | None] = []
+    items: list[Item] = []
+    for reference, answer in zip(references, answers, strict=True):
+        labels = sorted(_normalize([*reference, *answer]))
+        groups.append([labels] if labels else [])
+        if len(labels) > 1:
+            items.append({"labels": labels})
     protocol = GROUPING_LAST_WINS if compat_last_wins else GROUPING
-    for number, verdict in zip(several, judge.ask(protocol, [{"labels": unions[n]} for n in several]), strict=True):
-        groups[number] = verdict.reply.groups if verdict else None
+    replies = iter(_read_replies(judge.query(protocol, items), lambda reply: reply.groups))
+    for index, group in enumerate(groups):
+        if group and len(group[0]) > 1:
+            groups[index] = next(replies)
     return groups
 
 
-def _plain(labels: Sequence[str]) -> dict[str, None]:
-    return dict.fromkeys(label for raw in labels if (label := raw.strip().lower()))
+def _normalize(labels: Sequence[str]) -> list[str]:
+    stripped = (label.strip().lower() for label in labels)
+    return list(dict.fromkeys(filter(None, stripped)))
 
 
-def _points(verdicts: Sequence[Verdict | None]) -> list[float | None]:
-    return [float(verdict.reply.score) if verdict else None for verdict in verdicts]
+def _pair_items(references: Sequence[str], answers: Sequence[str]) -> list[Item]:
+    pairs = zip(references, answers, strict=True)
+    return [{"reference": reference, "answer": answer} for reference, answer in pairs]
 
 
-def _scores(judge: Judge, protocol: Protocol, items: Sequence[Item]) -> list[float | None]:
-    return _repeated(judge, protocol.name, lambda repeat: _points(judge.ask(protocol, items, repeat)))
+def _read_replies(verdicts: Sequence[Verdict | None], read: Callable[[Any], T]) -> list[T | None]:
+    """Read a value from each reply; ``None`` where the judge failed."""
+    return [None if verdict is None else read(verdict.reply) for verdict in verdicts]
 
 
-def _repeated(judge: Judge, name: str, once: Callable[[int], list[float | None]]) -> list[float | None]:
-    """The mean of each item's scores over the repeats; how far the repeats' figures differ goes to the ledger."""
-    runs = [once(repeat) for repeat in range(judge.repeats)]
-    every = [[score for score in scores if score is not None] for scores in zip(*runs, strict=True)]
-    complete = [scores for scores in every if len(scores) == judge.repeats]
+def _read_score(reply: Any) -> float:
+    return float(reply.score)
+
+
+def _query_scores(judge: Judge, protocol: Protocol, items: Sequence[Item]) -> list[float | None]:
+    def judge_once(repeat: int) -> list[float | None]:
+        return _read_replies(judge.query(protocol, items, repeat), _read_score)
+
+    return _mean_over_repeats(judge, protocol.name, judge_once)
+
+
+def _mean_over_repeats(
+    judge: Judge, protocol: str, judge_once: Callable[[int], list[float | None]]
+) -> list[float | None]:
+    """Return the mean score of each item over the repeats; the spread of the repeats' means goes to the ledger."""
+    repeats = [judge_once(repeat) for repeat in range(judge.repeats)]
+    means: list[float | None] = []
+    complete = []
+    for scores in zip(*repeats, strict=True):
+        judged = [score for score in scores if score is not None]
+        means.append(fmean(judged) if judged else None)
+        if len(judged) == judge.repeats:
+            complete.append(judged)
     if judge.repeats > 1 and complete:
-        judge.ledger.spread[name] = stdev(fmean(scores) for scores in zip(*complete, strict=True))
-    return [fmean(scores) if scores else None for scores in every]
+        judge.ledger.spread[protocol] = stdev(fmean(scores) for scores in zip(*complete, strict=True))
+    return means
 
 
-def _events(judge: Judge, texts: Sequence[str], repeat: int) -> list[list[str] | None]:
-    filled = [number for number, text in enumerate(texts) if text.strip()]
-    events: list[list[str] | None] = [[] for _ in texts]
-    for number, verdict in zip(filled, judge.ask(EVENTS, [{"text": texts[n]} for n in filled], repeat), strict=True):
-        events[number] = list(verdict.reply.events) if verdict else None
-    return events
+def _query_nonempty(
+    judge: Judge, protocol: Protocol, field: str, texts: Sequence[str], repeat: int = 0
+) -> list[list[str] | None]:
+    """Query texts and return a field of each reply; an empty text has an empty list, without a query."""
+    items = [{"text": text} for text in texts if text.strip()]
+    replies = iter(_read_replies(judge.query(protocol, items, repeat), attrgetter(field)))
+    return [next(replies) if text.strip() else [] for text in texts]
 
 
-def _entailed(judge: Judge, texts: Sequence[str], events: Sequence[list[str] | None], repeat: int) -> list[int | None]:
-    """How many of the events each text entails."""
-    counts: list[int | None] = [None if told is None else 0 for told in events]
-    asked = [number for number, told in enumerate(events) if told and texts[number].strip()]
-    items = [{"text": texts[number], "events": events[number]} for number in asked]
-    for number, verdict in zip(asked, judge.ask(ENTAILMENT, items, repeat), strict=True):
-        entailed = [one for one in verdict.reply.events if one.relationship == "entailment"] if verdict else []
-        counts[number] = len(entailed) if verdict else None
+def _count_entailed(
+    judge: Judge, texts: Sequence[str], events: Sequence[list[str] | None], repeat: int
+) -> list[int | None]:
+    """Return how many of the events each text entails."""
+    counts: list[int | None] = [None if names is None else 0 for names in events]
+    indices = [index for index, names in enumerate(events) if names and texts[index].strip()]
+    items = [{"text": texts[index], "events": events[index]} for index in indices]
+    entailed = _read_replies(judge.query(ENTAILMENT, items, repeat), _count_entailments)
+    for index, count in zip(indices, entailed, strict=True):
+        counts[index] = count
     return counts
+
+
+def _count_entailments(reply: Any) -> int:
+    return sum(relation.relationship == "entailment" for relation in reply.events)

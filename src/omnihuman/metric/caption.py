@@ -1,4 +1,4 @@
-"""Captions against reference captions: CIDEr and ROUGE-L, without Java."""
+"""Caption metrics: CIDEr and ROUGE-L against reference captions, without Java."""
 
 import re
 from collections.abc import Sequence
@@ -9,85 +9,145 @@ from omnihuman.metric.score import Score
 
 ROUGE_VARIANTS = ("coco", "rouge_score", "rouge_score_stemmed")
 DROPPED = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
-"""Tokens that the COCO evaluation leaves out; it means the brackets too, but they are lower case by then and stay."""
+"""Tokens that the COCO evaluation drops. Its list has brackets too, but in capitals, so they never match and stay."""
 
-ABBREVIATED = """
-    mr mrs ms dr prof st jr sr rev gen sgt lt capt col gov sen rep pres hon messrs mt ft vs etc inc co corp ltd bros
-    jan feb mar apr jun jul aug sep sept oct nov dec mon tue wed thu fri ave blvd rd dept univ esq est cf al viz
-"""
-"""Words whose full stop belongs to them."""
+ABBREVIATIONS = [
+    "mr",
+    "mrs",
+    "ms",
+    "dr",
+    "prof",
+    "st",
+    "jr",
+    "sr",
+    "rev",
+    "gen",
+    "sgt",
+    "lt",
+    "capt",
+    "col",
+    "gov",
+    "sen",
+    "rep",
+    "pres",
+    "hon",
+    "messrs",
+    "mt",
+    "ft",
+    "vs",
+    "etc",
+    "inc",
+    "co",
+    "corp",
+    "ltd",
+    "bros",
+    "jan",
+    "feb",
+    "mar",
+    "apr",
+    "jun",
+    "jul",
+    "aug",
+    "sep",
+    "sept",
+    "oct",
+    "nov",
+    "dec",
+    "mon",
+    "tue",
+    "wed",
+    "thu",
+    "fri",
+    "ave",
+    "blvd",
+    "rd",
+    "dept",
+    "univ",
+    "esq",
+    "est",
+    "cf",
+    "al",
+    "viz",
+]
+"""Abbreviations whose full stop does not end a sentence."""
 
 PLAIN = str.maketrans(
     {"’": "'", "‘": "'", "“": '"', "”": '"', "…": "...", "–": " -- ", "—": " -- ", "£": "#", "€": "$", "°": " ° "}
 )
-APART = (
-    (r"\b([a-z]\.[a-z]|etc)\.{2,}(?!\w)", r"\1. ..."),  # dots behind an abbreviation
+SEPARATED = (
+    (r"\b([a-z]\.[a-z]|etc)\.{2,}(?!\w)", r"\1. ..."),  # dots after an abbreviation
     (r"(?<!\w)('t)(?=is\b|was\b)", r"\1 "),
     (r"(?<=\w)('s)-(?=\w)", r"\1 "),  # crow's-feet
     (r"(?<=:\d\d)-(?=\d)", " -"),  # 0:05-0:10: the second is a negative number
 )
+"""Patterns and replacements that separate tokens as Stanford's tokenizer does and NLTK's does not."""
+
 NOTE = "pycocoevalcap, PTB tokens by NLTK"
-_STOP = re.compile(r"""(?:(?<=[^\s.])\.|[!?]+)(?:["')\]}]*(?=\s|$)|["')\]}]+(?=[.,;:!?]))""")
+_SENTENCE_END = re.compile(r"""(?:(?<=[^\s.])\.|[!?]+)(?:["')\]}]*(?=\s|$)|["')\]}]+(?=[.,;:!?]))""")
 
 
-def ptb_tokens(text: str) -> list[str]:
-    """A text as lower-case Penn Treebank tokens without punctuation, as the COCO caption evaluation cuts it.
+def tokenize_ptb(text: str) -> list[str]:
+    """Split a text into lower-case Penn Treebank tokens without punctuation, as the COCO caption evaluation does.
 
     Reference: ``PTBTokenizer`` of pycocoevalcap, which is Stanford's (Java).
-    Differs from it: what ends in a full stop is an abbreviation only where a short list or its initials say so; ``!!``,
-    ``<``, smileys and ``'n'`` are cut otherwise.
+    Differs from it: a word with a full stop is an abbreviation only if it is in a short list or has the form of
+    initials; ``!!``, ``<``, emoticons and ``'n'`` are split differently.
 
-    >>> ptb_tokens("Mr. Lee can't smile... He (finally) says, “No.”")
+    >>> tokenize_ptb("Mr. Lee can't smile... He (finally) says, “No.”")
     ['mr.', 'lee', 'ca', "n't", 'smile', 'he', '-lrb-', 'finally', '-rrb-', 'says', 'no']
     """
     plain = text.translate(PLAIN)
-    for pattern, apart in APART:
-        plain = re.sub(pattern, apart, plain, flags=re.IGNORECASE)
-    cut = (token.lower() for each in sentences(plain) for token in _nltk().tokenize(each, convert_parentheses=True))
-    return [token for token in cut if token not in DROPPED]
+    for pattern, replacement in SEPARATED:
+        plain = re.sub(pattern, replacement, plain, flags=re.IGNORECASE)
+    tokens = []
+    for sentence in split_sentences(plain):
+        for token in _nltk_tokenizer().tokenize(sentence, convert_parentheses=True):
+            if token.lower() not in DROPPED:
+                tokens.append(token.lower())
+    return tokens
 
 
-def sentences(text: str) -> list[str]:
-    """A text cut behind its full stops, exclamation and question marks; by rule, without any data.
+def split_sentences(text: str) -> list[str]:
+    """Split a text after full stops, exclamation and question marks; by rules, without a trained model.
 
-    >>> sentences("Dr. Lee frowns. Then she smiles.")
+    >>> split_sentences("Dr. Lee frowns. Then she smiles.")
     ['Dr. Lee frowns.', 'Then she smiles.']
     """
-    found, begin = [], 0
-    for stop in _STOP.finditer(text):
-        word = re.split(r"[\s\"'(\[{]", text[begin : stop.start()])[-1].lower()
-        numbered = word == "no" and re.match(r"\.\s+\d", text[stop.start() :])
-        initials = re.fullmatch(r"[a-hj-z]|([a-z]{1,2}\.)+[a-z]", word)
-        if stop[0][0] == "." and (word in ABBREVIATED.split() or numbered or initials):
+    sentences, start = [], 0
+    for end in _SENTENCE_END.finditer(text):
+        word = re.split(r"[\s\"'(\[{]", text[start : end.start()])[-1].lower()
+        is_number = word == "no" and re.match(r"\.\s+\d", text[end.start() :])  # No. 3
+        is_initial = re.fullmatch(r"[a-hj-z]|([a-z]{1,2}\.)+[a-z]", word)
+        if end[0][0] == "." and (word in ABBREVIATIONS or is_number or is_initial):
             continue
-        found.append(text[begin : stop.end()])
-        begin = stop.end()
-    return [each.strip() for each in (*found, text[begin:]) if each.strip()]
+        sentences.append(text[start : end.end()].strip())
+        start = end.end()
+    sentences.append(text[start:].strip())
+    return [sentence for sentence in sentences if sentence]
 
 
 def cider(ids: Sequence[str], references: Sequence[str | Sequence[str]], candidates: Sequence[str]) -> Score:
-    """How much a caption says what its references say, each word group by how rare it is: CIDEr, as papers print it.
+    """Compute CIDEr, the tf-idf weighted n-gram similarity to the reference captions, on the scale of the papers.
 
-    How rare a word group is comes from the references given here: figures of a subset and of the whole set do not
-    compare, and a single item scores 0. Resampling items keeps the weights of the whole.
+    Document frequencies come from the references of this call: scores of a subset and of the full set are not
+    comparable, and a single item scores 0. Resampling keeps the document frequencies of the full set.
     Reference: pycocoevalcap's ``Cider`` (which is CIDEr-D: sigma 6, times 10).
 
     Args:
         ids: of the questions.
-        references: one caption for each, or several.
-        candidates: one for each.
+        references: one caption or several per question.
+        candidates: one caption per question.
 
     Raises:
-        ValueError: the lists differ in length, or there is nothing to score.
+        ValueError: the lists differ in length, or are empty.
 
     >>> cider(["1", "2"], ["a man smiles", "a girl cries"], ["a man smiles", ""]).numerators[:, 0].round(2).tolist()
     [7.5, 0.0]
     """
     from pycocoevalcap.cider.cider import Cider
 
-    truths, answers = _cut(ids, references, candidates)
-    _, values = Cider().compute_score(truths, answers)
-    return Score.mean("cider", ids, [float(value) for value in values], scale=1.0, note=NOTE)
+    _, values = Cider().compute_score(*_tokenize_captions(ids, references, candidates))
+    return Score.mean("cider", ids, list(map(float, values)), scale=1.0, note=NOTE)
 
 
 def rouge_l(
@@ -96,56 +156,60 @@ def rouge_l(
     candidates: Sequence[str],
     variant: str = "coco",
 ) -> Score:
-    """The longest common subsequence of a caption and its references as an F value: ROUGE-L, from 0 to 1.
+    """Compute ROUGE-L, the F-measure of the longest common subsequence with the references, from 0 to 1.
 
-    Reference: ``coco``: pycocoevalcap's ``Rouge`` (recall counts 1.2 times, best precision and recall over the
-    references); ``rouge_score``: the package of this name (F1, words and digits only), ``_stemmed`` with its stemmer.
-    The papers say only "ROUGE-L"; the three differ by hundredths.
+    Reference: ``coco``: pycocoevalcap's ``Rouge`` (beta 1.2, best precision and best recall over the references);
+    ``rouge_score``: the package of this name (F1, letters and digits only), ``_stemmed`` with its stemmer.
+    The papers state only "ROUGE-L"; the three differ by hundredths.
 
     Raises:
-        ValueError: the lists differ in length, there is nothing to score, or the variant is unknown.
+        ValueError: the lists differ in length or are empty, or the variant is unknown.
 
     >>> round(rouge_l(["1"], ["a man smiles"], ["the man smiles"]).value, 3)
     0.667
     """
+    if variant not in ROUGE_VARIANTS:
+        raise ValueError(f"rouge_l: variant={variant!r}; choose from {', '.join(ROUGE_VARIANTS)}.")
     if variant == "coco":
         from pycocoevalcap.rouge.rouge import Rouge
 
-        truths, answers = _cut(ids, references, candidates)
-        values = [float(Rouge().calc_score(answers[key], truths[key])) for key in truths]
+        tokenized, answers = _tokenize_captions(ids, references, candidates)
+        values = [float(Rouge().calc_score(answers[key], tokenized[key])) for key in tokenized]
         return Score.mean("rouge_l", ids, values, scale=1.0, note=NOTE)
-    if variant not in ROUGE_VARIANTS:
-        raise ValueError(f"rouge_l: variant={variant!r}; choose from {', '.join(ROUGE_VARIANTS)}.")
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"], use_stemmer=variant.endswith("stemmed"))
-    rows = zip(ids, references, candidates, strict=True)
-    values = [scorer.score_multi(_several(truth), answer)["rougeL"].fmeasure for _, truth, answer in rows]
+    values = []
+    for _, reference, candidate in zip(ids, references, candidates, strict=True):
+        values.append(scorer.score_multi(_as_list(reference), candidate)["rougeL"].fmeasure)
     return Score.mean("rouge_l", ids, values, scale=1.0, note=f"{variant}: F1, tokens of rouge-score")
 
 
-def _cut(
+def _tokenize_captions(
     ids: Sequence[str], references: Sequence[str | Sequence[str]], candidates: Sequence[str]
 ) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
-    """References and candidates as the scorers want them: tokens with a space between, by place."""
-    rows = list(zip(ids, references, candidates, strict=True))
-    if not rows:
-        raise ValueError("there is no caption to score.")
-    truths = {n: [_tokens(one) for one in _several(truth)] for n, (_, truth, _) in enumerate(rows)}
-    return truths, {n: [_tokens(answer)] for n, (_, _, answer) in enumerate(rows)}
+    """Return references and candidates in pycocoevalcap's form: index -> texts of space-separated tokens."""
+    if not ids:
+        raise ValueError("there is no caption to score; pass at least one.")
+    tokenized: dict[int, list[str]] = {}
+    answers: dict[int, list[str]] = {}
+    for index, (_, reference, candidate) in enumerate(zip(ids, references, candidates, strict=True)):
+        tokenized[index] = [_tokenize(caption) for caption in _as_list(reference)]
+        answers[index] = [_tokenize(candidate)]
+    return tokenized, answers
 
 
-def _several(truth: str | Sequence[str]) -> list[str]:
-    return [truth] if isinstance(truth, str) else list(truth)
+def _as_list(reference: str | Sequence[str]) -> list[str]:
+    return [reference] if isinstance(reference, str) else list(reference)
 
 
-@lru_cache(maxsize=1 << 14)  # CIDEr, ROUGE-L and every floor cut the same references
-def _tokens(text: str) -> str:
-    return " ".join(ptb_tokens(text))
+@lru_cache(maxsize=1 << 14)  # CIDEr, ROUGE-L and every trivial baseline tokenize the same references
+def _tokenize(text: str) -> str:
+    return " ".join(tokenize_ptb(text))
 
 
 @cache
-def _nltk() -> Any:
+def _nltk_tokenizer() -> Any:
     from nltk.tokenize import NLTKWordTokenizer
 
     return NLTKWordTokenizer()

@@ -1,4 +1,4 @@
-"""Emotion recognition: what an answer names, weighted and unweighted average recall, confusions."""
+"""Emotion recognition: label parsing, weighted and unweighted average recall, confusion counts."""
 
 import re
 from collections import Counter
@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from omnihuman.metric.score import Score
+from omnihuman.metric.score import Score, equal, group_positions, one_hot, select
 
 FORMS: dict[str, tuple[str, ...]] = {
     "happy": ("happiness", "happily"),
@@ -24,15 +24,17 @@ FORMS: dict[str, tuple[str, ...]] = {
     "helpless": ("helplessness", "helplessly"),
     "anxious": ("anxiety", "anxiously"),
 }
-"""HumanOmni's answer words for DFEW and MAFW -> other forms of them, MAFW's nouns among these."""
+"""HumanOmni's labels for DFEW and MAFW -> their other word forms, including MAFW's nouns."""
+
+PARSERS = ("strict", "official")
 
 
 class EmotionRecall:
-    """Answers and true labels -> WAR and UAR in percent.
+    """Answers and reference labels -> WAR and UAR in percent.
 
     Reference: WAR and UAR as in DFEW; WAR is the accuracy, UAR the mean recall of the classes that occur.
-    Differs from HumanOmni's ``eval_mafw_dfew.py``: a stray answer is wrong, it does not become a class of its own
-    that drags the UAR down; punctuation and case do not matter.
+    Differs from HumanOmni's ``eval_mafw_dfew.py``: an answer without a label is wrong, it is not a class of its own
+    that lowers the UAR; punctuation and case are ignored.
 
     Args:
         labels: the classes.
@@ -45,201 +47,212 @@ class EmotionRecall:
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = list(labels)
-        self.counts = MulticlassConfusionMatrix(num_classes=len(self.labels) + 1)  # the last: no label at all
+        self.counts = MulticlassConfusionMatrix(num_classes=len(self.labels) + 1)  # the last class: invalid
 
-    def update(self, answers: Sequence[str], truths: Sequence[str]) -> None:
-        """Count a few answers.
+    def update(self, answers: Sequence[str], references: Sequence[str]) -> None:
+        """Add a batch of answers.
 
         Raises:
-            ValueError: a true label is none of the classes.
+            ValueError: a reference label is not one of the classes.
         """
-        right = _indices(truths, self.labels, "truths")
-        given = _indices([self.parse(answer) for answer in answers], self.labels, "answers")
-        self.counts.update(*(torch.tensor(some, device=self.counts.device) for some in (given, right)))
+        true = _label_indices(references, self.labels, "references")
+        predicted = _label_indices([self.parse(answer) for answer in answers], self.labels, "answers")
+        device = self.counts.device
+        self.counts.update(torch.tensor(predicted, device=device), torch.tensor(true, device=device))
 
     def compute(self) -> dict[str, float]:
-        """WAR and UAR over everything counted, on all ranks."""
+        """Return WAR and UAR over all batches and ranks."""
         matrix = self.counts.compute().double()
-        support, right = matrix.sum(dim=1), matrix.diagonal()
-        seen = support > 0
+        support, correct = matrix.sum(dim=1), matrix.diagonal()
+        occurs = support > 0
         return {
-            "war": 100 * float(right.sum() / support.sum()),
-            "uar": 100 * float((right[seen] / support[seen]).mean()),
+            "war": 100 * float(correct.sum() / support.sum()),
+            "uar": 100 * float((correct[occurs] / support[occurs]).mean()),
         }
 
     def parse(self, answer: str) -> str | None:
-        """The one label that an answer names, ``None`` where it names none or several."""
+        """Parse the label of an answer; ``None`` if it names no label or several."""
         return parse_label(answer, self.labels)[0]
 
 
 def parse_label(
     answer: str | None,
     labels: Sequence[str],
-    words: Mapping[str, Sequence[str]] | None = None,
-    how: str = "strict",
+    forms: Mapping[str, Sequence[str]] | None = None,
+    parser: str = "strict",
 ) -> tuple[str | None, str]:
-    """The label that an answer means, and the rule it was read by: ``label``, ``form`` or ``invalid``.
+    """Parse a label from an answer, and the rule that matched: ``label``, ``form`` or ``invalid``.
 
-    Reference: ``official`` is HumanOmni's ``eval_mafw_dfew.py``: leading blanks go, the rest has to equal a label, so
-    that ``Happy`` and ``happy.`` are wrong.
-    Differs from it: ``strict`` (ours) looks for whole words, whatever their case and the punctuation around them; an
-    answer that names several different labels means none.
+    Reference: ``official`` is HumanOmni's ``eval_mafw_dfew.py``: leading whitespace is stripped, the rest must equal a
+    label, so that ``Happy`` and ``happy.`` are wrong.
+    Differs from it: ``strict`` (ours) searches for complete words, without regard to case and punctuation; an answer
+    that names several labels is invalid.
 
     Args:
-        answer: the model's words; ``None`` where it could not be asked.
+        answer: of the model; ``None`` where generation failed.
         labels: the classes.
-        words: label -> other words for it (``FORMS``); only ``strict`` looks at them.
-        how: ``strict`` or ``official``.
+        forms: label -> other word forms (``FORMS``); only for ``strict``.
+        parser: ``strict`` or ``official``.
 
     Raises:
-        ValueError: ``how`` is neither.
+        ValueError: the parser is unknown.
 
     >>> parse_label(" Happiness.", ["happy", "sad"], FORMS), parse_label("happy or sad", ["happy", "sad"])
     (('happy', 'form'), (None, 'invalid'))
     """
-    if how not in ("strict", "official"):
-        raise ValueError(f"parser {how!r}: choose strict or official.")
+    if parser not in PARSERS:
+        raise ValueError(f"parser={parser!r}: choose from {', '.join(PARSERS)}.")
     text = answer or ""
-    if how == "official":
+    if parser == "official":
         exact = text.lstrip()
         return (exact, "label") if exact in labels else (None, "invalid")
     text = text.casefold()
-    named: dict[str, str] = {}
+    rules: dict[str, str] = {}
     for label in labels:
-        for rule, forms in (("label", (label,)), ("form", (words or {}).get(label, ()))):
-            # whole words; the underscores of _happy_ are punctuation
-            if any(re.search(rf"(?<![^\W_]){re.escape(form.casefold())}(?![^\W_])", text) for form in forms):
-                named.setdefault(label, rule)
-    return next(iter(named.items())) if len(named) == 1 else (None, "invalid")
+        if _contains_word(text, label):
+            rules[label] = "label"
+        elif any(_contains_word(text, form) for form in (forms or {}).get(label, ())):
+            rules[label] = "form"
+    if len(rules) != 1:
+        return None, "invalid"
+    return rules.popitem()
 
 
-def label_scores(
+def _contains_word(text: str, word: str) -> bool:
+    # not \b: the underscores of Markdown's _happy_ are punctuation here
+    return re.search(rf"(?<![^\W_]){re.escape(word.casefold())}(?![^\W_])", text) is not None
+
+
+def score_labels(
     ids: Sequence[str],
-    truths: Sequence[str],
+    references: Sequence[str],
     parsed: Sequence[str | None],
     labels: Sequence[str],
-    groups: Sequence[str] | None = None,
+    folds: Sequence[str] | None = None,
     note: str = "",
 ) -> list[Score]:
-    """Labels -> WAR and UAR, over true classes; ``None`` (invalid) is wrong.
+    """Labels -> WAR and UAR over the reference classes; ``None`` (invalid) is wrong.
 
-    With folds, ``war`` and ``uar`` are the unweighted means over them, as in MAE-DFER and others; ``war_pooled`` and
-    ``uar_pooled`` take all clips at once, and ``war/<fold>``, ``uar/<fold>`` follow for each. Resampling keeps the
-    sizes of the classes (UAR) and folds.
+    With folds, ``war`` and ``uar`` are the unweighted means over folds, as in MAE-DFER and others; ``war_pooled`` and
+    ``uar_pooled`` are over all clips, followed by ``war/<fold>`` and ``uar/<fold>``. Resampling keeps the sizes of
+    classes (UAR) and folds.
 
     Args:
         ids: of the questions.
-        truths: their labels.
-        parsed: what the answers mean; ``None`` where they mean nothing.
+        references: reference labels.
+        parsed: labels of the answers; ``None``: invalid.
         labels: the classes.
-        groups: of the questions, as they are called: ``fold_1``.
-        note: for the table's foot.
+        folds: names of the questions' folds: ``fold_1``.
+        note: footnote of the table.
 
     Raises:
-        ValueError: a label is none of the classes.
+        ValueError: a label is not one of the classes.
 
-    >>> [score.value for score in label_scores(["a", "b", "c"], ["sad", "sad", "happy"], ["sad", None, "happy"],
+    >>> [score.value for score in score_labels(["a", "b", "c"], ["sad", "sad", "happy"], ["sad", None, "happy"],
     ...  ["happy", "sad"])]
     [66.66666666666666, 75.0]
     """
-    _indices(truths, labels, "truths"), _indices(parsed, labels, "answers")
-    right = [float(one == other) for one, other in zip(parsed, truths, strict=True)]
-    if groups is None:
-        return [Score.mean("war", ids, right, note=note), Score.macro("uar", ids, right, truths, note=note)]
+    _label_indices(references, labels, "references")
+    _label_indices(parsed, labels, "answers")
+    correct = equal(parsed, references)
+    if folds is None:
+        return [Score.mean("war", ids, correct, note=note), Score.macro("uar", ids, correct, references, note=note)]
     scores = [
-        _over_folds("war", ids, right, truths, groups, note),
-        _over_folds("uar", ids, right, truths, groups, note),
+        _mean_over_folds("war", ids, correct, [""] * len(correct), folds, note),
+        _mean_over_folds("uar", ids, correct, references, folds, note),
+        Score.mean("war_pooled", ids, correct, strata=tuple(folds), note=note),
+        Score.macro("uar_pooled", ids, correct, references, note=note),
     ]
-    scores.append(Score.mean("war_pooled", ids, right, strata=tuple(groups), note=note))
-    scores.append(Score.macro("uar_pooled", ids, right, truths, note=note))
-    for group in sorted(set(groups)):
-        some = [row for row, other in enumerate(groups) if other == group]
-        part, hits = [ids[row] for row in some], [right[row] for row in some]
-        scores.append(Score.mean(f"war/{group}", part, hits, note=note))
-        scores.append(Score.macro(f"uar/{group}", part, hits, [truths[row] for row in some], note=note))
+    for fold, positions in sorted(group_positions(folds).items()):
+        fold_ids, fold_correct = select(ids, positions), select(correct, positions)
+        classes = select(references, positions)
+        scores.append(Score.mean(f"war/{fold}", fold_ids, fold_correct, note=note))
+        scores.append(Score.macro(f"uar/{fold}", fold_ids, fold_correct, classes, note=note))
     return scores
 
 
-def _over_folds(
-    name: str, ids: Sequence[str], right: Sequence[float], truths: Sequence[str], folds: Sequence[str], note: str
+def _mean_over_folds(
+    name: str, ids: Sequence[str], correct: Sequence[float], classes: Sequence[str], folds: Sequence[str], note: str
 ) -> Score:
-    """A mean of folds: a column for each fold (WAR), for each class of each fold (UAR)."""
-    cells = [(fold, truth if name == "uar" else "") for fold, truth in zip(folds, truths, strict=True)]
+    """Return the mean over folds, with a column for each class of each fold."""
+    cells = list(zip(folds, classes, strict=True))
     columns = sorted(set(cells))
-    place = {cell: k for k, cell in enumerate(columns)}
-    ones = np.zeros((len(cells), len(columns)))
-    ones[np.arange(len(cells)), [place[cell] for cell in cells]] = 1
-    # a fold that lacks a class has fewer columns, each of which has to count more for the fold to count as much
-    sizes = Counter(fold for fold, _ in columns)
-    shares = np.asarray([len(columns) / (len(sizes) * sizes[fold]) for fold, _ in columns])
-    above = ones * np.asarray(right)[:, None] * shares
-    strata = tuple("/".join(cell) for cell in cells)
-    named = tuple("/".join(cell) for cell in columns)
-    return Score(name, tuple(ids), above, ones, strata=strata, columns=named, note=note)
+    membership = one_hot(cells, columns)
+    # A fold that lacks a class has fewer columns. Its columns get more weight, so that all folds count equally.
+    num_columns = Counter(fold for fold, _ in columns)
+    column_weights = np.asarray([len(columns) / (len(num_columns) * num_columns[fold]) for fold, _ in columns])
+    above = membership * np.asarray(correct)[:, None] * column_weights
+    strata = tuple(map("/".join, cells))
+    names = tuple(map("/".join, columns))
+    return Score(name, tuple(ids), above, membership, strata=strata, columns=names, note=note)
 
 
-def official_union(truths: Sequence[str], answers: Sequence[str | None]) -> float:
-    """Labels and raw answers -> UAR in percent as HumanOmni computed it.
+def official_union_recall(references: Sequence[str], answers: Sequence[str | None]) -> float:
+    """Return the UAR in percent as HumanOmni computes it, from labels and raw answers.
 
-    Reference: HumanOmni's ``eval_mafw_dfew.py``: recall over the union of the strings in truths and answers, so that
-    every different answer that is no label is one more class, with recall 0.
+    Reference: HumanOmni's ``eval_mafw_dfew.py``: the mean recall over the union of the strings in references and
+    answers, so that every distinct answer that is not a label adds a class with recall 0.
 
-    >>> official_union(["sad", "happy"], ["sad", "happy."])  # recalls 1 (sad), 0 (happy), 0 (happy.)
+    >>> official_union_recall(["sad", "happy"], ["sad", "happy."])  # recalls 1 (sad), 0 (happy), 0 (happy.)
     33.33333333333333
     """
     from sklearn.metrics import recall_score
 
-    given = [(answer or "").lstrip() for answer in answers]
-    return 100 * float(recall_score(list(truths), given, average="macro", zero_division=0))
+    predicted = [(answer or "").lstrip() for answer in answers]
+    return 100 * float(recall_score(list(references), predicted, average="macro", zero_division=0))
 
 
-def confusion(truths: Sequence[str], parsed: Sequence[str | None], labels: Sequence[str]) -> NDArray[np.int64]:
-    """Labels -> counts ``[K K+1]``: a row for each true class, a column for each answered one, the last: invalid.
+def confusion_counts(
+    references: Sequence[str], parsed: Sequence[str | None], labels: Sequence[str]
+) -> NDArray[np.int64]:
+    """Count labels, ``[K K+1]``: a row for each reference class, a column for each predicted one, the last: invalid.
 
     Raises:
-        ValueError: a label is none of the classes.
+        ValueError: a label is not one of the classes.
 
-    >>> confusion(["sad", "happy"], ["happy", None], ["happy", "sad"]).tolist()
+    >>> confusion_counts(["sad", "happy"], ["happy", None], ["happy", "sad"]).tolist()
     [[0, 0, 1], [1, 0, 0]]
     """
     counts = np.zeros((len(labels), len(labels) + 1), dtype=np.int64)
-    np.add.at(counts, (_indices(truths, labels, "truths"), _indices(parsed, labels, "answers")), 1)
+    true = _label_indices(references, labels, "references")
+    np.add.at(counts, (true, _label_indices(parsed, labels, "answers")), 1)
     return counts
 
 
-def per_class(
-    truths: Sequence[str], parsed: Sequence[str | None], labels: Sequence[str]
+def recall_per_class(
+    references: Sequence[str], parsed: Sequence[str | None], labels: Sequence[str]
 ) -> dict[str, tuple[float, int]]:
-    """Labels -> class -> its recall in percent (NaN where it does not occur) and its support.
+    """Return class -> its recall in percent (NaN if it does not occur) and its support.
 
     Raises:
-        ValueError: a label is none of the classes.
+        ValueError: a label is not one of the classes.
 
-    >>> per_class(["sad", "sad"], ["sad", None], ["happy", "sad"])
+    >>> recall_per_class(["sad", "sad"], ["sad", None], ["happy", "sad"])
     {'happy': (nan, 0), 'sad': (50.0, 2)}
     """
-    counts = confusion(truths, parsed, labels)
-    support = counts.sum(axis=1).tolist()
-    return {
-        label: (100 * counts[k, k].item() / support[k] if support[k] else float("nan"), support[k])
-        for k, label in enumerate(labels)
-    }
+    counts = confusion_counts(references, parsed, labels)
+    recalls = {}
+    for index, label in enumerate(labels):
+        support = int(counts[index].sum())
+        recalls[label] = (100 * counts[index, index].item() / support if support else float("nan"), support)
+    return recalls
 
 
-def majority(truths: Sequence[str]) -> dict[str, float]:
-    """True labels -> WAR and UAR in percent of always answering the most frequent one.
+def majority_baseline(references: Sequence[str]) -> dict[str, float]:
+    """Return WAR and UAR in percent of always answering the most frequent label.
 
-    >>> majority(["sad", "sad", "happy", "fear"])
+    >>> majority_baseline(["sad", "sad", "happy", "fear"])
     {'war': 50.0, 'uar': 33.333333333333336}
     """
-    counts = Counter(truths)
-    return {"war": 100 * max(counts.values()) / len(truths), "uar": 100 / len(counts)}
+    counts = Counter(references)
+    return {"war": 100 * max(counts.values()) / len(references), "uar": 100 / len(counts)}
 
 
-def _indices(given: Sequence[str | None], labels: Sequence[str], what: str) -> list[int]:
-    """Where labels stand among the classes; behind the last of them where there is none."""
-    place: dict[str | None, int] = {label: k for k, label in enumerate(labels)}
-    place[None] = len(labels)
-    if foreign := sorted(str(label) for label in set(given) - set(place)):
-        raise ValueError(f"{what}: {foreign} are none of the classes {list(labels)}; map them to these, or to none.")
-    return [place[label] for label in given]
+def _label_indices(values: Sequence[str | None], labels: Sequence[str], argument: str) -> list[int]:
+    """Return the class index of each label; ``None`` has the index after the last class."""
+    index: dict[str | None, int] = {label: k for k, label in enumerate(labels)}
+    index[None] = len(labels)
+    unknown = sorted(str(label) for label in set(values) - set(index))
+    if unknown:
+        raise ValueError(f"{argument}: unknown labels {unknown}; expected one of {list(labels)} or None.")
+    return [index[label] for label in values]

@@ -1,4 +1,4 @@
-"""Emotions in any words: sets of labels against sets of labels, with labels of one meaning as one."""
+"""Open-vocabulary emotions: sets of labels, compared by groups of synonyms or by emotion wheels."""
 
 import ast
 import csv
@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,19 @@ import numpy as np
 from omnihuman.metric.score import Score
 
 Groups = Sequence[Sequence[str]]
-OURS = Path(__file__).with_name("wheels.json")
-_SAID = r"(?:is|are|be|feels?|feeling|looks?|seems?|appears?|shows?|express(?:es)?|conveys?|includes?|contains?)"
+BUILT_IN_WHEELS = Path(__file__).with_name("wheels.json")
+_VERB = r"(?:is|are|be|feels?|feeling|looks?|seems?|appears?|shows?|express(?:es)?|conveys?|includes?|contains?)"
 _FILLER = r"(?:and|or|also|then|to be|a bit|a little|very|quite|slightly|somewhat|mainly|mostly|both|a|an|the)"
 
 
 @dataclass(frozen=True)
 class Wheels:
-    """Emotion wheels: which words stand in one sector of a wheel, and which forms words have.
+    """Emotion wheels: the sectors of words, and the words of word forms.
 
     Attributes:
-        source: whose they are, for a table's foot.
-        words: form of a word -> words of the wheels that it may stand for, in alphabetical order.
-        levels: wheel -> word -> its sector, on the inner level and on the outer one.
+        source: origin of the wheels, for a footnote.
+        words: word form -> words of the wheels, in alphabetical order.
+        levels: wheel -> (word -> inner sector, word -> outer sector).
     """
 
     source: str
@@ -35,240 +36,291 @@ class Wheels:
     levels: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]]
 
     def sector(self, label: str, wheel: str, level: int) -> str | None:
-        """Where a label stands on a wheel; ``None`` where it does not.
+        """Return the sector of a label; ``None`` if it is not on the wheel.
 
-        >>> [our_wheels().sector(label, "parrott", 2) for label in ("worried", "late")]
+        >>> [built_in_wheels().sector(label, "parrott", 2) for label in ("worried", "late")]
         ['fear / nervousness', None]
         """
         sectors = self.levels[wheel][level - 1]
-        return next((sectors[word] for word in self.words.get(label, ()) if word in sectors), None)
+        for word in self.words.get(label, ()):
+            if word in sectors:
+                return sectors[word]
+        return None
+
+    def sectors(self, labels: Iterable[str], wheel: str, level: int) -> set[str]:
+        """Return the sectors of all labels that are on the wheel."""
+        sectors = {self.sector(_normalize(label), wheel, level) for label in labels}
+        return {sector for sector in sectors if sector is not None}
 
 
 @cache
-def our_wheels() -> Wheels:
-    """Five wheels of our own making, drawn from published models of emotion, with forms of their words.
+def built_in_wheels() -> Wheels:
+    """Load the five built-in wheels, drawn from published models of emotion, with their word forms.
 
-    Reference: Plutchik 1980; Parrott 2001 (primary and secondary emotions); Russell 1980 (quadrants and eighths of the
+    Reference: Plutchik 1980; Parrott 2001 (primary and secondary emotions); Russell 1980 (quadrants and octants of the
     circumplex); Ekman (six families and their states); the Geneva Emotion Wheel (quadrants and twenty families).
-    Differs from the official emotion wheels (``read_wheels``): other wheels, fewer words. Figures of the two, and
-    published ones, do not compare.
+    Differs from the official emotion wheels (``read_wheels``): other wheels, fewer words. Scores on the two, and
+    published scores, are not comparable.
 
-    >>> list(our_wheels().levels)
+    >>> list(built_in_wheels().levels)
     ['plutchik', 'parrott', 'russell', 'ekman', 'geneva']
     """
-    raw = json.loads(OURS.read_text(encoding="utf-8"))
-    forms = {form: (word,) for word, forms in raw["words"].items() for form in (word, *forms.split())}
+    raw = json.loads(BUILT_IN_WHEELS.read_text(encoding="utf-8"))
+    words: dict[str, tuple[str, ...]] = {}
+    for word, forms in raw["words"].items():
+        words |= dict.fromkeys((word, *forms.split()), (word,))
     levels: dict[str, tuple[dict[str, str], dict[str, str]]] = {}
     for wheel, tree in raw["wheels"].items():
-        leaves = [(top, leaf, words.split()) for top, below in tree.items() for leaf, words in below.items()]
-        inner = {word: top for top, _, words in leaves for word in words}
-        levels[wheel] = inner, {word: f"{top} / {leaf}" for top, leaf, words in leaves for word in words}
-    return Wheels("ours", forms, levels)
+        inner: dict[str, str] = {}
+        outer: dict[str, str] = {}
+        for top, leaves in tree.items():
+            for leaf, members in leaves.items():
+                inner |= dict.fromkeys(members.split(), top)
+                outer |= dict.fromkeys(members.split(), f"{top} / {leaf}")
+        levels[wheel] = inner, outer
+    return Wheels("ours", words, levels)
 
 
 def read_wheels(folder: Path) -> Wheels:
-    """The official wheels, from the folder ``emotion_wheel`` of MERTools (MER2025 or MER2026).
+    """Read the official wheels from the folder ``emotion_wheel`` of MERTools (MER2025 or MER2026).
 
-    It holds ``wheel1.xlsx`` to ``wheel5.xlsx``, ``synonym.xlsx`` and ``format.csv``.
-    Reference: ``wheel.py`` there. A form leads to words (``format.csv``), these to words of the wheels
-    (``synonym.xlsx``, eight runs), these to a sector; the first in the alphabet that is on the wheel decides. On the
-    outer level a word of the inner one stands for its first sector in the alphabet.
+    It contains ``wheel1.xlsx`` to ``wheel5.xlsx``, ``synonym.xlsx`` and ``format.csv``.
+    Reference: ``wheel.py`` there. ``format.csv`` maps a form to words, ``synonym.xlsx`` (eight runs) maps these to
+    words of the wheels, and these have sectors; the first word in alphabetical order that is on the wheel decides. On
+    the outer level a word of the inner level has its first sector in alphabetical order.
 
     Raises:
-        ValueError: a file or a column is missing, or openpyxl is.
+        ValueError: a file or a column is missing, or openpyxl is not installed.
     """
-    levels, known = {}, set()
-    for number in range(1, 6):
-        inner: dict[str, str] = {}
-        outer: dict[str, str] = {}
-        tree: dict[str, dict[str, list[str]]] = {}
-        at = ["", "", ""]
-        for row in _sheet(folder / f"wheel{number}.xlsx", ["level1", "level2", "level3"]):
-            at = [cell or before for cell, before in zip(row, at, strict=True)]
-            tree.setdefault(at[0], {}).setdefault(at[1], []).append(at[2])
-        for top, below in tree.items():
-            inner[top], outer[top] = top, min(below)
-            for leaf, words in below.items():
-                inner |= dict.fromkeys([leaf, *words], top)
-                outer |= dict.fromkeys([leaf, *words], leaf)
-        levels[f"wheel{number}"] = inner, outer
-        known |= set(inner)
-    runs = [f"{kind}_run{run}" for run in range(1, 9) for kind in ("word", "synonym")]
-    means: dict[str, set[str]] = {}
-    for row in _sheet(folder / "synonym.xlsx", runs):
-        for word, others in zip(row[0::2], row[1::2], strict=True):
-            for form in [word, *_items(others)]:
-                means.setdefault(form, set()).add(word)
-    forms: dict[str, set[str]] = {}
-    for name, others in _sheet(folder / "format.csv", ["name", "format"]):
-        for form in [name, *_items(others)]:
-            forms.setdefault(form, set()).update(means.get(name, ()))
-    candidates = {form: tuple(sorted(found & known)) for form, found in forms.items()}
-    return Wheels(f"official ({folder.name})", candidates, levels)
+    levels = {f"wheel{number}": _read_wheel(folder / f"wheel{number}.xlsx") for number in range(1, 6)}
+    known = set(chain.from_iterable(inner for inner, _ in levels.values()))
+    columns = []
+    for run in range(1, 9):
+        columns += [f"word_run{run}", f"synonym_run{run}"]
+    words: dict[str, set[str]] = {}
+    for row in _read_columns(folder / "synonym.xlsx", columns):
+        for word, synonyms in zip(row[0::2], row[1::2], strict=True):
+            for form in [word, *_split_items(synonyms)]:
+                words.setdefault(form, set()).add(word)
+    candidates: dict[str, set[str]] = {}
+    for name, forms in _read_columns(folder / "format.csv", ["name", "format"]):
+        for form in [name, *_split_items(forms)]:
+            candidates.setdefault(form, set()).update(words.get(name, ()))
+    sorted_words = {form: tuple(sorted(matches & known)) for form, matches in candidates.items()}
+    return Wheels(f"official ({folder.name})", sorted_words, levels)
 
 
-def set_scores(
+def _read_wheel(file: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Read one official wheel: word -> inner sector, word -> outer sector."""
+    tree: dict[str, dict[str, list[str]]] = {}
+    path = ["", "", ""]
+    for row in _read_columns(file, ["level1", "level2", "level3"]):
+        path = [cell or previous for cell, previous in zip(row, path, strict=True)]  # merged cells are empty
+        top, leaf, word = path
+        tree.setdefault(top, {}).setdefault(leaf, []).append(word)
+    inner: dict[str, str] = {}
+    outer: dict[str, str] = {}
+    for top, leaves in tree.items():
+        inner[top], outer[top] = top, min(leaves)
+        for leaf, words in leaves.items():
+            inner |= dict.fromkeys([leaf, *words], top)
+            outer |= dict.fromkeys([leaf, *words], leaf)
+    return inner, outer
+
+
+def score_label_sets(
     ids: Sequence[str],
-    truths: Sequence[Sequence[str]],
+    references: Sequence[Sequence[str]],
     answers: Sequence[Sequence[str]],
     groups: Sequence[Groups | None],
     note: str = "",
 ) -> list[Score]:
-    """Label sets and what means the same -> EMER-OV's average, accuracy and recall in percent.
+    """Label sets and groups of synonyms -> EMER-OV's average, accuracy and recall in percent.
 
-    Each label becomes the first of its group; one in no group stays, one in two takes the last. The accuracy of a
-    sample is the share of its answered labels that are true, the recall that of its true ones that are answered, both
-    0 where nothing is answered; the average is that of the two means and no F1.
+    Each label is replaced by the first label of its group; a label without a group stays, one in two groups takes the
+    last. The accuracy of a sample is the share of predicted labels that are references, the recall the share of
+    reference labels that are predicted; both are 0 without predicted labels. The average is that of the two means, no
+    F1.
     Reference: MERTools, MER2024's overlap rates.
 
     Args:
         ids: of the questions.
-        truths: labels of each, at least one.
-        answers: labels of each.
-        groups: of each; ``None`` where the judge failed: the sample is missing, not 0.
-        note: the judge, for a table's foot.
+        references: reference labels, at least one per question.
+        answers: predicted labels.
+        groups: of the labels of each question; ``None`` where the judge failed: the sample is missing, not 0.
+        note: footnote of the table: the judge.
 
     Raises:
-        ValueError: the lists differ in length, or a sample has no true label.
+        ValueError: the lists differ in length, or a question has no reference label.
 
-    >>> scores = set_scores(["1"], [["happy", "sad"]], [["joyful"]], [[["happy", "joyful"], ["sad"]]])
+    >>> scores = score_label_sets(["1"], [["happy", "sad"]], [["joyful"]], [[["happy", "joyful"], ["sad"]]])
     >>> [score.value for score in scores]
     [75.0, 100.0, 50.0]
     """
-    rows = [row for row in zip(ids, truths, answers, groups, strict=True) if row[3] is not None]
-    shares = []
-    for key, truth, answer, group in rows:
-        first = {_plain(label): _plain(one[0]) for one in group or () for label in one}
-        true, given = ({first.get(_plain(label), _plain(label)) for label in labels} for labels in (truth, answer))
+    names, shares = [], []
+    for name, reference, answer, group in zip(ids, references, answers, groups, strict=True):
+        if group is None:
+            continue
+        true, predicted = _merge_synonyms(reference, group), _merge_synonyms(answer, group)
         if not true:
-            raise ValueError(f"{key}: the truth has no label; leave the sample out.")
-        shares.append(_overlap(true, given))
-    names, both = tuple(row[0] for row in rows), np.asarray(shares, dtype=np.float64).reshape(len(shares), 2)
-    average = Score("ov_avg", names, both, np.ones_like(both), asked=len(ids), note=note)
-    parts = ("ov_accuracy", both[:, 0].tolist()), ("ov_recall", both[:, 1].tolist())
-    return [average, *(Score.mean(name, names, part, asked=len(ids), note=note) for name, part in parts)]
+            raise ValueError(f"{name}: there is no reference label; expected at least one: drop the sample.")
+        names.append(name)
+        shares.append(_overlap(true, predicted))
+    table = np.asarray(shares, dtype=np.float64).reshape(len(shares), 2)
+    size = len(ids)
+    return [
+        Score("ov_avg", tuple(names), table, np.ones_like(table), num_questions=size, note=note),
+        Score.mean("ov_accuracy", names, table[:, 0].tolist(), num_questions=size, note=note),
+        Score.mean("ov_recall", names, table[:, 1].tolist(), num_questions=size, note=note),
+    ]
 
 
-def wheel_scores(
+def _merge_synonyms(labels: Sequence[str], groups: Groups) -> set[str]:
+    first: dict[str, str] = {}
+    for group in groups:
+        for label in group:
+            first[_normalize(label)] = _normalize(group[0])
+    return {first.get(_normalize(label), _normalize(label)) for label in labels}
+
+
+def score_on_wheels(
     ids: Sequence[str],
-    truths: Sequence[Sequence[str]],
+    references: Sequence[Sequence[str]],
     answers: Sequence[Sequence[str]],
     wheels: Wheels | None = None,
 ) -> list[Score]:
-    """Label sets -> how well they agree on emotion wheels, in percent, on the inner and on the outer level; no judge.
+    """Label sets -> agreement on emotion wheels in percent, on the inner and on the outer level; without a judge.
 
-    Labels become sectors of a wheel; those that are on none are dropped on both sides, and samples whose truth is empty
-    then do not count for that wheel. The figure is the mean over the wheels of the F of mean precision and mean recall.
+    Labels are mapped to sectors of a wheel. Labels that are not on it are dropped on both sides, and samples without
+    reference sectors are excluded for that wheel. The score is the mean over the wheels of the F1 of mean precision and
+    mean recall.
     Reference: MER2025 and AffectGPT (EW), with their wheels (``read_wheels``).
 
     Args:
         ids: of the questions.
-        truths: labels of each.
-        answers: labels of each.
-        wheels: ``None`` for our own, whose figures compare with no published ones.
+        references: reference labels.
+        answers: predicted labels.
+        wheels: ``None``: the built-in ones, whose scores are not comparable with published ones.
 
     Raises:
         ValueError: the lists differ in length.
 
-    >>> [score.value for score in wheel_scores(["1"], [["happy", "neutral"]], [["joyful"]])]
+    >>> [score.value for score in score_on_wheels(["1"], [["happy", "neutral"]], [["joyful"]])]
     [100.0, 100.0]
     """
-    wheels = wheels or our_wheels()
-    rows = list(zip(ids, truths, answers, strict=True))
-    labels = [_plain(label) for _, *both in rows for some in both for label in some]
-    on = sum(bool(wheels.words.get(label)) for label in labels)
-    note = f"wheels: {wheels.source}; {on} of {len(labels)} labels are on them"
+    wheels = wheels or built_in_wheels()
+    rows = list(zip(ids, references, answers, strict=True))
+    labels = list(chain.from_iterable([*reference, *answer] for _, reference, answer in rows))
+    num_known = sum(bool(wheels.words.get(_normalize(label))) for label in labels)
+    note = f"wheels: {wheels.source}; {num_known} of {len(labels)} labels are on them"
     scores = []
     for level in (1, 2):
         above = np.zeros((len(rows), 2 * len(wheels.levels)))
         below = np.zeros_like(above)
-        for column, wheel in enumerate(wheels.levels):
-            for row, (_, *both) in enumerate(rows):
-                sectors = ({wheels.sector(_plain(label), wheel, level) for label in some} - {None} for some in both)
-                true, given = sectors
+        for k, wheel in enumerate(wheels.levels):
+            columns = slice(2 * k, 2 * k + 2)
+            for index, (_, reference, answer) in enumerate(rows):
+                true = wheels.sectors(reference, wheel, level)
                 if true:
-                    above[row, 2 * column : 2 * column + 2] = _overlap(true, given)
-                    below[row, 2 * column : 2 * column + 2] = 1
+                    above[index, columns] = _overlap(true, wheels.sectors(answer, wheel, level))
+                    below[index, columns] = 1
         scores.append(Score(f"ew_level{level}", tuple(ids), above, below, "harmonic", note=note))
     return scores
 
 
-def wheel_groups(labels: Iterable[str], wheel: str = "parrott", level: int = 2, wheels: Wheels | None = None) -> Groups:
-    """Labels -> groups of one meaning: those in one sector of a wheel, or else forms of one word; sorted.
+def group_by_wheel(
+    labels: Iterable[str], wheel: str = "parrott", level: int = 2, wheels: Wheels | None = None
+) -> Groups:
+    """Group labels by their sector on a wheel, or else by their word; sorted.
 
     Raises:
-        ValueError: there is no such wheel.
+        ValueError: the wheel is unknown.
 
-    >>> wheel_groups(["worried", "happy", "anxious", "serious", "joyful"])
+    >>> group_by_wheel(["worried", "happy", "anxious", "serious", "joyful"])
     [['anxious', 'worried'], ['happy', 'joyful'], ['serious']]
     """
-    wheels = wheels or our_wheels()
+    wheels = wheels or built_in_wheels()
     if wheel not in wheels.levels:
-        raise ValueError(f"wheel={wheel!r}: the wheels ({wheels.source}) are {', '.join(wheels.levels)}.")
-    found: dict[str, list[str]] = {}
-    for label in sorted({_plain(label) for label in labels}):
-        word = wheels.words.get(label) or (label,)
-        found.setdefault(wheels.sector(label, wheel, level) or f"word {word[0]}", []).append(label)
-    return list(found.values())
+        raise ValueError(f"wheel={wheel!r}: choose from {', '.join(wheels.levels)} ({wheels.source}).")
+    groups: dict[str, list[str]] = {}
+    for label in sorted({_normalize(label) for label in labels}):
+        words = wheels.words.get(label) or (label,)
+        sector = wheels.sector(label, wheel, level) or f"word {words[0]}"
+        groups.setdefault(sector, []).append(label)
+    return list(groups.values())
 
 
 def parse_labels(answer: str) -> list[str]:
-    """The labels that an answer lists, lower case, each once: a list in JSON or Python, lines, or a row of words.
+    """Parse the labels that an answer lists, lower case, unique: a JSON or Python list, lines, or enumerated words.
 
-    Phrases of more than three words are no labels. A whole description needs a judge to take its emotions out.
+    Phrases of more than three words are dropped. Emotions of a full description must be extracted by a judge.
 
     >>> parse_labels("She feels happy, surprised and a bit sad."), parse_labels("['Happy', 'worried']")
     (['happy', 'surprised', 'sad'], ['happy', 'worried'])
     """
-    if listed := re.search(r"\[[^\[\]]*\]", answer):
-        items = _listed(listed[0])
+    brackets = re.search(r"\[[^\[\]]*\]", answer)
+    if brackets:
+        items = _parse_list(brackets[0])
     else:
         text = re.sub(r"^[^:：\n]*[:：]", "", answer.strip())
         items = re.split(r"[,;、，；\n.。!]|\band\b|\bor\b|&", text, flags=re.IGNORECASE)
-    plain = (re.sub(rf"^(?:.*\b{_SAID}\s|[-*•\d.)\s]|{_FILLER}\s)+", "", _plain(item)) for item in items)
-    labels = (each.strip(" .*\"'") for each in plain)
-    return list(dict.fromkeys(each for each in labels if re.search(r"[^\W\d_]", each) and len(each.split()) <= 3))
+    labels = []
+    for item in items:
+        label = re.sub(rf"^(?:.*\b{_VERB}\s|[-*•\d.)\s]|{_FILLER}\s)+", "", _normalize(item)).strip(" .*\"'")
+        if re.search(r"[^\W\d_]", label) and len(label.split()) <= 3:
+            labels.append(label)
+    return list(dict.fromkeys(labels))
 
 
-def _listed(text: str) -> list[str]:
-    """What stands between brackets."""
-    for read in (json.loads, ast.literal_eval):
+def _parse_list(text: str) -> list[str]:
+    for parse in (json.loads, ast.literal_eval):
         try:
-            return [item for item in read(text) if isinstance(item, str)]
+            return [item for item in parse(text) if isinstance(item, str)]
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             continue
-    return _items(text)
+    return _split_items(text)
 
 
-def _items(text: str) -> list[str]:
-    """The items of a list as the official files write it: with or without brackets and quotes."""
+def _split_items(text: str) -> list[str]:
+    """Split a list as the official files write it: with or without brackets and quotes."""
     inner = text.strip().removeprefix("[").removesuffix("]")
-    return [_plain(item) for item in re.split(r"['\",]", inner) if item.strip()]
+    return [_normalize(item) for item in re.split(r"['\",]", inner) if item.strip()]
 
 
-def _plain(label: str) -> str:
+def _normalize(label: str) -> str:
     return label.strip().lower()
 
 
-def _overlap(true: set[Any], given: set[Any]) -> tuple[float, float]:
-    common = len(true & given)
-    return (common / len(given), common / len(true)) if given else (0.0, 0.0)
+def _overlap(true: set[str], predicted: set[str]) -> tuple[float, float]:
+    """Return precision and recall of a predicted set."""
+    if not predicted:
+        return 0.0, 0.0
+    common = len(true & predicted)
+    return common / len(predicted), common / len(true)
 
 
-def _sheet(file: Path, columns: Sequence[str]) -> list[list[str]]:
-    """Columns of a first sheet or of a csv file, trimmed and in lower case; nothing is ``""``."""
+def _read_columns(file: Path, columns: Sequence[str]) -> list[list[str]]:
+    """Read columns of a first sheet or of a csv file, stripped, in lower case; an empty cell is ``""``."""
     if not file.is_file():
-        raise ValueError(f"{file}: there is no such file; give the folder `emotion_wheel` of MERTools.")
+        raise ValueError(f"{file}: there is no such file; set the folder `emotion_wheel` of MERTools.")
+    head, *rows = _read_rows(file) or [[]]
+    missing = [name for name in columns if name not in head]
+    if missing:
+        raise ValueError(f"{file}: the columns {missing} are missing; there are {head}.")
+    positions = [head.index(name) for name in columns]
+    cells = []
+    for row in rows:
+        if any(row):
+            cells.append([_normalize(str(row[position] or "")) for position in positions])
+    return cells
+
+
+def _read_rows(file: Path) -> list[list[Any]]:
     if file.suffix == ".csv":
         with file.open(encoding="utf-8-sig", newline="") as lines:
-            head, *rows = list(csv.reader(lines)) or [[]]
-    else:
-        try:
-            from openpyxl import load_workbook
-        except ImportError as error:
-            raise ValueError(f"{file}: reading it needs openpyxl: pip install openpyxl.") from error
-        head, *rows = [list(row) for row in load_workbook(file).worksheets[0].iter_rows(values_only=True)] or [[]]
-    if missing := [name for name in columns if name not in head]:
-        raise ValueError(f"{file}: the columns {missing} are missing; it has {head}.")
-    places = [head.index(name) for name in columns]
-    return [[_plain(str(row[place] or "")) for place in places] for row in rows if any(row)]
+            return list(csv.reader(lines))
+    try:
+        from openpyxl import load_workbook
+    except ImportError as error:
+        raise ValueError(f"{file}: reading it requires openpyxl: pip install openpyxl.") from error
+    return [list(row) for row in load_workbook(file).worksheets[0].iter_rows(values_only=True)]

@@ -1,4 +1,4 @@
-"""Recognised speech against what was said: error rates over words, characters and both."""
+"""Speech recognition: word, character and mixed error rates."""
 
 import re
 import unicodedata
@@ -13,44 +13,47 @@ NORMALIZERS = ("whisper_english", "whisper_basic", "qwen2_audio", "none")
 QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "「": "」", "『": "』", "«": "»"}
 _SOURCE = r"(?:speech|speaker|audio|recording|voice|clip|spoken (?:text|content)|text|content)"
 _SCRIPT = r"(?:transcription|transcript)"
-_SAYS = r"(?:says|reads|is|goes|states|contains)"
+_VERB = r"(?:says|reads|is|goes|states|contains)"
 _LEAD_IN = re.compile(
     rf"""\s*(?:(?:sure|ok|okay|certainly|of\ course)\s*[,.!]\s*)?
     (?:here(?:'s|\ is)\s+)?(?:the\s+|a\s+)?
     (?:{_SCRIPT}(?:\s+of\s+(?:the|this)\s+{_SOURCE})?(?:\s*:|\s+(?:is|reads)(?:\s+as\s+follows)?(?:\s*:|(?=\s)))
       |(?:original\s+)?content\s+of\s+(?:the|this)\s+{_SOURCE}\s+is\s*:
-      |{_SOURCE}\s+{_SAYS}(?:\s+that)?\s*,?(?=\s*['‘])
-      |{_SOURCE}(?:\s+{_SAYS})?(?:\s+that)?(?:\s*:|\s*,?(?=\s*["“]))
+      |{_SOURCE}\s+{_VERB}(?:\s+that)?\s*,?(?=\s*['‘])
+      |{_SOURCE}(?:\s+{_VERB})?(?:\s+that)?(?:\s*:|\s*,?(?=\s*["“]))
       |[^\s:：，。]{{0,10}}(?:语音|音频|录音|转写|识别)[^\s:：，。“"]{{0,10}}(?:[:：]|[是为](?=[“"])))\s*""",
     re.IGNORECASE | re.VERBOSE,
 )
 
 
 _HAN = "㐀-鿿"
-_APART = re.compile(rf"(?<!\S)[{_HAN}]\s+[{_HAN}](?!\S)")
-"""Two characters with a space between them: a text as FLEURS has it."""
+_SPACED = re.compile(rf"(?<!\S)[{_HAN}]\s+[{_HAN}](?!\S)")
+"""Two characters separated by a space, as in the transcripts of FLEURS."""
 
 
 def strip_lead_in(answer: str, quotes: bool = True) -> str:
-    """What a model heard, without the words in which it says so.
+    """Strip a lead-in from a transcript.
 
-    Taken off at the beginning only: ``The speech says:`` and its kind (with a colon, or a quotation right after it),
-    ``The transcription is`` (with or without a colon), the same with ``Sure, here is`` before it, ``The original
+    Lead-ins are stripped at the start only: ``The speech says:`` and similar (with a colon, or a quotation right after
+    it), ``The transcription is`` (with or without a colon), the same with ``Sure, here is`` before it, ``The original
     content of this audio is:``, and ``语音内容是：``.
 
     Args:
         answer: of the model.
-        quotes: take off a pair of quotes around all that is left, too.
+        quotes: also strip a pair of quotes around the rest.
 
     >>> strip_lead_in('The speech says: "the end of the speech"')
     'the end of the speech'
     """
-    left = answer[lead.end() :] if (lead := _LEAD_IN.match(answer)) else answer
-    left = left.strip()
-    closed = left.rstrip(".。") if left[:1] in QUOTES else left
-    if quotes and len(closed) > 1 and QUOTES.get(closed[0]) == closed[-1] and '"' not in closed[1:-1]:
-        return closed[1:-1].strip()
-    return left
+    lead_in = _LEAD_IN.match(answer)
+    text = answer[lead_in.end() :] if lead_in else answer
+    text = text.strip()
+    if not quotes:
+        return text
+    quoted = text.rstrip(".。") if text[:1] in QUOTES else text
+    if len(quoted) > 1 and QUOTES.get(quoted[0]) == quoted[-1] and '"' not in quoted[1:-1]:
+        return quoted[1:-1].strip()
+    return text
 
 
 def wer(
@@ -60,28 +63,30 @@ def wer(
     normalizer: str = "whisper_english",
     speakers: Sequence[str] | None = None,
 ) -> Score:
-    """Word error rate of a corpus in percent: all substitutions, deletions and insertions over all reference words.
+    """Compute the word error rate of a corpus in percent: substitutions, deletions and insertions per reference word.
 
-    Reference: edits as jiwer counts them; normalisers of Whisper; ``qwen2_audio``: Whisper's English one and then its
-    basic one, as that model's script does. ``none`` leaves case and punctuation.
+    Reference: edits as jiwer counts them; normalizers of Whisper; ``qwen2_audio``: Whisper's English one and then its
+    basic one, as that model's script does. ``none`` keeps case and punctuation.
 
     Args:
         ids: of the utterances.
-        references: what was said; one without any word adds its insertions.
-        answers: what was heard.
+        references: reference transcripts; one without words adds its insertions.
+        answers: predicted transcripts.
         normalizer: of both: ``whisper_english``, ``whisper_basic``, ``qwen2_audio`` or ``none``.
         speakers: of the utterances, for resampling.
 
     Raises:
-        ValueError: the lists differ in length, or the normaliser is unknown.
+        ValueError: the lists differ in length, or the normalizer is unknown.
 
     >>> wer(["1", "2"], ["a b c d", "e"], ["a b", "e"]).value
     40.0
     """
-    plain = _normalizer(normalizer)
-    return _rate(
-        "wer", ids, references, answers, lambda text: plain(text).split(), speakers, f"normalizer {normalizer}"
-    )
+    normalize = _build_normalizer(normalizer)
+
+    def tokenize(text: str) -> list[str]:
+        return normalize(text).split()
+
+    return _error_rate("wer", ids, references, answers, tokenize, speakers, f"normalizer {normalizer}")
 
 
 def cer(
@@ -91,16 +96,16 @@ def cer(
     numbers: bool = True,
     speakers: Sequence[str] | None = None,
 ) -> Score:
-    """Character error rate of Mandarin in percent, over the corpus; punctuation and spaces are no characters.
+    """Compute the character error rate of a Mandarin corpus in percent, without punctuation and spaces.
 
-    Reference: Qwen2-Audio's script for Chinese (numbers are spelled out, Latin letters count singly).
-    Differs from it: traditional characters become simplified ones, capitals small; numbers by cn2an.
+    Reference: Qwen2-Audio's script for Chinese (numbers are spelled out, each Latin letter is a character).
+    Differs from it: traditional characters become simplified ones, capitals lower case; numbers by cn2an.
 
     Args:
         ids: of the utterances.
-        references: what was said.
-        answers: what was heard.
-        numbers: spell them out: ``23`` and ``二十三`` are one.
+        references: reference transcripts.
+        answers: predicted transcripts.
+        numbers: spell them out, so that ``23`` and ``二十三`` are equal.
         speakers: of the utterances, for resampling.
 
     Raises:
@@ -109,10 +114,14 @@ def cer(
     >>> cer(["1"], ["他有二十三个。"], ["他有23個"]).value
     0.0
     """
-    note = "simplified characters" + (", numbers spelled out by cn2an" if numbers else "")
-    return _rate(
-        "cer", ids, references, answers, lambda text: re.findall(r"[^\W_]", mandarin(text, numbers)), speakers, note
-    )
+
+    def tokenize(text: str) -> list[str]:
+        return re.findall(r"[^\W_]", normalize_mandarin(text, numbers))
+
+    note = "simplified characters"
+    if numbers:
+        note += ", numbers spelled out by cn2an"
+    return _error_rate("cer", ids, references, answers, tokenize, speakers, note)
 
 
 def mer(
@@ -123,17 +132,17 @@ def mer(
     official_glue: bool = False,
     speakers: Sequence[str] | None = None,
 ) -> Score:
-    """Mixed error rate in percent, over the corpus: a Chinese character is a token, and so is a word in Latin letters.
+    """Compute the mixed error rate of a corpus in percent: tokens are Chinese characters and Latin words.
 
-    Reference: WenetSpeech's metric. Differs from its ``character_tokenizer.py``: a word is a token of its own where no
-    space follows it; ``official_glue`` keeps it in one with the next character, as that script does.
+    Reference: WenetSpeech's metric. Differs from its ``character_tokenizer.py``: a Latin word is a token of its own
+    even if no space follows it; ``official_glue`` joins it with the next character, as that script does.
 
     Args:
         ids: of the utterances.
-        references: what was said.
-        answers: what was heard.
+        references: reference transcripts.
+        answers: predicted transcripts.
         numbers: spell them out.
-        official_glue: of a Latin word to what follows it.
+        official_glue: join a Latin word with the character after it.
         speakers: of the utterances, for resampling.
 
     Raises:
@@ -142,30 +151,32 @@ def mer(
     >>> mer(["1"], ["WIFI再见"], ["wifi 再见"]).value, round(mer(["1"], ["WIFI再见"], ["wifi 再见"], True, True).value)
     (0.0, 100)
     """
-    note = ("numbers spelled out by cn2an, " if numbers else "") + (
-        "words glued as by WenetSpeech's script" if official_glue else "words apart from characters"
-    )
-    return _rate(
-        "mer", ids, references, answers, lambda text: mixed_tokens(text, numbers, official_glue), speakers, note
-    )
+
+    def tokenize(text: str) -> list[str]:
+        return tokenize_mixed(text, numbers, official_glue)
+
+    note = "words glued as by WenetSpeech's script" if official_glue else "words apart from characters"
+    if numbers:
+        note = f"numbers spelled out by cn2an, {note}"
+    return _error_rate("mer", ids, references, answers, tokenize, speakers, note)
 
 
-def mixed_tokens(text: str, numbers: bool = True, official_glue: bool = False) -> list[str]:
-    """The tokens of ``mer``.
+def tokenize_mixed(text: str, numbers: bool = True, official_glue: bool = False) -> list[str]:
+    """Split a text into the tokens of ``mer``.
 
-    >>> mixed_tokens("打开WIFI再说，don't"), mixed_tokens("打开WIFI再说", official_glue=True)
+    >>> tokenize_mixed("打开WIFI再说，don't"), tokenize_mixed("打开WIFI再说", official_glue=True)
     (['打', '开', 'wifi', '再', '说', "don't"], ['打', '开', 'WIFI再', '说'])
     """
-    plain = mandarin(text, numbers)
+    plain = normalize_mandarin(text, numbers)
     if official_glue:
         return re.findall(r"[A-Z]*[^\WA-Z_]|[A-Z]+", re.sub(r"[^\w\s]|_", " ", plain.replace("'", "")).upper())
     return re.findall(r"[a-zß-ɏ]+(?:'[a-z]+)*|[^\W_]", plain)
 
 
-def mandarin(text: str, numbers: bool = True) -> str:
-    """A text in simplified characters, narrow letters and lower case; numbers as they are read.
+def normalize_mandarin(text: str, numbers: bool = True) -> str:
+    """Normalize a text to simplified characters, half-width letters, lower case and (if set) spelled-out numbers.
 
-    >>> mandarin("２０２３年，臺灣有1,500人")
+    >>> normalize_mandarin("２０２３年，臺灣有1,500人")
     '二零二三年,台湾有一千五百人'
     """
     import cn2an
@@ -174,66 +185,63 @@ def mandarin(text: str, numbers: bool = True) -> str:
     plain = str(zhconv.convert(unicodedata.normalize("NFKC", text), "zh-hans")).lower().replace("’", "'")
     if not numbers:
         return plain
-    plain = _together(plain).replace("°c", "摄氏度")
-    plain = re.sub(r"(?<=[a-z\d])-(?=\d)", " ", plain)  # from one to another, or a name: no minus sign
-    plain = re.sub(r"(?<!\d)([01]?\d|2[0-4]):([0-5]\d)(?![\d:])", _clock, plain)
-    plain = re.sub(r"(?<![\d.,])(?:0\d+|1[3-9]\d{9})(?![\d.,]*\d)", _digits, plain)  # telephones, no amounts
+    plain = _join_digits(plain).replace("°c", "摄氏度")
+    plain = re.sub(r"(?<=[a-z\d])-(?=\d)", " ", plain)  # a range or a name, not a minus sign
+    plain = re.sub(r"(?<!\d)([01]?\d|2[0-4]):([0-5]\d)(?![\d:])", _spell_clock_time, plain)
+    plain = re.sub(r"(?<![\d.,])(?:0\d+|1[3-9]\d{9})(?![\d.,]*\d)", _spell_digits, plain)  # telephone numbers
     plain = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", plain)
-    plain = re.sub(r"\d{17,}", _digits, plain)  # more than cn2an can read
+    plain = re.sub(r"\d{17,}", _spell_digits, plain)  # beyond the range of cn2an
     return str(cn2an.transform(plain, "an2cn"))
 
 
-def _together(text: str) -> str:
-    """A text whose numbers stand as they are usually written: no space in them, nor beside a character.
+def _join_digits(text: str) -> str:
+    """Remove the spaces inside a number and between a number and a Chinese character.
 
-    >>> _together("在 1 9 7 6 年 的 1 2 月"), _together("1976 年"), _together("1 2 3")
+    >>> _join_digits("在 1 9 7 6 年 的 1 2 月"), _join_digits("1976 年"), _join_digits("1 2 3")
     ('在1976年 的12月', '1976年', '1 2 3')
     """
-    if _APART.search(text):
+    if _SPACED.search(text):
         text = re.sub(r"(?<!\S)(\d)\s+(?=\d(?!\S))", r"\1", text)
     return re.sub(rf"(?<=\d)\s+(?=[{_HAN}%])|(?<=[{_HAN}])\s+(?=\d)", "", text)
 
 
-def _clock(found: re.Match[str]) -> str:
-    hour, minute = int(found[1]), found[2]
-    return f"{hour}点" + ("" if minute == "00" else f"零{int(minute)}分" if minute[0] == "0" else f"{minute}分")
+def _spell_clock_time(match: re.Match[str]) -> str:
+    hour, minute = int(match[1]), match[2]
+    if minute == "00":
+        return f"{hour}点"
+    if minute[0] == "0":
+        return f"{hour}点零{int(minute)}分"
+    return f"{hour}点{minute}分"
 
 
-def _digits(found: re.Match[str]) -> str:
-    return found[0].translate(str.maketrans("0123456789", "零一二三四五六七八九"))
+def _spell_digits(match: re.Match[str]) -> str:
+    return match[0].translate(str.maketrans("0123456789", "零一二三四五六七八九"))
 
 
-def _rate(
+def _error_rate(
     name: str,
     ids: Sequence[str],
     references: Sequence[str],
     answers: Sequence[str],
-    tokens: Callable[[str], list[str]],
+    tokenize: Callable[[str], list[str]],
     speakers: Sequence[str] | None,
     note: str,
 ) -> Score:
-    """Edits over reference tokens."""
+    """Return the edits per reference token."""
     import jiwer
 
     rows = []
     for _, reference, answer, _ in zip(ids, references, answers, speakers or ids, strict=True):
-        said, heard = tokens(reference), tokens(answer)
-        counts = jiwer.process_words(" ".join(said), " ".join(heard))
-        rows.append((counts.substitutions + counts.deletions + counts.insertions, len(said)))
+        tokens = tokenize(reference)
+        counts = jiwer.process_words(" ".join(tokens), " ".join(tokenize(answer)))
+        rows.append((counts.substitutions + counts.deletions + counts.insertions, len(tokens)))
     table = np.asarray(rows, dtype=np.float64).reshape(len(rows), 2)
-    return Score(
-        name,
-        tuple(ids),
-        table[:, :1],
-        table[:, 1:],
-        higher_is_better=False,
-        clusters=None if speakers is None else tuple(speakers),
-        note=note,
-    )
+    clusters = None if speakers is None else tuple(speakers)
+    return Score(name, tuple(ids), table[:, :1], table[:, 1:], higher_is_better=False, clusters=clusters, note=note)
 
 
 @cache
-def _normalizer(name: str) -> Callable[[str], str]:
+def _build_normalizer(name: str) -> Callable[[str], str]:
     if name not in NORMALIZERS:
         raise ValueError(f"wer: normalizer={name!r}; choose from {', '.join(NORMALIZERS)}.")
     if name == "none":
@@ -242,6 +250,8 @@ def _normalizer(name: str) -> Callable[[str], str]:
     from whisper_normalizer.english import EnglishTextNormalizer
 
     english, basic = EnglishTextNormalizer(), BasicTextNormalizer()
-    if name == "qwen2_audio":
-        return lambda text: str(basic(english(text)))
-    return lambda text: str((english if name == "whisper_english" else basic)(text))
+    if name == "whisper_english":
+        return lambda text: str(english(text))
+    if name == "whisper_basic":
+        return lambda text: str(basic(text))
+    return lambda text: str(basic(english(text)))

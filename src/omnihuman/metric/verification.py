@@ -1,4 +1,4 @@
-"""Same or different: whether two clips show one person."""
+"""Face verification: accuracy, area under the ROC curve and equal error rate."""
 
 import re
 from collections.abc import Sequence
@@ -6,117 +6,133 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from omnihuman.metric.score import Score
+from omnihuman.metric.score import Array, Score, equal, group_positions, select
 
 
 def parse_yes_no(answer: str | None) -> tuple[bool | None, str]:
-    """What an answer says, and the rule it was read by: ``first``, ``word`` or ``invalid``.
+    """Parse yes or no from an answer, and the rule that matched: ``first``, ``word`` or ``invalid``.
 
-    The first word decides; else it is the only one of yes and no that is named.
+    The first word decides; otherwise the answer must contain only one of yes and no.
 
     >>> parse_yes_no("Yes, no doubt."), parse_yes_no("I say no"), parse_yes_no("yes or no?")[0]
     ((True, 'first'), (False, 'word'), True)
     """
-    named = re.findall(r"\b(yes|no)\b", (answer or "").lower())
-    if re.match(r"\W*(yes|no)\b", (answer or "").lower()):
-        return named[0] == "yes", "first"
-    return (named[0] == "yes", "word") if len(set(named)) == 1 else (None, "invalid")
+    text = (answer or "").lower()
+    words = re.findall(r"\b(yes|no)\b", text)
+    if re.match(r"\W*(yes|no)\b", text):
+        return words[0] == "yes", "first"
+    if len(set(words)) == 1:
+        return words[0] == "yes", "word"
+    return None, "invalid"
 
 
-def verification_scores(
+def score_verification(
     ids: Sequence[str],
-    truths: Sequence[bool],
+    references: Sequence[bool],
     parsed: Sequence[bool | None],
     folds: Sequence[str] | None = None,
-    yes: Sequence[float] | None = None,
+    yes_scores: Sequence[float] | None = None,
     note: str = "",
 ) -> list[Score]:
     """Pairs -> accuracy, and with P(Yes) the area under the ROC curve and the equal error rate.
 
-    ``accuracy`` is the mean over folds where there are folds, its note says their standard error, and
-    ``accuracy/<fold>`` come last; an invalid answer is wrong. Resampling keeps the sizes of the folds, and of both
-    kinds of pairs.
+    With folds, ``accuracy`` is the mean over folds, with the standard error in its note, and ``accuracy/<fold>`` come
+    last. An invalid answer is wrong. Resampling keeps the sizes of the folds and of both kinds of pairs.
 
     Args:
         ids: of the pairs.
-        truths: whether both show the same person.
-        parsed: what the answers say; ``None`` where they say nothing.
+        references: True where both clips show the same person.
+        parsed: parsed answers; ``None``: invalid.
         folds: of the pairs.
-        yes: P(Yes) of the pairs, or anything that grows with it.
-        note: for the table's foot.
+        yes_scores: P(Yes) of the pairs, or any monotonic function of it.
+        note: footnote of the table.
 
-    >>> scores = verification_scores(["a", "b"], [True, False], [True, None], yes=[0.9, 0.2])
+    >>> scores = score_verification(["a", "b"], [True, False], [True, None], yes_scores=[0.9, 0.2])
     >>> {score.name: score.value for score in scores}
     {'accuracy': 50.0, 'auc': 100.0, 'eer': 0.0}
     """
-    right = [float(one == other) for one, other in zip(parsed, truths, strict=True)]
-    curve = [] if yes is None else [_auc(ids, truths, yes, note), _eer(ids, truths, yes, note)]
+    correct = equal(parsed, references)
+    curve = []
+    if yes_scores is not None:
+        curve = [_score_auc(ids, references, yes_scores, note), _score_eer(ids, references, yes_scores, note)]
     if folds is None:
-        return [Score.mean("accuracy", ids, right, note=note), *curve]
-    names = list(dict.fromkeys(folds))
-    said = f"mean of {len(names)} folds, standard error {over_folds(truths, parsed, folds)[1]:.2f}"
-    parts = []
-    for name in names:
-        some = [row for row, fold in enumerate(folds) if fold == name]
-        parts.append(
-            Score.mean(f"accuracy/{name}", [ids[row] for row in some], [right[row] for row in some], note=note)
-        )
-    whole = Score.macro("accuracy", ids, right, folds, note=f"{note}; {said}" if note else said)
-    return [whole, *curve, *parts]
+        return [Score.mean("accuracy", ids, correct, note=note), *curve]
+    positions = group_positions(folds)
+    _, standard_error = accuracy_over_folds(references, parsed, folds)
+    fold_note = f"mean of {len(positions)} folds, standard error {standard_error:.2f}"
+    mean = Score.macro("accuracy", ids, correct, folds, note=f"{note}; {fold_note}" if note else fold_note)
+    fold_scores = []
+    for fold, members in positions.items():
+        values = select(correct, members)
+        fold_scores.append(Score.mean(f"accuracy/{fold}", select(ids, members), values, note=note))
+    return [mean, *curve, *fold_scores]
 
 
-def over_folds(truths: Sequence[bool], parsed: Sequence[bool | None], folds: Sequence[str]) -> tuple[float, float]:
-    """Pairs -> mean accuracy of the folds and its standard error, in percent; NaN where there is one fold only.
+def accuracy_over_folds(
+    references: Sequence[bool], parsed: Sequence[bool | None], folds: Sequence[str]
+) -> tuple[float, float]:
+    """Return the mean accuracy over folds and its standard error, in percent; NaN for a single fold.
 
-    Reference: Labelled Faces in the Wild, from which YouTube Faces takes its protocol: the standard deviation of the
-    folds' accuracies, over the root of their number.
+    Reference: Labelled Faces in the Wild, whose protocol YouTube Faces follows: the standard deviation of the folds'
+    accuracies, divided by the square root of their number.
 
-    >>> over_folds([True, False, True, True], [True, True, True, True], ["1", "1", "2", "2"])
+    >>> accuracy_over_folds([True, False, True, True], [True, True, True, True], ["1", "1", "2", "2"])
     (75.0, 25.0)
     """
-    right: dict[str, list[float]] = {}
-    for truth, said, fold in zip(truths, parsed, folds, strict=True):
-        right.setdefault(fold, []).append(100 * float(said == truth))
-    means = [fmean(some) for some in right.values()]
-    return fmean(means), stdev(means) / len(means) ** 0.5 if len(means) > 1 else float("nan")
+    correct: dict[str, list[float]] = {}
+    for reference, answer, fold in zip(references, parsed, folds, strict=True):
+        correct.setdefault(fold, []).append(100 * float(answer == reference))
+    means = list(map(fmean, correct.values()))
+    if len(means) == 1:
+        return means[0], float("nan")
+    return fmean(means), stdev(means) / len(means) ** 0.5
 
 
-def _auc(ids: Sequence[str], truths: Sequence[bool], yes: Sequence[float], note: str) -> Score:
-    """The area under the curve as a sum over pairs.
+def _score_auc(ids: Sequence[str], references: Sequence[bool], yes_scores: Sequence[float], note: str) -> Score:
+    """Return the area under the ROC curve as a sum over pairs.
 
-    It is the mean over same pairs of the share of different ones that lie below, and as much the mean over different
-    pairs of the share of same ones above. Each pair brings twice its share less half the area, so that resampling
-    both kinds gives the spread that DeLong's formula gives.
+    The area is the mean over positive pairs of the share of negative pairs with a lower score, and equally the mean
+    over negative pairs of the share of positive pairs with a higher one. Each pair contributes twice its share minus
+    half the area, so that resampling both kinds of pairs gives the spread of DeLong's formula.
     """
     from sklearn.metrics import roc_auc_score
 
-    same, values = np.asarray(truths, dtype=bool), np.asarray(yes, dtype=np.float64)
-    kinds = np.stack([same, ~same], axis=1).astype(np.float64)
-    strata = tuple(str(truth) for truth in same)
-    if same.all() or not same.any():  # there is no curve
+    is_same, values = np.asarray(references, dtype=bool), np.asarray(yes_scores, dtype=np.float64)
+    kinds, strata = _split_kinds(is_same)
+    if is_same.all() or not is_same.any():  # one kind of pairs has no curve
         return Score("auc", tuple(ids), np.zeros_like(kinds), np.zeros_like(kinds), strata=strata, note=note)
-    area = float(roc_auc_score(same, values))
+    area = float(roc_auc_score(is_same, values))
     shares = np.empty(len(values))
-    for mine, others, sign in ((same, values[~same], 1), (~same, values[same], -1)):
-        ordered = np.sort(sign * others)
-        low, high = (np.searchsorted(ordered, sign * values[mine], side=side) for side in ("left", "right"))
-        shares[mine] = (low + high) / 2 / len(others)
+    shares[is_same] = _share_below(values[is_same], values[~is_same])
+    shares[~is_same] = _share_below(-values[~is_same], -values[is_same])
     return Score("auc", tuple(ids), kinds * (2 * shares - area)[:, None], kinds, strata=strata, note=note)
 
 
-def _eer(ids: Sequence[str], truths: Sequence[bool], yes: Sequence[float], note: str) -> Score:
-    """The mean of both error rates at the threshold where they lie nearest to each other; resampling keeps it."""
+def _share_below(values: Array, population: Array) -> Array:
+    """Return the share of the population below each value; ties count half."""
+    ordered = np.sort(population)
+    low, high = np.searchsorted(ordered, values, side="left"), np.searchsorted(ordered, values, side="right")
+    shares: Array = (low + high) / 2 / len(population)
+    return shares
+
+
+def _score_eer(ids: Sequence[str], references: Sequence[bool], yes_scores: Sequence[float], note: str) -> Score:
+    """Return the mean of both error rates at the threshold where they are closest; resampling keeps the threshold."""
     from sklearn.metrics import roc_curve
 
-    same, values = np.asarray(truths, dtype=bool), np.asarray(yes, dtype=np.float64)
-    kinds = np.stack([same, ~same], axis=1).astype(np.float64)
-    if same.all() or not same.any():
-        kinds = np.zeros_like(kinds)
-        wrong = np.zeros(len(same))
-    else:
-        accepted, found, thresholds = roc_curve(same, values, drop_intermediate=False)
-        threshold = thresholds[np.argmin(np.abs(accepted - (1 - found)))]
-        wrong = ((values >= threshold) != same).astype(np.float64)
-    strata = tuple(str(truth) for truth in same)
+    is_same, values = np.asarray(references, dtype=bool), np.asarray(yes_scores, dtype=np.float64)
+    kinds, strata = _split_kinds(is_same)
+    if is_same.all() or not is_same.any():
+        empty = np.zeros_like(kinds)
+        return Score("eer", tuple(ids), empty, empty, higher_is_better=False, strata=strata, note=note)
+    false_rates, true_rates, thresholds = roc_curve(is_same, values, drop_intermediate=False)
+    threshold = thresholds[np.argmin(np.abs(false_rates - (1 - true_rates)))]
+    wrong = ((values >= threshold) != is_same).astype(np.float64)
     above = kinds * wrong[:, None]
     return Score("eer", tuple(ids), above, kinds, higher_is_better=False, strata=strata, note=note)
+
+
+def _split_kinds(is_same: np.ndarray) -> tuple[Array, tuple[str, ...]]:
+    """Return a column for positive and one for negative pairs ``[n 2]``, and the strata ``[n]``."""
+    kinds = np.stack([is_same, ~is_same], axis=1).astype(np.float64)
+    return kinds, tuple(map(str, is_same))
