@@ -1,4 +1,4 @@
-"""Small data sets in the official layouts."""
+"""Small datasets in the official layouts."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,48 +12,51 @@ from omnihuman.benchmark.base import Prediction, Question
 
 
 def write_clip(path: Path, frames: int, seconds: float) -> Path:
-    """Pictures and sound, as the ending wants them."""
+    """Write a file with video and audio streams, encoded by its suffix."""
     with av.open(str(path), "w") as out:
-        video = out.add_stream("libx264", rate=25) if frames else None
-        sound = out.add_stream("aac" if frames else "pcm_s16le", rate=16000, layout="mono") if seconds else None
-        if video is not None:
+        video = audio = None
+        if frames:
+            video = out.add_stream("libx264", rate=25)
             video.width, video.height, video.pix_fmt = 32, 24, "yuv420p"
+        if seconds:
+            audio = out.add_stream("aac" if frames else "pcm_s16le", rate=16000, layout="mono")
+        if video is not None:
             for number in range(frames):
                 pixels = np.full((24, 32, 3), 9 * number % 256, np.uint8)
                 out.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
             out.mux(video.encode(None))
-        if sound is not None:
+        if audio is not None:
             tone = np.sin(np.arange(round(seconds * 16000)) / 9)[None].astype(np.float32)
             frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
             frame.sample_rate = 16000
-            resampler = av.AudioResampler(format=sound.codec_context.format, layout="mono", rate=16000, frame_size=1024)
+            resampler = av.AudioResampler(format=audio.codec_context.format, layout="mono", rate=16000, frame_size=1024)
             for piece in [*resampler.resample(frame), *resampler.resample(None)]:
-                out.mux(sound.encode(piece))
-            out.mux(sound.encode(None))
+                out.mux(audio.encode(piece))
+            out.mux(audio.encode(None))
     return path
 
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One second of pictures and sound."""
+    """One second of video and audio."""
     return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", 25, 1.0)
 
 
 @pytest.fixture(scope="session")
 def mute(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One second of pictures."""
+    """One second of video without audio."""
     return write_clip(tmp_path_factory.mktemp("mute") / "mute.mp4", 25, 0)
 
 
 @pytest.fixture(scope="session")
 def tone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One second of sound."""
+    """One second of audio."""
     return write_clip(tmp_path_factory.mktemp("tone") / "tone.wav", 0, 1.0)
 
 
 @pytest.fixture(scope="session")
 def pictures() -> Callable[..., Path]:
-    """Writes a folder of numbered pictures."""
+    """Return a function that writes a folder of numbered frames."""
 
     def write(folder: Path, names: Sequence[str]) -> Path:
         folder.mkdir(parents=True)
@@ -66,12 +69,12 @@ def pictures() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def answered() -> Callable[..., list[Prediction]]:
-    """Questions and answers -> predictions."""
+    """Return a function: questions and answers -> predictions."""
 
-    def put(questions: Sequence[Question], answers: Sequence[str | None], benchmark: str = "") -> list[Prediction]:
+    def build(questions: Sequence[Question], answers: Sequence[str | None], benchmark: str = "") -> list[Prediction]:
         return [
-            Prediction(benchmark, q.id, q.group, "", q.truth, answer, options=q.options, meta=q.meta)
+            Prediction(benchmark, q.id, q.group, "", q.reference, answer, options=q.options, meta=q.meta)
             for q, answer in zip(questions, answers, strict=True)
         ]
 
-    return put
+    return build

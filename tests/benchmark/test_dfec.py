@@ -5,20 +5,29 @@ from typing import Any
 import pytest
 
 from omnihuman.benchmark.base import Prediction, Question
-from omnihuman.benchmark.dfec import DFEC, GENERIC, PROMPT, clip_of
+from omnihuman.benchmark.dfec import DFEC, GENERIC_CAPTION, PROMPT, identify_clip
 from omnihuman.build import build, compose_part
 from omnihuman.judge.base import Item, Protocol, Verdict
 from omnihuman.judge.rule import RuleJudge
 from omnihuman.metric.caption import cider, rouge_l
 
 CLIPS = [
-    {"id": "0", "video": "DFEW/videos/2961.mp4",
-     "caption": "The man opens his eyes and looks forward. Then he smiles broadly. His brow stays smooth."},
-    {"id": "1", "video": "MAFW/videos/09068.mp4",
-     "caption": "The woman frowns and lowers her head. At the end she cries. Her mouth trembles."},
-    {"id": "2", "video": "CAER_mp4/train/Surprise/0932.mp4",
-     "caption": "The boy raises his eyebrows. He drops his jaw and laughs with an open mouth."},
-]  # fmt: skip
+    {
+        "id": "0",
+        "video": "DFEW/videos/2961.mp4",
+        "caption": "The man opens his eyes and looks forward. Then he smiles broadly. His brow stays smooth.",
+    },
+    {
+        "id": "1",
+        "video": "MAFW/videos/09068.mp4",
+        "caption": "The woman frowns and lowers her head. At the end she cries. Her mouth trembles.",
+    },
+    {
+        "id": "2",
+        "video": "CAER_mp4/train/Surprise/0932.mp4",
+        "caption": "The boy raises his eyebrows. He drops his jaw and laughs with an open mouth.",
+    },
+]
 
 
 @pytest.fixture
@@ -31,52 +40,59 @@ def root(tmp_path: Path) -> Path:
 
 
 def answer(question: Question, text: str | None) -> Prediction:
-    return Prediction("dfec", question.id, question.group, PROMPT, question.truth, text, meta=question.meta)
+    return Prediction("dfec", question.id, question.group, PROMPT, question.reference, text, meta=question.meta)
 
 
-class Failing(RuleJudge):
+class FailingJudge(RuleJudge):
     """Fails on one text."""
 
     id = "failing"
 
-    def __init__(self, on: str) -> None:
+    def __init__(self, text: str) -> None:
         super().__init__()
-        self.on, self.asked = on, list[Item]()
+        self.text = text
+        self.items: list[Item] = []
 
-    def ask(self, protocol: Protocol, items: Any, repeat: int = 0) -> list[Verdict | None]:
-        self.asked += items
-        given = super().ask(protocol, items, repeat)
-        return [None if self.on in json.dumps(item) else each for item, each in zip(items, given, strict=True)]
+    def query(self, protocol: Protocol, items: Any, repeat: int = 0) -> list[Verdict | None]:
+        self.items += items
+        verdicts = super().query(protocol, items, repeat)
+        for index, item in enumerate(items):
+            if self.text in json.dumps(item):
+                verdicts[index] = None
+        return verdicts
 
 
-def test_the_list_becomes_questions(root: Path) -> None:
+def test_questions(root: Path) -> None:
     questions = DFEC(str(root)).questions()
-    assert [each.id for each in questions] == ["0", "1", "2"]
+    assert [question.id for question in questions] == ["0", "1", "2"]
     assert questions[1].record.messages[0][1] == f"<video>\n<audio>\n{PROMPT}"
-    assert questions[1].truth == CLIPS[1]["caption"] and questions[1].record.source.endswith("test.json[1]")
+    assert questions[1].reference == CLIPS[1]["caption"] and questions[1].record.source.endswith("test.json[1]")
     assert questions[2].meta == {"source": "CAER_mp4"}
     assert DFEC.max_new_tokens != 512 and DFEC(str(root)).max_new_tokens == 512
 
 
-def test_captions_are_scored_without_a_judge(root: Path) -> None:
+def test_scores_without_a_judge(root: Path) -> None:
     benchmark = DFEC(str(root))
-    truths = [clip["caption"] for clip in CLIPS]
-    asked = [answer(question, text) for question, text in zip(benchmark.questions(), [*truths[:2], None], strict=True)]
-    consensus, overlap = benchmark.scores(asked)
+    references = [clip["caption"] for clip in CLIPS]
+    answers = [*references[:2], None]
+    predictions = [answer(question, text) for question, text in zip(benchmark.questions(), answers, strict=True)]
+    consensus, overlap = benchmark.scores(predictions)
     assert (consensus.name, overlap.name) == ("cider", "rouge_l")
-    assert overlap.value == pytest.approx(2 / 3) and overlap.numerators[2] == 0  # what could not be asked is wrong
+    assert overlap.value == pytest.approx(2 / 3) and overlap.numerators[2] == 0  # a failed generation is wrong
     assert consensus.numerators[2] == 0
-    assert consensus.value == pytest.approx(cider("012", truths, [*truths[:2], ""]).value)
+    assert consensus.value == pytest.approx(cider("012", references, [*references[:2], ""]).value)
     assert benchmark.protocol()["judge"] == "none: correctness, detail, context, temporal and autodq absent"
     stemmed = DFEC(str(root), rouge="rouge_score_stemmed").scores([answer(benchmark.questions()[0], "Then he smiled.")])
-    assert stemmed[1].value == pytest.approx(rouge_l("0", truths[:1], ["Then he smiled."], "rouge_score_stemmed").value)
+    assert stemmed[1].value == pytest.approx(
+        rouge_l("0", references[:1], ["Then he smiled."], "rouge_score_stemmed").value
+    )
 
 
-def test_a_judge_adds_marks_and_events(root: Path) -> None:
+def test_scores_with_a_judge(root: Path) -> None:
     benchmark = DFEC(str(root), judge=RuleJudge())
-    said = [CLIPS[0]["caption"], "The woman frowns and lowers her head. A dog barks.", None]
-    asked = [answer(question, text) for question, text in zip(benchmark.questions(), said, strict=True)]
-    scores = {score.name: score for score in benchmark.scores(asked)}
+    answers = [CLIPS[0]["caption"], "The woman frowns and lowers her head. A dog barks.", None]
+    predictions = [answer(question, text) for question, text in zip(benchmark.questions(), answers, strict=True)]
+    scores = {score.name: score for score in benchmark.scores(predictions)}
     assert list(scores)[:7] == ["cider", "rouge_l", "correctness", "detail", "context", "temporal", "autodq"]
     assert scores["detail"].numerators[:, 0].tolist()[::2] == [5, 0] and 0 < scores["detail"].numerators[1, 0] < 5
     assert scores["detail"].coverage == 1
@@ -86,39 +102,46 @@ def test_a_judge_adds_marks_and_events(root: Path) -> None:
     assert "offline-rule" in scores["detail"].note and benchmark.protocol()["judge"] == "offline-rule"
 
 
-def test_what_the_judge_failed_on_is_missing(root: Path) -> None:
-    judge = Failing("frowns")
+def test_items_with_a_failed_judge_are_missing(root: Path) -> None:
+    judge = FailingJudge("frowns")
     benchmark = DFEC(str(root), judge=judge)
-    asked = [answer(question, question.truth) for question in benchmark.questions()]
-    scores = {score.name: score for score in benchmark.scores(asked)}
+    predictions = [answer(question, question.reference) for question in benchmark.questions()]
+    scores = {score.name: score for score in benchmark.scores(predictions)}
     assert scores["context"].value == 5 and scores["context"].ids == ("0", "2")
     assert scores["context"].coverage == scores["autodq"].coverage == pytest.approx(2 / 3)
     assert scores["autodq"].value == 1 and scores["cider"].coverage == 1
-    assert all(item["question"] == PROMPT for item in judge.asked if "question" in item)
+    assert all(item["question"] == PROMPT for item in judge.items if "question" in item)
 
 
-def test_floors_are_computed_on_these_references(root: Path) -> None:
+def test_floors_use_the_same_references(root: Path) -> None:
     benchmark = DFEC(str(root))
-    truths = [clip["caption"] for clip in CLIPS]
+    references = [clip["caption"] for clip in CLIPS]
     floors = benchmark.floors([answer(question, "anything") for question in benchmark.questions()])
-    blind = [[*truths[1:], truths[0]], [truths[0]] * 3, [GENERIC] * 3]
-    assert [floor.values for floor in floors] == [
-        {"cider": cider("012", truths, some).value, "rouge_l": rouge_l("012", truths, some).value} for some in blind
-    ]
+    answers = [[*references[1:], references[0]], [references[0]] * 3, [GENERIC_CAPTION] * 3]
+    for floor, captions in zip(floors, answers, strict=True):
+        assert floor.values["cider"] == cider("012", references, captions).value
+        assert floor.values["rouge_l"] == rouge_l("012", references, captions).value
     assert all(floor.method.startswith("floor: ") for floor in floors)
 
 
-def test_peers_are_the_papers_rows() -> None:
-    peers = {peer.method: peer for peer in DFEC.peers}
-    assert peers["HumanOmni"].values == {
-        "correctness": 4.58, "detail": 4.41, "context": 4.70, "temporal": 4.41, "cider": 0.412, "rouge_l": 0.468,
+def test_published_results() -> None:
+    results = {result.method: result for result in DFEC.published}
+    assert results["HumanOmni"].values == {
+        "correctness": 4.58,
+        "detail": 4.41,
+        "context": 4.70,
+        "temporal": 4.41,
+        "cider": 0.412,
+        "rouge_l": 0.468,
         "autodq": 0.523,
-    }  # fmt: skip
-    assert len(peers) == len(DFEC.peers) == 23 and all("not stated" in peer.protocol for peer in DFEC.peers)
+    }
+    assert len(results) == len(DFEC.published) == 23 and all(
+        "not stated" in result.protocol for result in DFEC.published
+    )
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "same"),
+    ("first", "second", "is_same"),
     [
         ("DFEW/videos/2961.mp4", "x/DFEW/Clip/02961.avi", True),
         ("DFEW/videos/2961.mp4", "MAFW/videos/2961.mp4", False),
@@ -130,71 +153,75 @@ def test_peers_are_the_papers_rows() -> None:
         ("RAVDESS/data/Actor_05/01-02-04-02-01-01-05.mp4", "RAVDESS/Actor_05/01-02-04-02-01-01-05.mp4", True),
     ],
 )
-def test_a_clip_has_one_name_wherever_it_is_kept(one: str, other: str, same: bool) -> None:
-    assert (clip_of(one) == clip_of(other)) is same
+def test_clip_names_do_not_depend_on_the_folder(first: str, second: str, is_same: bool) -> None:
+    assert (identify_clip(first) == identify_clip(second)) is is_same
 
 
-def test_clips_of_the_training_are_counted(root: Path) -> None:
+def test_clips_in_the_training_data_are_counted(root: Path) -> None:
     train = [{"id": "7", "video": "DFEW/Clip/02961.mp4"}, {"id": "8", "audio": "a.wav"}, {"video": "MAFW/00001.mp4"}]
     (root / "train.json").write_text(json.dumps(train))
     (root / "more.jsonl").write_text('{"video": "x/MAFW/clips/09068.mp4"}\n\n')
     benchmark = DFEC(str(root), train_records=[str(root / "train.json"), str(root / "more.jsonl")])
     assert benchmark.protocol()["clips in training"] == "train_records not read yet"
-    assert [each.meta["in_training"] for each in benchmark.questions()] == [True, True, False]
+    assert [question.meta["in_training"] for question in benchmark.questions()] == [True, True, False]
     assert benchmark.protocol()["clips in training"] == "2 of 3 (DFEW 1, MAFW 1)"
     plain = DFEC(str(root))
     plain.questions()
     assert plain.protocol()["clips in training"].startswith("not checked")
 
 
-def test_a_missing_clip_names_its_entry(root: Path) -> None:
+def test_a_missing_clip_raises(root: Path) -> None:
     (root / CLIPS[1]["video"]).unlink()
     with pytest.raises(ValueError, match=r"test\.json\[1\]: video: there is no file .*/MAFW/videos/09068\.mp4"):
         DFEC(str(root)).questions()
     benchmark = DFEC(str(root), missing_media="skip")
-    assert [each.id for each in benchmark.questions()] == ["0", "2"]
+    assert [question.id for question in benchmark.questions()] == ["0", "2"]
     assert benchmark.protocol()["missing media"].startswith("1 of 3 skipped, first")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"videos": []}, "this is no list of clips"),
+        ({"videos": []}, "this is not a list of clips"),
         ([{**CLIPS[0], "caption": " "}], r"test\.json\[0\]: caption is ' '"),
-        ([CLIPS[0], {**CLIPS[1], "id": True}], r"test\.json\[1\]: id is True; an entry has the texts"),
-        ([CLIPS[0], {**CLIPS[1], "video": 1}], r"test\.json\[1\]: video is 1; an entry has the texts"),
-        ([CLIPS[0], {**CLIPS[1], "id": "0"}], r"'0' is there twice .*test\.json\[0\] and .*test\.json\[1\]"),
-        ([{**CLIPS[0], "video": "../x.mp4"}], r"test\.json\[0\]: video: '../x.mp4' leaves the folder"),
+        ([CLIPS[0], {**CLIPS[1], "id": True}], r"test\.json\[1\]: id is True; an entry must have the texts"),
+        ([CLIPS[0], {**CLIPS[1], "video": 1}], r"test\.json\[1\]: video is 1; an entry must have the texts"),
+        ([CLIPS[0], {**CLIPS[1], "id": "0"}], r"'0' is duplicated .*test\.json\[0\] and .*test\.json\[1\]"),
+        ([{**CLIPS[0], "video": "../x.mp4"}], r"test\.json\[0\]: video: '../x.mp4' is outside the folder"),
         (["a"], r"test\.json\[0\]: id is None"),
     ],
 )
-def test_bad_lists(root: Path, content: Any, message: str) -> None:
+def test_invalid_lists_raise(root: Path, content: Any, message: str) -> None:
     (root / "test.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message):
         DFEC(str(root)).questions()
 
 
-def test_numbers_for_ids_and_links_to_other_data_sets(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_integer_ids_and_links_to_other_datasets(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = tmp_path_factory.mktemp("my sets") / "CAER_mp4"
     (root / "CAER_mp4").rename(elsewhere)
     (root / "CAER_mp4").symlink_to(elsewhere)
     clips = [{**CLIPS[0], "id": 0}, {**CLIPS[1], "video": f" {CLIPS[1]['video']}\n"}, CLIPS[2]]
     (root / "test.json").write_text(json.dumps(clips))
-    assert [each.id for each in DFEC(str(root)).questions()] == ["0", "1", "2"]
+    assert [question.id for question in DFEC(str(root)).questions()] == ["0", "1", "2"]
 
 
-def test_bad_options_and_training_files(root: Path) -> None:
+def test_invalid_options_and_training_files_raise(root: Path) -> None:
     with pytest.raises(ValueError, match="rouge=l: choose from coco"):
         DFEC(str(root), rouge="l")
     (root / "train.json").write_text("{}")
     (root / "train.jsonl").write_text('{"video": "a"}\n{"video"\n')
-    for name, message in (("train.json", "are lists of records"), ("train.jsonl", r"train\.jsonl:2: this is not JSON"),
-                          ("none.jsonl", "there is no such file"), ("none.json", "there is no such file")):  # fmt: skip
+    for name, message in (
+        ("train.json", "must be lists of records"),
+        ("train.jsonl", r"train\.jsonl:2: this is not JSON"),
+        ("none.jsonl", "there is no such file"),
+        ("none.json", "there is no such file"),
+    ):
         with pytest.raises(ValueError, match=message):
             DFEC(str(root), train_records=[str(root / name)]).questions()
 
 
-def test_the_yaml_is_the_default(root: Path) -> None:
+def test_yaml_has_the_default_options(root: Path) -> None:
     built, plain = build(compose_part("benchmark", "dfec", [f"benchmark.root={root}"])), DFEC(str(root))
     assert built.protocol() == plain.protocol() and built.annotations == plain.annotations
     assert built.max_new_tokens == plain.max_new_tokens

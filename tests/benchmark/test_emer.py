@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from omnihuman.benchmark.base import Prediction, Question
-from omnihuman.benchmark.emer import Emer, shared_words
+from omnihuman.benchmark.emer import Emer, word_f1
 from omnihuman.benchmark.emer_ov import PROMPT
 from omnihuman.build import build, compose_part
 from omnihuman.judge.base import Protocol, Verdict
@@ -30,58 +30,58 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-class Failing(RuleJudge):
+class FailingJudge(RuleJudge):
     """Fails on clues."""
 
-    def ask(self, protocol: Protocol, items: Any, repeat: int = 0) -> list[Verdict | None]:
-        given = super().ask(protocol, items, repeat)
-        return [None, *given[1:]] if protocol.name == "emer_clue" else given
+    def query(self, protocol: Protocol, items: Any, repeat: int = 0) -> list[Verdict | None]:
+        verdicts = super().query(protocol, items, repeat)
+        return [None, *verdicts[1:]] if protocol.name == "emer_clue" else verdicts
 
 
 def answer(question: Question, text: str | None) -> Prediction:
-    return Prediction("emer", question.id, question.group, "", question.truth, text, meta=question.meta)
+    return Prediction("emer", question.id, question.group, "", question.reference, text, meta=question.meta)
 
 
-def test_the_first_version(root: Path) -> None:
+def test_questions_of_version_1(root: Path) -> None:
     questions = Emer(str(root), version="v1", subtitles="gt-eng.csv").questions()
-    assert [each.id for each in questions] == ["sample_00000648", "sample_00002518"]
-    assert questions[0].truth == "He roars, and stares with wide eyes. His state is anger."
+    assert [question.id for question in questions] == ["sample_00000648", "sample_00002518"]
+    assert questions[0].reference == "He roars, and stares with wide eyes. His state is anger."
     assert questions[0].meta == {"emotion": "angry"} and questions[1].record.file.suffix == ".avi"
     prompt = questions[0].record.messages[0][1]
     assert prompt.startswith("<video>\n<audio>\n") and "Don't talk to me." in prompt and prompt.endswith(PROMPT)
     assert questions[0].record.source.endswith("gt-eng.csv:2")
 
 
-@pytest.mark.parametrize(("language", "truth"), [("eng", "He is furious, his fists shake."), ("chi", "他很生气。")])
-def test_the_second_version_in_both_languages(root: Path, language: Any, truth: str) -> None:
+@pytest.mark.parametrize(("language", "reference"), [("eng", "He is furious, his fists shake."), ("chi", "他很生气。")])
+def test_questions_of_version_2_in_both_languages(root: Path, language: Any, reference: str) -> None:
     first = Emer(str(root), language=language).questions()[0]
-    assert (first.truth, first.meta, first.record.messages[0][1]) == (truth, {}, f"<video>\n<audio>\n{PROMPT}")
+    assert (first.reference, first.meta, first.record.messages[0][1]) == (reference, {}, f"<video>\n<audio>\n{PROMPT}")
 
 
-def test_shared_words() -> None:
+def test_word_f1_by_hand() -> None:
     # he is . 2 of 6 and 2 of 4
-    assert shared_words("He is furious, his fists shake.", "he is quite calm") == pytest.approx(2 * 2 / 10)
-    assert shared_words("他很生气。", "他生气") == pytest.approx(2 * 3 / 7)
-    assert shared_words("He", "") == shared_words("", "") == 0
+    assert word_f1("He is furious, his fists shake.", "he is quite calm") == pytest.approx(2 * 2 / 10)
+    assert word_f1("他很生气。", "他生气") == pytest.approx(2 * 3 / 7)
+    assert word_f1("He", "") == word_f1("", "") == 0
 
 
-def test_without_a_judge_only_words_are_compared(root: Path) -> None:
+def test_scores_without_a_judge(root: Path) -> None:
     benchmark = Emer(str(root))
-    said = ["He is furious, his fists shake.", None]
-    scores = benchmark.scores([answer(q, text) for q, text in zip(benchmark.questions(), said, strict=True)])
+    answers = ["He is furious, his fists shake.", None]
+    scores = benchmark.scores([answer(q, text) for q, text in zip(benchmark.questions(), answers, strict=True)])
     assert {score.name: score.value for score in scores} == pytest.approx(
         {"word_f1": 50, "ew_level1": 50, "ew_level2": 50}
     )
     chinese = Emer(str(root), language="chi")
-    [score] = chinese.scores([answer(q, q.truth) for q in chinese.questions()])
+    [score] = chinese.scores([answer(q, q.reference) for q in chinese.questions()])
     assert (score.name, score.value) == ("word_f1", 100)
     assert benchmark.protocol()["judge"] == "none: clue_overlap and label_overlap absent"
 
 
-def test_a_judge_adds_both_overlaps(root: Path) -> None:
+def test_scores_with_a_judge(root: Path) -> None:
     benchmark = Emer(str(root), judge=RuleJudge())
-    said = ["He is furious, his fists shake.", None]
-    scores = benchmark.scores([answer(q, text) for q, text in zip(benchmark.questions(), said, strict=True)])
+    answers = ["He is furious, his fists shake.", None]
+    scores = benchmark.scores([answer(q, text) for q, text in zip(benchmark.questions(), answers, strict=True)])
     assert [(score.name, score.value) for score in scores[:2]] == [("clue_overlap", 5.0), ("label_overlap", 5.0)]
     assert [score.name for score in scores[2:]] == ["word_f1", "ew_level1", "ew_level2"] and "offline-rule" in scores[
         0
@@ -89,37 +89,37 @@ def test_a_judge_adds_both_overlaps(root: Path) -> None:
     assert benchmark.protocol()["judge"] == "offline-rule"
 
 
-def test_what_the_judge_failed_on_is_missing(root: Path) -> None:
-    benchmark = Emer(str(root), judge=Failing())
-    clue, label, *_ = benchmark.scores([answer(question, question.truth) for question in benchmark.questions()])
+def test_items_with_a_failed_judge_are_missing(root: Path) -> None:
+    benchmark = Emer(str(root), judge=FailingJudge())
+    clue, label, *_ = benchmark.scores([answer(question, question.reference) for question in benchmark.questions()])
     assert (clue.value, clue.ids, clue.coverage) == (10, ("sample_00000055",), 0.5)
     assert label.coverage == 1
 
 
-def test_the_one_emotion_of_the_first_version(root: Path) -> None:
+def test_wheels_use_the_annotated_emotion_of_version_1(root: Path) -> None:
     benchmark = Emer(str(root), version="v1")
-    said = ["He is mad.", "She is happy."]
-    scores = benchmark.scores([answer(q, text) for q, text in zip(benchmark.questions(), said, strict=True)])
+    answers = ["He is mad.", "She is happy."]
+    scores = benchmark.scores([answer(q, text) for q, text in zip(benchmark.questions(), answers, strict=True)])
     assert scores[1].name == "ew_level1" and scores[1].value == pytest.approx(50)
 
 
-def test_clips_of_the_training_are_counted(root: Path) -> None:
+def test_clips_in_the_training_data_are_counted(root: Path) -> None:
     (root / "train.json").write_text('[{"video": "mer2023/video/sample_00000055.avi"}, {"video": "x/other.mp4"}]')
     benchmark = Emer(str(root), train_records=str(root / "train.json"))
     assert benchmark.protocol()["clips in training"] == "train_records not read yet"
-    assert [each.meta["in_training"] for each in benchmark.questions()] == [False, True]
+    assert [question.meta["in_training"] for question in benchmark.questions()] == [False, True]
     assert benchmark.protocol()["clips in training"] == "1 of 2"
     assert Emer(str(root)).protocol()["clips in training"].startswith("not checked")
 
 
-def test_peers_of_both_papers() -> None:
-    rows = {(peer.method, peer.source): peer.values for peer in Emer.peers}
+def test_published_results_of_both_papers() -> None:
+    rows = {(result.method, result.source): result.values for result in Emer.published}
     assert rows["Valley", "Omni-Emotion, table 2"] == {"clue_overlap": 7.24, "label_overlap": 5.77}
     assert rows["Valley", "FaVChat, table 4"] == {"clue_overlap": 7.31, "label_overlap": 5.76}
-    assert len(rows) == len(Emer.peers) == 19
+    assert len(rows) == len(Emer.published) == 19
 
 
-def test_bad_tables(root: Path) -> None:
+def test_invalid_tables_raise(root: Path) -> None:
     (root / "video/sample_00000055.mp4").unlink()
     with pytest.raises(ValueError, match=r"final-EMER-reason\.csv:3: name: there is no file .*/sample_00000055\.mp4"):
         Emer(str(root)).questions()
@@ -132,11 +132,11 @@ def test_bad_tables(root: Path) -> None:
         build(compose_part("benchmark", "emer", [f"benchmark.root={root}", "benchmark.version=v3"]))
     (root / "final-EMER-reason.csv").write_text("name,chinese,english\na,b,c\na,b,c\n")
     (root / "video/a.mp4").touch()
-    with pytest.raises(ValueError, match=r"'a' is there twice .*:2 and .*:3"):
+    with pytest.raises(ValueError, match=r"'a' is duplicated .*:2 and .*:3"):
         Emer(str(root)).questions()
 
 
-def test_the_yaml_is_the_default(root: Path) -> None:
+def test_yaml_has_the_default_options(root: Path) -> None:
     built, plain = build(compose_part("benchmark", "emer", [f"benchmark.root={root}"])), Emer(str(root))
     assert built.protocol() == plain.protocol() and built.annotations == plain.annotations
     assert built.max_new_tokens == plain.max_new_tokens

@@ -26,30 +26,30 @@ LINES = {
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     for language, lines in LINES.items():
-        sound = tmp_path / "fleurs/data" / language / "audio/test"
-        sound.mkdir(parents=True)
-        (sound.parents[1] / "test.tsv").write_text("".join("\t".join(line) + "\n" for line in lines), encoding="utf-8")
+        audio = tmp_path / "fleurs/data" / language / "audio/test"
+        audio.mkdir(parents=True)
+        (audio.parents[1] / "test.tsv").write_text("".join("\t".join(line) + "\n" for line in lines), encoding="utf-8")
         for line in lines:
-            (sound / line[1]).touch()
+            (audio / line[1]).touch()
     return tmp_path / "fleurs"
 
 
 def answer(question: Question, text: str | None) -> Prediction:
-    return Prediction("fleurs", question.id, question.group, "", question.truth, text, meta=question.meta)
+    return Prediction("fleurs", question.id, question.group, "", question.reference, text, meta=question.meta)
 
 
-def test_a_local_copy_becomes_questions(root: Path) -> None:
+def test_questions(root: Path) -> None:
     questions = Fleurs(str(root)).questions()
-    assert [each.id for each in questions] == ["en_us/141", "en_us/142", "cmn_hans_cn/77"]
-    assert questions[0].truth == "it has 23 rooms she said" and questions[0].record.slots == ("audio",)
+    assert [question.id for question in questions] == ["en_us/141", "en_us/142", "cmn_hans_cn/77"]
+    assert questions[0].reference == "it has 23 rooms she said" and questions[0].record.slots == ("audio",)
     assert questions[2].group == "cmn_hans_cn" and questions[2].meta == {"sentence": "1700"}
     raw = Fleurs(str(root / "data"), reference="raw transcription").questions()
-    assert raw[0].truth == '"It has 23 rooms," she said.'  # quotes mean nothing in these files
+    assert raw[0].reference == '"It has 23 rooms," she said.'  # quotes are not special in these files
 
 
-def test_columns_by_either_name_and_a_list_without_lines(root: Path) -> None:
+def test_column_names_and_an_empty_table(root: Path) -> None:
     named = Fleurs(str(root), languages="en_us", reference="raw_transcription")
-    assert [each.truth for each in named.questions()] == ['"It has 23 rooms," she said.'] * 2
+    assert [question.reference for question in named.questions()] == ['"It has 23 rooms," she said.'] * 2
     with pytest.raises(ValueError, match="reference=words: choose from transcription, raw transcription"):
         Fleurs(str(root), reference="words")
     (root / "data/en_us/test.tsv").write_text("\n")
@@ -57,44 +57,46 @@ def test_columns_by_either_name_and_a_list_without_lines(root: Path) -> None:
         Fleurs(str(root)).questions()
 
 
-def test_words_of_english_and_characters_of_mandarin(root: Path) -> None:
+def test_scores_of_english_and_mandarin(root: Path) -> None:
     benchmark = Fleurs(str(root))
-    said = ["It has 23 rooms, she said.", None, "它有二十三个房子"]
-    asked = [answer(question, text) for question, text in zip(benchmark.questions(), said, strict=True)]
-    english, mandarin = benchmark.scores(asked)
+    answers = ["It has 23 rooms, she said.", None, "它有二十三个房子"]
+    predictions = [answer(question, text) for question, text in zip(benchmark.questions(), answers, strict=True)]
+    english, mandarin = benchmark.scores(predictions)
     assert english.name == "wer/en_us" and english.value == pytest.approx(100 * 6 / 12)
     assert english.clusters == ("en_us/1675", "en_us/1675")
     # 它有二十三个房间: one of eight
     assert mandarin.name == "cer/cmn_hans_cn" and mandarin.value == pytest.approx(100 / 8)
-    assert Fleurs(str(root), languages=["cmn_hans_cn"]).scores(asked)[0].name == "cer/cmn_hans_cn"
+    assert Fleurs(str(root), languages=["cmn_hans_cn"]).scores(predictions)[0].name == "cer/cmn_hans_cn"
 
 
-def test_sound_unpacked_beside_the_table(root: Path) -> None:
+def test_audio_next_to_the_table(root: Path) -> None:
     (root / "data/en_us/audio/test").rename(root / "data/en_us/test")
     assert Fleurs(str(root), languages=["en_us"]).questions()[0].record.file.parent.name == "test"
 
 
-def test_packed_sound_names_the_cure(root: Path) -> None:
+def test_a_packed_archive_raises(root: Path) -> None:
     (root / "data/en_us/audio/test").rename(root / "data/en_us/audio/elsewhere")
     (root / "data/en_us/audio/test.tar.gz").touch()
     with pytest.raises(ValueError, match=r"test\.tar\.gz: unpack it first: tar -xzf"):
         Fleurs(str(root)).questions()
 
 
-def test_bad_files(root: Path) -> None:
+def test_invalid_files_raise(root: Path) -> None:
     (root / "data/cmn_hans_cn/audio/test/77.wav").unlink()
     with pytest.raises(ValueError, match=r"cmn_hans_cn/test\.tsv:1: file name: there is no file .*/77\.wav"):
         Fleurs(str(root)).questions()
     assert len(Fleurs(str(root), missing_media="skip").questions()) == 2
     table = root / "data/en_us/test.tsv"
     table.write_text("1675\t141.wav\tonly three\n")
-    with pytest.raises(ValueError, match=r"test\.tsv:1: 3 columns; a line has 7: id, file name"):
+    with pytest.raises(ValueError, match=r"test\.tsv:1: got 3 columns, expected 7: id, file name"):
         Fleurs(str(root)).questions()
     table.write_text("\t".join(LINES["en_us"][0]) + "\n" + "\t".join(LINES["en_us"][0]) + "\n")
-    with pytest.raises(ValueError, match="'en_us/141' is there twice"):
+    with pytest.raises(ValueError, match="'en_us/141' is duplicated"):
         Fleurs(str(root), missing_media="skip").questions()
     table.unlink()
-    with pytest.raises(ValueError, match=r"en_us/test\.tsv: there is no such file; root is a copy of google/fleurs"):
+    with pytest.raises(
+        ValueError, match=r"en_us/test\.tsv: there is no such file; set root to a copy of google/fleurs"
+    ):
         Fleurs(str(root)).questions()
     with pytest.raises(ValueError, match=r"languages=\['de_de'\]: choose from en_us, cmn_hans_cn"):
         Fleurs(str(root), languages=["de_de"])
@@ -103,7 +105,7 @@ def test_bad_files(root: Path) -> None:
         Fleurs(str(root), normalizer="english")
 
 
-def test_the_yaml_is_the_default(root: Path) -> None:
+def test_yaml_has_the_default_options(root: Path) -> None:
     built, plain = build(compose_part("benchmark", "fleurs", [f"benchmark.root={root}"])), Fleurs(str(root))
     assert built.protocol() == plain.protocol() and built.languages == plain.languages
     assert built.max_new_tokens == plain.max_new_tokens

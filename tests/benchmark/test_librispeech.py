@@ -22,49 +22,55 @@ def write_flac(path: Path, seconds: float) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Two parts in the official layout; one utterance is real sound."""
+    """Two splits in the official layout; one utterance is decodable."""
     lines = {
         "test-clean/1089/134686": ["1089-134686-0000 HE HOPED THERE WOULD BE STEW", "1089-134686-0001 STUFF IT"],
         "test-clean/121/121726": ["121-121726-0000 ALSO A POPULAR CONTRIVANCE"],
         "test-other/367/130732": ["367-130732-0000 LOBSTERS AND LOBSTERS"],
     }
-    for folder, said in lines.items():
+    for folder, transcripts in lines.items():
         chapter = tmp_path / "LibriSpeech" / folder
         chapter.mkdir(parents=True)
         speaker = "-".join(chapter.parts[-2:])
-        (chapter / f"{speaker}.trans.txt").write_text("\n".join(said) + "\n")
-        for line in said:
+        (chapter / f"{speaker}.trans.txt").write_text("\n".join(transcripts) + "\n")
+        for line in transcripts:
             (chapter / f"{line.split()[0]}.flac").touch()
     write_flac(tmp_path / "LibriSpeech/test-clean/121/121726/121-121726-0000.flac", 1.0)
     return tmp_path / "LibriSpeech"
 
 
 def answer(question: Question, text: str | None) -> Prediction:
-    return Prediction("librispeech", question.id, question.group, "", question.truth, text, meta=question.meta)
+    return Prediction("librispeech", question.id, question.group, "", question.reference, text, meta=question.meta)
 
 
-def test_the_official_layout_becomes_questions(root: Path) -> None:
+def test_questions(root: Path) -> None:
     questions = LibriSpeech(str(root), splits=["test-clean", "test-other"]).questions()
-    assert [each.id for each in questions] == [
-        "test-clean/1089-134686-0000", "test-clean/1089-134686-0001", "test-clean/121-121726-0000",
+    assert [question.id for question in questions] == [
+        "test-clean/1089-134686-0000",
+        "test-clean/1089-134686-0001",
+        "test-clean/121-121726-0000",
         "test-other/367-130732-0000",
-    ]  # fmt: skip
+    ]
     first = questions[0]
-    assert (first.truth, first.group, first.meta) == ("HE HOPED THERE WOULD BE STEW", "test-clean", {"speaker": "1089"})
+    assert (first.reference, first.group, first.meta) == (
+        "HE HOPED THERE WOULD BE STEW",
+        "test-clean",
+        {"speaker": "1089"},
+    )
     assert first.record.slots == ("audio",)
     assert first.record.messages[0][1] == "<audio>\nRecognize the speech and give me the transcription."
     assert first.record.source.endswith("1089-134686.trans.txt:1")
     assert probe(questions[2].record.file).num_samples() == 16000
 
 
-def test_lists_that_other_programs_saved(root: Path) -> None:
+def test_other_encodings_and_splits(root: Path) -> None:
     benchmark = LibriSpeech(str(root), splits="test-clean")
-    before = [(each.id, each.truth) for each in benchmark.questions()]
+    expected = [(question.id, question.reference) for question in benchmark.questions()]
     file = root / "test-clean/1089/134686/1089-134686.trans.txt"
-    said = file.read_text()
-    file.write_bytes(b"\xef\xbb\xbf" + said.replace(" HE", "\tHE").replace("\n", " \r\n\r\n").encode())
-    assert [(each.id, each.truth) for each in benchmark.questions()] == before
-    file.write_bytes(said.encode("utf-16"))
+    content = file.read_text()
+    file.write_bytes(b"\xef\xbb\xbf" + content.replace(" HE", "\tHE").replace("\n", " \r\n\r\n").encode())
+    assert [(question.id, question.reference) for question in benchmark.questions()] == expected
+    file.write_bytes(content.encode("utf-16"))
     with pytest.raises(ValueError, match=r"1089-134686\.trans\.txt: save the file as UTF-8"):
         benchmark.questions()
     for splits in ([], ["test-clean", "test-clean"], "train"):
@@ -72,27 +78,29 @@ def test_lists_that_other_programs_saved(root: Path) -> None:
             LibriSpeech(str(root), splits=splits)
 
 
-def test_word_error_rates_of_parts(root: Path) -> None:
+def test_scores_per_split(root: Path) -> None:
     benchmark = LibriSpeech(str(root), splits=["test-other", "test-clean"])
-    said = ["lobsters and lobsters", "He hoped there would be two stews.", None, "also a popular contrivance"]
-    asked = [answer(question, text) for question, text in zip(benchmark.questions(), said, strict=True)]
-    other, clean = benchmark.scores(asked)
+    answers = ["lobsters and lobsters", "He hoped there would be two stews.", None, "also a popular contrivance"]
+    predictions = [answer(question, text) for question, text in zip(benchmark.questions(), answers, strict=True)]
+    other, clean = benchmark.scores(predictions)
     assert (other.name, other.value) == ("wer/test-other", 0.0)
-    # one word inserted, one replaced, two that were not said: 4 of 6 + 2 + 4
+    # one insertion, one substitution, two deletions: 4 of 6 + 2 + 4
     assert clean.name == "wer/test-clean" and clean.value == pytest.approx(100 * 4 / 12)
     assert clean.clusters == ("1089", "1089", "121") and not clean.higher_is_better
 
 
 def test_scores_need_no_files(root: Path) -> None:
     benchmark = LibriSpeech(str(root), splits=["test-other"])
-    asked = [answer(question, "lobsters") for question in benchmark.questions()]
-    [score] = LibriSpeech("nowhere").scores([Prediction.of(asdict(each), "p:1") for each in asked])
+    predictions = [answer(question, "lobsters") for question in benchmark.questions()]
+    [score] = LibriSpeech("nowhere").scores(
+        [Prediction.from_json(asdict(prediction), "p:1") for prediction in predictions]
+    )
     assert score.value == pytest.approx(100 * 2 / 3)
 
 
-def test_a_missing_utterance_names_its_line(root: Path) -> None:
-    lost = root / "test-clean/1089/134686/1089-134686-0001.flac"
-    lost.unlink()
+def test_a_missing_utterance_raises(root: Path) -> None:
+    missing = root / "test-clean/1089/134686/1089-134686-0001.flac"
+    missing.unlink()
     with pytest.raises(ValueError, match=r"1089-134686\.trans\.txt:2: there is no file .*1089-134686-0001\.flac"):
         LibriSpeech(str(root), splits=["test-clean"]).questions()
     benchmark = LibriSpeech(str(root), splits=["test-clean"], missing_media="skip")
@@ -100,25 +108,25 @@ def test_a_missing_utterance_names_its_line(root: Path) -> None:
     assert benchmark.protocol()["missing media"].startswith("1 of 3 skipped, first")
 
 
-def test_bad_layouts(root: Path) -> None:
-    with pytest.raises(ValueError, match=r"dev-clean: there is no .*trans\.txt; root is the folder LibriSpeech"):
+def test_invalid_layouts_raise(root: Path) -> None:
+    with pytest.raises(ValueError, match=r"dev-clean: there is no .*trans\.txt; set root to the folder LibriSpeech"):
         LibriSpeech(str(root), splits=["dev-clean"]).questions()
     with pytest.raises(ValueError, match=r"splits=\['train'\]"):
         LibriSpeech(str(root), splits=["train"])
     with pytest.raises(ValueError, match=r"normalizer=english: choose from whisper_english"):
         LibriSpeech(str(root), normalizer="english")
     (root / "test-other/367/130732/367-130732.trans.txt").write_text("367-130732-0000\n")
-    with pytest.raises(ValueError, match=r"trans\.txt:1: '367-130732-0000' has no words"):
+    with pytest.raises(ValueError, match=r"trans\.txt:1: '367-130732-0000' has no transcript"):
         LibriSpeech(str(root), splits=["test-other"]).questions()
 
 
-def test_an_utterance_listed_twice(root: Path) -> None:
+def test_a_duplicate_utterance_raises(root: Path) -> None:
     (root / "test-other/367/130732/367-130732.trans.txt").write_text("367-130732-0000 A\n367-130732-0000 B\n")
-    with pytest.raises(ValueError, match=r"'test-other/367-130732-0000' is there twice .*:1 and .*:2"):
+    with pytest.raises(ValueError, match=r"'test-other/367-130732-0000' is duplicated .*:1 and .*:2"):
         LibriSpeech(str(root), splits=["test-other"]).questions()
 
 
-def test_the_yaml_is_the_default(root: Path) -> None:
+def test_yaml_has_the_default_options(root: Path) -> None:
     config = compose_part("benchmark", "librispeech", [f"benchmark.root={root}"])
     built, plain = build(config), LibriSpeech(str(root))
     assert built.protocol() == plain.protocol() and built.splits == plain.splits

@@ -16,49 +16,53 @@ def segment(sid: str, begin: float, end: float, text: str, *subsets: str) -> dic
     return {"sid": sid, "begin_time": begin, "end_time": end, "text": text, "subsets": list(subsets), "confidence": 1}
 
 
-def corpus() -> dict[str, Any]:
-    """The official form: long recordings, the training ones among them."""
+def build_corpus() -> dict[str, Any]:
+    """Return a corpus in the official format, with training recordings."""
     net = [segment("TEST_NET_S1", 3.0, 4.5, "打开WIFI", "TEST_NET"), segment("TEST_NET_S2", 7, 8, "好", "TEST_NET")]
     train = [segment("Y0_S0", 0, 1, "不用", "L", "M", "S"), segment("Y0_S1", 1, 2, "开发", "DEV")]
     audios = [
         {"aid": "Y0", "duration": 9.0, "path": "audio/train/youtube/B0/Y0.opus", "segments": train},
-        {"aid": "M0", "duration": 9.0, "path": "audio/test_meeting/B0/M0.opus",
-         "segments": [segment("TEST_MEETING_S0", 0.5, 2, "二十三个人", "TEST_MEETING")]},
+        {
+            "aid": "M0",
+            "duration": 9.0,
+            "path": "audio/test_meeting/B0/M0.opus",
+            "segments": [segment("TEST_MEETING_S0", 0.5, 2, "二十三个人", "TEST_MEETING")],
+        },
         {"aid": "N0", "duration": 9.0, "path": "audio/test_net/B0/N0.opus", "segments": net},
-    ]  # fmt: skip
+    ]
     return {"dataset": "WenetSpeech", "language": "CN", "audios": audios}
 
 
 def write(root: Path, content: dict[str, Any]) -> Path:
     root.mkdir(exist_ok=True)
     (root / "WenetSpeech.json").write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
-    for each in content["audios"]:
-        if "train" not in each.get("path", "train"):
-            (root / each["path"]).parent.mkdir(parents=True, exist_ok=True)
-            (root / each["path"]).touch()
+    for recording in content["audios"]:
+        if "train" not in recording.get("path", "train"):
+            (root / recording["path"]).parent.mkdir(parents=True, exist_ok=True)
+            (root / recording["path"]).touch()
     return root
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    return write(tmp_path / "wenet", corpus())
+    return write(tmp_path / "wenet", build_corpus())
 
 
 def answer(question: Question, text: str | None) -> Prediction:
-    return Prediction("wenetspeech", question.id, question.group, "", question.truth, text, meta=question.meta)
+    return Prediction("wenetspeech", question.id, question.group, "", question.reference, text, meta=question.meta)
 
 
-def test_segments_of_the_test_sets_become_questions(root: Path) -> None:
+def test_questions(root: Path) -> None:
     questions = WenetSpeech(str(root)).questions()
-    assert [each.id for each in questions] == ["TEST_NET_S1", "TEST_NET_S2", "TEST_MEETING_S0"]
+    assert [question.id for question in questions] == ["TEST_NET_S1", "TEST_NET_S2", "TEST_MEETING_S0"]
     record = questions[0].record
     assert (record.start, record.end, record.file.name, record.slots) == (3.0, 4.5, "N0.opus", ("audio",))
-    assert (questions[0].truth, questions[0].group) == ("打开WIFI", "TEST_NET")
+    assert (questions[0].reference, questions[0].group) == ("打开WIFI", "TEST_NET")
     assert record.source.endswith("WenetSpeech.json: audios[2].segments[0]")
 
 
-def test_a_segment_is_cut_out_of_its_recording(root: Path) -> None:
-    """Every second of the recording has a loudness of its own."""
+def test_a_segment_is_decoded_from_its_recording(root: Path) -> None:
+    """Each second of the recording has a different loudness."""
     file = root / "audio/test_net/B0/N0.opus"
     with av.open(str(file), "w") as out:
         stream = out.add_stream("libopus", rate=48000, layout="mono")
@@ -72,30 +76,30 @@ def test_a_segment_is_cut_out_of_its_recording(root: Path) -> None:
         out.mux(stream.encode(None))
     record = WenetSpeech(str(root)).questions()[1].record
     count = probe(record.file).num_samples(record.start, record.end)
-    _, _, sound = read(record.file, num_samples=count, start=record.start, end=record.end)
-    assert sound is not None and count == len(sound) == 16000
-    assert float(sound[800:-800].abs().max()) == pytest.approx(0.7, abs=0.1)
+    _, _, waveform = read(record.file, num_samples=count, start=record.start, end=record.end)
+    assert waveform is not None and count == len(waveform) == 16000
+    assert float(waveform[800:-800].abs().max()) == pytest.approx(0.7, abs=0.1)
 
 
 def test_error_rates(root: Path) -> None:
     benchmark = WenetSpeech(str(root), subsets=["TEST_MEETING", "TEST_NET"])
-    said = ["二十三个人", "打开 wifi。", None]
-    asked = [answer(question, text) for question, text in zip(benchmark.questions(), said, strict=True)]
-    figures = {score.name: score for score in benchmark.scores(asked)}
-    assert list(figures) == ["mer/TEST_MEETING", "mer/TEST_NET", "cer/TEST_MEETING", "cer/TEST_NET"]
-    assert figures["mer/TEST_MEETING"].value == figures["cer/TEST_MEETING"].value == 0
-    # 打 开 wifi 好: one of four tokens is lost; as characters one of seven
-    assert figures["mer/TEST_NET"].value == pytest.approx(100 / 4)
-    assert figures["cer/TEST_NET"].value == pytest.approx(100 / 7)
-    assert not figures["mer/TEST_NET"].higher_is_better
+    answers = ["二十三个人", "打开 wifi。", None]
+    predictions = [answer(question, text) for question, text in zip(benchmark.questions(), answers, strict=True)]
+    scores = {score.name: score for score in benchmark.scores(predictions)}
+    assert list(scores) == ["mer/TEST_MEETING", "mer/TEST_NET", "cer/TEST_MEETING", "cer/TEST_NET"]
+    assert scores["mer/TEST_MEETING"].value == scores["cer/TEST_MEETING"].value == 0
+    # 打 开 wifi 好: one of four tokens is missing; as characters one of seven
+    assert scores["mer/TEST_NET"].value == pytest.approx(100 / 4)
+    assert scores["cer/TEST_NET"].value == pytest.approx(100 / 7)
+    assert not scores["mer/TEST_NET"].higher_is_better
 
 
-def test_a_missing_recording_names_the_entry(root: Path) -> None:
+def test_a_missing_recording_raises(root: Path) -> None:
     (root / "audio/test_meeting/B0/M0.opus").unlink()
     with pytest.raises(ValueError, match=r"WenetSpeech\.json: audios\[1\]\.path: there is no file .*/M0\.opus"):
         WenetSpeech(str(root)).questions()
     benchmark = WenetSpeech(str(root), missing_media="skip")
-    assert [each.group for each in benchmark.questions()] == ["TEST_NET", "TEST_NET"]
+    assert [question.group for question in benchmark.questions()] == ["TEST_NET", "TEST_NET"]
     assert benchmark.protocol()["missing media"].startswith("1 of 3 skipped")
 
 
@@ -104,14 +108,14 @@ def test_a_missing_recording_names_the_entry(root: Path) -> None:
     [
         (2, "sid", None, r"audios\[2\]\.segments\[0\]: sid is None, it must be a str"),
         (2, "end_time", "4", r"segments\[0\]: end_time is '4', it must be a int or float"),
-        (2, "end_time", 3.0, r"segments\[0\]: end_time 3 does not come after begin_time 3"),
+        (2, "end_time", 3.0, r"segments\[0\]: end_time 3 must be after begin_time 3"),
         (2, "subsets", "TEST_NET", r"segments\[0\]: subsets is 'TEST_NET', it must be a list"),
-        (2, "sid", "TEST_NET_S2", r"'TEST_NET_S2' is there twice .*segments\[0\] and .*segments\[1\]"),
+        (2, "sid", "TEST_NET_S2", r"'TEST_NET_S2' is duplicated .*segments\[0\] and .*segments\[1\]"),
         (2, "subsets", ["L"], None),
     ],
 )
-def test_bad_segments(tmp_path: Path, entry: int, key: str, value: Any, message: str | None) -> None:
-    content = corpus()
+def test_invalid_segments_raise(tmp_path: Path, entry: int, key: str, value: Any, message: str | None) -> None:
+    content = build_corpus()
     content["audios"][entry]["segments"][0][key] = value
     benchmark = WenetSpeech(str(write(tmp_path / "w", content)))
     if message is None:
@@ -121,7 +125,7 @@ def test_bad_segments(tmp_path: Path, entry: int, key: str, value: Any, message:
             benchmark.questions()
 
 
-def test_bad_files(tmp_path: Path) -> None:
+def test_invalid_files_raise(tmp_path: Path) -> None:
     file = tmp_path / "WenetSpeech.json"
     with pytest.raises(ValueError, match=r"WenetSpeech\.json: there is no such file"):
         WenetSpeech(str(tmp_path)).questions()
@@ -129,15 +133,15 @@ def test_bad_files(tmp_path: Path) -> None:
         file.write_text(text)
         with pytest.raises(ValueError, match=message):
             WenetSpeech(str(tmp_path)).questions()
-    only = corpus()
-    only["audios"] = only["audios"][:2]
-    with pytest.raises(ValueError, match="no segment is of the subset TEST_NET"):
-        WenetSpeech(str(write(tmp_path, only))).questions()
+    content = build_corpus()
+    content["audios"] = content["audios"][:2]
+    with pytest.raises(ValueError, match="there is no segment of the subset TEST_NET"):
+        WenetSpeech(str(write(tmp_path, content))).questions()
     with pytest.raises(ValueError, match=r"subsets=\['L'\]: choose from"):
         WenetSpeech(str(tmp_path), subsets=["L"])
 
 
-def test_the_yaml_is_the_default(root: Path) -> None:
+def test_yaml_has_the_default_options(root: Path) -> None:
     built, plain = build(compose_part("benchmark", "wenetspeech", [f"benchmark.root={root}"])), WenetSpeech(str(root))
     assert built.protocol() == plain.protocol() and built.subsets == plain.subsets
     assert built.max_new_tokens == plain.max_new_tokens

@@ -1,4 +1,4 @@
-"""What a benchmark is: questions about files, what an answer means, and what the answers are worth."""
+"""Benchmarks: questions about media files, parsing of answers, and scores."""
 
 import json
 from abc import ABC, abstractmethod
@@ -10,32 +10,24 @@ from typing import Any, ClassVar
 from omnihuman.data.record import Record
 from omnihuman.metric.score import Score
 
-MODALITIES = {
-    "V": "frames",
-    "A": "audio",
-    "F": "faces",
-    "VA": "frames_audio",
-    "VF": "video",
-    "AF": "faces_audio",
-    "VAF": "video_audio",
-}
-"""What a checkpoint may use, in the letters of the papers' tables -> the view of a record (``data.record.MODALS``)."""
+INVALID = (None, "invalid")
+"""Result of ``Benchmark.parse`` without a match."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """One question of a benchmark.
+    """A question of a benchmark.
 
     Attributes:
-        record: file, clip and prompt; the answer in it stays empty. Its id is the question's, unique in the benchmark.
-        truth: a label, an option, a caption, a list of labels: what JSON can hold.
-        group: the fold, the sub-task or the split that it belongs to.
-        options: the answers it offers.
-        meta: what scores or cards want to know besides; JSON.
+        record: file, clip and prompt, with an empty answer. Its id is that of the question, unique in the benchmark.
+        reference: the right answer: a label, an option, a caption or a list of labels; JSON.
+        group: fold, sub-task or split of the question.
+        options: answers to choose from.
+        meta: further data for scores and cards; JSON.
     """
 
     record: Record
-    truth: Any
+    reference: Any
     group: str = ""
     options: tuple[str, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
@@ -47,158 +39,181 @@ class Question:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was asked and answered: a line of ``predictions.jsonl``, all that scores and reports need.
+    """A question and its answer: a line of ``predictions.jsonl``, all that scores and reports need.
 
     Attributes:
         benchmark: its name.
         id: of the question.
         group: of the question.
-        prompt: the user's words, slots left out.
-        truth: of the question.
-        answer: the model's own words; ``None`` where it could not be asked.
+        prompt: the user's text without slots.
+        reference: of the question.
+        answer: raw text of the model; ``None`` where generation failed.
         options: of the question.
         meta: of the question.
-        modality: ``V``, ``A``, ``F``, ``VA``, ``VF``, ``AF`` or ``VAF``.
+        view: its letters: ``V``, ``A``, ``F``, ``VA`` ...
         control: ``""``, or what was shuffled: ``audio``, ``video``.
-        before: (prompt, answer) of the turns before the one that counts, where the prompting has several.
-        log_probs: of the options, where they were asked for.
-        lacking: slots that the file could not fill: ``audio`` of a silent clip.
-        weights: fusion -> stream -> what it was given.
-        seconds: of answering, the batch's share.
+        previous_turns: (prompt, answer) of the turns before the last one, where the prompting has several turns.
+        log_probs: of the options, where they were computed.
+        missing_slots: slots that the file does not fill: ``audio`` of a silent clip.
+        weights: fusion -> stream -> its weight.
+        seconds: of answering, the share of the batch.
         tokens: of the prompt and of the answer.
-        error: why it could not be asked, ``None`` where it could.
-        media: file, start and end, as the record says.
+        error: reason of a failure, else ``None``.
+        media: file, start and end of the record.
     """
 
     benchmark: str
     id: str
     group: str
     prompt: str
-    truth: Any
+    reference: Any
     answer: str | None
     options: tuple[str, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
-    modality: str = "VAF"
+    view: str = "VAF"
     control: str = ""
-    before: tuple[tuple[str, str], ...] = ()
+    previous_turns: tuple[tuple[str, str], ...] = ()
     log_probs: tuple[float, ...] = ()
-    lacking: tuple[str, ...] = ()
+    missing_slots: tuple[str, ...] = ()
     weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     seconds: float = 0.0
     tokens: tuple[int, int] = (0, 0)
     error: str | None = None
     media: Mapping[str, Any] = field(default_factory=dict)
 
-    def line(self) -> str:
-        """As a line of JSON, without its end."""
+    def to_json(self) -> str:
+        """Format as a line of JSON, without the newline."""
         return json.dumps(asdict(self), ensure_ascii=False)
 
     @classmethod
-    def of(cls, raw: Any, where: str) -> "Prediction":
-        """From parsed JSON.
+    def from_json(cls, raw: Any, location: str) -> "Prediction":
+        """Build a prediction from parsed JSON.
 
         Raises:
-            ValueError: keys are missing or unknown, or a value is of another kind; the message names ``where``.
+            ValueError: keys are missing or unknown, or a value has the wrong type; the message names ``location``.
         """
-        known = {each.name for each in fields(cls)}
-        needed = {"benchmark", "id", "group", "prompt", "truth", "answer"}
-        if not isinstance(raw, Mapping) or (wrong := (set(raw) - known) | (needed - set(raw))):
-            what = f"keys missing or unknown: {sorted(wrong)}" if isinstance(raw, Mapping) else "no object"
-            raise ValueError(f"{where}: this is not a prediction ({what}).")
+        if not isinstance(raw, Mapping):
+            raise ValueError(f"{location}: this is not a prediction (not an object).")
+        known = {attribute.name for attribute in fields(cls)}
+        required = {"benchmark", "id", "group", "prompt", "reference", "answer"}
+        wrong = (set(raw) - known) | (required - set(raw))
+        if wrong:
+            raise ValueError(f"{location}: this is not a prediction (keys missing or unknown: {sorted(wrong)}).")
+        _check_types(raw, location)
+        values = dict(raw)
         try:
-            lists = {key: tuple(raw[key]) for key in ("options", "lacking", "tokens") if key in raw}
-            lists["log_probs"] = tuple(float(each) for each in raw.get("log_probs", ()))
-            before = tuple((str(prompt), str(answer)) for prompt, answer in raw.get("before", ()))
+            for key in ("options", "missing_slots", "tokens"):
+                if key in raw:
+                    values[key] = tuple(raw[key])
+            values["log_probs"] = tuple(float(value) for value in raw.get("log_probs", ()))
+            turns = raw.get("previous_turns", ())
+            values["previous_turns"] = tuple((str(prompt), str(answer)) for prompt, answer in turns)
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"{where}: this is not a prediction (options, log_probs, lacking, tokens: {error})."
+                f"{location}: this is not a prediction (options, log_probs, missing_slots, tokens, previous_turns: "
+                f"{error})."
             ) from error
-        if not isinstance(raw["id"], str) or not isinstance(raw["answer"], str | None):
-            raise ValueError(f"{where}: id and answer are text, found {raw['id']!r} and {raw['answer']!r:.80}.")
-        texts = [key for key in ("benchmark", "group", "prompt", "modality") if not isinstance(raw.get(key, ""), str)]
-        maps = [key for key in ("meta", "weights", "media") if not isinstance(raw.get(key, {}), Mapping)]
-        for key in [*texts, *maps]:
-            raise ValueError(f"{where}: {key} is {'text' if key in texts else 'an object'}, found {raw[key]!r:.80}.")
-        return cls(**{**raw, **lists, "before": before})
+        return cls(**values)
+
+
+def _check_types(raw: Mapping[str, Any], location: str) -> None:
+    if not isinstance(raw["id"], str) or not isinstance(raw["answer"], str | None):
+        raise ValueError(f"{location}: id and answer must be text, got {raw['id']!r} and {raw['answer']!r:.80}.")
+    for key in ("benchmark", "group", "prompt", "view"):
+        if not isinstance(raw.get(key, ""), str):
+            raise ValueError(f"{location}: {key} must be text, got {raw[key]!r:.80}.")
+    for key in ("meta", "weights", "media"):
+        if not isinstance(raw.get(key, {}), Mapping):
+            raise ValueError(f"{location}: {key} must be an object, got {raw[key]!r:.80}.")
 
 
 @dataclass(frozen=True)
-class Peer:
+class PublishedResult:
     """A row of a paper's table.
 
     Attributes:
         method: its name.
-        values: score name -> figure, as printed.
-        modality: ``V``, ``A``, ``VA`` ...
-        protocol: how it was measured, in a few words: ``5 folds``, ``one fold``, ``zero-shot``, ``judge not stated``.
-        source: which paper prints it.
+        values: score name -> value, as printed.
+        view: its letters: ``V``, ``A``, ``VA`` ...
+        protocol: conditions of the measurement: ``5 folds``, ``one fold``, ``zero-shot``, ``judge not stated``.
+        source: paper that prints it.
     """
 
     method: str
     values: Mapping[str, float]
-    modality: str = ""
+    view: str = ""
     protocol: str = ""
     source: str = ""
 
 
 class Benchmark(ABC):
-    """Reads an official layout on disk, asks its questions in its words, and scores the answers.
+    """Reads a dataset in its official layout, builds its questions, and parses and scores the answers.
 
-    Only ``questions`` reads files: parsing and scoring work from predictions alone, wherever these lie.
+    Only ``questions`` reads files: parsing and scoring need nothing but predictions.
 
     Attributes:
-        name: module, yaml and ``benchmark=`` on the command line.
-        labels: classes in the order of confusion matrices; empty where there are none.
-        modality: what is used unless the user says otherwise.
-        max_new_tokens: length limit of an answer.
-        log_probs: whether its scores need the log-probabilities of the options.
-        peers: rows of the papers.
+        name: of the module, the yaml and ``benchmark=`` on the command line.
+        labels: classes in the order of confusion matrices; empty if there are none.
+        view: letters of the default view.
+        max_new_tokens: maximum length of an answer.
+        log_probs: True if the scores need the log-probabilities of the options.
+        published: results of papers.
     """
 
     name: ClassVar[str]
     labels: tuple[str, ...] = ()
-    modality: str = "VAF"
+    view: str = "VAF"
     max_new_tokens: int = 64
     log_probs: bool = False
-    peers: tuple[Peer, ...] = ()
+    published: tuple[PublishedResult, ...] = ()
 
     @abstractmethod
     def questions(self) -> list[Question]:
-        """All questions, in order.
+        """Read all questions in order.
 
         Raises:
-            ValueError: the layout or an annotation does not hold; file, line, key and cure are named.
+            ValueError: the layout or an annotation is invalid; the message names file, line, key and cure.
         """
 
     @abstractmethod
-    def parse(self, asked: Prediction) -> tuple[Any, str]:
-        """What an answer means and by which rule it was read; ``(None, "invalid")`` where it means nothing.
+    def parse(self, prediction: Prediction) -> tuple[Any, str]:
+        """Parse an answer and name the rule that matched; ``(None, "invalid")`` without a match.
 
-        For label sets and options the first is one of them.
+        Benchmarks with labels or options return one of them.
         """
 
     @abstractmethod
     def scores(self, predictions: Sequence[Prediction]) -> list[Score]:
-        """The figures of a set of answers, the headline first. What could not be asked counts as wrong."""
+        """Compute all scores, the most important one first. A failed generation counts as wrong."""
 
-    def truth_of(self, asked: Prediction) -> Any:
-        """The truth in the words of ``parse``."""
-        return asked.truth
+    def parse_reference(self, prediction: Prediction) -> Any:
+        """Return the reference in the form that ``parse`` returns."""
+        return prediction.reference
 
     def follow_up(self, question: Question, answer: str) -> str | None:
-        """The prompt of the second turn, given the first answer; ``None`` where one turn is all (the default)."""
+        """Build the prompt of the second turn from the first answer; ``None`` (default) for a single turn."""
         return None
 
     def protocol(self) -> dict[str, str]:
-        """Every switch that decides a figure, in words: folds, parser, prompting, judge."""
+        """Describe every option that affects a score: folds, parser, prompting, judge."""
         return {}
 
 
+def unzip(predictions: Sequence[Prediction]) -> tuple[list[str], list[Any], list[str]]:
+    """Return ids, references and answers (``""`` where generation failed)."""
+    ids, references, answers = [], [], []
+    for prediction in predictions:
+        ids.append(prediction.id)
+        references.append(prediction.reference)
+        answers.append(prediction.answer or "")
+    return ids, references, answers
+
+
 def read_json(path: Path) -> Any:
-    """A JSON file.
+    """Read a JSON file.
 
     Raises:
-        ValueError: it is missing or no JSON; the message names it.
+        ValueError: the file is missing or not JSON.
     """
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file.")
@@ -208,45 +223,73 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path}: this is not JSON ({error}).") from error
 
 
-def check_switches(**switches: tuple[str, Collection[str]]) -> None:
-    """Switch -> what was given, and what it may be.
+def read_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Read the non-blank lines of a text file: location and text.
 
     Raises:
-        ValueError: one is unknown.
-    """
-    for switch, (given, known) in switches.items():
-        if given not in known:
-            raise ValueError(f"{switch}={given}: choose from {', '.join(known)}.")
-
-
-def lines_of(path: Path) -> Iterator[tuple[str, str]]:
-    """The lines of a text file that are not blank: place and words.
-
-    Raises:
-        ValueError: it is no UTF-8; the message names it.
+        ValueError: the file is not UTF-8.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: save the file as UTF-8 ({error}).") from error
-    yield from ((f"{path}:{number}", line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield f"{path}:{number}", line
 
 
-def unique(questions: Sequence[Question], where: str) -> list[Question]:
-    """The questions, none of which may have the id of another.
+def check_choices(**options: tuple[str, Collection[str]]) -> None:
+    """Check options: name -> value and allowed values.
 
     Raises:
-        ValueError: an id is there twice, or there is no question at all.
+        ValueError: a value is not allowed.
+    """
+    for name, (value, allowed) in options.items():
+        if value not in allowed:
+            raise ValueError(f"{name}={value}: choose from {', '.join(allowed)}.")
+
+
+def check_subset(name: str, values: str | Sequence[str], allowed: Sequence[str]) -> tuple[str, ...]:
+    """Check an option with several values, or a single one without brackets; return the values.
+
+    Raises:
+        ValueError: there is no value, or one is not allowed or duplicated.
+
+    >>> check_subset("splits", "test-clean", ("test-clean", "test-other"))
+    ('test-clean',)
+    """
+    values = as_tuple(values)
+    if not values or set(values) - set(allowed) or len(set(values)) < len(values):
+        raise ValueError(f"{name}={list(values)}: choose from {', '.join(allowed)}, each once.")
+    return values
+
+
+def as_tuple(values: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the values of an option that may be a single text."""
+    return (values,) if isinstance(values, str) else tuple(values)
+
+
+def get_value(entry: Any, key: str) -> Any:
+    """Return a value of a JSON object; ``None`` if the key is missing or the entry is not an object."""
+    return entry.get(key) if isinstance(entry, Mapping) else None
+
+
+def check_unique_ids(questions: Sequence[Question], location: str) -> list[Question]:
+    """Check that the ids of questions are unique; return the questions.
+
+    Raises:
+        ValueError: an id is duplicated, or there is no question.
     """
     if not questions:
         raise ValueError(
-            f"{where}: there is nothing to ask: the annotation lists nothing, or none of it is on disk and all was "
-            "skipped (missing_media=skip)."
+            f"{location}: there are no questions: the annotation is empty, or no media file exists and all questions "
+            "were skipped (missing_media=skip)."
         )
-    seen: dict[str, Question] = {}
+    sources: dict[str, str] = {}
     for question in questions:
-        if question.id in seen:
-            first, second = seen[question.id].record.source, question.record.source
-            raise ValueError(f"{where}: the id {question.id!r} is there twice ({first} and {second}); keep one.")
-        seen[question.id] = question
+        source = question.record.source
+        if question.id in sources:
+            first = sources[question.id]
+            raise ValueError(f"{location}: the id {question.id!r} is duplicated ({first} and {source}); remove one.")
+        sources[question.id] = source
     return list(questions)

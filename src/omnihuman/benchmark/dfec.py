@@ -1,35 +1,45 @@
-"""DFEC: captions of how a face looks and changes, scored by n-grams and by a judge."""
+"""DFEC: captions of facial appearance and expression changes, scored by n-grams and by a judge."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from omnihuman.benchmark.base import Benchmark, Peer, Prediction, Question, read_json, unique
+from omnihuman.benchmark.base import (
+    Benchmark,
+    Prediction,
+    PublishedResult,
+    Question,
+    check_unique_ids,
+    get_value,
+    read_json,
+    unzip,
+)
 from omnihuman.benchmark.text import (
     Media,
     TrainingClips,
-    judged_by,
-    marks,
-    text_of,
-    to_record,
+    build_record,
+    describe_judge,
+    judge_answers,
+    parse_text,
 )
 from omnihuman.judge.base import Judge
-from omnihuman.judge.scoring import ASPECTS, autodq, video_chatgpt
+from omnihuman.judge.scoring import ASPECTS, Counts, judge_autodq, judge_video_chatgpt
 from omnihuman.metric.caption import ROUGE_VARIANTS, cider, rouge_l
-from omnihuman.metric.events import autodq as f1_of_events
+from omnihuman.metric.events import score_autodq
 from omnihuman.metric.score import Score
 
 PROMPT = (
     "Please provide a detailed description of the facial appearance attributes and expression changes of the character "
     "in the video"
 )
-GENERIC = "A person looks ahead, and the expression on the face changes a little."
-CLIPS = {"dfew": 1, "mafw": 1, "ravdess": 1, "afew": 1, "mer2": 2, "caer": 3, "ferv39k": 3}
-"""Source of clips, as its folder's name begins -> words at the end of a path that tell its clips apart."""
+GENERIC_CAPTION = "A person looks ahead, and the expression on the face changes a little."
+NAME_LENGTHS = {"dfew": 1, "mafw": 1, "ravdess": 1, "afew": 1, "mer2": 2, "caer": 3, "ferv39k": 3}
+"""Prefix of a dataset's folder -> number of words at the end of a path that identify a clip."""
 
-TRAINED, ZERO_SHOT = "fine-tuned", "zero-shot"
-STATED = "judge and tokenizer not stated"
+TRAINED = "fine-tuned"
+ZERO_SHOT = "zero-shot"
+UNSTATED = "judge and tokenizer not stated"
 ROWS: tuple[tuple[str, str, str, tuple[float, ...]], ...] = (
     ("VideoLLaMA", "V", ZERO_SHOT, (3.60, 3.67, 3.84, 3.50, 0.189, 0.196, 0.303)),
     ("VideoChat", "V", ZERO_SHOT, (3.47, 3.52, 3.92, 3.38, 0.251, 0.192, 0.344)),
@@ -63,33 +73,34 @@ SOURCES = {
 }
 
 
-def _peer(method: str, modality: str, protocol: str, figures: Sequence[float]) -> Peer:
-    values = dict(zip((*ASPECTS, "cider", "rouge_l", "autodq"), figures, strict=True))
-    return Peer(method, values, modality, f"{protocol}; {STATED}", SOURCES.get(method, "HumanOmni, table 3"))
+def _published(method: str, view: str, protocol: str, scores: Sequence[float]) -> PublishedResult:
+    values = dict(zip((*ASPECTS, "cider", "rouge_l", "autodq"), scores, strict=True))
+    source = SOURCES.get(method, "HumanOmni, table 3")
+    return PublishedResult(method, values, view, f"{protocol}; {UNSTATED}", source)
 
 
 class DFEC(Benchmark):
-    """The clips of ``test.json`` -> CIDEr, ROUGE-L, and with a judge Video-ChatGPT's four marks and AutoDQ's F1.
+    """The clips of ``test.json`` -> CIDEr, ROUGE-L, and with a judge Video-ChatGPT's four scores and AutoDQ's F1.
 
     Reference: FaceTrack-MM (arXiv 2501.07978), FEC-Bench: a list of ``{"id", "video", "caption"}``, of which 800 of
     1,000 are released; HumanOmni, table 3, FaVChat, table 1.
-    Differs from them: the judge is named, and what it fails on is missing; their event matching (TEM) is left out, its
-    formula is not published.
+    Differs from them: the judge is stated, and clips on which it fails are missing; their event matching (TEM) is
+    omitted, its formula is not published.
 
     Args:
         root: folder of the videos (``DFEW/videos/2961.mp4`` and six other sources).
-        annotations: ``test.json``, from ``root`` on or with a path of its own.
-        prompt: what is asked about each clip.
-        rouge: ``coco`` (as pycocoevalcap counts) or another variant that ``metric.caption.rouge_l`` knows.
-        train_records: data files of the training; clips that both have are counted in ``protocol``.
-        judge: for the marks and AutoDQ, which are left out without one.
-        missing_media: ``raise``, or ``skip`` clips that are not there and count them.
-        max_new_tokens: length limit of a caption.
+        annotations: ``test.json``, absolute or relative to ``root``.
+        prompt: for each clip.
+        rouge: ``coco`` (as in pycocoevalcap) or another variant of ``metric.caption.rouge_l``.
+        train_records: data files of the training; ``protocol`` counts the clips that are also in them.
+        judge: for Video-ChatGPT's scores and AutoDQ, which are omitted without one.
+        missing_media: ``raise``, or ``skip`` missing clips and count them.
+        max_new_tokens: maximum length of a caption.
     """
 
     name = "dfec"
-    modality = "VAF"
-    peers = tuple(_peer(*row) for row in ROWS)
+    view = "VAF"
+    published = tuple(_published(*row) for row in ROWS)
 
     def __init__(
         self,
@@ -108,106 +119,122 @@ class DFEC(Benchmark):
         self.root, self.annotations, self.prompt, self.rouge = Path(root), Path(root, annotations), prompt, rouge
         self.judge, self.max_new_tokens = judge, max_new_tokens
         self.media = Media(self.root, missing_media)
-        self.training = TrainingClips(train_records, clip_of)
+        self.training = TrainingClips(train_records, identify_clip)
 
     def questions(self) -> list[Question]:
-        self.media.start()
+        self.media.reset()
         entries = read_json(self.annotations)
         if not isinstance(entries, list) or not entries:
-            raise ValueError(f"{self.annotations}: this is no list of clips; take DFEC's test.json.")
-        self.training.start()
-        found = []
+            raise ValueError(f"{self.annotations}: this is not a list of clips; use DFEC's test.json.")
+        self.training.reset()
+        questions = []
         for number, entry in enumerate(entries):
-            where = f"{self.annotations}[{number}]"
-            name, video, caption = (_text(entry, key, where) for key in ("id", "video", "caption"))
-            if file := self.media.find(video, f"{where}: video"):
+            location = f"{self.annotations}[{number}]"
+            name, video, caption = (_read_text(entry, key, location) for key in ("id", "video", "caption"))
+            file = self.media.find(video, f"{location}: video")
+            if file is not None:
                 source = video.split("/")[0]
-                meta = {"source": source, **self.training.mark(video, source)}
-                found.append(Question(to_record(file, self.prompt, name, where), caption, meta=meta))
-        return unique(found, str(self.annotations))
+                meta = {"source": source, **self.training.check(video, source)}
+                questions.append(Question(build_record(file, self.prompt, name, location), caption, meta=meta))
+        return check_unique_ids(questions, str(self.annotations))
 
-    def parse(self, asked: Prediction) -> tuple[Any, str]:
-        return text_of(asked)
+    def parse(self, prediction: Prediction) -> tuple[Any, str]:
+        return parse_text(prediction)
 
     def scores(self, predictions: Sequence[Prediction]) -> list[Score]:
-        ids, truths = [each.id for each in predictions], [str(each.truth) for each in predictions]
-        captions = [text_of(each)[0] or "" for each in predictions]
-        scores = [cider(ids, truths, captions), rouge_l(ids, truths, captions, variant=self.rouge)]
-        return scores if self.judge is None else [*scores, *self._judged(predictions, self.judge)]
+        ids, references, answers = unzip(predictions)
+        captions = [answer.strip() for answer in answers]
+        scores = [cider(ids, references, captions), rouge_l(ids, references, captions, variant=self.rouge)]
+        if self.judge is not None:
+            scores += self._judge_captions(predictions, self.judge)
+        return scores
 
-    def _judged(self, predictions: Sequence[Prediction], judge: Judge) -> list[Score]:
-        """The four marks and AutoDQ; a clip that could not be asked has no point, and nothing in it is right."""
+    def _judge_captions(self, predictions: Sequence[Prediction], judge: Judge) -> list[Score]:
+        """Compute Video-ChatGPT's scores and AutoDQ; a failed generation scores 0."""
         note = f"judge {judge.id}"
+        ids = [prediction.id for prediction in predictions]
 
-        def points(some: Sequence[Prediction]) -> list[dict[str, float | None]]:
-            questions, answers = [each.prompt for each in some], [str(each.answer) for each in some]
-            given = video_chatgpt(judge, questions, [str(each.truth) for each in some], answers, ASPECTS)
-            return [{aspect: given[aspect][number] for aspect in ASPECTS} for number in range(len(some))]
+        def judge_aspects(answered: Sequence[Prediction]) -> list[tuple[float | None, ...]]:
+            prompts = [prediction.prompt for prediction in answered]
+            _, references, answers = unzip(answered)
+            scores = judge_video_chatgpt(judge, prompts, references, answers, ASPECTS)
+            return list(zip(*scores.values(), strict=True))
 
-        def events(some: Sequence[Prediction]) -> list[Any]:
-            return list(autodq(judge, [str(each.truth) for each in some], [str(each.answer) for each in some]))
+        def judge_events(answered: Sequence[Prediction]) -> list[Counts | None]:
+            _, references, answers = unzip(answered)
+            return judge_autodq(judge, references, answers)
 
-        ids, every = [each.id for each in predictions], marks(predictions, points, dict.fromkeys(ASPECTS, 0.0))
-        scores = [_mean(aspect, ids, [one[aspect] for one in every], note) for aspect in ASPECTS]
-        counts = marks(predictions, events, (0, 1, 0, 1))
-        said, told = [one and one[:2] for one in counts], [one and one[2:] for one in counts]
-        return scores + f1_of_events(ids, said, told, note)
+        zeros: tuple[float | None, ...] = (0.0,) * len(ASPECTS)
+        rows = judge_answers(predictions, judge_aspects, zeros)
+        scores = []
+        for aspect, values in zip(ASPECTS, zip(*rows, strict=True), strict=True):
+            scores.append(_mean_score(aspect, ids, values, note))
+        no_events: Counts | None = (0, 1, 0, 1)
+        precision_counts: list[tuple[int, int] | None] = []
+        recall_counts: list[tuple[int, int] | None] = []
+        for counts in judge_answers(predictions, judge_events, no_events):
+            precision_counts.append(None if counts is None else counts[:2])
+            recall_counts.append(None if counts is None else counts[2:])
+        return scores + score_autodq(ids, precision_counts, recall_counts, note)
 
-    def floors(self, predictions: Sequence[Prediction]) -> tuple[Peer, ...]:
-        """What captions that look at nothing get on these very references: rows to hold a table against."""
-        ids, truths = [each.id for each in predictions], [str(each.truth) for each in predictions]
-        blind = {
-            "caption of the next clip": truths[1:] + truths[:1],
-            "caption of the first clip": truths[:1] * len(truths),
-            "one generic sentence": [GENERIC] * len(truths),
+    def floors(self, predictions: Sequence[Prediction]) -> tuple[PublishedResult, ...]:
+        """Score trivial captions on the same references, for comparison in tables."""
+        ids, references, _ = unzip(predictions)
+        captions = {
+            "caption of the next clip": references[1:] + references[:1],
+            "caption of the first clip": references[:1] * len(references),
+            "one generic sentence": [GENERIC_CAPTION] * len(references),
         }
-        return tuple(
-            Peer(
-                f"floor: {name}",
-                {"cider": cider(ids, truths, given).value, "rouge_l": rouge_l(ids, truths, given, self.rouge).value},
-                protocol="floor, sees nothing",
-                source=f"computed on these {len(ids)} references",
-            )
-            for name, given in blind.items()
-        )
+        floors = []
+        for name, answers in captions.items():
+            values = {
+                "cider": cider(ids, references, answers).value,
+                "rouge_l": rouge_l(ids, references, answers, self.rouge).value,
+            }
+            source = f"computed on these {len(ids)} references"
+            floors.append(PublishedResult(f"floor: {name}", values, protocol="floor, without video", source=source))
+        return tuple(floors)
 
     def protocol(self) -> dict[str, str]:
         return {
             "prompt": self.prompt,
-            "CIDEr": f"over the {self.annotations.name} at hand: figures of subsets do not compare",
+            "CIDEr": f"document frequencies of {self.annotations.name}: scores of subsets are not comparable",
             "ROUGE-L": self.rouge,
-            "judge": judged_by(self.judge, f"{', '.join(ASPECTS)} and autodq"),
+            "judge": describe_judge(self.judge, f"{', '.join(ASPECTS)} and autodq"),
             **self.training.protocol(),
             **self.media.protocol(),
         }
 
 
-def clip_of(video: str) -> str:
-    """A path -> what names the clip wherever a data set is kept.
+def identify_clip(video: str) -> str:
+    """Return the name of a path's clip, independent of the folder of the dataset.
 
-    >>> clip_of("DFEW/videos/2961.mp4") == clip_of("media/dfew/Clip/02961.avi")
+    >>> identify_clip("DFEW/videos/2961.mp4") == identify_clip("media/dfew/Clip/02961.avi")
     True
     """
     path = PurePosixPath(video.lower())
-    known = [name for name in CLIPS for part in path.parts[:-1] if part.startswith(name)]
-    if not known:
-        return str(path)
-    # FERV39k's folders are joined by underscores in some copies
-    words = re.split(r"[/_]", str(path.with_suffix("")))[-CLIPS[known[0]] :]
-    return "/".join([known[0], *(word.lstrip("0") or "0" for word in words)])
+    for name, length in NAME_LENGTHS.items():
+        if any(part.startswith(name) for part in path.parts[:-1]):
+            # the folders of FERV39k are joined by underscores in some copies
+            words = re.split(r"[/_]", str(path.with_suffix("")))[-length:]
+            return "/".join([name, *(word.lstrip("0") or "0" for word in words)])
+    return str(path)
 
 
-def _text(entry: Any, key: str, where: str) -> str:
-    value = entry.get(key) if isinstance(entry, Mapping) else None
+def _read_text(entry: Any, key: str, location: str) -> str:
+    value = get_value(entry, key)
     if key == "id" and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{where}: {key} is {value!r:.80}; an entry has the texts id, video and caption.")
+        raise ValueError(f"{location}: {key} is {value!r:.80}; an entry must have the texts id, video and caption.")
     return value.strip()
 
 
-def _mean(aspect: str, ids: Sequence[str], points: Sequence[float | None], note: str) -> Score:
-    """The mean of points; those that the judge failed to give lower the coverage, not the mean."""
-    given = [(name, value) for name, value in zip(ids, points, strict=True) if value is not None]
-    names, values = [name for name, _ in given], [value for _, value in given]
-    return Score.mean(aspect, names, values, scale=1.0, asked=len(ids), note=note)
+def _mean_score(aspect: str, ids: Sequence[str], values: Sequence[float | None], note: str) -> Score:
+    """Return the mean of the judged values; failed ones lower the coverage, not the mean."""
+    names, judged = [], []
+    for name, value in zip(ids, values, strict=True):
+        if value is not None:
+            names.append(name)
+            judged.append(value)
+    return Score.mean(aspect, names, judged, scale=1.0, num_questions=len(ids), note=note)

@@ -1,52 +1,53 @@
-"""DFEW: clips of films, seven emotions, five folds."""
+"""DFEW: movie clips, seven emotions, five folds."""
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from omnihuman.benchmark.emotion import Clip, EmotionBenchmark, label_at, peers_of
-from omnihuman.benchmark.text import rows
+from omnihuman.benchmark.emotion import Clip, EmotionBenchmark, map_label, read_published
+from omnihuman.benchmark.text import read_csv
 
 LABELS = {"1": "happy", "2": "sad", "3": "neutral", "4": "angry", "5": "surprise", "6": "disgust", "7": "fear"}
-"""The number that a fold file holds -> HumanOmni's word."""
+"""Number in a fold file -> HumanOmni's label."""
 
 
 class DFEW(EmotionBenchmark):
-    """A copy of DFEW -> WAR and UAR in percent; see ``EmotionBenchmark`` for the switches.
+    """A copy of DFEW -> WAR and UAR in percent; see ``EmotionBenchmark`` for the options.
 
     Reference: ``EmoLabel_DataSplit/test(single-labeled)/set_1.csv`` to ``set_5.csv`` with the columns ``video_name``
-    and ``label`` (1 to 7), or ``label/single_testset_1.csv`` as its author's own code names them; pictures
-    in ``Clip/clip_224x224/00001/*.jpg``; films are named without leading zeros where HumanOmni names them.
+    and ``label`` (1 to 7), or ``label/single_testset_1.csv`` as in its author's code; frames in
+    ``Clip/clip_224x224/00001/*.jpg``; HumanOmni names the videos without leading zeros.
     """
 
     name = "dfew"
     labels = tuple(LABELS.values())
-    peers = peers_of("dfew")
-    counts = (2341, 2341, 2340, 2339, 2336)
+    published = read_published("dfew")
+    fold_sizes = (2341, 2341, 2340, 2339, 2336)
     options_text = "happy ,surprise ,neutral ,angry ,disgust ,sad ,fear"
 
-    def __init__(self, root: str, *, media: str = "videos", **switches: Any) -> None:
-        super().__init__(root, media=media, **switches)
+    def __init__(self, root: str, *, media: str = "videos", **options: Any) -> None:
+        super().__init__(root, media=media, **options)
 
     def fold_file(self, fold: int) -> Path:
         folder = self.root / "EmoLabel_DataSplit"
         names = (f"set_{fold}.csv", f"single_testset_{fold}.csv", f"single_test_set_{fold}.csv")
-        tried = [folder / "test(single-labeled)" / name for name in names]
-        tried += [place / name for place in (folder, self.root / "label", self.root) for name in names[1:]]
-        found = next((path for path in tried if path.is_file()), None)
-        if found is None:
-            raise ValueError(
-                f"{tried[0]}: there is no such file, nor {names[1]} or {names[2]} there, in {folder}, in "
-                f"{self.root / 'label'} or in {self.root}; root is the folder DFEW, or leave fold {fold} out of folds."
-            )
-        return found
+        paths = [folder / "test(single-labeled)" / name for name in names]
+        paths += [parent / name for parent, name in product((folder, self.root / "label", self.root), names[1:])]
+        for path in paths:
+            if path.is_file():
+                return path
+        raise ValueError(
+            f"{paths[0]}: there is no such file, nor {names[1]} or {names[2]} there, in {folder}, in "
+            f"{self.root / 'label'} or in {self.root}; set root to the folder DFEW, or remove fold {fold} from folds."
+        )
 
-    def clips(self, path: Path) -> Iterator[Clip]:
-        for where, row in rows(path, ("video_name", "label")):
+    def read_clips(self, path: Path) -> Iterator[Clip]:
+        for location, row in read_csv(path, ("video_name", "label")):
             number = row["video_name"].strip()
             if not number.isdecimal():
-                raise ValueError(f"{where}: video_name is a number, found {number!r}; correct the line.")
-            yield Clip(where, f"{int(number):05d}", label_at(LABELS, row["label"].strip(), where))
+                raise ValueError(f"{location}: video_name must be a number, got {number!r}; correct the line.")
+            yield Clip(location, f"{int(number):05d}", map_label(LABELS, row["label"].strip(), location))
 
-    def stems(self, name: str) -> tuple[str, ...]:
+    def media_stems(self, name: str) -> tuple[str, ...]:
         return str(int(name)), name

@@ -1,27 +1,28 @@
-"""EMER: why somebody feels as they do; a judge compares the clues and the emotions that answers name."""
+"""EMER: explanations of emotions; a judge compares the clues and the emotions of answer and reference."""
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from omnihuman.benchmark.base import Benchmark, Peer, Prediction, Question, unique
-from omnihuman.benchmark.emer_ov import PROMPT, clip_of, on_wheels, spoken, subtitled
+from omnihuman.benchmark.base import Benchmark, Prediction, PublishedResult, Question, check_unique_ids, unzip
+from omnihuman.benchmark.emer_ov import PROMPT, Subtitles, find_wheel_words, identify_clip
 from omnihuman.benchmark.text import (
     SUFFIXES,
     Media,
     TrainingClips,
-    judged_by,
-    marks,
-    rows,
-    text_of,
-    to_record,
+    build_record,
+    describe_judge,
+    judge_answers,
+    parse_text,
+    read_csv,
 )
 from omnihuman.judge.base import Judge
-from omnihuman.judge.scoring import clue_overlap, label_overlap
-from omnihuman.metric.events import overlap
-from omnihuman.metric.open_vocabulary import our_wheels, wheel_scores
+from omnihuman.judge.scoring import judge_clue_overlap, judge_label_overlap
+from omnihuman.metric.events import score_overlap
+from omnihuman.metric.open_vocabulary import built_in_wheels, score_on_wheels
 from omnihuman.metric.score import Score
 
 FILES = {
@@ -30,72 +31,71 @@ FILES = {
     ("v2", "eng"): ("final-EMER-reason.csv", "name", "english"),
     ("v2", "chi"): ("final-EMER-reason.csv", "name", "chinese"),
 }
-"""Version and language -> table, its column of names and that of descriptions."""
+"""Version and language -> table, its column of names, its column of descriptions."""
 
-OLD = "v1's 100 clips, gpt-3.5-turbo-16k-0613, Chinese prompts", "Omni-Emotion, table 2"
-OURS = "says the same setting; 100 or 332 clips not stated", "Omni-Emotion, table 2"
-NEW = "judged by GPT-4o; 100 or 332 clips not stated", "FaVChat, table 4"
+PROTOCOL_V1 = "v1's 100 clips, gpt-3.5-turbo-16k-0613, Chinese prompts", "Omni-Emotion, table 2"
+PROTOCOL_OMNI = "the same setting, according to the paper; 100 or 332 clips not stated", "Omni-Emotion, table 2"
+PROTOCOL_GPT4O = "judged by GPT-4o; 100 or 332 clips not stated", "FaVChat, table 4"
 ROWS: tuple[tuple[str, float, float, str, tuple[str, str]], ...] = (
-    ("VideoChat-Text", 6.42, 3.94, "", OLD),
-    ("Video-LLaMA", 6.64, 4.89, "", OLD),
-    ("Video-ChatGPT", 6.95, 5.74, "", OLD),
-    ("PandaGPT", 7.14, 5.51, "", OLD),
-    ("VideoChat-Embed", 7.15, 5.65, "", OLD),
-    ("Valley", 7.24, 5.77, "", OLD),
-    ("Emotion-LLaMA", 7.83, 6.25, "VA", OLD),
-    ("Omni-Emotion", 8.22, 6.78, "VAF", OURS),
-    ("VideoChat-Text", 6.32, 3.97, "", NEW),
-    ("Video-LLaMA", 6.51, 4.72, "", NEW),
-    ("Video-ChatGPT", 6.98, 5.79, "", NEW),
-    ("PandaGPT", 7.15, 5.49, "", NEW),
-    ("VideoChat-Embed", 7.15, 5.65, "", NEW),
-    ("Valley", 7.31, 5.76, "", NEW),
-    ("FaVChat (7B, UMT-L)", 8.09, 6.71, "V", NEW),
-    ("ground truth", 10.0, 10.0, "", NEW),
+    ("VideoChat-Text", 6.42, 3.94, "", PROTOCOL_V1),
+    ("Video-LLaMA", 6.64, 4.89, "", PROTOCOL_V1),
+    ("Video-ChatGPT", 6.95, 5.74, "", PROTOCOL_V1),
+    ("PandaGPT", 7.14, 5.51, "", PROTOCOL_V1),
+    ("VideoChat-Embed", 7.15, 5.65, "", PROTOCOL_V1),
+    ("Valley", 7.24, 5.77, "", PROTOCOL_V1),
+    ("Emotion-LLaMA", 7.83, 6.25, "VA", PROTOCOL_V1),
+    ("Omni-Emotion", 8.22, 6.78, "VAF", PROTOCOL_OMNI),
+    ("VideoChat-Text", 6.32, 3.97, "", PROTOCOL_GPT4O),
+    ("Video-LLaMA", 6.51, 4.72, "", PROTOCOL_GPT4O),
+    ("Video-ChatGPT", 6.98, 5.79, "", PROTOCOL_GPT4O),
+    ("PandaGPT", 7.15, 5.49, "", PROTOCOL_GPT4O),
+    ("VideoChat-Embed", 7.15, 5.65, "", PROTOCOL_GPT4O),
+    ("Valley", 7.31, 5.76, "", PROTOCOL_GPT4O),
+    ("FaVChat (7B, UMT-L)", 8.09, 6.71, "V", PROTOCOL_GPT4O),
+    ("ground truth", 10.0, 10.0, "", PROTOCOL_GPT4O),
 )
-FUSED = OURS[0], "Omni-Emotion, table 3"
+FUSION_PROTOCOL = PROTOCOL_OMNI[0], "Omni-Emotion, table 3"
 FUSIONS = ("concat per frame", 7.93), ("cross-attention", 7.31), ("concat per video", 8.22)
 
 
-def _peer(method: str, modality: str, measured: tuple[str, str], **values: float) -> Peer:
-    protocol, source = measured
-    return Peer(method, values, modality, protocol, source)
+def _published() -> tuple[PublishedResult, ...]:
+    results = []
+    for method, clue, label, view, (protocol, source) in ROWS:
+        values = {"clue_overlap": clue, "label_overlap": label}
+        results.append(PublishedResult(method, values, view, protocol, source))
+    for fusion, clue in FUSIONS:
+        results.append(PublishedResult(f"Omni-Emotion, {fusion}", {"clue_overlap": clue}, "VAF", *FUSION_PROTOCOL))
+    return tuple(results)
 
 
 class Emer(Benchmark):
-    """The clips of EMER -> overlap of clues and of labels by a judge, 1 to 10; always of words.
+    """The clips of EMER -> a judge's overlap of clues and of labels, 1 to 10; always the overlap of words.
 
     Reference: EMER (AffectGPT, arXiv 2306.15401): v1 has 100 clips with one emotion each, v2 332 without; 39 are in
     both. Omni-Emotion, table 2, FaVChat, table 4.
     Differs from the official judging, whose prompts are Chinese for either language: the judge's prompts are ours, and
-    truths and answers are of one language. An answer that could not be asked counts 0. What needs no judge has names
-    of its own: ``word_f1`` of the descriptions, and of English ones the emotion words in them on wheels (v1: those of
-    the answer against the one true emotion).
+    references and answers are in the same language. A failed generation scores 0. Scores without a judge have other
+    names: ``word_f1`` of the descriptions, and for English ones the agreement of their emotion words on wheels (v1: of
+    the answer with the one annotated emotion).
 
     Args:
         root: folder of the clips.
         version: ``v1`` or ``v2``.
-        language: of the truths, and of the answers that are wanted: ``eng``, ``chi``.
-        annotations: the table; ``None``: the official name, from ``root`` on.
-        videos: folder of ``<name>.mp4``, from ``root`` on.
-        subtitles: table ``name``, ``english``, ``chinese``, or v1's own, whose lines go before the question, from
-            ``root`` on; ``None``: none.
-        prompt: what is asked about each clip.
-        train_records: data files of the training; clips that both have are counted in ``protocol``.
-        judge: for both overlaps, which are left out without one.
-        missing_media: ``raise``, or ``skip`` clips that are not there and count them.
-        max_new_tokens: length limit of an answer.
+        language: of references and answers: ``eng``, ``chi``.
+        annotations: the table, relative to ``root``; ``None``: the official name.
+        videos: folder of ``<name>.mp4``, relative to ``root``.
+        subtitles: table with the columns ``name``, ``english``, ``chinese``, or that of v1, relative to ``root``; they
+            precede the question. ``None``: no subtitles.
+        prompt: for each clip.
+        train_records: data files of the training; ``protocol`` counts the clips that are also in them.
+        judge: for both overlaps, which are omitted without one.
+        missing_media: ``raise``, or ``skip`` missing clips and count them.
+        max_new_tokens: maximum length of an answer.
     """
 
     name = "emer"
-    modality = "VAF"
-    peers = (
-        *(
-            _peer(who, modality, how, clue_overlap=clue, label_overlap=label)
-            for who, clue, label, modality, how in ROWS
-        ),
-        *(_peer(f"Omni-Emotion, {how}", "VAF", FUSED, clue_overlap=clue) for how, clue in FUSIONS),
-    )
+    view = "VAF"
+    published = _published()
 
     def __init__(
         self,
@@ -117,63 +117,82 @@ class Emer(Benchmark):
         self.annotations = Path(root, annotations or file)
         self.subtitles = None if subtitles is None else Path(root, subtitles)
         self.prompt, self.judge, self.max_new_tokens = prompt, judge, max_new_tokens
-        self.training = TrainingClips(train_records, clip_of)
+        self.training = TrainingClips(train_records, identify_clip)
         self.media = Media(Path(root, videos), missing_media)
 
     def questions(self) -> list[Question]:
-        self.media.start()
-        said = spoken(self.subtitles, {"eng": "english", "chi": "chinese"}[self.language])
-        self.training.start()
-        found = []
-        for where, row in rows(self.annotations, (self.key, self.column)):
+        self.media.reset()
+        subtitles = Subtitles(self.subtitles, {"eng": "english", "chi": "chinese"}[self.language])
+        self.training.reset()
+        questions = []
+        for location, row in read_csv(self.annotations, (self.key, self.column)):
             name = row[self.key]
-            if file := self.media.find(name, f"{where}: {self.key}", SUFFIXES):
-                prompt = subtitled(self.prompt, said, name, self.subtitles)
-                meta: dict[str, Any] = {"emotion": row["emotions"]} if row.get("emotions") else {}
-                meta |= self.training.mark(name)
-                found.append(Question(to_record(file, prompt, name, where), row[self.column], meta=meta))
-        return unique(found, str(self.annotations))
+            file = self.media.find(name, f"{location}: {self.key}", SUFFIXES)
+            if file is None:
+                continue
+            prompt = subtitles.prepend(self.prompt, name)
+            meta: dict[str, Any] = {"emotion": row["emotions"]} if row.get("emotions") else {}
+            meta |= self.training.check(name)
+            questions.append(Question(build_record(file, prompt, name, location), row[self.column], meta=meta))
+        return check_unique_ids(questions, str(self.annotations))
 
-    def parse(self, asked: Prediction) -> tuple[Any, str]:
-        return text_of(asked)
+    def parse(self, prediction: Prediction) -> tuple[Any, str]:
+        return parse_text(prediction)
 
     def scores(self, predictions: Sequence[Prediction]) -> list[Score]:
-        ids = [each.id for each in predictions]
-        shared = [shared_words(str(each.truth), each.answer or "") for each in predictions]
-        scores = [Score.mean("word_f1", ids, shared, note="words that truth and answer share; no judge")]
+        scores: list[Score] = []
+        if self.judge is not None:
+            for name, judge in (("clue_overlap", judge_clue_overlap), ("label_overlap", judge_label_overlap)):
+                scores.append(self._judge_overlap(name, predictions, partial(judge, self.judge)))
+        ids, references, answers = unzip(predictions)
+        shares = [word_f1(reference, answer) for reference, answer in zip(references, answers, strict=True)]
+        scores.append(Score.mean("word_f1", ids, shares, note="common words of reference and answer; no judge"))
         if self.language == "eng":
-            truths = [on_wheels(str(each.meta.get("emotion", each.truth)), our_wheels()) for each in predictions]
-            answers = [on_wheels(each.answer or "", our_wheels()) for each in predictions]
-            scores += wheel_scores(ids, truths, answers)
-        if self.judge is None:
-            return scores
-        judge, note = self.judge, f"judge {self.judge.id}"
-        judged = []
-        for name, measure in (("clue_overlap", clue_overlap), ("label_overlap", label_overlap)):
+            scores += self._score_on_wheels(ids, predictions)
+        return scores
 
-            def values(some: Sequence[Prediction], measure: Any = measure) -> list[float | None]:
-                return list(measure(judge, [str(each.truth) for each in some], [str(each.answer) for each in some]))
+    def _judge_overlap(
+        self,
+        name: str,
+        predictions: Sequence[Prediction],
+        judge: Callable[[Sequence[str], Sequence[str]], list[float | None]],
+    ) -> Score:
+        assert self.judge is not None
 
-            judged.append(overlap(ids, marks(predictions, values, 0.0), name, note))
-        return judged + scores
+        def judge_texts(answered: Sequence[Prediction]) -> list[float | None]:
+            _, references, answers = unzip(answered)
+            return judge(references, answers)
+
+        zero: float | None = 0.0
+        ids, _, _ = unzip(predictions)
+        return score_overlap(ids, judge_answers(predictions, judge_texts, zero), name, f"judge {self.judge.id}")
+
+    def _score_on_wheels(self, ids: Sequence[str], predictions: Sequence[Prediction]) -> list[Score]:
+        wheels = built_in_wheels()
+        references, answers = [], []
+        for prediction in predictions:
+            emotion = str(prediction.meta.get("emotion", prediction.reference))
+            references.append(find_wheel_words(emotion, wheels))
+            answers.append(find_wheel_words(prediction.answer or "", wheels))
+        return score_on_wheels(ids, references, answers)
 
     def protocol(self) -> dict[str, str]:
         return {
             "data": f"EMER {self.version}, {self.language}",
             "prompt": self.prompt,
             "subtitles": "none" if self.subtitles is None else self.subtitles.name,
-            "judge": judged_by(self.judge, "clue_overlap and label_overlap"),
+            "judge": describe_judge(self.judge, "clue_overlap and label_overlap"),
             "judge's prompts": "English, ours; the official ones are Chinese",
             **self.training.protocol(),
             **self.media.protocol(),
         }
 
 
-def shared_words(truth: str, answer: str) -> float:
-    """Two texts -> the F1 of the words, of Chinese the characters, that they share.
+def word_f1(reference: str, answer: str) -> float:
+    """Return the F1 of the common words (Chinese: characters) of two texts.
 
-    >>> shared_words("He cries, sad.", "She cries"), shared_words("他很生气", "他生气")
+    >>> word_f1("He cries, sad.", "She cries"), word_f1("他很生气", "他生气")
     (0.4, 0.8571428571428571)
     """
-    first, second = (Counter(re.findall(r"[㐀-鿿]|[^\W㐀-鿿]+", text.lower())) for text in (truth, answer))
+    first, second = (Counter(re.findall(r"[㐀-鿿]|[^\W㐀-鿿]+", text.lower())) for text in (reference, answer))
     return 2 * (first & second).total() / max(1, first.total() + second.total())

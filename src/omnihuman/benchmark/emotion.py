@@ -1,35 +1,45 @@
-"""What benchmarks of emotion labels share: folds, the question, two turns, WAR and UAR."""
+"""Shared parts of emotion benchmarks: folds, prompts of one or two turns, WAR and UAR."""
 
 import random
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from omnihuman.benchmark.base import Benchmark, Peer, Prediction, Question, check_switches, unique
-from omnihuman.benchmark.text import SUFFIXES, Media, to_record
-from omnihuman.metric.emotion import FORMS, label_scores, parse_label
-from omnihuman.metric.score import Score
+from omnihuman.benchmark.base import (
+    Benchmark,
+    Prediction,
+    PublishedResult,
+    Question,
+    check_choices,
+    check_unique_ids,
+    unzip,
+)
+from omnihuman.benchmark.text import SUFFIXES, Media, build_record
+from omnihuman.metric.emotion import FORMS, PARSERS, parse_label, score_labels
+from omnihuman.metric.score import Score, equal, one_hot
 
 QUESTION = (
     "As an emotional recognition expert, in the video, when the characters display their emotions, which predominant "
     "feeling is most clearly expressed?"
 )
-"""HumanOmni's, for DFEW and MAFW alike; the options follow on a line of their own."""
+"""HumanOmni's question for DFEW and MAFW; the options follow in the next line."""
 
 DESCRIBE = "Describe the face of the person in the video and how the expression changes over time."
 INFER = "The video was described like this: {description}\n{question}"
-SOUNDS = (".wav", ".flac", ".mp3", ".m4a", ".mp4")
+AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".mp4")
+MISSING_MEDIA = ("raise", "skip")
 
 
 class Clip(NamedTuple):
-    """A line of a fold file: its place, the clip, its label in the benchmark's words."""
+    """A line of a fold file: its location, the clip, its label."""
 
-    where: str
+    location: str
     name: str
     label: str
 
@@ -39,33 +49,33 @@ class EmotionBenchmark(Benchmark):
 
     Reference: HumanOmni's ``eval_mafw_dfew.py`` for question, parsing (``official``) and UAR (``official_union``);
     MAE-DFER and others for the unweighted mean over five folds. FaVChat describes first and infers the emotion from its
-    own description (``two_step``); its wording is not published, this one is ours.
-    Differs from the official script: a clip that cannot be read is an error, or wrong, and never silence or another
-    clip.
+    own description (``two_step``); its prompts are not published, ours are used.
+    Differs from the official script: a clip that cannot be decoded is an error, or wrong, and is never replaced by
+    silence or another clip.
 
     Args:
-        root: the data set's folder.
-        folds: which test folds are asked, 1 to 5.
-        media: folder below the root that holds the clips: files, or a folder of pictures for each.
-        sound: folder below the root that holds their sound, where the clips themselves have none.
+        root: folder of the dataset.
+        folds: test folds, 1 to 5.
+        media: folder below the root with the clips: files, or a folder of frames per clip.
+        audio: folder below the root with audio files, where the clips have no audio track.
         question: before the options; ``None`` for HumanOmni's.
         options: ``fixed`` in HumanOmni's order and spelling, or ``shuffled`` for each clip.
         seed: of the shuffled options.
-        two_step: first ask for a description, then for the emotion, with that description in the question.
-        describe: the first question then.
-        infer: the second; ``{description}`` and ``{question}`` stand for the answer to the first, and for the question
-            with its options.
+        two_step: first turn: describe the clip; second turn: infer the emotion from this description.
+        describe: prompt of the first turn.
+        infer: prompt of the second turn, with the placeholders ``{description}`` (the first answer) and ``{question}``
+            (the question with its options).
         parser: ``strict``, or HumanOmni's ``official``, for which ``Angry`` and ``happy.`` are wrong.
         uar: mean recall of the classes that are ``present``, or of ``official_union``, HumanOmni's union of the strings
-            in truth and answers.
+            in references and answers.
         missing_media: ``raise``, or ``skip`` clips that are not on disk and count them.
-        max_new_tokens: length limit of an answer; ``None`` for 16, and 256 in two steps.
+        max_new_tokens: maximum length of an answer; ``None`` for 16, and 256 with two turns.
 
     Raises:
-        ValueError: a switch is unknown, or ``infer`` has no place for the description.
+        ValueError: an option is invalid, or ``infer`` lacks the placeholder of the description.
     """
 
-    counts: tuple[int, ...]
+    fold_sizes: tuple[int, ...]
     options_text: ClassVar[str]
 
     def __init__(
@@ -74,7 +84,7 @@ class EmotionBenchmark(Benchmark):
         *,
         folds: Sequence[int] = (1, 2, 3, 4, 5),
         media: str,
-        sound: str | None = None,
+        audio: str | None = None,
         question: str | None = None,
         options: str = "fixed",
         seed: int = 0,
@@ -86,170 +96,208 @@ class EmotionBenchmark(Benchmark):
         missing_media: Literal["raise", "skip"] = "raise",
         max_new_tokens: int | None = None,
     ) -> None:
-        check_switches(
+        check_choices(
             options=(options, ("fixed", "shuffled")),
-            parser=(parser, ("strict", "official")),
+            parser=(parser, PARSERS),
             uar=(uar, ("present", "official_union")),
-            missing_media=(missing_media, ("raise", "skip")),
+            missing_media=(missing_media, MISSING_MEDIA),
         )
         folds = [folds] if isinstance(folds, int) else list(folds)
         if not folds or set(folds) - {1, 2, 3, 4, 5} or len(set(folds)) < len(folds):
-            raise ValueError(f"folds={folds}: give some of 1 to 5, each once.")
+            raise ValueError(f"folds={folds}: choose from 1 to 5, each once.")
         if two_step and "{description}" not in infer:
-            raise ValueError(f"infer={infer!r} does not say where the {{description}} stands; write it in.")
-        self.root, self.folds, self.sound = Path(root), tuple(folds), sound
+            raise ValueError(f"infer={infer!r} lacks the placeholder {{description}}; add it.")
+        self.root, self.folds, self.audio = Path(root), tuple(folds), audio
         self.media = Media(self.root / media, missing_media)
         self.question, self.options, self.seed = question or QUESTION, options, seed
         self.two_step, self.describe, self.infer = two_step, describe, infer
         self.parser, self.uar = parser, uar
         self.max_new_tokens = max_new_tokens or (256 if two_step else 16)
-        self._asked: dict[int, int] = {}
-        self._without_sound = 0
+        self._num_clips: dict[int, int] = {}
+        self._num_without_audio = 0
 
     @abstractmethod
     def fold_file(self, fold: int) -> Path:
-        """The file of a test fold.
+        """Find the file of a test fold.
 
         Raises:
-            ValueError: there is none.
+            ValueError: the file is missing.
         """
 
     @abstractmethod
-    def clips(self, path: Path) -> Iterator[Clip]:
-        """What a fold file lists.
+    def read_clips(self, path: Path) -> Iterator[Clip]:
+        """Read the clips of a fold file.
 
         Raises:
-            ValueError: a line does not hold; file, line and cure are named.
+            ValueError: a line is invalid; the message names file, line and cure.
         """
 
     @abstractmethod
-    def stems(self, name: str) -> tuple[str, ...]:
-        """Names that the medium of a clip may have, without ending."""
+    def media_stems(self, name: str) -> tuple[str, ...]:
+        """Return the possible file names of a clip without suffix."""
 
     def questions(self) -> list[Question]:
-        self.media.start()
-        self._asked, self._without_sound = {}, 0
-        found = []
+        self.media.reset()
+        self._num_clips, self._num_without_audio = {}, 0
+        questions = []
         for fold in self.folds:
             path = self.fold_file(fold)
-            clips = list(self.clips(path))
+            clips = list(self.read_clips(path))
             if not clips:
                 raise ValueError(
-                    f"{path}: it lists no clip; put the official file there, or leave fold {fold} out of folds."
+                    f"{path}: there are no clips; use the official file, or remove fold {fold} from folds."
                 )
-            self._asked[fold] = len(clips)
-            found += [asked for clip in clips if (asked := self._question(clip, fold)) is not None]
-        return unique(found, str(self.root))
+            self._num_clips[fold] = len(clips)
+            for clip in clips:
+                question = self._build_question(clip, fold)
+                if question is not None:
+                    questions.append(question)
+        return check_unique_ids(questions, str(self.root))
 
-    def parse(self, asked: Prediction) -> tuple[Any, str]:
-        return parse_label(asked.answer, self.labels, FORMS, self.parser)
+    def parse(self, prediction: Prediction) -> tuple[Any, str]:
+        return parse_label(prediction.answer, self.labels, FORMS, self.parser)
 
     def scores(self, predictions: Sequence[Prediction]) -> list[Score]:
-        ids, truths = [each.id for each in predictions], [str(each.truth) for each in predictions]
-        several = len({each.group for each in predictions}) > 1
-        folds = [each.group for each in predictions] if several else None
-        parsed = [self.parse(each)[0] for each in predictions]
-        note = f"parser {self.parser}"
-        scores = label_scores(ids, truths, parsed, self.labels, folds, note)
-        if self.uar == "present":
-            return scores
-        return [self._union(each, predictions) if each.name.startswith("uar") else each for each in scores]
+        ids, references, _ = unzip(predictions)
+        parsed = [self.parse(prediction)[0] for prediction in predictions]
+        folds: list[str] | None = [prediction.group for prediction in predictions]
+        if folds is not None and len(set(folds)) < 2:
+            folds = None
+        scores = score_labels(ids, references, parsed, self.labels, folds, f"parser {self.parser}")
+        if self.uar == "official_union":
+            for index, score in enumerate(scores):
+                if score.name.startswith("uar"):
+                    scores[index] = self._score_union(score, predictions)
+        return scores
 
     def follow_up(self, question: Question, answer: str) -> str | None:
         if not self.two_step:
             return None
-        asked = self._words(question.options)
-        return self.infer.replace("{question}", asked).replace("{description}", " ".join(answer.split()))
+        prompt = self.infer.replace("{question}", self._build_prompt(question.options))
+        return prompt.replace("{description}", " ".join(answer.split()))
 
     def protocol(self) -> dict[str, str]:
-        several = len(self.folds) > 1
         names = ", ".join(map(str, self.folds))
-        said = {
-            "folds": f"{names}, the headline is their unweighted mean" if several else f"fold {names} alone",
-            "checkpoint": "chosen without the test folds; there is no validation part",
-            "options": self.options if self.options == "fixed" else f"shuffled for each clip, seed {self.seed}",
-            "prompting": "describe, then infer (wording ours)" if self.two_step else "one turn",
+        protocol = {
+            "folds": f"fold {names} alone",
+            "checkpoint": "chosen without the test folds; there is no validation split",
+            "options": self.options,
+            "prompting": "describe, then infer (prompts ours)" if self.two_step else "one turn",
             "parser": self.parser,
             "UAR": self.uar,
             **self.media.protocol(),
         }
+        if len(self.folds) > 1:
+            protocol["folds"] = f"{names}, the main score is their unweighted mean"
+        if self.options == "shuffled":
+            protocol["options"] = f"shuffled for each clip, seed {self.seed}"
         if self.question != QUESTION:
-            said["question"] = self.question
-        wrong = {k: n for k, n in self._asked.items() if self.counts and n != self.counts[k - 1]}
-        found = ", ".join(f"{n} for {self.counts[k - 1]} of fold {k}" for k, n in wrong.items())
-        fine = "official" if self.counts else "counted by nobody"
-        said["fold sizes"] = f"not official: {found}" if wrong else fine if self._asked else "not counted"
-        lost = f"{self._without_sound} of {self.media.found} clips have none and are asked without"
-        said["sound files"] = lost if self._without_sound else "of the clips" if self.sound is None else self.sound
-        return said
+            protocol["question"] = self.question
+        protocol["fold sizes"] = self._describe_fold_sizes()
+        protocol["audio files"] = self._describe_audio()
+        return protocol
 
-    def silent(self, clip: Clip, file: Path, sound: Path | None) -> bool:
-        """Whether a clip is left out because nothing can be heard of it."""
+    def _describe_fold_sizes(self) -> str:
+        if not self._num_clips:
+            return "not counted"
+        if not self.fold_sizes:
+            return "no official sizes"
+        differences = []
+        for fold, num_clips in self._num_clips.items():
+            if num_clips != self.fold_sizes[fold - 1]:
+                differences.append(f"{num_clips} for {self.fold_sizes[fold - 1]} of fold {fold}")
+        return f"not official: {', '.join(differences)}" if differences else "official"
+
+    def _describe_audio(self) -> str:
+        if self._num_without_audio:
+            return f"{self._num_without_audio} of {self.media.num_found} clips have none and are answered without"
+        return "of the clips" if self.audio is None else self.audio
+
+    def is_dropped(self, file: Path, audio: Path | None) -> bool:
+        """Return True for a clip without audio if such clips are dropped."""
         return False
 
-    def _question(self, clip: Clip, fold: int) -> Question | None:
-        stems = self.stems(clip.name)
-        # a file before a folder, in each spelling of the name
-        names = [f"{stem}{suffix}" for suffix in (*SUFFIXES, "") for stem in stems]
-        file = self.media.find("", f"{clip.where}: clip {clip.name!r}", names)
+    def _build_question(self, clip: Clip, fold: int) -> Question | None:
+        stems = self.media_stems(clip.name)
+        # files in each spelling of the name first, folders of frames last
+        names = [f"{stem}{suffix}" for suffix, stem in product((*SUFFIXES, ""), stems)]
+        file = self.media.find("", f"{clip.location}: clip {clip.name!r}", names)
         if file is None:
             return None
-        sound = None
-        if self.sound is not None:
-            tried = (self.root / self.sound / f"{stem}{suffix}" for suffix in SOUNDS for stem in stems)
-            sound = next((each for each in tried if each.is_file()), None)
-        if self.silent(clip, file, sound):
+        audio = self._find_audio(stems)
+        if self.is_dropped(file, audio):
             return None
-        if sound is None and (self.sound is not None or file.is_dir()):
-            self._without_sound += 1
-        options = list(self.labels_asked)
+        if audio is None and (self.audio is not None or file.is_dir()):
+            self._num_without_audio += 1
+        options = list(self.option_labels)
         if self.options == "shuffled":
             random.Random(f"{self.seed}/{clip.name}").shuffle(options)
-        text = self.describe if self.two_step else self._words(options)
-        record = replace(to_record(file, text, clip.name, clip.where), sound=sound)
+        prompt = self.describe if self.two_step else self._build_prompt(options)
+        record = replace(build_record(file, prompt, clip.name, clip.location), audio_track=audio)
         return Question(record, clip.label, f"fold_{fold}", tuple(options))
 
+    def _find_audio(self, stems: Sequence[str]) -> Path | None:
+        if self.audio is None:
+            return None
+        for suffix, stem in product(AUDIO_SUFFIXES, stems):
+            file = self.root / self.audio / f"{stem}{suffix}"
+            if file.is_file():
+                return file
+        return None
+
     @property
-    def labels_asked(self) -> tuple[str, ...]:
+    def option_labels(self) -> tuple[str, ...]:
         """The options in the order of the official question."""
         return tuple(option.strip() for option in self.options_text.split(","))
 
-    def _words(self, options: Sequence[str]) -> str:
+    def _build_prompt(self, options: Sequence[str]) -> str:
         text = self.options_text if self.options == "fixed" else " ,".join(options)
         return f"{self.question}\n{text}"
 
-    def _union(self, score: Score, predictions: Sequence[Prediction]) -> Score:
-        kept = set(score.ids)
-        some = [each for each in predictions if each.id in kept]
-        folds = [each.group if score.name == "uar" else "" for each in some]
-        truths, answers = [str(each.truth) for each in some], [(each.answer or "").lstrip() for each in some]
-        return union_recall(score.name, [each.id for each in some], truths, answers, folds)
+    def _score_union(self, score: Score, predictions: Sequence[Prediction]) -> Score:
+        scored = set(score.ids)
+        members = [prediction for prediction in predictions if prediction.id in scored]
+        ids, references, answers = unzip(members)
+        answers = [answer.lstrip() for answer in answers]
+        folds = [""] * len(ids)
+        if score.name == "uar":  # the mean over folds; the other scores are those of a fold, or pooled
+            folds = [prediction.group for prediction in members]
+        return score_union_recall(score.name, ids, references, answers, folds)
 
 
-def union_recall(
-    name: str, ids: Sequence[str], truths: Sequence[str], answers: Sequence[str], folds: Sequence[str]
+def score_union_recall(
+    name: str, ids: Sequence[str], references: Sequence[str], answers: Sequence[str], folds: Sequence[str]
 ) -> Score:
-    """``metric.emotion.official_union`` as a score that can be resampled; with several folds their mean.
+    """Return ``metric.emotion.official_union_recall`` as a score for resampling; with several folds their mean.
 
-    How many stray words there are is held: which of them were drawn again would only ever make them fewer.
+    Resampling keeps the number of distinct wrong strings, because a resample can only have fewer of them.
 
-    >>> union_recall("uar", ["a", "b"], ["sad", "happy"], ["sad", "happy."], ["", ""]).value
+    >>> score_union_recall("uar", ["a", "b"], ["sad", "happy"], ["sad", "happy."], ["", ""]).value
     33.33333333333333
     """
-    given = list(zip(folds, truths, answers, strict=True))
-    cells = sorted({(fold, truth) for fold, truth, _ in given})
-    below = np.asarray([[float((fold, truth) == cell) for cell in cells] for fold, truth, _ in given])
-    below = below.reshape(len(given), len(cells))
-    right = np.asarray([float(truth == answer) for _, truth, answer in given])
-    sizes = Counter(fold for fold, _ in {(fold, word) for fold, *words in given for word in words})  # of the unions
-    shares = np.asarray([len(cells) / (len(sizes) * sizes[fold]) for fold, _ in cells])
-    above, strata = below * right[:, None] * shares, tuple(f"{fold}/{truth}" for fold, truth, _ in given)
-    note, columns = "recall over the union of strings, as HumanOmni", tuple("/".join(cell) for cell in cells)
-    return Score(name, tuple(ids), above, below, strata=strata, note=note, columns=columns)
+    cells = list(zip(folds, references, strict=True))
+    columns = sorted(set(cells))
+    below = one_hot(cells, columns)
+    correct = np.asarray(equal(references, answers))
+    union_sizes = Counter(fold for fold, _ in {*cells, *zip(folds, answers, strict=True)})
+    weights = np.asarray([len(columns) / (len(union_sizes) * union_sizes[fold]) for fold, _ in columns])
+    return Score(
+        name,
+        tuple(ids),
+        below * correct[:, None] * weights,
+        below,
+        strata=tuple(map("/".join, cells)),
+        note="recall over the union of strings, as HumanOmni",
+        columns=tuple(map("/".join, columns)),
+    )
 
 
-FIVE, ONE, OPEN = "5 folds", "one fold, which is not stated", "folds not stated"
-ZERO, BOTH, THREE = "HumanOmni, FaVChat", "HumanOmni, Omni-Emotion", "HumanOmni, Omni-Emotion, FaVChat"
+FIVE = "5 folds"
+ONE = "one fold, which is not stated"
+OPEN = "folds not stated"
+ZERO = "HumanOmni, FaVChat"
+BOTH = "HumanOmni, Omni-Emotion"
+THREE = "HumanOmni, Omni-Emotion, FaVChat"
 TABLE: tuple[tuple[str, str, tuple[float | None, float | None, float | None, float | None], str, str], ...] = (
     ("Wav2Vec2.0", "A", (36.15, 43.05, 21.59, 29.69), OPEN, BOTH),
     ("HuBERT", "A", (35.98, 43.24, 25.00, 32.60), OPEN, BOTH),
@@ -274,28 +322,30 @@ TABLE: tuple[tuple[str, str, tuple[float | None, float | None, float | None, flo
     ("Omni-Emotion", "VAF", (68.80, 78.35, 53.81, 64.23), OPEN, "Omni-Emotion, table 5"),
     ("FaVChat", "VF", (68.17, 77.88, 49.07, 60.97), OPEN + ", two turns", "FaVChat, table 3"),
 )
-"""Method, modality, UAR and WAR of DFEW, UAR and WAR of MAFW, protocol, and which papers print it."""
+"""Method, view, UAR and WAR of DFEW, UAR and WAR of MAFW, protocol, and the papers that print the row."""
 
 
-def peers_of(dataset: Literal["dfew", "mafw"]) -> tuple[Peer, ...]:
-    """The rows of the papers' table for one of the two data sets."""
+def read_published(dataset: Literal["dfew", "mafw"]) -> tuple[PublishedResult, ...]:
+    """Return the published results of one of the two datasets."""
     first = {"dfew": 0, "mafw": 2}[dataset]
-    rows = []
-    for method, modality, figures, protocol, source in TABLE:
-        given = dict(zip(("uar", "war"), figures[first : first + 2], strict=True))
-        values = {name: figure for name, figure in given.items() if figure is not None}
+    results = []
+    for method, view, scores, protocol, source in TABLE:
+        values = {}
+        for name, value in zip(("uar", "war"), scores[first : first + 2], strict=True):
+            if value is not None:
+                values[name] = value
         if values:
-            rows.append(Peer(method, values, modality, protocol, source))
-    return tuple(rows)
+            results.append(PublishedResult(method, values, view, protocol, source))
+    return tuple(results)
 
 
-def label_at(words: Mapping[str, str], given: str, where: str) -> str:
-    """The label that an annotation means.
+def map_label(labels: Mapping[str, str], value: str, location: str) -> str:
+    """Map the label of an annotation to the benchmark's label.
 
     Raises:
-        ValueError: it is none of the known ones.
+        ValueError: the label is unknown.
     """
-    if given not in words:
-        known = ", ".join(f"{key} ({word})" if key != word else key for key, word in words.items())
-        raise ValueError(f"{where}: the label {given!r} is none of {known}; correct the line.")
-    return words[given]
+    if value not in labels:
+        known = ", ".join(key if key == label else f"{key} ({label})" for key, label in labels.items())
+        raise ValueError(f"{location}: unknown label {value!r}; expected one of {known}: correct the line.")
+    return labels[value]

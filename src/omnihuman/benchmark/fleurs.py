@@ -1,56 +1,69 @@
-"""FLEURS: read sentences; word error rate for English, character error rate for Mandarin."""
+"""FLEURS: read speech; word error rate for English, character error rate for Mandarin."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from omnihuman.benchmark.base import Benchmark, Peer, Prediction, Question, unique
-from omnihuman.benchmark.text import Media, to_record
-from omnihuman.benchmark.transcription import PROMPT, chosen, figures, lines, transcript
+from omnihuman.benchmark.base import (
+    Benchmark,
+    Prediction,
+    PublishedResult,
+    Question,
+    check_subset,
+    check_unique_ids,
+    read_lines,
+)
+from omnihuman.benchmark.text import Media, build_record
+from omnihuman.benchmark.transcription import PROMPT, parse_transcript, score_groups
 from omnihuman.metric.score import Score
 from omnihuman.metric.speech import NORMALIZERS, cer, wer
 
-FIGURES = {"en_us": "wer", "cmn_hans_cn": "cer"}
-"""Language, as the data set names it -> what is counted."""
+METRICS = {"en_us": "wer", "cmn_hans_cn": "cer"}
+"""Language, as named in the dataset -> its metric."""
 
 COLUMNS = ("id", "file name", "raw transcription", "transcription", "letters", "samples", "gender")
-"""Of a .tsv, which has no head."""
+"""Columns of a .tsv, which has no header."""
 
 
-def _peer(method: str, english: float, mandarin: float) -> Peer:
+def _published(method: str, english: float, mandarin: float) -> PublishedResult:
     values = {"wer/en_us": english, "cer/cmn_hans_cn": mandarin}
-    protocol = "the table says WER for both; order of its columns not checked; normaliser not stated"
-    return Peer(method, values, "A", protocol, "HumanOmni, table 5")
+    protocol = "the table says WER for both; order of its columns not checked; normalizer not stated"
+    return PublishedResult(method, values, "A", protocol, "HumanOmni, table 5")
 
 
 class Fleurs(Benchmark):
     """A copy of ``google/fleurs`` -> WER of English and CER of Mandarin, in percent.
 
-    Reference: FLEURS: ``data/<language>/test.tsv``, and the sound that ``data/<language>/audio/test.tar.gz`` holds,
-    unpacked beside it. HumanOmni, table 5, which calls both figures WER.
-    Differs from it: the prompt and the normaliser are ours, its own are not published.
+    Reference: FLEURS: ``data/<language>/test.tsv``, and the audio files of ``data/<language>/audio/test.tar.gz``,
+    unpacked in its folder. HumanOmni, table 5, which calls both rates WER.
+    Differs from it: the prompt and the normalizer are ours, HumanOmni's are not published.
 
     Args:
         root: the copy, or its folder ``data``.
-        languages: that are asked: ``en_us``, ``cmn_hans_cn``; the first is the headline.
+        languages: ``en_us``, ``cmn_hans_cn``; the first is the main score.
         split: ``test`` or ``dev``.
-        reference: which column is the truth: ``transcription`` (normalised) or ``raw transcription``.
-        numbers: spell out those of Mandarin: ``23`` and ``二十三`` are one.
-        prompt: what is asked about each sentence.
-        normalizer: of both sides of English: see ``metric.speech.wer``.
-        missing_media: ``raise``, or ``skip`` sentences whose sound is not there and count them.
-        max_new_tokens: length limit of an answer.
+        reference: column of the references: ``transcription`` (normalized) or ``raw transcription``.
+        numbers: spell out those of Mandarin, so that ``23`` and ``二十三`` are equal.
+        prompt: for each sentence.
+        normalizer: of English references and answers, see ``metric.speech.wer``.
+        missing_media: ``raise``, or ``skip`` sentences with missing audio files and count them.
+        max_new_tokens: maximum length of an answer.
     """
 
     name = "fleurs"
-    modality = "A"
-    peers = (_peer("Qwen2-Audio", 9.0, 15.7), _peer("Baichuan-Omni", 7.0, 4.7), _peer("HumanOmni", 6.3, 7.5))
+    view = "A"
+    published = (
+        _published("Qwen2-Audio", 9.0, 15.7),
+        _published("Baichuan-Omni", 7.0, 4.7),
+        _published("HumanOmni", 6.3, 7.5),
+    )
 
     def __init__(
         self,
         root: str,
         *,
-        languages: str | Sequence[str] = tuple(FIGURES),
+        languages: str | Sequence[str] = tuple(METRICS),
         split: Literal["test", "dev"] = "test",
         reference: str = "transcription",
         numbers: bool = True,
@@ -59,80 +72,87 @@ class Fleurs(Benchmark):
         missing_media: Literal["raise", "skip"] = "raise",
         max_new_tokens: int = 256,
     ) -> None:
-        if (column := reference.replace("_", " ")) not in COLUMNS[2:4]:
+        column = reference.replace("_", " ")
+        if column not in COLUMNS[2:4]:
             raise ValueError(f"reference={reference}: choose from transcription, raw transcription.")
         if normalizer not in NORMALIZERS:
             raise ValueError(f"normalizer={normalizer}: choose from {', '.join(NORMALIZERS)}.")
-        root_ = Path(root)
-        self.root = root_ / "data" if (root_ / "data").is_dir() else root_
-        self.languages, self.split = chosen("languages", languages, tuple(FIGURES)), split
+        self.root = Path(root)
+        if (self.root / "data").is_dir():
+            self.root = self.root / "data"
+        self.languages, self.split = check_subset("languages", languages, tuple(METRICS)), split
         self.reference = column
         self.numbers = numbers
         self.prompt, self.normalizer, self.max_new_tokens = prompt, normalizer, max_new_tokens
         self.media = Media(self.root, missing_media)
 
     def questions(self) -> list[Question]:
-        self.media.start()
-        return unique([each for language in self.languages for each in self._language(language)], str(self.root))
+        self.media.reset()
+        questions: list[Question] = []
+        for language in self.languages:
+            questions += self._read_language(language)
+        return check_unique_ids(questions, str(self.root))
 
-    def _language(self, language: str) -> Iterator[Question]:
+    def _read_language(self, language: str) -> Iterator[Question]:
         path = self.root / language / f"{self.split}.tsv"
         if not path.is_file():
             raise ValueError(
-                f"{path}: there is no such file; root is a copy of google/fleurs with data/{language}/{self.split}.tsv "
-                "and its sound (a copy as parquet holds no files that could be read: fetch the .tsv form)."
+                f"{path}: there is no such file; set root to a copy of google/fleurs with "
+                f"data/{language}/{self.split}.tsv and its audio files (not the parquet form)."
             )
-        sound = self._sound(language)
-        asked = list(lines(path))
-        if not asked:
-            raise ValueError(f"{path} is empty; fetch it again.")
-        for where, line in asked:
+        audio = self._find_audio(language)
+        lines = list(read_lines(path))
+        if not lines:
+            raise ValueError(f"{path} is empty; download it again.")
+        for location, line in lines:
             cells = line.split("\t")
             if len(cells) != len(COLUMNS):
-                raise ValueError(f"{where}: {len(cells)} columns; a line has {len(COLUMNS)}: {', '.join(COLUMNS)}.")
+                raise ValueError(
+                    f"{location}: got {len(cells)} columns, expected {len(COLUMNS)}: {', '.join(COLUMNS)}."
+                )
             row = dict(zip(COLUMNS, cells, strict=True))
-            if not row[self.reference].strip():
-                raise ValueError(f"{where}: the {self.reference} is empty; take the line out or set reference.")
-            if file := self.media.find(f"{sound}/{row['file name']}", f"{where}: file name"):
-                name = f"{language}/{Path(row['file name']).stem}"
-                record = to_record(file, self.prompt, name, where, sound_only=True)
-                yield Question(record, row[self.reference].strip(), language, meta={"sentence": row["id"]})
+            reference, file_name = row[self.reference].strip(), row["file name"]
+            if not reference:
+                raise ValueError(f"{location}: the {self.reference} is empty; remove the line or set reference.")
+            file = self.media.find(f"{audio}/{file_name}", f"{location}: file name")
+            if file is not None:
+                name = f"{language}/{Path(file_name).stem}"
+                record = build_record(file, self.prompt, name, location, audio_only=True)
+                yield Question(record, reference, language, meta={"sentence": row["id"]})
 
-    def _sound(self, language: str) -> str:
-        """Where the sound lies, below the root: the archive is unpacked beside itself or beside the .tsv."""
-        places = (f"{language}/audio/{self.split}", f"{language}/{self.split}", f"{language}/audio")
-        if found := next((place for place in places[:2] if (self.root / place).is_dir()), None):
-            return found
-        archive = self.root / places[2] / f"{self.split}.tar.gz"
+    def _find_audio(self, language: str) -> str:
+        """Find the folder of the audio files below the root: next to the archive or next to the .tsv."""
+        folders = (f"{language}/audio/{self.split}", f"{language}/{self.split}")
+        for folder in folders:
+            if (self.root / folder).is_dir():
+                return folder
+        archive = self.root / language / "audio" / f"{self.split}.tar.gz"
         if archive.is_file() and self.media.missing == "raise":
             raise ValueError(f"{archive}: unpack it first: tar -xzf {archive} -C {archive.parent}")
-        return places[0]
+        return folders[0]
 
-    def parse(self, asked: Prediction) -> tuple[Any, str]:
-        return transcript(asked)
+    def parse(self, prediction: Prediction) -> tuple[Any, str]:
+        return parse_transcript(prediction)
 
     def scores(self, predictions: Sequence[Prediction]) -> list[Score]:
-        # a sentence is read by up to three people
-        sentences = {each.id: f"{each.group}/{each.meta.get('sentence', each.id)}" for each in predictions}
-
-        def words(ids: Sequence[str], references: Sequence[str], answers: Sequence[str]) -> Score:
-            return wer(ids, references, answers, self.normalizer, [sentences[each] for each in ids])
-
-        def characters(ids: Sequence[str], references: Sequence[str], answers: Sequence[str]) -> Score:
-            return cer(ids, references, answers, self.numbers, [sentences[each] for each in ids])
-
+        metrics = {"wer": partial(wer, normalizer=self.normalizer), "cer": partial(cer, numbers=self.numbers)}
         scores = []
         for language in self.languages:
-            measure = words if FIGURES[language] == "wer" else characters
-            scores += figures(FIGURES[language], predictions, (language,), measure)
+            name = METRICS[language]
+            scores += score_groups(name, predictions, (language,), metrics[name], _sentence)
         return scores
 
     def protocol(self) -> dict[str, str]:
         return {
             "prompt": self.prompt,
-            "truth": f"the column {self.reference} of {self.split}.tsv",
-            "English": f"WER, normaliser {self.normalizer}",
+            "reference": f"the column {self.reference} of {self.split}.tsv",
+            "English": f"WER, normalizer {self.normalizer}",
             "Mandarin": f"CER, simplified characters, numbers {'spelled out' if self.numbers else 'as they stand'}",
             "resampling": "by sentence",
             **self.media.protocol(),
         }
+
+
+def _sentence(prediction: Prediction) -> str:
+    """Return the sentence of an utterance; up to three people read the same sentence."""
+    return f"{prediction.group}/{prediction.meta.get('sentence', prediction.id)}"

@@ -1,48 +1,57 @@
-"""LibriSpeech: read English, word error rates of the two clean and the two other parts."""
+"""LibriSpeech: read English speech, word error rates of the two clean and the two other splits."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from omnihuman.benchmark.base import Benchmark, Peer, Prediction, Question, unique
-from omnihuman.benchmark.text import Media, to_record
-from omnihuman.benchmark.transcription import PROMPT, chosen, figures, lines, transcript
+from omnihuman.benchmark.base import (
+    Benchmark,
+    Prediction,
+    PublishedResult,
+    Question,
+    check_subset,
+    check_unique_ids,
+    read_lines,
+)
+from omnihuman.benchmark.text import Media, build_record
+from omnihuman.benchmark.transcription import PROMPT, parse_transcript, score_groups
 from omnihuman.metric.score import Score
 from omnihuman.metric.speech import NORMALIZERS, wer
 
 SPLITS = ("test-clean", "test-other", "dev-clean", "dev-other")
 
 
-def _peer(method: str, *figures: float | None) -> Peer:
+def _published(method: str, *rates: float | None) -> PublishedResult:
     names = ("wer/dev-clean", "wer/dev-other", "wer/test-clean", "wer/test-other")
-    values = {name: figure for name, figure in zip(names, figures, strict=True) if figure is not None}
-    return Peer(method, values, "A", "prompt and normaliser not stated", "HumanOmni, table 5")
+    values = {name: rate for name, rate in zip(names, rates, strict=True) if rate is not None}
+    return PublishedResult(method, values, "A", "prompt and normalizer not stated", "HumanOmni, table 5")
 
 
 class LibriSpeech(Benchmark):
-    """The utterances of a folder ``LibriSpeech`` -> WER of each part, in percent.
+    """The utterances of a folder ``LibriSpeech`` -> WER of each split, in percent.
 
-    Reference: openslr 12: ``<part>/<speaker>/<chapter>/<speaker>-<chapter>-<number>.flac`` and beside them
-    ``<speaker>-<chapter>.trans.txt``, a line for each. HumanOmni, table 5.
-    Differs from it: the prompt and the normaliser are ours, its own are not published.
+    Reference: openslr 12: ``<split>/<speaker>/<chapter>/<speaker>-<chapter>-<number>.flac`` and in the same
+    folder ``<speaker>-<chapter>.trans.txt``, a line per utterance. HumanOmni, table 5.
+    Differs from it: the prompt and the normalizer are ours, HumanOmni's are not published.
 
     Args:
-        root: the folder that holds ``test-clean`` and the others.
-        splits: parts that are asked; the first is the headline.
-        prompt: what is asked about each utterance.
-        normalizer: of both sides before they are compared: see ``metric.speech.wer``.
-        missing_media: ``raise``, or ``skip`` utterances whose sound is not there and count them.
-        max_new_tokens: length limit of an answer.
+        root: the folder of ``test-clean`` and the other splits.
+        splits: to run; the first is the main score.
+        prompt: for each utterance.
+        normalizer: of references and answers, see ``metric.speech.wer``.
+        missing_media: ``raise``, or ``skip`` utterances with missing audio files and count them.
+        max_new_tokens: maximum length of an answer.
     """
 
     name = "librispeech"
-    modality = "A"
-    peers = (
-        _peer("Qwen2-Audio", 1.3, 3.4, 1.6, 3.6),
-        _peer("SenseVoice-L", None, None, 2.5, 4.2),
-        _peer("VITA", 7.6, 16.6, 8.1, 18.4),
-        _peer("Mini-Omni2", 4.7, 9.4, 4.8, 9.8),
-        _peer("HumanOmni", 3.8, 7.5, 3.7, 8.0),
+    view = "A"
+    published = (
+        _published("Qwen2-Audio", 1.3, 3.4, 1.6, 3.6),
+        _published("SenseVoice-L", None, None, 2.5, 4.2),
+        _published("VITA", 7.6, 16.6, 8.1, 18.4),
+        _published("Mini-Omni2", 4.7, 9.4, 4.8, 9.8),
+        _published("HumanOmni", 3.8, 7.5, 3.7, 8.0),
     )
 
     def __init__(
@@ -57,53 +66,55 @@ class LibriSpeech(Benchmark):
     ) -> None:
         if normalizer not in NORMALIZERS:
             raise ValueError(f"normalizer={normalizer}: choose from {', '.join(NORMALIZERS)}.")
-        self.root, self.splits, self.prompt = Path(root), chosen("splits", splits, SPLITS), prompt
+        self.root, self.splits, self.prompt = Path(root), check_subset("splits", splits, SPLITS), prompt
         self.normalizer = normalizer
         self.media = Media(self.root, missing_media)
         self.max_new_tokens = max_new_tokens
 
     def questions(self) -> list[Question]:
-        self.media.start()
-        found = []
+        self.media.reset()
+        questions = []
         for split in self.splits:
             folder = self.root / split
-            lists = sorted(folder.glob("*/*/*.trans.txt"))
-            if not lists:
+            transcripts = sorted(folder.glob("*/*/*.trans.txt"))
+            if not transcripts:
                 raise ValueError(
-                    f"{folder}: there is no <speaker>/<chapter>/*.trans.txt; root is the folder LibriSpeech: "
-                    f"unpack {split}.tar.gz there or leave {split} out of splits."
+                    f"{folder}: there is no <speaker>/<chapter>/*.trans.txt; set root to the folder LibriSpeech: "
+                    f"unpack {split}.tar.gz there or remove {split} from splits."
                 )
-            for path in lists:
-                found += self._chapter(path, split)
-        return unique(found, str(self.root))
+            for path in transcripts:
+                questions += self._read_chapter(path, split)
+        return check_unique_ids(questions, str(self.root))
 
-    def _chapter(self, path: Path, split: str) -> list[Question]:
-        found = []
-        for where, line in lines(path):
-            name, words = [*line.split(maxsplit=1), ""][:2]
-            if not words:
-                raise ValueError(f"{where}: {line!r} has no words; a line is <utterance> <WORDS>.")
-            sound = path.parent.relative_to(self.root) / f"{name}.flac"
-            if file := self.media.find(str(sound), where):
-                record = to_record(file, self.prompt, f"{split}/{name}", where, sound_only=True)
-                found.append(Question(record, words.strip(), split, meta={"speaker": path.parts[-3]}))
-        return found
+    def _read_chapter(self, path: Path, split: str) -> list[Question]:
+        questions = []
+        for location, line in read_lines(path):
+            cells = line.split(maxsplit=1)
+            if len(cells) < 2:
+                raise ValueError(f"{location}: {line!r} has no transcript; expected <utterance> <WORDS>.")
+            name, transcript = cells
+            audio = path.parent.relative_to(self.root) / f"{name}.flac"
+            file = self.media.find(str(audio), location)
+            if file is not None:
+                record = build_record(file, self.prompt, f"{split}/{name}", location, audio_only=True)
+                questions.append(Question(record, transcript.strip(), split, meta={"speaker": path.parts[-3]}))
+        return questions
 
-    def parse(self, asked: Prediction) -> tuple[Any, str]:
-        return transcript(asked)
+    def parse(self, prediction: Prediction) -> tuple[Any, str]:
+        return parse_transcript(prediction)
 
     def scores(self, predictions: Sequence[Prediction]) -> list[Score]:
-        speakers = {each.id: str(each.meta.get("speaker", each.id)) for each in predictions}
-
-        def measure(ids: Sequence[str], references: Sequence[str], answers: Sequence[str]) -> Score:
-            return wer(ids, references, answers, normalizer=self.normalizer, speakers=[speakers[each] for each in ids])
-
-        return figures("wer", predictions, self.splits, measure)
+        metric = partial(wer, normalizer=self.normalizer)
+        return score_groups("wer", predictions, self.splits, metric, _speaker)
 
     def protocol(self) -> dict[str, str]:
         return {
             "prompt": self.prompt,
-            "normaliser": self.normalizer,
-            "WER": "edits over words of a whole part; resampled by speaker",
+            "normalizer": self.normalizer,
+            "WER": "edits per word of a split; resampled by speaker",
             **self.media.protocol(),
         }
+
+
+def _speaker(prediction: Prediction) -> str:
+    return str(prediction.meta.get("speaker", prediction.id))

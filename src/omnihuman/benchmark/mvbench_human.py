@@ -1,4 +1,4 @@
-"""The six tasks of MVBench about people."""
+"""The six human-centric tasks of MVBench."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -6,18 +6,30 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, Literal, NamedTuple
 
-from omnihuman.benchmark.base import Benchmark, Peer, Prediction, Question, check_switches, read_json, unique
-from omnihuman.benchmark.text import Media, to_record
-from omnihuman.metric.choice import HABITS, choice_scores, parse
+from omnihuman.benchmark.base import (
+    INVALID,
+    Benchmark,
+    Prediction,
+    PublishedResult,
+    Question,
+    check_choices,
+    check_subset,
+    check_unique_ids,
+    get_value,
+    read_json,
+)
+from omnihuman.benchmark.text import Media, build_record
+from omnihuman.metric.choice import PARSERS as CHOICE_PARSERS
+from omnihuman.metric.choice import parse_choice, score_choices
 from omnihuman.metric.score import Score
 
 
 class Task(NamedTuple):
-    """A task: its short name in tables, the folder of its videos, whether its questions are about a part of them."""
+    """A task: its short name in tables, the folder of its videos, True if its questions have a start and an end."""
 
     short: str
     folder: str
-    is_bound: bool = False
+    has_bounds: bool = False
 
 
 TASKS = {
@@ -33,59 +45,63 @@ SYSTEM = (
     "objects, and the action and pose of persons. Based on your observations, select the best option that accurately "
     "addresses the question.\n"
 )
-PARSERS = (*HABITS, "log_probs")
+PARSERS = (*CHOICE_PARSERS, "log_probs")
+PROMPTS = ("humanomni", "official", "lmms_eval")
+ENTRY_TYPES = {"video": (str,), "question": (str,), "candidates": (list,), "answer": (str, int)}
+"""Key of an entry -> types of its value; the answers of counting tasks are numbers."""
 
 
-def _peer(method: str, *figures: float) -> Peer:
+def _published(method: str, *scores: float) -> PublishedResult:
     names = [*(task.short for task in TASKS.values()), "avg"]
-    return Peer(method, dict(zip(names, figures, strict=True)), "V", "200 questions a task", "HumanOmni, table 4")
+    values = dict(zip(names, scores, strict=True))
+    return PublishedResult(method, values, "V", "200 questions a task", "HumanOmni, table 4")
 
 
 class MVBenchHuman(Benchmark):
-    """A copy of ``OpenGVLab/MVBench`` -> the mean accuracy of six tasks, and each of them, in percent.
+    """A copy of ``OpenGVLab/MVBench`` -> the mean accuracy of six tasks, and the accuracy of each, in percent.
 
     Reference: ``json/<task>.json`` on the hub's branch ``main``, with ``start`` and ``end`` for two tasks; its branch
-    ``video`` holds the clips cut and ``test.json``. HumanOmni's ``eval_video_mcqa_mvbench.py``: its encoder of the
-    instruction reads the bare question only.
-    Differs from it: the sound is cut like the pictures; a video that cannot be read is an error and not another one's;
-    the system text of ``official`` stands in front of the question, as each model has a system turn of its own.
+    ``video`` has clips that are already cut, and ``test.json``. HumanOmni's ``eval_video_mcqa_mvbench.py``: its encoder
+    of the instruction gets the question without options.
+    Differs from it: the audio is cut like the frames; a video that cannot be decoded is an error and not replaced by
+    another one; the system prompt of ``official`` precedes the question, because each model has its own system turn.
 
     Args:
         root: the copy.
-        layout: ``main`` or ``video``, the branch that was copied.
-        media: folder below the root that holds the videos of ``main``.
-        tasks: which are asked; the headline is their mean.
-        prompt: ``humanomni``, ``official`` (the answer has begun with ``Best option:(``) or ``lmms_eval``.
+        layout: ``main`` or ``video``, the branch of the copy.
+        media: folder below the root with the videos of ``main``.
+        tasks: to run; the main score is their mean.
+        prompt: ``humanomni``, ``official`` (the answer starts with ``Best option:(``) or ``lmms_eval``.
         parser: ``strict``, ``humanomni``, ``official``, ``lmms_eval``, or ``log_probs`` of the letters.
-        missing_media: ``raise``, or ``skip`` questions whose video is not on disk and count them.
-        max_new_tokens: length limit of an answer.
+        missing_media: ``raise``, or ``skip`` questions with missing videos and count them.
+        max_new_tokens: maximum length of an answer.
 
     Raises:
-        ValueError: a switch is unknown.
+        ValueError: an option is invalid.
     """
 
     name = "mvbench_human"
-    modality = "VA"
-    peers = (
-        _peer("Otter-V", 23.0, 29.5, 27.5, 28.0, 26.0, 27.0, 26.8),
-        _peer("mPLUG-Owl-V", 22.0, 29.0, 34.0, 27.0, 31.5, 29.0, 28.8),
-        _peer("Video-LLaMA", 27.5, 39.0, 51.0, 40.5, 34.0, 29.0, 36.8),
-        _peer("LLaMA-Adapter", 23.0, 33.0, 51.0, 32.5, 29.0, 30.0, 33.1),
-        _peer("Video-ChatGPT", 23.5, 26.5, 62.0, 28.0, 30.5, 22.5, 32.2),
-        _peer("VideoChat", 33.5, 40.5, 56.0, 40.5, 35.0, 33.5, 39.8),
-        _peer("VideoChat2", 75.5, 60.5, 83.5, 74.5, 37.0, 50.5, 63.6),
-        _peer("ST-LLM", 66.0, 58.5, 84.0, 73.5, 36.5, 44.0, 60.4),
-        _peer("PLLaVA", 58.0, 61.0, 55.5, 61.0, 39.5, 41.0, 52.6),
-        _peer("VideoLLaMB", 54.5, 52.0, 86.5, 58.5, 40.5, 44.5, 56.1),
-        _peer("Qwen2-VL-72B", 51.5, 82.0, 93.5, 81.5, 48.5, 49.0, 67.7),
-        _peer("Qwen2-VL-7B", 73.5, 80.0, 79.0, 78.5, 46.0, 49.0, 67.7),
-        _peer("Qwen2-VL-2B", 77.5, 76.5, 76.5, 77.5, 50.0, 47.5, 67.6),
-        _peer("GPT-4V", 55.5, 63.5, 72.0, 59.0, 39.0, 47.5, 56.1),
-        _peer("VITA", 58.0, 81.5, 73.5, 61.5, 45.5, 42.0, 60.3),
-        _peer("IXC-2.5-OL", 84.5, 81.0, 75.0, 79.5, 60.5, 46.0, 71.1),
-        _peer("HumanOmni", 70.0, 78.0, 92.5, 80.5, 65.5, 49.0, 72.6),
-        Peer("HumanOmni", {"avg": 72.3}, "V", "200 questions a task", "HumanOmni, table 6"),
-        Peer("HumanOmni", {"avg": 72.6}, "VA", "200 questions a task", "HumanOmni, table 6"),
+    view = "VA"
+    published = (
+        _published("Otter-V", 23.0, 29.5, 27.5, 28.0, 26.0, 27.0, 26.8),
+        _published("mPLUG-Owl-V", 22.0, 29.0, 34.0, 27.0, 31.5, 29.0, 28.8),
+        _published("Video-LLaMA", 27.5, 39.0, 51.0, 40.5, 34.0, 29.0, 36.8),
+        _published("LLaMA-Adapter", 23.0, 33.0, 51.0, 32.5, 29.0, 30.0, 33.1),
+        _published("Video-ChatGPT", 23.5, 26.5, 62.0, 28.0, 30.5, 22.5, 32.2),
+        _published("VideoChat", 33.5, 40.5, 56.0, 40.5, 35.0, 33.5, 39.8),
+        _published("VideoChat2", 75.5, 60.5, 83.5, 74.5, 37.0, 50.5, 63.6),
+        _published("ST-LLM", 66.0, 58.5, 84.0, 73.5, 36.5, 44.0, 60.4),
+        _published("PLLaVA", 58.0, 61.0, 55.5, 61.0, 39.5, 41.0, 52.6),
+        _published("VideoLLaMB", 54.5, 52.0, 86.5, 58.5, 40.5, 44.5, 56.1),
+        _published("Qwen2-VL-72B", 51.5, 82.0, 93.5, 81.5, 48.5, 49.0, 67.7),
+        _published("Qwen2-VL-7B", 73.5, 80.0, 79.0, 78.5, 46.0, 49.0, 67.7),
+        _published("Qwen2-VL-2B", 77.5, 76.5, 76.5, 77.5, 50.0, 47.5, 67.6),
+        _published("GPT-4V", 55.5, 63.5, 72.0, 59.0, 39.0, 47.5, 56.1),
+        _published("VITA", 58.0, 81.5, 73.5, 61.5, 45.5, 42.0, 60.3),
+        _published("IXC-2.5-OL", 84.5, 81.0, 75.0, 79.5, 60.5, 46.0, 71.1),
+        _published("HumanOmni", 70.0, 78.0, 92.5, 80.5, 65.5, 49.0, 72.6),
+        PublishedResult("HumanOmni", {"avg": 72.3}, "V", "200 questions a task", "HumanOmni, table 6"),
+        PublishedResult("HumanOmni", {"avg": 72.6}, "VA", "200 questions a task", "HumanOmni, table 6"),
     )
 
     def __init__(
@@ -100,127 +116,131 @@ class MVBenchHuman(Benchmark):
         missing_media: Literal["raise", "skip"] = "raise",
         max_new_tokens: int = 32,
     ) -> None:
-        check_switches(
+        check_choices(
             layout=(layout, ("main", "video")),
-            prompt=(prompt, ("humanomni", "official", "lmms_eval")),
+            prompt=(prompt, PROMPTS),
             parser=(parser, PARSERS),
             missing_media=(missing_media, ("raise", "skip")),
         )
-        tasks = [tasks] if isinstance(tasks, str) else list(tasks)
-        if not tasks or set(tasks) - set(TASKS) or len(set(tasks)) < len(tasks):
-            raise ValueError(f"tasks={tasks}: choose from {', '.join(TASKS)}, each once.")
-        self.root, self.layout, self.tasks = Path(root), layout, tuple(tasks)
+        self.root, self.layout, self.tasks = Path(root), layout, check_subset("tasks", tasks, tuple(TASKS))
         self.prompt, self.parser, self.log_probs = prompt, parser, parser == "log_probs"
-        self.media = Media(self.root / media if layout == "main" else self.root, missing_media)
+        folders = {"main": self.root / media, "video": self.root}
+        self.media = Media(folders[layout], missing_media)
         self.max_new_tokens = max_new_tokens
 
     def questions(self) -> list[Question]:
-        self.media.start()
-        found = []
+        self.media.reset()
+        questions = []
         for task in self.tasks:
-            path, folder, entries = self._entries(task)
+            path, folder, entries = self._read_task(task)
             if not isinstance(entries, list):
-                raise ValueError(f"{path}: the questions of {task} are a list, this is a {type(entries).__name__}.")
+                raise ValueError(f"{path}: the questions of {task} must be a list, got {type(entries).__name__}.")
             for number, entry in enumerate(entries):
-                where = f"{path}[{number}]" if self.layout == "main" else f"{path}: meta[{task}][{number}]"
-                if (asked := self._question(task, folder, number, entry, where)) is not None:
-                    found.append(asked)
-        return unique(found, str(self.root))
+                location = f"{path}[{number}]"
+                if self.layout == "video":
+                    location = f"{path}: meta[{task}][{number}]"
+                question = self._build_question(task, folder, number, entry, location)
+                if question is not None:
+                    questions.append(question)
+        return check_unique_ids(questions, str(self.root))
 
-    def parse(self, asked: Prediction) -> tuple[Any, str]:
-        index, rule = self._read(asked)
-        if index is None or index >= len(asked.options):  # HumanOmni takes C where it finds nothing, also of two
+    def parse(self, prediction: Prediction) -> tuple[Any, str]:
+        index, rule = self._parse_index(prediction)
+        if index is None or index >= len(prediction.options):  # HumanOmni defaults to C, even with two options
             return None, rule
-        return asked.options[index], rule
+        return prediction.options[index], rule
 
     def scores(self, predictions: Sequence[Prediction]) -> list[Score]:
-        return choice_scores(
-            [each.id for each in predictions],
-            [each.options.index(each.truth) for each in predictions],
-            [self._read(each) for each in predictions],
-            [TASKS[each.group].short for each in predictions],
-            [str(each.meta["video"]) for each in predictions],
-            f"parser {self.parser}",
-        )
+        ids, references, parsed, tasks, videos = [], [], [], [], []
+        for prediction in predictions:
+            ids.append(prediction.id)
+            references.append(prediction.options.index(prediction.reference))
+            parsed.append(self._parse_index(prediction))
+            tasks.append(TASKS[prediction.group].short)
+            videos.append(str(prediction.meta["video"]))
+        return score_choices(ids, references, parsed, tasks, videos, f"parser {self.parser}")
 
     def protocol(self) -> dict[str, str]:
-        cut = "start and end of the questions, sound alike" if self.layout == "main" else "cut beforehand"
+        clips = {"main": "start and end of the questions, for frames and audio", "video": "already cut"}
         return {
             "tasks": ", ".join(TASKS[task].short for task in self.tasks),
             "prompt": self.prompt,
             "parser": self.parser,
-            "clips": cut,
+            "clips": clips[self.layout],
             **self.media.protocol(),
         }
 
-    def _entries(self, task: str) -> tuple[Path, str, Any]:
-        """Annotation file of a task, folder of its videos, and its questions."""
+    def _read_task(self, task: str) -> tuple[Path, str, Any]:
+        """Return annotation file, folder of the videos and entries of a task."""
         if self.layout == "main":
             path = self.root / "json" / f"{task}.json"
             return path, TASKS[task].folder, read_json(path)
         path = self.root / "test.json"
-        whole = read_json(path)
-        parts: list[Any] = []
-        for key in ("root", "meta"):
-            given = whole.get(key) if isinstance(whole, Mapping) else None
-            named = {_plain(name): part for name, part in given.items()} if isinstance(given, Mapping) else {}
-            if task not in named:
-                raise ValueError(f"{path}: {key}[{task}] is missing; root is a copy of the branch `video`.")
-            parts.append(named[task])
-        return path, str(parts[0]), parts[1]
+        raw = read_json(path)
+        folder = _find_task(raw, "root", task, path)
+        return path, str(folder), _find_task(raw, "meta", task, path)
 
-    def _question(self, task: str, folder: str, number: int, entry: Any, where: str) -> Question | None:
-        kinds = {"video": (str,), "question": (str,), "candidates": (list,), "answer": (str, int)}  # counts are numbers
-        wrong = [
-            key for key, kind in kinds.items() if not isinstance(entry, Mapping) or not isinstance(entry.get(key), kind)
-        ]
-        if wrong:
-            raise ValueError(
-                f"{where}: {', '.join(wrong)} missing, or no {' / '.join(kinds[k][0].__name__ for k in wrong)}."
-            )
-        candidates, answer = [str(each) for each in entry["candidates"]], str(entry["answer"])
+    def _build_question(self, task: str, folder: str, number: int, entry: Any, location: str) -> Question | None:
+        _check_entry(entry, location)
+        candidates, answer = [str(candidate) for candidate in entry["candidates"]], str(entry["answer"])
         if candidates.count(answer) != 1 or len(candidates) > len(ascii_uppercase):
-            raise ValueError(f"{where}: the answer {answer!r} is not exactly one of {candidates}, of at most 26.")
-        start, end = self._bounds(task, entry, where)
-        file = self.media.find(str(Path(folder) / entry["video"]), f"{where}: video")
+            raise ValueError(f"{location}: the answer {answer!r} must be exactly one of {candidates}, of at most 26.")
+        start, end = self._read_bounds(task, entry, location)
+        file = self.media.find(str(Path(folder) / entry["video"]), f"{location}: video")
         if file is None:
             return None
         letters = tuple(ascii_uppercase[: len(candidates)])
-        record = to_record(
-            file, self._text(entry["question"], candidates), f"{task}/{number}", where, start=start, end=end
-        )
-        said = {"instruction": entry["question"]} if self.prompt == "humanomni" else {}
-        said |= {"prime": "Best option:("} if self.prompt == "official" else {}
+        prompt = self._build_prompt(entry["question"], candidates)
+        record = build_record(file, prompt, f"{task}/{number}", location, start=start, end=end)
+        record_meta = {}
+        if self.prompt == "humanomni":
+            record_meta["instruction"] = entry["question"]
+        if self.prompt == "official":
+            record_meta["prime"] = "Best option:("
         meta = {"candidates": candidates, "video": f"{folder}/{entry['video']}"}
-        truth = letters[candidates.index(answer)]
-        return Question(replace(record, meta=said), truth, task, letters, meta)
+        reference = letters[candidates.index(answer)]
+        return Question(replace(record, meta=record_meta), reference, task, letters, meta)
 
-    def _bounds(self, task: str, entry: Mapping[str, Any], where: str) -> tuple[float, float | None]:
-        if self.layout == "video" or not TASKS[task].is_bound:
+    def _read_bounds(self, task: str, entry: Mapping[str, Any], location: str) -> tuple[float, float | None]:
+        if self.layout == "video" or not TASKS[task].has_bounds:
             return 0.0, None
         start, end = entry.get("start"), entry.get("end")
         if not isinstance(start, int | float) or not isinstance(end, int | float) or not 0 <= start < end:
-            raise ValueError(f"{where}: start and end are seconds of the video, found {start!r} and {end!r}.")
+            raise ValueError(f"{location}: start and end must be increasing seconds, got {start!r} and {end!r}.")
         return float(start), float(end)
 
-    def _text(self, question: str, candidates: Sequence[str]) -> str:
-        options = "\n".join(f"({letter}) {text}" for letter, text in zip(ascii_uppercase, candidates, strict=False))
+    def _build_prompt(self, question: str, candidates: Sequence[str]) -> str:
+        pairs = zip(ascii_uppercase, candidates, strict=False)
+        options = "\n".join(f"({letter}) {text}" for letter, text in pairs)
         if self.prompt == "official":
             return f"{SYSTEM}Question: {question}\nOptions:\n{options}\nOnly give the best option."
         if self.prompt == "lmms_eval":
             return f"Question:{question}\nOption:\n{options}\nOnly give the best option.\n"
-        ask = "Answer with the option's letter from the given choices directly and only give the best option."
-        return f"Question: {question}\nOptions:\n{options}\n{ask}"
+        instruction = "Answer with the option's letter from the given choices directly and only give the best option."
+        return f"Question: {question}\nOptions:\n{options}\n{instruction}"
 
-    def _read(self, asked: Prediction) -> tuple[int | None, str]:
+    def _parse_index(self, prediction: Prediction) -> tuple[int | None, str]:
         if self.parser == "log_probs":
-            if not asked.log_probs:
-                return None, "invalid"
-            return max(range(len(asked.log_probs)), key=asked.log_probs.__getitem__), "log_probs"
-        truth = asked.options.index(asked.truth)
-        return parse(asked.answer, asked.meta["candidates"], self.parser, truth)
+            if not prediction.log_probs:
+                return INVALID
+            return prediction.log_probs.index(max(prediction.log_probs)), "log_probs"
+        reference = prediction.options.index(prediction.reference)
+        return parse_choice(prediction.answer, prediction.meta["candidates"], self.parser, reference)
 
 
-def _plain(name: str) -> str:
-    """``Fine-grained Action`` -> ``fine_grained_action``."""
-    return name.lower().replace(" ", "_").replace("-", "_")
+def _check_entry(entry: Any, location: str) -> None:
+    for key, types in ENTRY_TYPES.items():
+        value = get_value(entry, key)
+        if not isinstance(value, types):
+            expected = " or ".join(entry_type.__name__ for entry_type in types)
+            raise ValueError(f"{location}: {key} is {value!r:.80}; expected {expected}.")
+
+
+def _find_task(raw: Any, key: str, task: str, path: Path) -> Any:
+    """Return an entry of test.json, whose tasks are named ``Fine-grained Action`` etc."""
+    parts = get_value(raw, key)
+    if isinstance(parts, Mapping):
+        for name, part in parts.items():
+            if name.lower().replace(" ", "_").replace("-", "_") == task:
+                return part
+    raise ValueError(f"{path}: {key}[{task}] is missing; set root to a copy of the branch `video`.")

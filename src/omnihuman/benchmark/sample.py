@@ -1,65 +1,75 @@
-"""The built-in corpus as a benchmark: what it asks for validation and test."""
+"""The built-in corpus as a benchmark: its validation and test records."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from omnihuman.benchmark.base import Benchmark, Prediction, Question, check_switches, unique
+from omnihuman.benchmark.base import (
+    INVALID,
+    Benchmark,
+    Prediction,
+    Question,
+    as_tuple,
+    check_choices,
+    check_unique_ids,
+    unzip,
+)
 from omnihuman.benchmark.dfew import LABELS
-from omnihuman.benchmark.text import text_of
-from omnihuman.benchmark.transcription import transcript
+from omnihuman.benchmark.text import parse_text
+from omnihuman.benchmark.transcription import parse_transcript
 from omnihuman.data.datafile import read_records
 from omnihuman.data.record import Record
 from omnihuman.metric.caption import cider, rouge_l
-from omnihuman.metric.emotion import FORMS, label_scores, parse_label
-from omnihuman.metric.open_vocabulary import parse_labels, set_scores
-from omnihuman.metric.score import Score
+from omnihuman.metric.emotion import FORMS, PARSERS, parse_label, score_labels
+from omnihuman.metric.open_vocabulary import parse_labels, score_label_sets
+from omnihuman.metric.score import Score, group_positions, select
 from omnihuman.metric.speech import wer
 
 TASKS = {
     "emotion": "label",
-    **dict.fromkeys(("attribute", "sound", "same_person"), "choice"),
+    "attribute": "choice",
+    "sound": "choice",
+    "same_person": "choice",
     "open_emotion": "labels",
-    **dict.fromkeys(("transcription", "speaker_speech"), "speech"),
-    **dict.fromkeys(
-        (
-            "caption",
-            "audio_caption",
-            "expression",
-            "reason",
-            "summary",
-            "face",
-            "body",
-            "interaction",
-            "face_qa",
-            "hard_qa",
-        ),
-        "text",
-    ),
+    "transcription": "speech",
+    "speaker_speech": "speech",
+    "caption": "text",
+    "audio_caption": "text",
+    "expression": "text",
+    "reason": "text",
+    "summary": "text",
+    "face": "text",
+    "body": "text",
+    "interaction": "text",
+    "face_qa": "text",
+    "hard_qa": "text",
 }
-"""Task of the corpus' records -> what its answers are."""
+"""Task of a record -> kind of its answers."""
+
+T = TypeVar("T", str, list[str])
+META_KEYS = ("emotion", "attribute", "identity")
 
 
 class Sample(Benchmark):
-    """The corpus' val or test records of one task -> the figures of that kind of task, also by how an emotion is shown.
+    """The validation or test records of one task -> scores of its kind, also by the view that shows the emotion.
 
-    The corpus is made where it is not there yet. Its people are in one split only.
+    The corpus is generated if it does not exist. Each person is in one split only.
 
     Args:
-        root: the corpus; made there from ``corpus_seed``.
+        root: folder of the corpus.
         split: ``test`` or ``val``.
         task: of the records: ``emotion`` (WAR and UAR), ``attribute``, ``sound``, ``same_person`` (accuracy),
-            ``open_emotion`` (overlap of sets), ``transcription``, ``speaker_speech`` (WER), ``caption`` and others of
-            free text (CIDEr, ROUGE-L).
-        needs: only questions that name all these slots, ``video`` or ``audio``, so that modalities are compared on the
-            same ones.
+            ``open_emotion`` (overlap of sets), ``transcription``, ``speaker_speech`` (WER), ``caption`` and other free
+            text (CIDEr, ROUGE-L).
+        needs: keep only questions with all these slots, ``video`` or ``audio``, to compare modalities on the same
+            questions.
         parser: of emotions: ``strict`` or ``official``.
         corpus_seed: of the corpus.
-        max_new_tokens: length limit of an answer.
+        max_new_tokens: maximum length of an answer.
 
     Raises:
-        ValueError: the task is unknown.
+        ValueError: an option is invalid.
     """
 
     name = "sample"
@@ -75,51 +85,63 @@ class Sample(Benchmark):
         corpus_seed: int = 0,
         max_new_tokens: int = 48,
     ) -> None:
-        check_switches(split=(split, ("test", "val")), task=(task, TASKS), parser=(parser, ("strict", "official")))
-        needs = [needs] if isinstance(needs, str) else needs
-        if foreign := sorted(set(needs) - {"video", "audio"}):
-            raise ValueError(f"needs={foreign}: choose from video, audio.")
-        self.root, self.split, self.task, self.needs = Path(root), split, task, tuple(needs)
+        check_choices(split=(split, ("test", "val")), task=(task, TASKS), parser=(parser, PARSERS))
+        needs = as_tuple(needs)
+        unknown = sorted(set(needs) - {"video", "audio"})
+        if unknown:
+            raise ValueError(f"needs={unknown}: choose from video, audio.")
+        self.root, self.split, self.task, self.needs = Path(root), split, task, needs
         self.parser, self.corpus_seed, self.max_new_tokens = parser, corpus_seed, max_new_tokens
-        self.labels = tuple(LABELS.values()) if task == "emotion" else ()
+        if task == "emotion":
+            self.labels = tuple(LABELS.values())
+
+    @property
+    def kind(self) -> str:
+        """The kind of the task's answers."""
+        return TASKS[self.task]
 
     def questions(self) -> list[Question]:
-        from omnihuman.data.module import sample_corpus
+        from omnihuman.data.module import create_sample_corpus
 
         path = self.root / f"{self.split}.json"
         if not path.is_file():
-            sample_corpus(str(self.root), self.corpus_seed)
-        found = []
+            create_sample_corpus(str(self.root), self.corpus_seed)
+        questions = []
         for record in read_records(path, self.root):
             if not isinstance(record, Record):
                 raise ValueError(f"{record[1]}")
-            if record.task == self.task and not set(self.needs) - set(record.slots):
-                found.append(self._question(record))
-        if not found:
-            raise ValueError(f"{path}: no record has task={self.task} and the slots {list(self.needs)}.")
-        return unique(found, str(path))
+            if record.task == self.task and set(self.needs) <= set(record.slots):
+                questions.append(self._build_question(record))
+        if not questions:
+            raise ValueError(f"{path}: there is no record with task={self.task} and the slots {list(self.needs)}.")
+        return check_unique_ids(questions, str(path))
 
-    def parse(self, asked: Prediction) -> tuple[Any, str]:
-        kind = TASKS[self.task]
-        if kind == "label":
-            return parse_label(asked.answer, self.labels, FORMS, self.parser)
-        if kind == "choice":
-            bare = (asked.answer or "").strip(" .\n").lower()  # one option may be a part of another
-            return (bare, "option") if bare in asked.options else parse_label(asked.answer, asked.options)
-        if kind == "labels":
-            found = parse_labels(asked.answer or "")
-            return (found, "listed") if found else (None, "invalid")
-        return transcript(asked) if kind == "speech" else text_of(asked)
+    def parse(self, prediction: Prediction) -> tuple[Any, str]:
+        if self.kind == "label":
+            return parse_label(prediction.answer, self.labels, FORMS, self.parser)
+        if self.kind == "choice":
+            # exact match first, because an option may contain another one
+            text = (prediction.answer or "").strip(" .\n").lower()
+            return (
+                (text, "option") if text in prediction.options else parse_label(prediction.answer, prediction.options)
+            )
+        if self.kind == "labels":
+            labels = parse_labels(prediction.answer or "")
+            return (labels, "listed") if labels else INVALID
+        if self.kind == "speech":
+            return parse_transcript(prediction)
+        return parse_text(prediction)
 
     def scores(self, predictions: Sequence[Prediction]) -> list[Score]:
-        measure = self._measures()[TASKS[self.task]]
-        scores = measure(predictions)
-        groups = sorted({each.group for each in predictions})
-        if TASKS[self.task] == "text" or len(groups) < 2:  # CIDEr weighs words by all captions: parts do not compare
+        metric = self._metrics()[self.kind]
+        scores = metric(predictions)
+        groups = group_positions([prediction.group for prediction in predictions])
+        # CIDEr weighs n-grams by the captions of all groups, so scores of single groups are not comparable.
+        if self.kind == "text" or len(groups) < 2:
             return scores
-        for group in groups:
-            some = [each for each in predictions if each.group == group]
-            scores += [replace(score, name=f"{score.name}/{group}") for score in measure(some)]
+        for group, positions in sorted(groups.items()):
+            for score in metric(select(predictions, positions)):
+                scores.append(replace(score, name=f"{score.name}/{group}"))
         return scores
 
     def protocol(self) -> dict[str, str]:
@@ -131,46 +153,53 @@ class Sample(Benchmark):
             "parser": self.parser,
         }
 
-    def _question(self, record: Record) -> Question:
-        said = record.meta.get("meta", {})
-        (_, text), (_, truth) = record.messages[:2]
-        # every modality is asked the same: also what it cannot know
-        asked = replace(record, messages=(("user", text), ("assistant", "")), needs=())
-        options = tuple(said.get("options", ())) if TASKS[self.task] in ("label", "choice") else ()
-        if options and truth not in options:
-            raise ValueError(f"{record.source}: the answer {truth!r} is none of the options {list(options)}.")
-        answer: Any = parse_labels(truth) if TASKS[self.task] == "labels" else truth
-        meta = {key: said[key] for key in ("emotion", "attribute", "identity") if key in said}
-        return Question(asked, answer, str(said.get("shown_by", "")), options, meta)
+    def _build_question(self, record: Record) -> Question:
+        annotation = record.meta.get("meta", {})
+        (_, text), (_, reference) = record.messages[:2]
+        # Without needs, every view gets the same questions, even those that it cannot answer.
+        question = replace(record, messages=(("user", text), ("assistant", "")), needs=())
+        options: tuple[str, ...] = ()
+        if self.kind in ("label", "choice"):
+            options = tuple(annotation.get("options", ()))
+        if options and reference not in options:
+            raise ValueError(f"{record.source}: the answer {reference!r} must be one of the options {list(options)}.")
+        answer: Any = reference
+        if self.kind == "labels":
+            answer = parse_labels(reference)
+        meta = {key: annotation[key] for key in META_KEYS if key in annotation}
+        return Question(question, answer, str(annotation.get("shown_by", "")), options, meta)
 
-    def _measures(self) -> dict[str, Callable[[Sequence[Prediction]], list[Score]]]:
-        def ids(some: Sequence[Prediction]) -> list[str]:
-            return [each.id for each in some]
-
-        def truths(some: Sequence[Prediction]) -> list[str]:
-            return [str(each.truth) for each in some]
-
-        def words(some: Sequence[Prediction]) -> list[str]:
-            return [self.parse(each)[0] or "" for each in some]
-
-        def choice(some: Sequence[Prediction]) -> list[Score]:
-            return [Score.mean("accuracy", ids(some), [float(self.parse(each)[0] == each.truth) for each in some])]
-
-        def label(some: Sequence[Prediction]) -> list[Score]:
-            parsed = [self.parse(each)[0] for each in some]
-            return label_scores(ids(some), truths(some), parsed, self.labels, note=f"parser {self.parser}")
-
-        def sets(some: Sequence[Prediction]) -> list[Score]:
-            given = [self.parse(each)[0] or [] for each in some]
-            return set_scores(ids(some), [each.truth for each in some], given, [[]] * len(some), "labels as written")
-
-        def texts(some: Sequence[Prediction]) -> list[Score]:
-            return [measure(ids(some), truths(some), words(some)) for measure in (cider, rouge_l)]
-
+    def _metrics(self) -> dict[str, Callable[[Sequence[Prediction]], list[Score]]]:
         return {
-            "label": label,
-            "choice": choice,
-            "labels": sets,
-            "speech": lambda some: [wer(ids(some), truths(some), words(some))],
-            "text": texts,
+            "label": self._score_labels,
+            "choice": self._score_choices,
+            "labels": self._score_label_sets,
+            "speech": self._score_speech,
+            "text": self._score_texts,
         }
+
+    def _score_labels(self, predictions: Sequence[Prediction]) -> list[Score]:
+        ids, references, _ = unzip(predictions)
+        parsed = [self.parse(prediction)[0] for prediction in predictions]
+        return score_labels(ids, references, parsed, self.labels, note=f"parser {self.parser}")
+
+    def _score_choices(self, predictions: Sequence[Prediction]) -> list[Score]:
+        ids, _, _ = unzip(predictions)
+        correct = [float(self.parse(prediction)[0] == prediction.reference) for prediction in predictions]
+        return [Score.mean("accuracy", ids, correct)]
+
+    def _score_label_sets(self, predictions: Sequence[Prediction]) -> list[Score]:
+        ids, references, answers = self._parse_all(predictions, [])
+        return score_label_sets(ids, references, answers, [[]] * len(ids), "labels as written")
+
+    def _score_speech(self, predictions: Sequence[Prediction]) -> list[Score]:
+        return [wer(*self._parse_all(predictions, ""))]
+
+    def _score_texts(self, predictions: Sequence[Prediction]) -> list[Score]:
+        texts = self._parse_all(predictions, "")
+        return [cider(*texts), rouge_l(*texts)]
+
+    def _parse_all(self, predictions: Sequence[Prediction], default: T) -> tuple[list[str], list[T], list[T]]:
+        """Return ids, references and parsed answers, with a default for invalid ones."""
+        ids, references, _ = unzip(predictions)
+        return ids, references, [self.parse(prediction)[0] or default for prediction in predictions]

@@ -1,26 +1,29 @@
-"""What benchmarks whose answers are text share: media that must be on disk, tables of annotations, marks of a judge."""
+"""Shared parts of benchmarks: media files, annotation tables, training overlap and judged answers."""
 
 import csv
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from omnihuman.benchmark.base import Prediction, read_json
+from omnihuman.benchmark.base import INVALID, Prediction, as_tuple, read_json
 from omnihuman.data.record import Record
 from omnihuman.judge.base import Judge
+from omnihuman.modality import View, prompt_head
 
+T = TypeVar("T")
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
-"""Of videos that an annotation names without one."""
+"""Suffixes of videos that an annotation names without one."""
 
 
 class Media:
-    """Annotated names -> files on disk, and the account of those that are not there.
+    """Annotated names -> files on disk, with counts of found and skipped ones.
 
     Args:
         root: folder of the media.
-        missing: ``raise``, or ``skip`` the questions about files that are not there and count them.
+        missing: ``raise``, or ``skip`` questions about missing files and count them.
 
     >>> Media(Path("media"), "skip").find("a.mp4", "test.json[0]: video") is None
     True
@@ -28,65 +31,75 @@ class Media:
 
     def __init__(self, root: Path, missing: Literal["raise", "skip"] = "raise") -> None:
         self.root, self.missing = root, missing
-        self.found: int = 0
-        self.lost: list[str] = []
+        self.num_found: int = 0
+        self.skipped: list[str] = []
 
-    def start(self) -> None:
-        """Begin a new account."""
-        self.found, self.lost = 0, []
+    def reset(self) -> None:
+        """Reset the counts."""
+        self.num_found, self.skipped = 0, []
 
-    def find(self, name: str, where: str, suffixes: Sequence[str] = ("",)) -> Path | None:
-        """The file of a name; ``None`` where it is not there and may be skipped.
+    def find(self, name: str, location: str, suffixes: Sequence[str] = ("",)) -> Path | None:
+        """Find the file of a name; ``None`` if it is missing and skipped.
 
         Args:
             name: path below the root.
-            where: file, line and key that name it.
-            suffixes: endings that are tried in turn.
+            location: file, line and key of the annotation.
+            suffixes: to try in order.
 
         Raises:
-            ValueError: the name leaves the root, or nothing is there and nothing may be skipped.
+            ValueError: the path is outside the root, or the file is missing and ``missing`` is ``raise``.
         """
-        tried = [self.root / f"{name}{suffix}" for suffix in suffixes]
-        # by its words: a link below the root is the user's own, who gathers several data sets
-        if not Path(os.path.abspath(tried[0])).is_relative_to(os.path.abspath(self.root)):
-            raise ValueError(f"{where}: {name!r} leaves the folder {self.root}; paths are relative to it.")
-        file = next((file for file in tried if file.exists()), None)  # a folder of pictures is a video, too
-        if file is not None:
-            self.found += 1
-            return file
+        candidates = [self.root / f"{name}{suffix}" for suffix in suffixes]
+        # Compared without resolving links: a link below the root is the user's own, who combines several datasets.
+        if not Path(os.path.abspath(candidates[0])).is_relative_to(os.path.abspath(self.root)):
+            raise ValueError(f"{location}: {name!r} is outside the folder {self.root}; paths must be relative to it.")
+        for file in candidates:
+            if file.exists():  # a folder of frames is a video too
+                self.num_found += 1
+                return file
         if self.missing == "raise":
-            also = f" (nor with {', '.join(suffixes[1:])})" if len(tried) > 1 else ""
-            cure = "put it there, correct the line, or set missing_media=skip"
-            raise ValueError(f"{where}: there is no file {tried[0]}{also}; {cure}.")
-        self.lost.append(f"{where}: {tried[0]}")
+            alternatives = f" (nor with {', '.join(suffixes[1:])})" if len(candidates) > 1 else ""
+            cure = "add the file, correct the line, or set missing_media=skip"
+            raise ValueError(f"{location}: there is no file {candidates[0]}{alternatives}; {cure}.")
+        self.skipped.append(f"{location}: {candidates[0]}")
         return None
 
     def protocol(self) -> dict[str, str]:
-        """What was lost, in words."""
-        if not self.lost:
-            return {"missing media": "none" if self.found else self.missing}
-        return {"missing media": f"{len(self.lost)} of {self.found + len(self.lost)} skipped, first {self.lost[0]}"}
+        """Describe how many files were skipped."""
+        if self.skipped:
+            total = self.num_found + len(self.skipped)
+            return {"missing media": f"{len(self.skipped)} of {total} skipped, first {self.skipped[0]}"}
+        if self.num_found:
+            return {"missing media": "none"}
+        return {"missing media": self.missing}
 
 
-def to_record(
-    file: Path, prompt: str, name: str, source: str, *, sound_only: bool = False,
-    start: float = 0.0, end: float | None = None,
-) -> Record:  # fmt: skip
-    r"""A file and a prompt -> the record of a question whose answer is open.
+def build_record(
+    file: Path,
+    prompt: str,
+    name: str,
+    source: str,
+    *,
+    audio_only: bool = False,
+    start: float = 0.0,
+    end: float | None = None,
+) -> Record:
+    r"""Build the record of a question, with an empty answer.
 
-    >>> to_record(Path("a.mp4"), "Who?", "1", "test.json[0]").messages
+    >>> build_record(Path("a.mp4"), "Who?", "1", "test.json[0]").messages
     (('user', '<video>\n<audio>\nWho?'), ('assistant', ''))
     """
-    kind, slots = ("audio", ("audio",)) if sound_only else ("video", ("video", "audio"))
-    text = "".join(f"<{slot}>\n" for slot in slots) + prompt
-    return Record(name, file, kind, (("user", text), ("assistant", "")), slots, start, end, source=source)
+    kind = "audio" if audio_only else "video"
+    slots = View.of_kind(kind).slots
+    messages = (("user", prompt_head(kind) + prompt), ("assistant", ""))
+    return Record(name, file, kind, messages, slots, start, end, source=source)
 
 
-def rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """The lines of a csv file with a head: place and cells, trimmed; lines without any are left out.
+def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Read a csv file with a header: location and stripped cells of each line; empty lines are skipped.
 
     Raises:
-        ValueError: there is no such file, it is no UTF-8, or it lacks a column or a cell; the message names it.
+        ValueError: the file is missing or not UTF-8, or lacks a column or a cell.
     """
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file.")
@@ -94,108 +107,134 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, st
         reader = csv.DictReader(lines, skipinitialspace=True, strict=True)
         try:
             reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
-            if lacking := [column for column in columns if column not in reader.fieldnames]:
-                raise ValueError(f"{path}:1: the columns {lacking} are missing; there are {reader.fieldnames}.")
+            missing = [column for column in columns if column not in reader.fieldnames]
+            if missing:
+                raise ValueError(f"{path}:1: the columns {missing} are missing; there are {reader.fieldnames}.")
             for cells in reader:
-                place, over = f"{path}:{reader.line_num}", cells.pop(None, None)
-                row = {name: (cell or "").strip() for name, cell in cells.items()}
-                if over and any(cell.strip() for cell in over):
-                    raise ValueError(f"{place}: there are more cells than columns; put quotes round texts with commas.")
-                if not any(row.values()):
-                    continue
-                if empty := [column for column in columns if not row[column]]:
-                    raise ValueError(f"{place}: {', '.join(empty)} is empty; fill it in or take the line out.")
-                yield place, row
+                location = f"{path}:{reader.line_num}"
+                row = _strip_cells(cells, location)
+                if any(row.values()):
+                    _check_cells(row, columns, location)
+                    yield location, row
         except csv.Error as error:
-            raise ValueError(f"{path}:{reader.reader.line_num}: this is no csv line ({error}).") from error
+            raise ValueError(f"{path}:{reader.reader.line_num}: this is not a csv line ({error}).") from error
         except UnicodeDecodeError as error:
             raise ValueError(f"{path}: save the file as UTF-8 ({error}).") from error
 
 
+def _strip_cells(cells: dict[Any, Any], location: str) -> dict[str, str]:
+    surplus = cells.pop(None, None) or ()  # DictReader collects surplus cells under the key None
+    if any(cell.strip() for cell in surplus):
+        raise ValueError(f"{location}: there are more cells than columns; put quotes round texts with commas.")
+    return {name: (cell or "").strip() for name, cell in cells.items()}
+
+
+def _check_cells(row: Mapping[str, str], columns: Sequence[str], location: str) -> None:
+    empty = [column for column in columns if not row[column]]
+    if empty:
+        raise ValueError(f"{location}: {', '.join(empty)} must not be empty; fill it in or remove the line.")
+
+
 class TrainingClips:
-    """The clips that data files of the training name, and the account of a benchmark's that are among them.
+    """Clips in the data files of the training, and how many of a benchmark's clips are among them.
 
     Args:
-        records: one data file or several; without any nothing is marked.
-        name: a path -> what names its clip wherever a data set is kept.
+        records: one data file or several; none disables the check.
+        name: path -> name of its clip, independent of the folder of the dataset.
     """
 
     def __init__(self, records: str | Sequence[str], name: Callable[[str], str]) -> None:
-        self.paths = tuple(map(Path, [records] if isinstance(records, str) else records))
+        self.paths = tuple(Path(path) for path in as_tuple(records))
         self.name = name
-        self._known: set[str] | None = None
-        self._marked: list[tuple[bool, str]] = []
+        self._training: set[str] | None = None
+        self._checked: list[tuple[bool, str]] = []
 
-    def start(self) -> None:
-        """Read the files and begin a new account.
+    def reset(self) -> None:
+        """Read the data files and reset the counts.
 
         Raises:
-            ValueError: a file is missing, no JSON, or no list; the message names it.
+            ValueError: a file is missing, not JSON, or not a list.
         """
-        self._known, self._marked = {self.name(video) for path in self.paths for video in _videos(path)}, []
+        self._training, self._checked = set(), []
+        for path in self.paths:
+            self._training.update(self.name(video) for video in _read_videos(path))
 
-    def mark(self, clip: str, source: str = "") -> dict[str, bool]:
-        """What a question's ``meta`` says of its clip: ``in_training``, where data files are named at all."""
+    def check(self, clip: str, source: str = "") -> dict[str, bool]:
+        """Return the ``meta`` entry of a clip: ``in_training``; empty without data files."""
         if not self.paths:
             return {}
-        self._marked.append((self.name(clip) in (self._known or ()), source))
-        return {"in_training": self._marked[-1][0]}
+        in_training = self.name(clip) in (self._training or ())
+        self._checked.append((in_training, source))
+        return {"in_training": in_training}
 
     def protocol(self) -> dict[str, str]:
-        """How many clips were trained on, and from where."""
-        if not self.paths or self._known is None:
-            why = "train_records not read yet" if self.paths else "not checked; train_records names none"
-            return {"clips in training": why}
-        found = [source for trained, source in self._marked if trained]
-        counts = ", ".join(f"{source} {found.count(source)}" for source in sorted(set(found)) if source)
-        return {"clips in training": f"{len(found)} of {len(self._marked)}" + (f" ({counts})" if counts else "")}
+        """Describe how many clips are in the training data, in total and by source."""
+        if not self.paths:
+            return {"clips in training": "not checked; train_records is empty"}
+        if self._training is None:
+            return {"clips in training": "train_records not read yet"}
+        sources = [source for in_training, source in self._checked if in_training]
+        text = f"{len(sources)} of {len(self._checked)}"
+        counts = sorted(Counter(filter(None, sources)).items())
+        if counts:
+            text += f" ({', '.join(f'{source} {count}' for source, count in counts)})"
+        return {"clips in training": text}
 
 
-def _videos(path: Path) -> list[str]:
-    """The videos that a data file names."""
-    entries = _lines(path) if path.suffix == ".jsonl" else read_json(path)
+def _read_videos(path: Path) -> list[str]:
+    """Read the names of the videos in a data file."""
+    entries = _read_json_lines(path) if path.suffix == ".jsonl" else read_json(path)
     if not isinstance(entries, list):
-        raise ValueError(f"{path}: train_records are lists of records, or of paths; this is none.")
-    named = [entry.get("video") if isinstance(entry, Mapping) else entry for entry in entries]
-    return [name for name in named if isinstance(name, str)]
+        raise ValueError(f"{path}: got {type(entries).__name__}; train_records must be lists of records or of paths.")
+    videos = []
+    for entry in entries:
+        video = entry.get("video") if isinstance(entry, Mapping) else entry
+        if isinstance(video, str):
+            videos.append(video)
+    return videos
 
 
-def _lines(path: Path) -> list[Any]:
+def _read_json_lines(path: Path) -> list[Any]:
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file (train_records).")
-    found = []
+    entries = []
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
+        if not line.strip():
+            continue
         try:
-            found += [json.loads(line)] if line.strip() else []
+            entries.append(json.loads(line))
         except ValueError as error:
-            raise ValueError(f"{path}:{number}: this is not JSON ({error}); a line is one record.") from error
-    return found
+            raise ValueError(f"{path}:{number}: this is not JSON ({error}); a line must be one record.") from error
+    return entries
 
 
-def text_of(asked: Prediction) -> tuple[str | None, str]:
-    """An answer that is taken as it stands, and the rule."""
-    text = (asked.answer or "").strip()
-    return (text, "text") if text else (None, "invalid")
+def parse_text(prediction: Prediction) -> tuple[str | None, str]:
+    """Parse a free-form answer: its stripped text, and the rule."""
+    text = (prediction.answer or "").strip()
+    return (text, "text") if text else INVALID
 
 
-def judged_by(judge: Judge | None, figures: str) -> str:
-    """Who judges, in words, or which figures are absent because nobody does.
+def describe_judge(judge: Judge | None, scores: str) -> str:
+    """Describe the judge, or the scores that are missing without one.
 
-    >>> judged_by(None, "clue_overlap")
+    >>> describe_judge(None, "clue_overlap")
     'none: clue_overlap absent'
     """
-    return f"none: {figures} absent" if judge is None else judge.id
+    return f"none: {scores} absent" if judge is None else judge.id
 
 
-def marks(
-    predictions: Sequence[Prediction], judge: Callable[[Sequence[Prediction]], Sequence[Any]], nothing: Any
-) -> list[Any]:
-    """The verdict on each answer; the judge sees those that have words, the others get ``nothing``.
+def judge_answers(
+    predictions: Sequence[Prediction], judge: Callable[[Sequence[Prediction]], Sequence[T]], default: T
+) -> list[T]:
+    """Judge the predictions that have an answer; the others get the default.
 
-    >>> asked = [Prediction("emer", str(n), "", "Why?", "sad", answer) for n, answer in enumerate(["he cries", None])]
-    >>> marks(asked, lambda some: [7.0 for _ in some], 0.0)
+    >>> answers = ["he cries", None]
+    >>> predictions = [Prediction("emer", str(n), "", "Why?", "sad", answer) for n, answer in enumerate(answers)]
+    >>> judge_answers(predictions, lambda answered: [7.0 for _ in answered], 0.0)
     [7.0, 0.0]
     """
-    answered = [each for each in predictions if text_of(each)[0]]
-    given = dict(zip((each.id for each in answered), judge(answered) if answered else (), strict=True))
-    return [given.get(each.id, nothing) for each in predictions]
+    answered = [prediction for prediction in predictions if parse_text(prediction)[0]]
+    if not answered:
+        return [default] * len(predictions)
+    verdicts = {prediction.id: verdict for prediction, verdict in zip(answered, judge(answered), strict=True)}
+    return [verdicts.get(prediction.id, default) for prediction in predictions]

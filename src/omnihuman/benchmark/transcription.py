@@ -1,72 +1,49 @@
-"""What the speech benchmarks share: the prompt, how an answer is read, and one figure for each of their parts."""
+"""Shared parts of speech benchmarks: the prompt, parsing of transcripts, and a score per split."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from omnihuman.benchmark.base import Prediction
+from omnihuman.benchmark.base import Prediction, unzip
 from omnihuman.metric.score import Score
 from omnihuman.metric.speech import strip_lead_in
 
 PROMPT = "Recognize the speech and give me the transcription."
-"""Omni-Emotion's supplement, a training template; no paper says what it asks at evaluation."""
+"""A training template in Omni-Emotion's supplement; no paper prints its evaluation prompt."""
 
-Measure = Callable[[Sequence[str], Sequence[str], Sequence[str]], Score]
-"""ids, references, answers -> a figure."""
-
-
-def chosen(key: str, given: str | Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    """Parts that are asked, checked; one may stand without brackets.
-
-    Raises:
-        ValueError: none is given, one is unknown or there twice.
-
-    >>> chosen("splits", "test-clean", ("test-clean", "test-other"))
-    ('test-clean',)
-    """
-    names = (given,) if isinstance(given, str) else tuple(given)
-    if not names or set(names) - set(known) or len(set(names)) < len(names):
-        raise ValueError(f"{key}={list(names)}: choose from {', '.join(known)}, each once.")
-    return names
+Metric = Callable[..., Score]
+"""ids, references, answers, ``speakers`` -> a score: ``wer``, ``cer`` or ``mer`` with its options."""
 
 
-def lines(path: Path) -> Iterator[tuple[str, str]]:
-    """The lines of a list that hold something, without their ends: place and text.
+def parse_transcript(prediction: Prediction) -> tuple[str | None, str]:
+    """Parse a transcript; the rule tells if a lead-in ("The speech says") was stripped.
 
-    Raises:
-        ValueError: it is no UTF-8.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: save the file as UTF-8 ({error}).") from error
-    every = ((f"{path}:{number}", line.rstrip("\r")) for number, line in enumerate(text.split("\n"), 1))
-    return ((where, line) for where, line in every if line.strip())
-
-
-def transcript(asked: Prediction) -> tuple[str | None, str]:
-    """What an answer says was said, and whether words before it ("The speech says") were taken away.
-
-    >>> transcript(Prediction("librispeech", "1", "", "", "go", "GO"))
+    >>> parse_transcript(Prediction("librispeech", "1", "", "", "go", "GO"))
     ('GO', 'text')
     """
-    text = (asked.answer or "").strip()
-    bare = strip_lead_in(text).strip()
-    if not bare:
+    text = (prediction.answer or "").strip()
+    transcript = strip_lead_in(text).strip()
+    if not transcript:
         return None, "invalid"
-    return bare, "text" if bare == text else "lead-in removed"
+    return transcript, "text" if transcript == text else "lead-in removed"
 
 
-def figures(name: str, predictions: Sequence[Prediction], groups: Sequence[str], measure: Measure) -> list[Score]:
-    """One figure for each of the groups that was asked, in their order: ``wer/test-clean``.
+def score_groups(
+    name: str,
+    predictions: Sequence[Prediction],
+    groups: Sequence[str],
+    metric: Metric,
+    cluster: Callable[[Prediction], str],
+) -> list[Score]:
+    """Compute one score per group that has predictions, in the order of the groups: ``wer/test-clean``.
 
-    An answer that says nothing has every word of its reference wrong.
+    An invalid answer counts as an empty transcript. ``cluster`` returns the unit of resampling, such as the speaker.
     """
     scores = []
     for group in groups:
-        some = [each for each in predictions if each.group == group]
-        if some:
-            answers = [transcript(each)[0] or "" for each in some]
-            score = measure([each.id for each in some], [str(each.truth) for each in some], answers)
+        members = [prediction for prediction in predictions if prediction.group == group]
+        if members:
+            ids, references, _ = unzip(members)
+            transcripts = [parse_transcript(prediction)[0] or "" for prediction in members]
+            score = metric(ids, references, transcripts, speakers=[*map(cluster, members)])
             scores.append(replace(score, name=f"{name}/{group}"))
     return scores

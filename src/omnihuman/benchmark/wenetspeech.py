@@ -1,50 +1,59 @@
-"""WenetSpeech: spontaneous Mandarin from the net and from meetings, mixed and character error rates."""
+"""WenetSpeech: spontaneous Mandarin from the internet and from meetings, mixed and character error rates."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from omnihuman.benchmark.base import Benchmark, Peer, Prediction, Question, unique
-from omnihuman.benchmark.text import Media, to_record
-from omnihuman.benchmark.transcription import PROMPT, chosen, figures, transcript
+from omnihuman.benchmark.base import (
+    Benchmark,
+    Prediction,
+    PublishedResult,
+    Question,
+    check_subset,
+    check_unique_ids,
+    get_value,
+)
+from omnihuman.benchmark.text import Media, build_record
+from omnihuman.benchmark.transcription import PROMPT, parse_transcript, score_groups
 from omnihuman.metric.score import Score
 from omnihuman.metric.speech import cer, mer
 
 SUBSETS = ("TEST_NET", "TEST_MEETING", "DEV")
 
 
-def _peer(method: str, net: float, meeting: float) -> Peer:
+def _published(method: str, net: float, meeting: float) -> PublishedResult:
     values = {"mer/TEST_NET": net, "mer/TEST_MEETING": meeting}
-    return Peer(method, values, "A", "MER or CER not stated; normaliser not stated", "HumanOmni, table 5")
+    return PublishedResult(method, values, "A", "MER or CER not stated; normalizer not stated", "HumanOmni, table 5")
 
 
 class WenetSpeech(Benchmark):
     """The segments of ``WenetSpeech.json`` -> MER and CER of each subset, in percent.
 
-    Reference: WenetSpeech, MER over Chinese characters and English words; its recordings last hours, so a segment is
-    cut by its ``begin_time`` and ``end_time`` while it is read.
-    Differs from the official tokenizer: an English word is one token though a character follows without a space, unless
-    ``official_glue`` says otherwise. Labels are those of the file at hand: TEST_NET has a few known to be wrong
-    (WenetSpeech issue 63).
+    Reference: WenetSpeech, MER over Chinese characters and English words; its recordings are hours long, so a segment
+    is decoded from its ``begin_time`` to its ``end_time``.
+    Differs from the official tokenizer: an English word is one token even if a character follows without a space,
+    unless ``official_glue`` is set. References are not corrected: a few of TEST_NET are known to be wrong (WenetSpeech
+    issue 63).
 
     Args:
-        root: the folder that holds ``WenetSpeech.json`` and ``audio/``.
-        subsets: that are asked, by their official names; the first is the headline.
-        prompt: what is asked about each segment.
-        numbers: spell them out on both sides: ``23`` and ``二十三`` are one.
-        official_glue: count an English word and the character right after it as one token, as the official script does.
-        missing_media: ``raise``, or ``skip`` segments whose recording is not there and count them.
-        max_new_tokens: length limit of an answer.
+        root: the folder of ``WenetSpeech.json`` and ``audio/``.
+        subsets: to run, by their official names; the first is the main score.
+        prompt: for each segment.
+        numbers: spell them out, so that ``23`` and ``二十三`` are equal.
+        official_glue: join an English word with the character right after it to one token, as the official script does.
+        missing_media: ``raise``, or ``skip`` segments with missing recordings and count them.
+        max_new_tokens: maximum length of an answer.
     """
 
     name = "wenetspeech"
-    modality = "A"
-    peers = (
-        _peer("Qwen2-Audio", 7.8, 8.4),
-        _peer("SenseVoice-L", 6.0, 6.7),
-        _peer("Baichuan-Omni", 6.9, 8.4),
-        _peer("VITA", 12.2, 16.5),
-        _peer("HumanOmni", 10.4, 8.4),
+    view = "A"
+    published = (
+        _published("Qwen2-Audio", 7.8, 8.4),
+        _published("SenseVoice-L", 6.0, 6.7),
+        _published("Baichuan-Omni", 6.9, 8.4),
+        _published("VITA", 12.2, 16.5),
+        _published("HumanOmni", 10.4, 8.4),
     )
 
     def __init__(
@@ -58,72 +67,80 @@ class WenetSpeech(Benchmark):
         missing_media: Literal["raise", "skip"] = "raise",
         max_new_tokens: int = 256,
     ) -> None:
-        self.root, self.subsets = Path(root), chosen("subsets", subsets, SUBSETS)
+        self.root, self.subsets = Path(root), check_subset("subsets", subsets, SUBSETS)
         self.prompt, self.official_glue = prompt, official_glue
         self.numbers = numbers
         self.media = Media(self.root, missing_media)
         self.max_new_tokens = max_new_tokens
 
     def questions(self) -> list[Question]:
-        self.media.start()
+        self.media.reset()
         path = self.root / "WenetSpeech.json"
-        found = [each for place, recording in _recordings(path) for each in self._recording(place, recording)]
+        questions: list[Question] = []
+        for location, recording in _read_recordings(path):
+            questions += self._read_segments(location, recording)
+        found_subsets = {question.group for question in questions}
         for subset in self.subsets:
-            if not self.media.lost and not any(each.group == subset for each in found):
-                raise ValueError(f"{path}: no segment is of the subset {subset}; leave it out of subsets.")
-        order = {subset: number for number, subset in enumerate(self.subsets)}
-        return unique(sorted(found, key=lambda each: order[each.group]), str(path))
+            if subset not in found_subsets and not self.media.skipped:
+                raise ValueError(f"{path}: there is no segment of the subset {subset}; remove it from subsets.")
+        questions.sort(key=lambda question: self.subsets.index(question.group))
+        return check_unique_ids(questions, str(path))
 
-    def _recording(self, place: str, recording: Any) -> Iterator[Question]:
-        """The questions of one recording; a test segment is of one subset."""
-        for number, segment in enumerate(_key(recording, "segments", place, list)):
-            where = f"{place}.segments[{number}]"
-            named = _key(segment, "subsets", where, list)
-            if not (group := next((subset for subset in self.subsets if subset in named), None)):
+    def _read_segments(self, location: str, recording: Any) -> Iterator[Question]:
+        """Build the questions of a recording; a segment counts for the first of its subsets."""
+        for number, segment in enumerate(_read_value(recording, "segments", location, list)):
+            source = f"{location}.segments[{number}]"
+            subset = self._find_subset(_read_value(segment, "subsets", source, list))
+            if subset is None:
                 continue
-            name, words = _key(segment, "sid", where, str), _key(segment, "text", where, str)
-            begin, end = (float(_key(segment, key, where, (int, float))) for key in ("begin_time", "end_time"))
-            if not 0 <= begin < end:
-                raise ValueError(f"{where}: end_time {end:g} does not come after begin_time {begin:g}.")
-            if file := self.media.find(_key(recording, "path", place, str), f"{place}.path"):
-                record = to_record(file, self.prompt, name, where, sound_only=True, start=begin, end=end)
+            name, transcript = _read_value(segment, "sid", source, str), _read_value(segment, "text", source, str)
+            start = float(_read_value(segment, "begin_time", source, int, float))
+            end = float(_read_value(segment, "end_time", source, int, float))
+            if not 0 <= start < end:
+                raise ValueError(f"{source}: end_time {end:g} must be after begin_time {start:g}.")
+            file = self.media.find(_read_value(recording, "path", location, str), f"{location}.path")
+            if file is not None:
+                record = build_record(file, self.prompt, name, source, audio_only=True, start=start, end=end)
                 meta = {"recording": str(recording.get("aid", file.stem))}
-                yield Question(record, words, group, meta=meta)
+                yield Question(record, transcript, subset, meta=meta)
 
-    def parse(self, asked: Prediction) -> tuple[Any, str]:
-        return transcript(asked)
+    def _find_subset(self, names: list[Any]) -> str | None:
+        for subset in self.subsets:
+            if subset in names:
+                return subset
+        return None
+
+    def parse(self, prediction: Prediction) -> tuple[Any, str]:
+        return parse_transcript(prediction)
 
     def scores(self, predictions: Sequence[Prediction]) -> list[Score]:
-        recordings = {each.id: str(each.meta.get("recording", each.id)) for each in predictions}
-
-        def mixed(ids: Sequence[str], references: Sequence[str], answers: Sequence[str]) -> Score:
-            speakers = [recordings[each] for each in ids]
-            return mer(ids, references, answers, self.numbers, self.official_glue, speakers)
-
-        def characters(ids: Sequence[str], references: Sequence[str], answers: Sequence[str]) -> Score:
-            return cer(ids, references, answers, self.numbers, [recordings[each] for each in ids])
-
-        scores = figures("mer", predictions, self.subsets, mixed)
-        return [*scores, *figures("cer", predictions, self.subsets, characters)]
+        mixed = partial(mer, numbers=self.numbers, official_glue=self.official_glue)
+        characters = partial(cer, numbers=self.numbers)
+        scores = score_groups("mer", predictions, self.subsets, mixed, _recording)
+        return scores + score_groups("cer", predictions, self.subsets, characters, _recording)
 
     def protocol(self) -> dict[str, str]:
-        glued = "as the official tokenizer glues them" if self.official_glue else "words and characters apart"
+        glue = "as joined by the official tokenizer" if self.official_glue else "words and characters apart"
         return {
             "prompt": self.prompt,
-            "MER": f"Chinese characters and English words, {glued}",
+            "MER": f"Chinese characters and English words, {glue}",
             "CER": "Chinese characters and single letters",
-            "normaliser": f"simplified characters, numbers {'spelled out' if self.numbers else 'as they stand'}",
+            "normalizer": f"simplified characters, numbers {'spelled out' if self.numbers else 'as they stand'}",
             "resampling": "by recording",
             **self.media.protocol(),
         }
 
 
-def _recordings(path: Path) -> Iterator[tuple[str, Any]]:
-    """The entries of ``audios`` one by one: the file of the whole corpus is larger than memory should hold."""
+def _recording(prediction: Prediction) -> str:
+    return str(prediction.meta.get("recording", prediction.id))
+
+
+def _read_recordings(path: Path) -> Iterator[tuple[str, Any]]:
+    """Read the entries of ``audios`` one by one: the file of the full corpus does not fit into memory."""
     import ijson
 
     if not path.is_file():
-        raise ValueError(f"{path}: there is no such file; root is the folder of WenetSpeech.json and audio/.")
+        raise ValueError(f"{path}: there is no such file; set root to the folder of WenetSpeech.json and audio/.")
     number = -1
     with path.open("rb") as raw:
         try:
@@ -135,9 +152,9 @@ def _recordings(path: Path) -> Iterator[tuple[str, Any]]:
         raise ValueError(f"{path}: there is no list `audios`, or it is empty; this is not WenetSpeech.json.")
 
 
-def _key(entry: Any, key: str, where: str, kind: type | tuple[type, ...]) -> Any:
-    value = entry.get(key) if isinstance(entry, Mapping) else None
-    if not isinstance(value, kind) or isinstance(value, bool):
-        wanted = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
-        raise ValueError(f"{where}: {key} is {value!r:.80}, it must be a {wanted}.")
+def _read_value(entry: Any, key: str, location: str, *types: type) -> Any:
+    value = get_value(entry, key)
+    if not isinstance(value, types) or isinstance(value, bool):
+        expected = " or ".join(value_type.__name__ for value_type in types)
+        raise ValueError(f"{location}: {key} is {value!r:.80}, it must be a {expected}.")
     return value

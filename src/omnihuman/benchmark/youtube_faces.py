@@ -1,4 +1,4 @@
-"""YouTube Faces: whether two clips show one person."""
+"""YouTube Faces: face verification of two clips."""
 
 import math
 import random
@@ -8,23 +8,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from omnihuman.benchmark.base import Benchmark, Peer, Prediction, Question, check_switches, lines_of, unique
+from omnihuman.benchmark.base import (
+    Benchmark,
+    Prediction,
+    PublishedResult,
+    Question,
+    check_choices,
+    check_unique_ids,
+    read_lines,
+)
 from omnihuman.benchmark.text import Media
 from omnihuman.data.media import probe
 from omnihuman.data.record import Record
 from omnihuman.metric.score import Score
-from omnihuman.metric.verification import parse_yes_no, verification_scores
+from omnihuman.metric.verification import parse_yes_no, score_verification
 
 PROMPT = (
     "The first half of the frames is one clip, the second half is another. Do both clips show the same person? "
     "Answer Yes or No."
 )
-RATE = 25.0
-"""Pictures a second that a folder is taken to have."""
+LABELS: dict[bool | None, str] = {True: "Yes", False: "No"}
+FPS = 25.0
+"""Assumed frame rate of a folder of frames."""
 
 
 class Segment(NamedTuple):
-    """A part of a video folder ``<name>/<number>``: its pictures from ``start`` to ``end``, ``None`` for all."""
+    """A part of a video folder ``<name>/<number>``: frames ``[start, end)``, ``None`` for all."""
 
     video: str
     start: int = 0
@@ -32,70 +41,71 @@ class Segment(NamedTuple):
 
     @property
     def seconds(self) -> tuple[float, float | None]:
-        # between two pictures, so that rounding moves none in or out
-        start = max(0.0, (self.start - 0.5) / RATE)
-        return start, None if self.end is None else (self.end - 0.5) / RATE
+        """Start and end in seconds, half a frame early, so that rounding cannot add or remove a frame."""
+        start = max(0.0, (self.start - 0.5) / FPS)
+        return start, None if self.end is None else (self.end - 0.5) / FPS
 
 
 class Pair(NamedTuple):
-    """Two segments and whether they show one person."""
+    """Two segments of the same person or of different ones."""
 
     id: str
-    where: str
+    location: str
     first: Segment
     second: Segment
     is_same: bool
     fold: str = ""
 
 
-def _peer(method: str, accuracy: float, with_text: float | None = None) -> list[Peer]:
-    how, source = "own pairs of 1,595 people, which are not published", "FaVChat, table 5"
-    rows = [Peer(method, {"accuracy": accuracy}, "V", how, source)]
+def _published(method: str, accuracy: float, with_text: float | None = None) -> list[PublishedResult]:
+    protocol, source = "own pairs of 1,595 people, which are not published", "FaVChat, table 5"
+    results = [PublishedResult(method, {"accuracy": accuracy}, "V", protocol, source)]
     if with_text is not None:
-        rows.append(Peer(f"{method}, told FaVChat's description", {"accuracy": with_text}, "V", how, source))
-    return rows
+        name = f"{method}, with FaVChat's description"
+        results.append(PublishedResult(name, {"accuracy": with_text}, "V", protocol, source))
+    return results
 
 
 class YouTubeFaces(Benchmark):
-    """A copy of YouTube Faces -> accuracy, area under the curve and equal error rate of same or different, in percent.
+    """A copy of YouTube Faces -> accuracy, area under the ROC curve and equal error rate in percent.
 
     Reference: ``splits.txt`` (or ``splits_corrected.txt``), 5,000 pairs in ten folds: number of the fold and of the
-    pair, two folders ``<name>/<number>``, and last whether they are the same; pictures in
+    pair, two folders ``<name>/<number>``, and last 1 for the same person or 0; frames in
     ``frame_images_DB/<name>/<number>/0.555.jpg``. FaVChat, table 5: 3,190 segments of 36 frames of 1,595 people.
-    Differs from FaVChat, whose pairs, prompt and parsing are not published: ``pairs=favchat_like`` draws two segments
-    of each person, and for each person one of somebody else. 591 people have one video only, so their segments come
-    from the same one.
+    Differs from FaVChat, whose pairs, prompt and parsing are not published: ``pairs=favchat_like`` pairs two segments
+    of each person, and one of them with a segment of another person. 591 people have one video only, so both of their
+    segments are from it.
 
     Args:
-        root: the folder with the pictures' folder and the lists.
+        root: folder of the frames' folder and the lists.
         pairs: ``official`` or ``favchat_like``.
         splits: the list of the official pairs.
-        media: folder below the root that holds the pictures.
-        prompt: what is asked about two clips, of which the model sees half of its frames each.
+        media: folder below the root with the frames.
+        prompt: about two clips, each of which has half of the frames.
         segment: frames of a segment of ``favchat_like``.
-        same_video_positive: whether people with one video take part in it.
-        seed: of its segments and of who is compared with whom.
-        missing_media: ``raise``, or ``skip`` pairs whose pictures are not on disk and count them.
-        log_probs: also take P(Yes), for area and error rate.
-        max_new_tokens: length limit of an answer.
+        same_video_positive: include people with one video in ``favchat_like``.
+        seed: of the segments and the pairs of ``favchat_like``.
+        missing_media: ``raise``, or ``skip`` pairs with missing frames and count them.
+        log_probs: compute P(Yes), for the area and the error rate.
+        max_new_tokens: maximum length of an answer.
 
     Raises:
-        ValueError: a switch is unknown.
+        ValueError: an option is invalid.
     """
 
     name = "youtube_faces"
-    labels = ("Yes", "No")
-    modality = "VF"
-    peers = (
-        *_peer("GPT-4o", 71.29, 93.61),
-        *_peer("Claude3.5-Sonnet", 68.59, 94.29),
-        *_peer("VideoChat", 54.74, 73.61),
-        *_peer("VideoChat2", 57.30, 81.32),
-        *_peer("VideoLLaMA2", 51.03, 75.05),
-        *_peer("Qwen2-VL-2B", 46.46, 65.39),
-        *_peer("Qwen2-VL-7B", 58.75, 83.20),
-        *_peer("Qwen2-VL-72B", 64.83, 84.51),
-        *_peer("FaVChat", 82.38),
+    labels = tuple(LABELS.values())
+    view = "VF"
+    published = (
+        *_published("GPT-4o", 71.29, 93.61),
+        *_published("Claude3.5-Sonnet", 68.59, 94.29),
+        *_published("VideoChat", 54.74, 73.61),
+        *_published("VideoChat2", 57.30, 81.32),
+        *_published("VideoLLaMA2", 51.03, 75.05),
+        *_published("Qwen2-VL-2B", 46.46, 65.39),
+        *_published("Qwen2-VL-7B", 58.75, 83.20),
+        *_published("Qwen2-VL-72B", 64.83, 84.51),
+        *_published("FaVChat", 82.38),
     )
 
     def __init__(
@@ -113,134 +123,147 @@ class YouTubeFaces(Benchmark):
         log_probs: bool = True,
         max_new_tokens: int = 8,
     ) -> None:
-        check_switches(pairs=(pairs, ("official", "favchat_like")), missing_media=(missing_media, ("raise", "skip")))
+        check_choices(pairs=(pairs, ("official", "favchat_like")), missing_media=(missing_media, ("raise", "skip")))
         if segment < 1:
-            raise ValueError(f"segment={segment}: a segment has one frame at least.")
+            raise ValueError(f"segment={segment}: a segment must have at least one frame.")
         self.root, self.pairs, self.splits, self.prompt = Path(root), pairs, splits, prompt
         self.segment, self.same_video_positive, self.seed = segment, same_video_positive, seed
         self.media = Media(self.root / media, missing_media)
         self.log_probs, self.max_new_tokens = log_probs, max_new_tokens
 
     def questions(self) -> list[Question]:
-        self.media.start()
-        pairs = self._official() if self.pairs == "official" else self._favchat_like()
-        return unique([asked for pair in pairs if (asked := self._question(pair)) is not None], str(self.root))
+        self.media.reset()
+        pairs = self._read_official() if self.pairs == "official" else self._draw_pairs()
+        questions = []
+        for pair in pairs:
+            question = self._build_question(pair)
+            if question is not None:
+                questions.append(question)
+        return check_unique_ids(questions, str(self.root))
 
-    def parse(self, asked: Prediction) -> tuple[Any, str]:
-        said, rule = parse_yes_no(asked.answer)
-        return (None if said is None else self.labels[not said]), rule
+    def parse(self, prediction: Prediction) -> tuple[Any, str]:
+        is_yes, rule = parse_yes_no(prediction.answer)
+        return LABELS.get(is_yes), rule
 
     def scores(self, predictions: Sequence[Prediction]) -> list[Score]:
-        scores = self._scores(predictions, "parser: the first word, else the only one of yes and no")
-        apart = [each for each in predictions if not each.meta.get("same_video")]
-        if len(apart) < len(predictions):
-            accuracy = self._scores(apart, "without pairs from one video")[0]
+        scores = self._compute_scores(predictions, "parser: the first word, else the only one of yes and no")
+        two_videos = [prediction for prediction in predictions if not prediction.meta.get("same_video")]
+        if len(two_videos) < len(predictions):
+            accuracy = self._compute_scores(two_videos, "without pairs from one video")[0]
             scores.append(replace(accuracy, name="accuracy_two_videos"))
         return scores
 
     def protocol(self) -> dict[str, str]:
-        official = f"official, {self.splits}, mean of its folds"
-        one = "with" if self.same_video_positive else "without"
-        drawn = f"ours after FaVChat, {self.segment} frames, seed {self.seed}, {one} people who have one video only"
+        pairs = f"official, {self.splits}, mean of its folds"
+        if self.pairs == "favchat_like":
+            preposition = "with" if self.same_video_positive else "without"
+            people = f"{preposition} people who have one video only"
+            pairs = f"ours after FaVChat, {self.segment} frames, seed {self.seed}, {people}"
         return {
-            "pairs": official if self.pairs == "official" else drawn,
+            "pairs": pairs,
             "prompt": self.prompt,
             "frames": "half of them from each clip",
             **self.media.protocol(),
         }
 
-    def _scores(self, predictions: Sequence[Prediction], note: str) -> list[Score]:
-        truths = [each.truth == "Yes" for each in predictions]
-        parsed = [None if (said := self.parse(each)[0]) is None else said == "Yes" for each in predictions]
-        folds = [each.group for each in predictions] if len({each.group for each in predictions}) > 1 else None
-        yes = None
-        if any(each.log_probs for each in predictions):  # what could not be asked is wrong: as wrong as can be
-            yes = [
-                _p_yes(each) if each.log_probs else float(not truth)
-                for each, truth in zip(predictions, truths, strict=True)
-            ]
-        return verification_scores([each.id for each in predictions], truths, parsed, folds, yes, note)
+    def _compute_scores(self, predictions: Sequence[Prediction], note: str) -> list[Score]:
+        has_log_probs = any(prediction.log_probs for prediction in predictions)
+        ids, references, folds, yes_scores = [], [], [], []
+        parsed: list[bool | None] = []
+        for prediction in predictions:
+            is_same = prediction.reference == "Yes"
+            ids.append(prediction.id)
+            references.append(is_same)
+            folds.append(prediction.group)
+            parsed.append(parse_yes_no(prediction.answer)[0])
+            # a failed generation gets the worst possible probability
+            yes_scores.append(_yes_probability(prediction) if prediction.log_probs else float(not is_same))
+        optional_folds = folds if len(set(folds)) > 1 else None
+        return score_verification(ids, references, parsed, optional_folds, yes_scores if has_log_probs else None, note)
 
-    def _official(self) -> Iterator[Pair]:
+    def _read_official(self) -> Iterator[Pair]:
         path = self.root / self.splits
         if not path.is_file():
             raise ValueError(f"{path}: there is no such file; set splits, or pairs=favchat_like, which needs none.")
-        for number, (where, line) in enumerate(lines_of(path), 1):
+        for number, (location, line) in enumerate(read_lines(path), 1):
             cells = [cell.strip() for cell in line.split(",")]
             if number == 1 and not re.search(r"/\d", line):
-                continue  # the head
+                continue  # the header
             videos = [cell for cell in cells if "/" in cell]
             if len(cells) < 4 or len(videos) != 2 or cells[-1] not in ("0", "1") or not cells[0].isdecimal():
                 raise ValueError(
-                    f"{where}: a line is <fold>, <pair>, <name>/<number>, <name>/<number>, ..., 0 or 1; found {line!r}."
+                    f"{location}: expected <fold>, <pair>, <name>/<number>, <name>/<number>, ..., 0 or 1; got {line!r}."
                 )
-            first, second = (Segment(video) for video in videos)
-            place = cells[1] if cells[1].isdecimal() else str(number)
-            yield Pair(f"{cells[0]}/{place}", where, first, second, cells[-1] == "1", f"fold_{cells[0]}")
+            first, second = Segment(videos[0]), Segment(videos[1])
+            pair_number = cells[1] if cells[1].isdecimal() else str(number)
+            name = f"{cells[0]}/{pair_number}"
+            yield Pair(name, location, first, second, cells[-1] == "1", f"fold_{cells[0]}")
 
-    def _favchat_like(self) -> Iterator[Pair]:
-        people = {
-            folder.name: sorted(
-                (f"{folder.name}/{part.name}" for part in folder.iterdir() if part.is_dir()), key=_number
-            )
-            for folder in sorted(self.media.root.glob("*/"))
-        }
-        several = {name: some for name, some in people.items() if len(some) > 1 or (some and self.same_video_positive)}
-        if len(several) < 2:
+    def _draw_pairs(self) -> Iterator[Pair]:
+        """Draw a positive and a negative pair for each person."""
+        min_videos = 1 if self.same_video_positive else 2
+        people = {}
+        for folder in sorted(self.media.root.glob("*/")):
+            videos = [f"{folder.name}/{video.name}" for video in folder.iterdir() if video.is_dir()]
+            if len(videos) >= min_videos:
+                people[folder.name] = sorted(videos, key=_sort_key)
+        if len(people) < 2:
             raise ValueError(
-                f"{self.media.root}: {len(several)} people with videos <name>/<number>/*.jpg; root is the folder "
-                "YouTubeFaces, and media its folder of pictures."
+                f"{self.media.root}: {len(people)} people with videos <name>/<number>/*.jpg; set root to the folder "
+                "YouTubeFaces, and media to its folder of frames."
             )
-        drawn = random.Random(self.seed)
-        own = {name: self._segments(videos, drawn) for name, videos in several.items()}
-        order = list(own)
-        drawn.shuffle(order)
-        other = dict(zip(order, [*order[1:], order[0]], strict=True))  # each is somebody else's other once
-        for name, (first, second) in own.items():
-            where = f"{self.media.root}/{name}"
-            yield Pair(f"{name}/same", where, first, second, True)
-            yield Pair(f"{name}/different", where, first, own[other[name]][1], False)
+        rng = random.Random(self.seed)
+        segments = {name: self._draw_segments(videos, rng) for name, videos in people.items()}
+        order = list(segments)
+        rng.shuffle(order)
+        other = dict(zip(order, [*order[1:], order[0]], strict=True))  # a cycle: each person is drawn once
+        for name, (first, second) in segments.items():
+            location = f"{self.media.root}/{name}"
+            yield Pair(f"{name}/same", location, first, second, True)
+            yield Pair(f"{name}/different", location, first, segments[other[name]][1], False)
 
-    def _segments(self, videos: Sequence[str], drawn: random.Random) -> tuple[Segment, Segment]:
-        """Two segments of one person: of two videos their middle, of one its beginning and its end."""
+    def _draw_segments(self, videos: Sequence[str], rng: random.Random) -> tuple[Segment, Segment]:
+        """Draw two segments of a person: the middle of two videos, or start and end of a single one."""
         if len(videos) == 1:
-            count = probe(self.media.root / videos[0]).frames
-            return Segment(videos[0], 0, self.segment), Segment(videos[0], max(0, count - self.segment), None)
-        first, second = (self._middle(video) for video in drawn.sample(videos, 2))
-        return first, second
+            num_frames = probe(self.media.root / videos[0]).num_frames
+            end = Segment(videos[0], max(0, num_frames - self.segment), None)
+            return Segment(videos[0], 0, self.segment), end
+        first, second = rng.sample(videos, 2)
+        return self._middle_segment(first), self._middle_segment(second)
 
-    def _middle(self, video: str) -> Segment:
-        start = max(0, (probe(self.media.root / video).frames - self.segment) // 2)
+    def _middle_segment(self, video: str) -> Segment:
+        start = max(0, (probe(self.media.root / video).num_frames - self.segment) // 2)
         return Segment(video, start, start + self.segment)
 
-    def _question(self, pair: Pair) -> Question | None:
-        folders = [self.media.find(each.video, pair.where) for each in (pair.first, pair.second)]
-        if folders[0] is None or folders[1] is None:
+    def _build_question(self, pair: Pair) -> Question | None:
+        folder = self.media.find(pair.first.video, pair.location)
+        second_folder = self.media.find(pair.second.video, pair.location)
+        if folder is None or second_folder is None:
             return None
         start, end = pair.first.seconds
         record = Record(
             pair.id,
-            folders[0],
+            folder,
             "video",
             (("user", f"<video>\n{self.prompt}"), ("assistant", "")),
             ("video",),
             start,
             end,
-            source=pair.where,
-            then=folders[1],
-            then_clip=pair.second.seconds,
-            rate=RATE,
+            source=pair.location,
+            second_clip=second_folder,
+            second_clip_span=pair.second.seconds,
+            fps=FPS,
         )
         same_video = pair.first.video == pair.second.video
         meta = {"videos": [pair.first.video, pair.second.video], "same_video": same_video}
-        return Question(record, self.labels[not pair.is_same], pair.fold, self.labels, meta)
+        return Question(record, LABELS[pair.is_same], pair.fold, self.labels, meta)
 
 
-def _p_yes(asked: Prediction) -> float:
-    yes, no = asked.log_probs
+def _yes_probability(prediction: Prediction) -> float:
+    yes, no = prediction.log_probs
     return 1 / (1 + math.exp(min(700.0, no - yes)))
 
 
-def _number(video: str) -> tuple[int, str]:
+def _sort_key(video: str) -> tuple[int, str]:
     name = video.rpartition("/")[2]
     return (int(name) if name.isdecimal() else 0), name

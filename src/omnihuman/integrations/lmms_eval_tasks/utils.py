@@ -1,4 +1,4 @@
-"""Benchmarks as tasks of lmms-eval: their questions become documents, their parsers and scores the metrics."""
+"""Benchmarks as tasks of lmms-eval: questions as documents, parsers and scores as metrics."""
 
 import hashlib
 import json
@@ -10,21 +10,22 @@ from functools import cache
 from typing import Any
 
 from omnihuman.benchmark.base import Benchmark, Prediction, Question
-from omnihuman.data.record import TAGS, Record
+from omnihuman.data.record import Record
+from omnihuman.modality import strip_tags
 
-FIGURES = {
+SCORES = {
     "dfew": ("war", "uar"),
     "mafw": ("war", "uar"),
     "dfec": ("cider", "rouge_l"),
     "emer_ov": ("ew_level1", "ew_level2"),
     "sample": ("war", "uar"),
 }
-"""Benchmark -> scores that its task shows: those that need no judge."""
+"""Benchmark -> scores of its task: those without a judge."""
 
 
 @cache
-def benchmark_of(name: str) -> Benchmark:
-    """A benchmark as its yaml has it, with the options of ``OMNIHUMAN_<NAME>``: ``"root=/data/DFEW folds=[1]"``.
+def load_benchmark(name: str) -> Benchmark:
+    """Build a benchmark from its yaml and the options in ``OMNIHUMAN_<NAME>``: ``"root=/data/DFEW folds=[1]"``.
 
     Raises:
         ValueError: options are missing.
@@ -36,115 +37,130 @@ def benchmark_of(name: str) -> Benchmark:
     variable = f"OMNIHUMAN_{name.upper()}"
     options = [f"benchmark.{option}" for option in shlex.split(os.environ.get(variable, ""))]
     config = compose_config([f"benchmark={name}", *options], "evaluate").benchmark
-    if missing := sorted(OmegaConf.missing_keys(config)):
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
         first = missing[0].rpartition(".")[2]
         raise ValueError(
-            f"{name}: say where the data is: export {variable}='{first}=...' (options: benchmark/{name}.yaml)."
+            f"{name}: the option {first} is missing: export {variable}='{first}=...' (options: benchmark/{name}.yaml)."
         )
-    built: Benchmark = build(config)
-    return built
+    benchmark: Benchmark = build(config)
+    return benchmark
 
 
-def documents(stub: Any) -> Any:
-    """The questions of the benchmark that a task's split is named after, in place of the one line in ``stub.json``.
+def build_documents(stub: Any) -> Any:
+    """Build the documents of the benchmark with the name of the split; they replace the one line of ``stub.json``.
 
     Raises:
-        ValueError: the benchmark's data does not hold, or it asks in two turns.
+        ValueError: the benchmark's data is invalid, or its prompting has two turns.
     """
     from datasets import Dataset
     from datasets.table import InMemoryTable
 
     name = str(stub.split)
-    benchmark = benchmark_of(name)
+    benchmark = load_benchmark(name)
     questions = benchmark.questions()
-    if any(benchmark.follow_up(question, "") is not None for question in questions[:1]):
-        raise ValueError(f"{name}: a task has one turn; for two: python -m omnihuman.evaluate benchmark={name} ...")
-    found = [document_of(name, question) for question in questions]
-    # by hand, since `datasets` 5.2 cannot hash a table of pyarrow 26
-    mark = hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
-    return Dataset(InMemoryTable.from_pylist(found), fingerprint=mark)
+    if questions and benchmark.follow_up(questions[0], "") is not None:
+        raise ValueError(
+            f"{name}: lmms-eval tasks have one turn; for two: python -m omnihuman.evaluate benchmark={name} ..."
+        )
+    documents = [build_document(name, question) for question in questions]
+    # computed here, because `datasets` 5.2 cannot hash a table of pyarrow 26
+    fingerprint = hashlib.sha256(json.dumps(documents).encode()).hexdigest()[:16]
+    return Dataset(InMemoryTable.from_pylist(documents), fingerprint=fingerprint)
 
 
-def document_of(benchmark: str, question: Question) -> dict[str, Any]:
-    """A question -> a document: what is asked about which file, and the prediction that is still without an answer."""
+def build_document(benchmark: str, question: Question) -> dict[str, Any]:
+    """Build the document of a question: prompt, media file, and the prediction without an answer."""
     record = question.record
-    prompt = record.messages[0][1]
-    for tag in TAGS:
-        prompt = prompt.replace(f"{tag}\n", "").replace(tag, "")
-    media = {"file": str(record.file), "start": record.start, "end": record.end}
-    asked = Prediction(
+    prompt = strip_tags(record.messages[0][1])
+    prediction = Prediction(
         benchmark,
         question.id,
         question.group,
         prompt,
-        question.truth,
+        question.reference,
         None,
         question.options,
         question.meta,
-        media=media,
+        media={"file": str(record.file), "start": record.start, "end": record.end},
     )
+    reference = question.reference
+    if not isinstance(reference, str):
+        reference = json.dumps(reference, ensure_ascii=False)
     return {
         "id": question.id,
         "prompt": prompt,
-        "truth": question.truth if isinstance(question.truth, str) else json.dumps(question.truth, ensure_ascii=False),
+        "reference": reference,
         "kind": record.kind,
         "file": str(record.file.absolute()),
-        "sound": "" if record.sound is None else str(record.sound.absolute()),
-        "record": json.dumps(_beside(record)),
-        "prediction": asked.line(),
+        "audio_track": "" if record.audio_track is None else str(record.audio_track.absolute()),
+        "record": json.dumps(_record_fields(record)),
+        "prediction": prediction.to_json(),
     }
 
 
-def messages(doc: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A document -> its prompt for chat models."""
+def build_messages(doc: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Build the prompt of a document for chat models."""
     times = json.loads(doc["record"])
     medium = {"type": doc["kind"], "url": doc["file"]}
     if doc["kind"] == "video":
         medium |= {"start_time": times.get("start"), "end_time": times.get("end")}
-    sound = [{"type": "audio", "url": doc["sound"]}] if doc["sound"] else []
-    return [{"role": "user", "content": [medium, *sound, {"type": "text", "text": doc["prompt"]}]}]
+    audio = [{"type": "audio", "url": doc["audio_track"]}] if doc["audio_track"] else []
+    return [{"role": "user", "content": [medium, *audio, {"type": "text", "text": doc["prompt"]}]}]
 
 
-def visuals(doc: Mapping[str, Any]) -> list[str]:
-    """A document -> its file, for models that are asked in the old way."""
+def list_media(doc: Mapping[str, Any]) -> list[str]:
+    """Return the media file of a document, for models without chat messages."""
     return [doc["file"]]
 
 
-def results(doc: Mapping[str, Any], answers: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """A document and its answer -> what ``figure`` wants, for each; ``score`` is for the standard error of WAR."""
-    asked = replace(Prediction.of(json.loads(doc["prediction"]), f"document {doc['id']}"), answer=answers[0])
-    benchmark = benchmark_of(asked.benchmark)
-    found: dict[str, dict[str, Any]] = {}
-    for name in FIGURES[asked.benchmark]:
-        found[name] = {"figure": name, "prediction": asked.line()}
-        if name == "war":
-            found[name]["score"] = 100.0 * (benchmark.parse(asked)[0] == benchmark.truth_of(asked))
-    return found
+def score_answer(doc: Mapping[str, Any], answers: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Build the inputs of ``aggregate`` from a document and its answer; ``score`` gives the standard error of WAR."""
+    unanswered = Prediction.from_json(json.loads(doc["prediction"]), f"document {doc['id']}")
+    prediction = replace(unanswered, answer=answers[0])
+    benchmark = load_benchmark(prediction.benchmark)
+    items: dict[str, dict[str, Any]] = {}
+    for name in SCORES[prediction.benchmark]:
+        items[name] = {"name": name, "prediction": prediction.to_json()}
+    if "war" in items:
+        is_correct = benchmark.parse(prediction)[0] == benchmark.parse_reference(prediction)
+        items["war"]["score"] = 100.0 * is_correct
+    return items
 
 
-def figure(items: Sequence[Mapping[str, Any]]) -> float:
-    """What ``results`` made of all documents -> the benchmark's score of that name."""
-    predictions = [Prediction.of(json.loads(item["prediction"]), "results") for item in items]
-    scores = benchmark_of(predictions[0].benchmark).scores(predictions)
-    return next(score.value for score in scores if score.name == items[0]["figure"])
+def aggregate(items: Sequence[Mapping[str, Any]]) -> float:
+    """Compute the benchmark's score from the results of all documents."""
+    predictions = [Prediction.from_json(json.loads(item["prediction"]), "results") for item in items]
+    for score in load_benchmark(predictions[0].benchmark).scores(predictions):
+        if score.name == items[0]["name"]:
+            return score.value
+    raise ValueError(f"{predictions[0].benchmark} has no score {items[0]['name']}.")
 
 
-def _beside(record: Record) -> dict[str, Any]:
-    """What of a record has no place in messages, as a record file writes it."""
-    said: dict[str, Any] = {"start": record.start, "rate": record.rate}
+def _record_fields(record: Record) -> dict[str, Any]:
+    """Return the fields of a record that messages lack, in the format of a record file."""
+    fields: dict[str, Any] = {"start": record.start, "fps": record.fps}
     if record.end is not None:
-        said["end"] = record.end
+        fields["end"] = record.end
     if record.kind == "video" and len(record.slots) == 1:
-        said["slots"] = list(record.slots)
+        fields["slots"] = list(record.slots)
     if record.needs:
-        said["needs"] = list(record.needs)
+        fields["needs"] = list(record.needs)
     if record.faces is not None:
-        seen = record.faces
-        said["faces"] = (
-            [list(sighting.boxes[0]) if sighting.boxes else None for sighting in seen]
-            if any(sighting.time is None for sighting in seen)
-            else [
-                {"time": s.time, "box": None if box is None else list(box)} for s in seen for box in s.boxes or (None,)
-            ]
-        )
-    return said
+        fields["faces"] = _face_entries(record.faces)
+    return fields
+
+
+def _face_entries(faces: Sequence[Any]) -> list[Any]:
+    """Return one box per frame, or one entry with time and box per face."""
+    entries: list[Any] = []
+    if any(face.time is None for face in faces):
+        for face in faces:
+            entries.append(list(face.boxes[0]) if face.boxes else None)
+        return entries
+    for face in faces:
+        if not face.boxes:
+            entries.append({"time": face.time, "box": None})
+        for box in face.boxes:
+            entries.append({"time": face.time, "box": list(box)})
+    return entries
