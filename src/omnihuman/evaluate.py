@@ -1,4 +1,4 @@
-"""Ask a trained run a benchmark: ``python -m omnihuman.evaluate run=omni_emotion_recognition benchmark=sample``."""
+"""Evaluate a trained run: ``python -m omnihuman.evaluate run=omni_emotion_recognition benchmark=sample``."""
 
 from pathlib import Path
 
@@ -11,12 +11,12 @@ from omnihuman.verb import verb
 
 @verb("evaluate")
 def main(config: DictConfig) -> None:
-    """Load the run, ask what has not been asked yet, score, and write tables, pictures and a page."""
+    """Answer the questions that have no answer yet, score the answers, and write tables, charts and a page."""
     from hydra.core.hydra_config import HydraConfig
 
     if OmegaConf.is_missing(config, "benchmark") or config.get("benchmark") is None:
         names = sorted(path.stem for path in (Path(config_dir()) / "benchmark").glob("*.yaml"))
-        raise ValueError(f"benchmark= is missing: choose from {', '.join(names)}.")
+        raise ValueError(f"benchmark= is missing; choose from {', '.join(names)}.")
     evaluate(config, list(HydraConfig.get().overrides.task))
 
 

@@ -1,94 +1,118 @@
-"""Draw what was measured: ``python -m omnihuman.report run=… [benchmark=…]``, ``folder=…`` or ``study=…``."""
+"""Write reports: ``python -m omnihuman.report run=… [benchmark=…]``, ``folder=…`` or ``study=…``."""
 
 import logging
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.build import build
 from omnihuman.verb import verb
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from omnihuman.benchmark.base import Prediction
-
 
 @verb("report", "folder", "baseline")
 def main(config: DictConfig) -> None:
-    """Figures, tables, pictures and a page from predictions, without a model; or the table of a study.
+    """Write metrics, tables, charts and a page from predictions, without a model; or the table of a study.
 
     Raises:
-        ValueError: not exactly one of ``run``, ``folder`` and ``study`` is given, or what it names does not hold.
+        ValueError: not exactly one of ``run``, ``folder`` and ``study`` is set, or it names nothing valid.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-    given = [key for key in ("run", "folder", "study") if config[key] is not None]
-    if len(given) != 1:
-        raise ValueError(f"give exactly one of run=, folder= and study=, got {given or 'none'}.")
+    sources = [key for key in ("run", "folder", "study") if config[key] is not None]
+    if len(sources) != 1:
+        raise ValueError(f"expected exactly one of run=, folder= and study=, got {sources or 'none'}.")
     if config.study is not None:
-        from omnihuman.study.config import compose_study
-        from omnihuman.study.report import report_study, write_results
+        report_studies(config)
+    else:
+        report_evaluations(config)
 
-        names = [config.study] if isinstance(config.study, str) else list(config.study)
-        studies = [compose_study(name, [f"size={config.size}", f"runs={config.runs}"]) for name in names]
-        for study in studies:
-            report_study(study, publish=config.write)
-        if config.results is not None:
-            write_results(studies, Path(config.results))
-        return
-    from omnihuman.evaluation import tables
-    from omnihuman.evaluation.folder import benchmark_of, find
+
+def report_studies(config: DictConfig) -> None:
+    """Write the tables of one or several studies, and their claims in one file."""
+    from omnihuman.study.config import compose_study
+    from omnihuman.study.report import report_study, write_claims
+
+    names = config.study
+    if isinstance(names, str):
+        names = [names]
+    studies = [compose_study(name, [f"size={config.size}", f"runs={config.runs}"]) for name in names]
+    for study in studies:
+        report_study(study, publish=config.write)
+    if config.results is not None:
+        write_claims(studies, Path(config.results))
+
+
+def report_evaluations(config: DictConfig) -> None:
+    """Write the reports of one evaluation or of all evaluations of a run."""
+    from omnihuman.evaluation.comparison import compare_reports
+    from omnihuman.evaluation.folder import load_benchmark
+    from omnihuman.evaluation.metrics import Bootstrap
     from omnihuman.evaluation.report import PUBLIC, report_folder, report_run
-    from omnihuman.training.runs import run_folder
+    from omnihuman.evaluation.tables import format_markdown
+    from omnihuman.training.runs import find_run_folder
 
-    judge = None if config.get("judge") is None else build(config.judge)
-    run = run_folder(config)
-    target = OmegaConf.select(config, "benchmark._target_")
-    module = None if target is None else str(target).split(".")[2]
-    folders = [Path(config.folder)] if config.folder is not None else find(run, module)
+    folders, judge, baseline = find_folders(config), None, None
+    if config.get("judge") is not None:
+        judge = build(config.judge)
     if config.estimate:
-        say_costs(folders, judge)
+        print_judge_costs(folders, judge)
         return
+    if config.baseline is not None:
+        baseline = Path(config.baseline)
     options = {
-        "baseline": None if config.baseline is None else Path(config.baseline),
+        "baseline": baseline,
         "publish": config.publish,
         "force": config.force,
-        "most_cards": config.cards,
-        "confidence": config.confidence,
-        "resamples": config.resamples,
-        "seed": config.seed,
+        "max_cards": config.cards,
+        "bootstrap": Bootstrap(config.confidence, config.resamples, config.seed),
     }
     if config.folder is not None:
         report = report_folder(folders[0], judge, **options)
-        print(tables.markdown(tables.compare([report], benchmark_of(folders[0]).peers, config.force)))
+        print(format_markdown(compare_reports([report], load_benchmark(folders[0]).published, config.force)))
     else:
-        print(report_run(run, folders, judge, **options))
+        print(report_run(find_run_folder(config), folders, judge, **options))
     for folder in folders:
         print("written:", (folder / PUBLIC if config.publish else folder) / "index.html")
 
 
-def say_costs(folders: "Sequence[Path]", judge: Any) -> None:
-    """What a judge would cost: calls, tokens, dollars; it is asked nothing.
+def find_folders(config: DictConfig) -> list[Path]:
+    """Return the folders of the evaluations that the config selects.
 
     Raises:
-        ValueError: no judge is named, or a folder's benchmark has no use for one.
+        ValueError: the run has no such evaluation.
     """
-    from omnihuman.evaluation.folder import PREDICTIONS, benchmark_of, read_predictions
+    from omnihuman.evaluation.folder import find_evaluations
+    from omnihuman.training.runs import find_run_folder
+
+    if config.folder is not None:
+        return [Path(config.folder)]
+    target = OmegaConf.select(config, "benchmark._target_")
+    if target is None:
+        return find_evaluations(find_run_folder(config))
+    return find_evaluations(find_run_folder(config), str(target).split(".")[2])
+
+
+def print_judge_costs(folders: Sequence[Path], judge: Any) -> None:
+    """Print the calls, tokens and dollars that a judge would cost, without querying it.
+
+    Raises:
+        ValueError: no judge is configured, or a folder's benchmark takes none.
+    """
     from omnihuman.judge.endpoint import estimate
 
     if judge is None:
-        raise ValueError("estimate=true says what a judge would cost: name one, judge=endpoint judge.model=...")
+        raise ValueError("estimate=true needs a judge; add judge=endpoint judge.model=...")
     for folder in folders:
-        asked = read_predictions(folder / PREDICTIONS, benchmark_of(folder).name)
-        print(f"{folder}: {estimate(judge, partial(_score, folder, asked))}")
+        print(f"{folder}: {estimate(judge, partial(_score, folder))}")
 
 
-def _score(folder: Path, asked: "list[Prediction]", judge: Any) -> None:
-    from omnihuman.evaluation.folder import benchmark_of
+def _score(folder: Path, judge: Any) -> None:
+    from omnihuman.evaluation.folder import PREDICTIONS, load_benchmark, read_predictions
 
-    benchmark_of(folder, judge).scores(asked)
+    benchmark = load_benchmark(folder, judge)
+    benchmark.scores(read_predictions(folder / PREDICTIONS, benchmark.name))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Small benchmarks whose figures can be told by hand, and folders of their predictions."""
+"""Small benchmarks with scores that can be computed by hand, and folders of their predictions."""
 
 import hashlib
 import json
 import sys
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import omnihuman.benchmark
-from omnihuman.benchmark.base import Benchmark, Peer, Prediction, Question
+from omnihuman.benchmark.base import Benchmark, Prediction, PublishedResult, Question
 from omnihuman.metric.score import Score
 
 LABELS = ("sad", "happy", "neutral")
-TABLE = {  # (fold, truth, answer) -> how often
+COUNTS: Mapping[tuple[str, str, str | None], int] = {
     ("fold 1", "sad", "sad"): 3,
     ("fold 1", "sad", "happy"): 1,
     ("fold 1", "happy", "happy"): 2,
@@ -30,7 +30,7 @@ TABLE = {  # (fold, truth, answer) -> how often
     ("fold 2", "neutral", "neutral"): 4,
     ("fold 2", "neutral", None): 1,
 }
-"""16 clips: 11 right, 1 invalid, 1 not asked."""
+"""(fold, reference, answer) -> number of predictions: 16 clips, 11 right, 1 invalid, 1 unanswered."""
 
 
 class Toy(Benchmark):
@@ -38,9 +38,9 @@ class Toy(Benchmark):
 
     name = "toy"
     labels = LABELS
-    peers = (
-        Peer("Old & Wise", {"war": 70.5, "uar": 68.25}, "V", "2 folds", "A, table 1"),
-        Peer("New_Net", {"war": 66.0}, "VA", "one fold", "B, table 2"),
+    published = (
+        PublishedResult("Old & Wise", {"war": 70.5, "uar": 68.25}, "V", "2 folds", "A, table 1"),
+        PublishedResult("New_Net", {"war": 66.0}, "VA", "one fold", "B, table 2"),
     )
 
     def __init__(self, root: str = "nowhere") -> None:
@@ -49,23 +49,28 @@ class Toy(Benchmark):
     def questions(self) -> list[Question]:
         raise AssertionError("a report reads no data")
 
-    def parse(self, asked: Prediction) -> tuple[Any, str]:
-        return (asked.answer, "label") if asked.answer in self.labels else (None, "invalid")
+    def parse(self, prediction: Prediction) -> tuple[Any, str]:
+        if prediction.answer in self.labels:
+            return prediction.answer, "label"
+        return None, "invalid"
 
     def scores(self, predictions: Sequence[Prediction]) -> list[Score]:
-        ids, classes = [p.id for p in predictions], [p.truth for p in predictions]
-        right = [float(p.answer == p.truth) for p in predictions]
-        return [Score.mean("war", ids, right, note="pooled"), Score.macro("uar", ids, right, classes)]
+        ids, classes, correct = [], [], []
+        for prediction in predictions:
+            ids.append(prediction.id)
+            classes.append(prediction.reference)
+            correct.append(float(prediction.answer == prediction.reference))
+        return [Score.mean("war", ids, correct, note="pooled"), Score.macro("uar", ids, correct, classes)]
 
     def protocol(self) -> dict[str, str]:
         return {"folds": "2", "missing media": "raise"}
 
 
-class Told(Benchmark):
+class FreeText(Benchmark):
     """Free text that a judge marks."""
 
-    name = "told"
-    peers = (Peer("Other", {"mark": 4.58}, "VA", "judge not stated", "C"),)
+    name = "free_text"
+    published = (PublishedResult("Other", {"mark": 4.58}, "VA", "judge not stated", "C"),)
 
     def __init__(self, judge: Any = None) -> None:
         self.judge = judge
@@ -73,77 +78,104 @@ class Told(Benchmark):
     def questions(self) -> list[Question]:
         raise AssertionError("a report reads no data")
 
-    def parse(self, asked: Prediction) -> tuple[Any, str]:
-        return asked.answer, "text"
+    def parse(self, prediction: Prediction) -> tuple[Any, str]:
+        return prediction.answer, "text"
 
     def scores(self, predictions: Sequence[Prediction]) -> list[Score]:
-        ids = [p.id for p in predictions]
-        lengths = Score.mean("length", ids, [len(str(p.answer)) for p in predictions], scale=1.0)
-        if self.judge is None:
-            return [lengths]
-        marks = [self.judge(p.id) for p in predictions]
-        kept = [(one, mark) for one, mark in zip(ids, marks, strict=True) if mark is not None]
-        judged = Score.mean("mark", [k for k, _ in kept], [m for _, m in kept], scale=1.0, asked=len(ids))
-        return [lengths, judged]
+        ids = [prediction.id for prediction in predictions]
+        lengths = [len(str(prediction.answer)) for prediction in predictions]
+        scores = [Score.mean("length", ids, lengths, scale=1.0)]
+        if self.judge is not None:
+            marks = {name: self.judge(name) for name in ids}
+            marks = {name: mark for name, mark in marks.items() if mark is not None}
+            scores.append(Score.mean("mark", list(marks), list(marks.values()), scale=1.0, num_questions=len(ids)))
+        return scores
 
 
 @pytest.fixture(autouse=True)
 def toys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let configs build them."""
+    """Let configs build the benchmarks above."""
     module = types.ModuleType("omnihuman.benchmark.toy")
-    for kind in (Toy, Told):
-        setattr(module, kind.__name__, kind)
+    for benchmark in (Toy, FreeText):
+        setattr(module, benchmark.__name__, benchmark)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(omnihuman.benchmark, "toy", module, raising=False)
     yield
 
 
-def predictions_of(table: dict[tuple[str, str, str | None], int] = TABLE) -> list[Prediction]:
-    made: list[Prediction] = []
-    for (fold, truth, answer), count in table.items():
+@pytest.fixture
+def sixteen() -> list[Prediction]:
+    """The predictions that ``COUNTS`` lists."""
+    predictions: list[Prediction] = []
+    for (fold, reference, answer), count in COUNTS.items():
         for _ in range(count):
-            error = None if answer is not None else "the file is truncated"
-            made.append(
-                Prediction(
-                    "toy", f"{len(made):05}", fold, "Which emotion?", truth, answer, LABELS, modality="VA", error=error,
-                    lacking=("audio",) if len(made) == 2 else (), log_probs=(-0.1, -2.5, -4.0),
-                    weights={"gate": {"face": 0.7, "body": 0.3}}, seconds=0.5, tokens=(20, 1),
-                    media={"file": "clips/secret.mp4", "start": 0.0, "end": 2.5},
-                )
-            )  # fmt: skip
-    return made
+            predictions.append(build_prediction(len(predictions), fold, reference, answer))
+    return predictions
 
 
-Make = Callable[..., Path]
+def build_prediction(number: int, fold: str, reference: str, answer: str | None) -> Prediction:
+    prediction = Prediction(
+        "toy",
+        f"{number:05}",
+        fold,
+        "Which emotion?",
+        reference,
+        answer,
+        LABELS,
+        view="VA",
+        log_probs=(-0.1, -2.5, -4.0),
+        weights={"gate": {"face": 0.7, "body": 0.3}},
+        seconds=0.5,
+        tokens=(20, 1),
+        media={"file": "clips/secret.mp4", "start": 0.0, "end": 2.5},
+    )
+    if answer is None:
+        prediction = replace(prediction, error="the file is truncated")
+    if number == 2:
+        prediction = replace(prediction, missing_slots=("audio",))
+    return prediction
+
+
+Write = Callable[..., Path]
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Make:
-    """Write an evaluation's folder."""
+def write_evaluation(tmp_path: Path, sixteen: list[Prediction]) -> Write:
+    """A function that writes the folder of an evaluation, in which the first ``num_media`` answers have media."""
 
     def write(
-        folder: str = "runs/nano/net/evaluation/toy/VA", predictions: Sequence[Prediction] | None = None,
-        media: int = 0, kind: str = "Toy", finished: bool = True, **config: Any,
-    ) -> Path:  # fmt: skip
-        made, root = list(predictions_of() if predictions is None else predictions), tmp_path / folder
+        folder: str = "runs/nano/net/evaluation/toy/VA",
+        predictions: Sequence[Prediction] = sixteen,
+        num_media: int = 0,
+        benchmark: str = "Toy",
+        has_manifest: bool = True,
+        **config: Any,
+    ) -> Path:
+        root, predictions = tmp_path / folder, list(predictions)
         (root / "media").mkdir(parents=True)
-        for number in range(media):
-            Image.fromarray(np.full((24, 96, 3), 80 * number, np.uint8)).save(root / f"media/{number}.jpg")
-            (root / f"media/{number}.wav").write_bytes(b"RIFF")
-            card = {"frames": f"media/{number}.jpg", "sound": f"media/{number}.wav"}
-            made[number] = replace(made[number], meta={"card": card})
-        said = {"benchmark": {"_target_": f"omnihuman.benchmark.toy.{kind}"}, "run": "net", "size": "nano"}
-        OmegaConf.save(OmegaConf.create({**said, "modality": "VA", "control": "", **config}), root / "config.yaml")
-        (root / "predictions.jsonl").write_text("".join(f"{one.line()}\n" for one in made))
-        ids = hashlib.sha256("\n".join(one.id for one in made).encode()).hexdigest()
-        if finished:
-            manifest = {"questions": len(made), "ids_sha256": ids, "protocol": {"missing media": "1 of 17 skipped"}}
+        for number in range(num_media):
+            card = write_media(root, number)
+            predictions[number] = replace(predictions[number], meta={"card": card})
+        defaults = {"run": "net", "size": "nano", "view": "VA", "control": ""}
+        target = {"_target_": f"omnihuman.benchmark.toy.{benchmark}"}
+        OmegaConf.save(OmegaConf.create({"benchmark": target, **defaults, **config}), root / "config.yaml")
+        (root / "predictions.jsonl").write_text("".join(f"{prediction.to_json()}\n" for prediction in predictions))
+        if has_manifest:
+            ids = "\n".join(prediction.id for prediction in predictions)
+            manifest = {
+                "questions": len(predictions),
+                "ids_sha256": hashlib.sha256(ids.encode()).hexdigest(),
+                "protocol": {"missing media": "1 of 17 skipped"},
+            }
             (root / "dataset_manifest.json").write_text(json.dumps(manifest))
         return root
 
     return write
 
 
-@pytest.fixture
-def sixteen() -> list[Prediction]:
-    return predictions_of()
+def write_media(root: Path, number: int) -> dict[str, str]:
+    """Write a frame and a stub of a waveform; return their names by kind."""
+    files = {"frames": f"media/{number}.jpg", "audio": f"media/{number}.wav"}
+    Image.fromarray(np.full((24, 96, 3), 80 * number, np.uint8)).save(root / files["frames"])
+    (root / files["audio"]).write_bytes(b"RIFF")
+    return files

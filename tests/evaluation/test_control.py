@@ -1,4 +1,4 @@
-"""Modalities and controls: what a question may use."""
+"""Views and controls of an evaluation."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +8,8 @@ import pytest
 from omnihuman.benchmark.base import Question
 from omnihuman.benchmark.sample import Sample
 from omnihuman.data.record import Record
-from omnihuman.evaluation.control import control_of, donors_of, modality_of, seen_as_asked
+from omnihuman.evaluation.control import apply_view, parse_control, select_donors, select_view
+from omnihuman.modality import View
 
 
 def question(number: int) -> Question:
@@ -16,39 +17,46 @@ def question(number: int) -> Question:
     return Question(Record(f"q{number}", Path(f"{number}.mp4"), "video", text, ("video", "audio")), f"a{number}")
 
 
-def test_the_control_gives_every_question_the_sound_of_another_file() -> None:
+def test_control_uses_the_audio_of_another_file() -> None:
     questions = [question(number) for number in range(7)]
-    donors = donors_of(questions, "shuffled_audio")
+    donors = select_donors(questions, "shuffled_audio")
     assert sorted(donors) == [q.id for q in questions]
     assert all(donors[q.id].file != q.record.file for q in questions)
     with pytest.raises(ValueError, match="about one file"):
-        donors_of(questions[:1], "shuffled_audio")
+        select_donors(questions[:1], "shuffled_audio")
 
 
-def test_a_control_that_is_unknown_or_changes_nothing_is_refused() -> None:
-    assert control_of(None, "V") == "" and control_of("shuffled_video", "F") == "shuffled_video"
+def test_unknown_or_useless_control_raises() -> None:
+    assert parse_control(None, View("V")) == "" and parse_control("shuffled_video", View("F")) == "shuffled_video"
     with pytest.raises(ValueError, match="choose from shuffled_audio, shuffled_video"):
-        control_of("shuffled", "VA")
-    for control, modality in (("shuffled_audio", "VF"), ("shuffled_video", "A")):
-        with pytest.raises(ValueError, match=f"modality={modality} has nothing that it could shuffle"):
-            control_of(control, modality)
+        parse_control("shuffled", View("VA"))
+    for control, view in (("shuffled_audio", "VF"), ("shuffled_video", "A")):
+        with pytest.raises(ValueError, match=f"view={view} has nothing to shuffle"):
+            parse_control(control, View(view))
 
 
-def test_a_modality_is_narrowed_to_what_the_model_reads_unless_it_was_asked_for() -> None:
-    assert modality_of(Sample(), "VA", None) == "VA" and modality_of(Sample(), "VAF", "F") == "F"
-    with pytest.raises(ValueError, match="no encoder for F; it reads VA"):
-        modality_of(Sample(), "VA", "VAF")
-    with pytest.raises(ValueError, match="choose from V, A, F"):
-        modality_of(Sample(), "VA", "X")
-    assert modality_of(Sample(), "VA", "AV") == "VA"  # the papers' order
+@pytest.mark.parametrize(
+    ("model_view", "requested", "expected"),
+    [("VA", None, "VA"), ("VAF", "F", "F"), ("VA", "VAF", "VA"), ("VA", "av", "VA"), ("VAF", "video", "VF")],
+)
+def test_view_is_limited_to_the_modalities_of_the_model(model_view: str, requested: str | None, expected: str) -> None:
+    assert str(select_view(Sample(), View(model_view), requested)) == expected
 
 
-def test_a_shuffled_question_takes_the_clip_of_its_donor_as_well() -> None:
-    own = replace(question(1).record, start=1.0, end=2.0, faces=())
-    other = replace(question(2).record, start=30.0, end=45.0)
-    heard = seen_as_asked(own, "VA", "shuffled_audio", other)
-    assert heard is not None and (heard.file, heard.start, heard.end) == (own.file, 1.0, 2.0)
-    assert heard.sound == other.file and heard.heard == (30.0, 45.0)
-    seen = seen_as_asked(own, "VA", "shuffled_video", other)
-    assert seen is not None and (seen.file, seen.start, seen.end, seen.faces) == (other.file, 30.0, 45.0, None)
-    assert seen.sound == own.file and seen.heard == (1.0, 2.0)
+@pytest.mark.parametrize(
+    ("requested", "message"), [("F", "view=F, but the model reads VA only"), ("X", "unknown view")]
+)
+def test_view_that_the_model_cannot_use_raises(requested: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        select_view(Sample(), View("VA"), requested)
+
+
+def test_shuffled_question_takes_the_clip_of_its_donor() -> None:
+    record = replace(question(1).record, start=1.0, end=2.0, faces=())
+    donor = replace(question(2).record, start=30.0, end=45.0)
+    audio = apply_view(record, View("VA"), "shuffled_audio", donor)
+    assert audio is not None and (audio.file, audio.span) == (record.file, (1.0, 2.0))
+    assert audio.audio_track == donor.file and audio.audio_span == (30.0, 45.0)
+    video = apply_view(record, View("VA"), "shuffled_video", donor)
+    assert video is not None and (video.file, video.span, video.faces) == (donor.file, (30.0, 45.0), None)
+    assert video.audio_track == record.file and video.audio_span == (1.0, 2.0)

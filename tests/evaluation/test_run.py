@@ -1,35 +1,48 @@
-"""What the command line of an evaluation may say, and whose folder it is."""
+"""Options of an evaluation on the command line, and its folder."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from omnihuman.evaluation.run import open_folder, share_of
-
-
-def test_parts_that_are_there() -> None:
-    def of(share: str | None = None, limit: Any = None) -> tuple[int, int]:
-        return share_of(OmegaConf.create({"share": share, "limit": limit}))
-
-    assert of() == (0, 1) and of("2/8", 5) == (2, 8)
-    for share in ("8/8", "3", "a/b", "-1/2"):
-        with pytest.raises(ValueError, match=f"share={share}"):
-            of(share)
-    for limit in (0, -3, 2.5):
-        with pytest.raises(ValueError, match=f"limit={limit}"):
-            of(None, limit)
+from omnihuman.evaluation.run import parse_share, prepare_folder
 
 
-def test_a_folder_holds_answers_to_one_way_of_asking(tmp_path: Path) -> None:
-    folder, said = tmp_path / "VA-cot", {"run": "net", "tag": "cot", "faces": None}
-    open_folder(folder, said, overwrite=False)
-    open_folder(folder, said, overwrite=False)
+def build_config(share: str | None = None, limit: Any = None) -> DictConfig:
+    return OmegaConf.create({"share": share, "limit": limit})
+
+
+def test_a_share_is_an_index_and_a_count() -> None:
+    assert parse_share(build_config()) == (0, 1)
+    assert parse_share(build_config("2/8", 5)) == (2, 8)
+
+
+@pytest.mark.parametrize("share", ["8/8", "3", "a/b", "-1/2"])
+def test_an_invalid_share_raises(share: str) -> None:
+    with pytest.raises(ValueError, match=f"share={share}: expected index/count"):
+        parse_share(build_config(share))
+
+
+@pytest.mark.parametrize("limit", [0, -3, 2.5])
+def test_an_invalid_limit_raises(limit: Any) -> None:
+    with pytest.raises(ValueError, match=f"limit={limit}: expected a positive number"):
+        parse_share(build_config(None, limit))
+
+
+def test_a_folder_has_predictions_of_one_set_of_options(tmp_path: Path) -> None:
+    folder, description = tmp_path / "VA-cot", {"run": "net", "tag": "cot", "faces": None}
+    prepare_folder(folder, description, overwrite=False)
+    prepare_folder(folder, description, overwrite=False)
     assert [path.name for path in folder.iterdir()] == ["config.yaml"]
-    with pytest.raises(ValueError, match=r"made in another way \(differing: faces\)"):
-        open_folder(folder, {**said, "faces": "whole"}, overwrite=False)
-    OmegaConf.save(OmegaConf.create({"run": "net"}), folder / "config.yaml")  # from before these keys were written
-    open_folder(folder, said, overwrite=False)
-    open_folder(folder, {**said, "faces": "whole"}, overwrite=True)
+    with pytest.raises(ValueError, match=r"predictions of other options \(differing: faces\)"):
+        prepare_folder(folder, {**description, "faces": "whole"}, overwrite=False)
+    OmegaConf.save(OmegaConf.create({"run": "net"}), folder / "config.yaml")  # without keys that are null
+    prepare_folder(folder, description, overwrite=False)
+
+
+def test_overwrite_renames_the_old_folder(tmp_path: Path) -> None:
+    folder, description = tmp_path / "VA-cot", {"run": "net", "tag": "cot", "faces": None}
+    prepare_folder(folder, description, overwrite=True)
+    prepare_folder(folder, {**description, "faces": "whole"}, overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["VA-cot", "VA-cot.1"]

@@ -1,4 +1,4 @@
-"""A trained run that can be asked."""
+"""A trained model that answers questions about files."""
 
 import threading
 import time
@@ -16,37 +16,43 @@ from omnihuman.data.collate import Packable, pack
 from omnihuman.data.dataset import Samples
 from omnihuman.data.module import OmniData
 from omnihuman.data.record import Record
-from omnihuman.evaluation.official import DTYPE, as_released
+from omnihuman.evaluation.official import DTYPE, apply_official_inference
+from omnihuman.modality import View
 from omnihuman.model.omni import OmniModel
-from omnihuman.training.finished import load_model
-from omnihuman.training.runs import run_folder
+from omnihuman.training.model_folder import load_model
+from omnihuman.training.runs import find_run_folder
 from omnihuman.types import Batch, Sample
 
-SENSES = {"frames": "V", "faces": "F", "waveform": "A"}
-"""What an encoder reads -> its letter in the papers' tables."""
+OPTIONS = {
+    "merge_lora": "merge_lora",
+    "faces": "faces",
+    "dtype": "dtype",
+    "official": "official_prompt",
+}
+"""Argument of ``Answerer.load`` -> key of a verb's config."""
 
-FILLS = {"frames": "video", "faces": "video", "waveform": "audio"}
-"""What an encoder reads -> the slot that it helps to fill."""
+FusionWeights = Mapping[str, Mapping[str, float]]
+"""Fusion -> stream -> weight."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said.
+    """The answer of a model.
 
     Attributes:
-        text: its words.
-        tokens: how many it took.
-        weights: fusion -> stream -> weight, of the fusions that weigh.
-        log_probs: of the options, where they were asked for.
-        ids: its tokens, without the mark that ends it.
-        prompt_tokens: of the question, media included.
-        seconds: that the batch took in which it was asked.
-        finished: the model ended it; ``False`` where ``max_new_tokens`` did.
+        text: of the answer.
+        tokens: number of its tokens.
+        weights: mean weight of each stream in the fusions that have weights.
+        log_probs: of the options, if they were requested.
+        ids: its tokens, without the end-of-turn token.
+        prompt_tokens: length of the prompt, media included.
+        seconds: of generating the whole batch.
+        finished: the answer ends with an end-of-turn token, not at ``max_new_tokens``.
     """
 
     text: str
     tokens: int
-    weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    weights: FusionWeights = field(default_factory=dict)
     log_probs: tuple[float, ...] = ()
     ids: tuple[int, ...] = ()
     prompt_tokens: int = 0
@@ -56,15 +62,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question whose media are decoded.
+    """A question with decoded media.
 
     Attributes:
-        record: as it is asked: without the slots that nothing fills.
-        sample: frames, faces, sound and their seconds.
+        record: of the question, without the slots that stay empty.
+        sample: decoded media.
         counts: tokens of each slot.
         length: tokens of the whole prompt.
-        notes: what was wanted and is not there.
-        packable: its signals and ids.
+        notes: for the user: modalities that are missing or that the model does not read.
+        packable: signals and ids.
     """
 
     record: Record
@@ -76,7 +82,7 @@ class Prompt:
 
 
 class Answerer:
-    """A model with the data path it was trained with.
+    """A model with the data path that it was trained with.
 
     Args:
         model: on its device.
@@ -86,11 +92,11 @@ class Answerer:
 
     def __init__(self, model: OmniModel, data: OmniData, name: str = "the run") -> None:
         self.model, self.data, self.name = model.eval(), data, name
-        self._lock = threading.Lock()  # fusions remember the weights of the last batch
+        self._lock = threading.Lock()  # fusions store the weights of the last batch
         self._blanks: Mapping[str, torch.Tensor] = {}
 
     @classmethod
-    def of_run(
+    def load(
         cls,
         folder: Path,
         *,
@@ -100,191 +106,210 @@ class Answerer:
         dtype: str | None = None,
         official: bool = False,
     ) -> "Answerer":
-        """The model of a finished run or of a converted checkpoint.
+        """Load the model of a run folder or of a converted checkpoint.
 
         Args:
             folder: of the model.
-            merge_lora: fold LoRA into the weights first.
-            faces: another source of faces than the run's own: ``whole``, ``none`` ...
-            device: where to; ``None`` for the first GPU or the CPU.
-            dtype: of the parameters, ``float16`` ...; ``None`` leaves what they are.
-            official: ask as HumanOmni's released inference does.
+            merge_lora: merge LoRA into the weights first.
+            faces: source of faces if it is not the run's own: ``whole``, ``none`` ...
+            device: ``None`` for the first GPU or the CPU.
+            dtype: of the parameters, ``float16`` ...; ``None`` for that of the weights.
+            official: use prompts and preprocessing of HumanOmni's released inference.
 
         Raises:
-            ValueError: the folder holds no finished run, or an option does not hold.
+            ValueError: the folder has no complete run, or an option is invalid.
         """
-        dtype = DTYPE if official and dtype is None else dtype
-        change = as_released if official else None
+        change = None
+        if official:
+            dtype, change = dtype or DTYPE, apply_official_inference
         config, model = load_model(folder, merge_lora=merge_lora, dtype=dtype, change=change)
         if faces is not None:
             config.data.face.source = faces
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        data: OmniData = build(config.data, make=None)
-        data.connect(model.transforms, model.layouts, model.llm.tokenizer, model.llm.chat, model.frozen)
+        data: OmniData = build(config.data, create_corpus=None)
+        data.connect(model.transforms, model.count_tokens, model.llm.tokenizer, model.llm.chat, model.frozen_encoders)
         return cls(model, data, folder.name)
 
     @classmethod
-    def of_config(cls, config: DictConfig, device: str | None = None) -> "Answerer":
-        """The model that a verb's config names, opened as it says (``how_of``).
+    def from_config(cls, config: DictConfig, device: str | None = None) -> "Answerer":
+        """Load the model that the config of a verb names.
 
         Raises:
-            ValueError: see ``of_run``.
+            ValueError: see ``load``.
         """
-        return cls.of_run(run_folder(config), device=device, **how_of(config))
+        return cls.load(find_run_folder(config), device=device, **read_options(config))
 
     @property
-    def senses(self) -> str:
-        """The letters of what the model reads: ``VAF``, ``VA`` ..."""
-        read = {SENSES[reads] for reads, _ in self.model.transforms.values() if reads in SENSES}
-        return "".join(letter for letter in "VAF" if letter in read)
+    def view(self) -> View:
+        """The modalities that the model reads."""
+        return View.of_fields(field for field, _ in self.model.transforms.values())
 
-    @property
-    def slots(self) -> set[str]:
-        """The slots that the model can fill."""
-        return {FILLS[reads] for reads, _ in self.model.transforms.values() if reads in FILLS}
+    def plan_questions(self, records: Sequence[Record]) -> Samples:
+        """Return questions as planned samples; those that cannot be used are in ``skipped`` with the reason."""
+        return self.data.plan_questions(records)
 
-    def plan(self, records: Sequence[Record], views: Sequence[str] = ()) -> Samples:
-        """Questions whose size is known; what cannot be asked is in ``skipped`` with the reason."""
-        return self.data.questions(records, views)
-
-    def prompt(self, record: Record, modal: str | None = None) -> Prompt:
-        """A question, its media decoded, as far as the model reads them.
+    def build_prompt(self, record: Record, view: View | None = None) -> Prompt:
+        """Decode the media of a question, as far as the model reads them.
 
         Args:
             record: of the question.
-            modal: what of its media is used; ``None`` for all that the file has and the model reads.
+            view: the part of the media to use; ``None`` for all that the file has and the model reads.
 
         Raises:
             BadSample: the file cannot be used.
-            ValueError: there is no such modal, or neither the file nor the model can give it.
+            ValueError: the view leaves nothing that the file has and the model reads.
         """
-        asked, unread = record.asked(modal, self.slots, self.name)
-        samples = self.data.question(asked)
+        question, unread = record.prepare(view, self.view, self.name)
+        samples = self.data.plan_question(question)
         planned = samples.planned[0]
-        sample = samples.sample(planned, {reads for reads, _ in samples.transforms.values()})
+        sample = samples.sample(planned)
+        missing = sorted(set(question.slots) - set(planned.record.slots))
         notes = []
-        if lost := sorted({*asked.slots} - {*planned.record.slots}):
-            notes.append(f"{record.file.name} has no {' and no '.join(lost)}; answered without")
+        if missing:
+            notes.append(f"{record.file.name} has no {' and no '.join(missing)}; answered without")
         if unread:
             notes.append(f"{self.name} reads no {' and no '.join(unread)}; answered without")
-        if samples.without_boxes:
-            notes.append(
-                f"nothing says where the faces of {record.file.name} are; faces=whole takes whole frames for them"
-            )
-        packable = samples.packable(planned, sample)
+        if samples.num_unlocated:
+            notes.append(f"no box locates the faces of {record.file.name}; faces=whole uses whole frames instead")
         self._blanks = self._blanks or samples.blanks
+        packable = samples.to_packable(planned, sample)
         return Prompt(planned.record, sample, planned.counts, planned.length, tuple(notes), packable)
 
-    def batch(self, prompts: Sequence[Prompt]) -> Batch:
-        """Several questions as one batch."""
+    def pack_prompts(self, prompts: Sequence[Prompt]) -> Batch:
+        """Return prompts as one batch."""
         return pack([prompt.packable for prompt in prompts], self._blanks, step_targets=0)
 
-    def ask(self, prompts: Sequence[Prompt], *, seed: int | None = None, **how: Any) -> list[Answer]:
-        """The answers to questions, asked at once.
+    def answer_prompts(
+        self, prompts: Sequence[Prompt], *, seed: int | None = None, **generation_kwargs: Any
+    ) -> list[Answer]:
+        """Answer questions in one batch.
 
         Args:
             prompts: the questions.
-            seed: of sampling; what is sampled depends on the whole batch.
-            how: of transformers' ``generate``: ``max_new_tokens``, ``do_sample`` ...
+            seed: of sampling; a sampled answer depends on the whole batch.
+            generation_kwargs: of transformers' ``generate``: ``max_new_tokens``, ``do_sample`` ...
         """
-        answers = self.answer(self.batch(prompts), seed=seed, **how)
+        answers = self.answer_batch(self.pack_prompts(prompts), seed=seed, **generation_kwargs)
         return [
-            replace(
-                answer,
-                weights={
-                    name: weights
-                    for name, weights in answer.weights.items()
-                    if prompt.counts.get(self.model.fusion(name).output, 1)  # in a batch all fusions ran, for all rows
-                },
-            )
+            replace(answer, weights=self._relevant_weights(answer, prompt))
             for prompt, answer in zip(prompts, answers, strict=True)
         ]
 
-    def stream(self, prompt: Prompt, *, seed: int | None = None, **how: Any) -> "Stream":
-        """The answer to one question, piece by piece."""
-        return Stream(self, prompt, {"seed": seed, **how})
+    def _relevant_weights(self, answer: Answer, prompt: Prompt) -> FusionWeights:
+        """Return the weights of fusions that fill a slot of the prompt: in a batch, fusions run for all samples."""
+        relevant = {}
+        for name, weights in answer.weights.items():
+            if prompt.counts.get(self.model.fusion(name).output, 1):
+                relevant[name] = weights
+        return relevant
 
-    def answer(
-        self, batch: Batch, options: Sequence[Sequence[str]] = (), *, seed: int | None = None, **how: Any
+    def stream(self, prompt: Prompt, *, seed: int | None = None, **generation_kwargs: Any) -> "Stream":
+        """Answer one question piece by piece."""
+        return Stream(self, prompt, {"seed": seed, **generation_kwargs})
+
+    def answer_batch(
+        self,
+        batch: Batch,
+        options: Sequence[Sequence[str]] = (),
+        *,
+        seed: int | None = None,
+        **generation_kwargs: Any,
     ) -> list[Answer]:
-        """The answers to a batch of prompts.
+        """Answer a batch of prompts.
 
         Args:
             batch: of ``Samples`` with prompts.
-            options: of every sample the answers whose log-probabilities are wanted.
+            options: of every sample, the answers whose log-probabilities are computed.
             seed: of sampling.
-            how: of transformers' ``generate``: ``max_new_tokens``, ``do_sample`` ...
+            generation_kwargs: of transformers' ``generate``: ``max_new_tokens``, ``do_sample`` ...
         """
         started = time.perf_counter()
         batch = batch.to(next(self.model.parameters()).device)
-        with self._lock, seeded(seed):
-            rows = self.model.answer_ids(batch, frugal=True, **how).tolist()
-            weighed = self.model.weighed()
-            log_probs = self.model.option_log_probs(batch, options) if any(options) else [()] * len(rows)
-        marks, lengths = {*self.model.llm.end_ids}, batch.bounds.diff().tolist()
-        ends = [next((place for place, token in enumerate(row) if token in marks), None) for row in rows]
-        ids = [tuple(row[:end]) for row, end in zip(rows, ends, strict=True)]
-        texts, seconds = self.model.llm.texts(ids), time.perf_counter() - started
-        return [
-            Answer(
-                text,
-                len(ids[row]),
-                {
-                    name: {
-                        stream: round(weight, 4)
-                        for stream, weight in zip(self.model.fusion(name).inputs, weights[row].tolist(), strict=True)
-                    }
-                    for name, weights in weighed.items()
-                },
-                tuple(round(value, 4) for value in log_probs[row]),
-                ids[row],
-                lengths[row],
-                seconds,
-                ends[row] is not None,
+        with self._lock, fixed_seed(seed):
+            generated = self.model.answer_ids(batch, frugal=True, **generation_kwargs).tolist()
+            weights = self._read_weights()
+            log_probs = self.model.option_log_probs(batch, options) if any(options) else [()] * len(generated)
+        end_ids = {*self.model.llm.end_ids}
+        lengths = [_find_end(tokens, end_ids) for tokens in generated]
+        ids = [tuple(tokens[:length]) for tokens, length in zip(generated, lengths, strict=True)]
+        texts, prompt_tokens = self.model.llm.decode(ids), batch.bounds.diff().tolist()
+        seconds = time.perf_counter() - started
+        answers = []
+        for index, text in enumerate(texts):
+            answers.append(
+                Answer(
+                    text,
+                    len(ids[index]),
+                    {name: by_sample[index] for name, by_sample in weights.items()},
+                    tuple(round(value, 4) for value in log_probs[index]),
+                    ids[index],
+                    prompt_tokens[index],
+                    seconds,
+                    lengths[index] is not None,
+                )
             )
-            for row, text in enumerate(texts)
-        ]
+        return answers
+
+    def _read_weights(self) -> dict[str, list[dict[str, float]]]:
+        """Return, by fusion, the weights of the last batch: stream -> weight for every sample."""
+        by_fusion = {}
+        for name, weights in self.model.last_fusion_weights().items():
+            streams = self.model.fusion(name).inputs
+            by_fusion[name] = [_round_weights(streams, values) for values in weights.tolist()]
+        return by_fusion
 
 
-def how_of(config: DictConfig) -> dict[str, Any]:
-    """What a verb's config says about how its model is opened, as arguments of ``Answerer.of_run``."""
-    named = {"merge_lora": "merge_lora", "faces": "faces", "dtype": "dtype", "official": "official_prompt"}
-    return {ours: config[key] for ours, key in named.items() if key in config}
+def read_options(config: DictConfig) -> dict[str, Any]:
+    """Return the arguments of ``Answerer.load`` that the config of a verb holds."""
+    return {argument: config[key] for argument, key in OPTIONS.items() if key in config}
+
+
+def _round_weights(streams: Sequence[str], weights: Sequence[float]) -> dict[str, float]:
+    return {stream: round(weight, 4) for stream, weight in zip(streams, weights, strict=True)}
+
+
+def _find_end(tokens: Sequence[int], end_ids: set[int]) -> int | None:
+    """Return the position of the first end-of-turn token."""
+    for position, token in enumerate(tokens):
+        if token in end_ids:
+            return position
+    return None
 
 
 class Stream(Iterator[str]):
-    """The pieces of one answer as they come; then ``answer`` is the whole.
+    """Iterates over the pieces of one answer; after the last one, ``answer`` is the complete answer.
 
     Args:
-        answerer: who is asked.
+        answerer: the model.
         prompt: the question.
-        how: options of ``Answerer.answer``.
+        options: of ``Answerer.answer_batch``.
 
     Raises:
-        Exception: what went wrong in the model, when the next piece is asked for.
+        Exception: an error of the model is raised where the next piece is read.
     """
 
     answer: Answer
 
-    def __init__(self, answerer: Answerer, prompt: Prompt, how: Mapping[str, Any]) -> None:
+    def __init__(self, answerer: Answerer, prompt: Prompt, options: Mapping[str, Any]) -> None:
         from transformers import TextIteratorStreamer
 
-        def closed(input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        def is_closed(input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
             return torch.full((len(input_ids),), self._closed, device=input_ids.device)
 
         self._closed, self._error = False, list[BaseException]()
         tokenizer: Any = answerer.model.llm.tokenizer
         self._pieces = TextIteratorStreamer(tokenizer, skip_prompt=False, skip_special_tokens=True)
 
-        def run() -> None:
+        def generate() -> None:
             try:
-                batch = answerer.batch([prompt])
-                self.answer = answerer.answer(batch, streamer=self._pieces, stopping_criteria=[closed], **how)[0]
-            except BaseException as error:  # it is raised where the pieces are read
+                batch = answerer.pack_prompts([prompt])
+                answers = answerer.answer_batch(batch, streamer=self._pieces, stopping_criteria=[is_closed], **options)
+                self.answer = answers[0]
+            except BaseException as error:  # raised again in the thread that reads the pieces
                 self._error.append(error)
                 self._pieces.end()
 
-        self._thread = threading.Thread(target=run, daemon=True)
+        self._thread = threading.Thread(target=generate, daemon=True)
         self._thread.start()
 
     def __next__(self) -> str:
@@ -297,14 +322,14 @@ class Stream(Iterator[str]):
             raise
 
     def close(self) -> None:
-        """End the answer here: nobody reads it any more."""
+        """Stop generating."""
         self._closed = True
         self._thread.join()
 
 
 @contextmanager
-def seeded(seed: int | None) -> Iterator[None]:
-    """Sampling that a seed decides, and that leaves the state of chance outside as it was."""
+def fixed_seed(seed: int | None) -> Iterator[None]:
+    """Sample with a seed, and leave the global random state as it was; without a seed, change nothing."""
     if seed is None:
         yield
         return

@@ -1,8 +1,8 @@
-"""A page of cards: what was seen and heard, asked and answered; static, and asking nobody for anything."""
+"""A static page with a card per answer: media, question, answer and weights; it loads nothing from the network."""
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -10,37 +10,40 @@ from typing import Any
 from urllib.parse import quote
 
 from omnihuman.benchmark.base import Prediction
-from omnihuman.evaluation.folder import Evaluation
+from omnihuman.evaluation.folder import UNANSWERED, Evaluation
 from omnihuman.evaluation.tables import Table
 from omnihuman.metric.score import Score
 
+STATES = ("wrong", "invalid", UNANSWERED, "right")
+"""States of a card, in the order of the page's filter; free text is ``text``."""
+
 Bars = list[tuple[str, float, str]]
-"""Name, share of the full width (0 to 1), number in words."""
+"""Name, share of the full width (0 to 1), printed number."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """What a card shows.
+    """The content of a card.
 
     Attributes:
         id: of the question.
         group: of the question.
-        label: the class that is true, where there are classes.
-        prompt: the user's words.
-        before: turns before.
-        truth: in words.
-        answer: the model's own words.
-        parsed: what they mean, where that differs from the words.
-        rule: by which they were read.
-        state: ``right``, ``wrong``, ``invalid``, ``not asked``, ``text``.
-        error: why it was not asked.
-        lacking: slots that the file could not fill.
-        other: the answer of the evaluation that this one is compared with.
-        disagrees: with it.
+        label: the reference's class, empty where there are no classes.
+        prompt: the user's text.
+        earlier_turns: (prompt, answer) of the turns before.
+        reference: as text.
+        answer: the model's text.
+        parsed: the parsed answer, empty where it equals the text.
+        rule: of the parser.
+        state: ``right``, ``wrong``, ``invalid``, ``unanswered`` or ``text``.
+        error: why there is no answer.
+        missing_slots: slots that the file could not fill.
+        baseline_answer: the baseline's answer, ``None`` without a baseline.
+        disagrees: the baseline's parsed answer is another one.
         bars: title -> weights of a fusion, or probabilities of the options.
-        notes: name -> words: the figures of this answer, what a judge said.
-        pictures: kind -> file, relative to the page.
-        sound: file, relative to the page.
+        notes: name -> text: scores of this answer, a judge's remarks.
+        images: kind -> file, relative to the page.
+        audio: file, relative to the page.
         clip: file and times of the medium.
     """
 
@@ -48,165 +51,228 @@ class Card:
     group: str
     label: str
     prompt: str
-    before: tuple[tuple[str, str], ...]
-    truth: str
+    earlier_turns: tuple[tuple[str, str], ...]
+    reference: str
     answer: str
     parsed: str
     rule: str
     state: str
     error: str
-    lacking: tuple[str, ...]
-    other: str | None
+    missing_slots: tuple[str, ...]
+    baseline_answer: str | None
     disagrees: bool
     bars: Mapping[str, Bars] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
-    pictures: Mapping[str, str] = field(default_factory=dict)
-    sound: str = ""
+    images: Mapping[str, str] = field(default_factory=dict)
+    audio: str = ""
     clip: str = ""
 
 
-def cards_of(
-    evaluation: Evaluation, scores: Sequence[Score], baseline: Evaluation | None = None, publish: bool = False,
-    most: int | None = None,
-) -> list[Card]:  # fmt: skip
-    """A card for each of the first ``most`` answers, those with kept media before the others.
+def build_cards(
+    evaluation: Evaluation,
+    scores: Sequence[Score],
+    baseline: Evaluation | None = None,
+    publish: bool = False,
+    max_cards: int | None = None,
+) -> list[Card]:
+    """Return a card per answer, those with thumbnails first.
 
     Args:
-        evaluation: whose answers.
-        scores: theirs; what a single answer got is shown where answers are free text.
-        baseline: another evaluation of the same benchmark, whose answers stand beside.
-        publish: ids in the place of frames, sound and files.
-        most: cards; ``None`` for all.
+        evaluation: with the answers.
+        scores: of the evaluation; cards of free text show the score of their answer.
+        baseline: another evaluation of the same benchmark, whose answers are shown as well.
+        publish: leave out frames, audio and file names.
+        max_cards: number of cards; ``None`` for all.
 
     Raises:
         ValueError: the baseline is of another benchmark.
     """
-    others: dict[str, tuple[Prediction, Any]] = {}
+    baseline_answers: dict[str, tuple[str, Any]] = {}
     if baseline is not None:
-        if baseline.benchmark.name != evaluation.benchmark.name:
-            names = (
-                f"{baseline.folder} answers {baseline.benchmark.name}, {evaluation.folder} {evaluation.benchmark.name}"
-            )
-            raise ValueError(f"baseline: {names}; give an evaluation of the same benchmark.")
-        pairs = zip(baseline.predictions, baseline.parsed, strict=True)
-        others = {prediction.id: (prediction, parsed) for prediction, (parsed, _) in pairs}
-    noted = _notes(evaluation, scores)
-    order = sorted(range(len(evaluation.predictions)), key=lambda i: "card" not in evaluation.predictions[i].meta)
-    return [_card(evaluation, index, others, noted, publish) for index in order[:most]]
+        _check_baseline(evaluation, baseline)
+        for prediction, (value, _) in zip(baseline.predictions, baseline.parsed, strict=True):
+            baseline_answers[prediction.id] = (prediction.answer or f"({UNANSWERED})", value)
+    notes = _collect_notes(evaluation, scores)
+    order = sorted(
+        range(len(evaluation.predictions)), key=lambda index: "card" not in evaluation.predictions[index].meta
+    )
+    cards = []
+    for index in order[:max_cards]:
+        name = evaluation.predictions[index].id
+        cards.append(_build_card(evaluation, index, notes.get(name, {}), baseline_answers.get(name), publish))
+    return cards
 
 
-def page(
-    file: Path, evaluation: Evaluation, report: Mapping[str, Any], tables: Sequence[Table], cards: Sequence[Card],
-    pictures: Sequence[tuple[str, str]], baseline: str = "",
-) -> None:  # fmt: skip
+def write_page(
+    file: Path,
+    evaluation: Evaluation,
+    report: Mapping[str, Any],
+    tables: Sequence[Table],
+    cards: Sequence[Card],
+    charts: Sequence[tuple[str, str]],
+    baseline: str = "",
+) -> None:
     """Write the page.
 
     Args:
         file: of the page.
-        evaluation: what it is about.
-        report: what ``metrics.json`` holds.
+        evaluation: that the page reports.
+        report: content of ``metrics.json``.
         tables: above the cards.
-        cards: see ``cards_of``.
-        pictures: (title, file beside the page).
+        cards: see ``build_cards``.
+        charts: (title, file beside the page).
         baseline: name of the evaluation that the cards compare with.
     """
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("omnihuman.evaluation") / "cards.html.j2").read_text(encoding="utf-8"))
+    labels, states = {card.label for card in cards}, {card.state for card in cards}
     html = template.render(
         report=report,
         tables=tables,
         cards=cards,
-        pictures=pictures,
+        charts=charts,
         baseline=baseline,
         total=len(evaluation.predictions),
-        labels=[label for label in evaluation.benchmark.labels if any(card.label == label for card in cards)],
+        labels=_intersect(evaluation.benchmark.labels, labels),
         groups=list(dict.fromkeys(card.group for card in cards if card.group)),
-        states=[state for state in ("wrong", "invalid", "not asked", "right") if any(c.state == state for c in cards)],
+        states=_intersect(STATES, states),
     )
     file.write_text(html, encoding="utf-8")
 
 
-def _card(
-    evaluation: Evaluation, index: int, others: Mapping[str, tuple[Prediction, Any]],
-    noted: Mapping[str, Mapping[str, str]], publish: bool,
-) -> Card:  # fmt: skip
-    asked, truth = evaluation.predictions[index], evaluation.truths[index]
-    parsed, rule = evaluation.parsed[index]
-    right = evaluation.right[index]
-    state = "not asked" if asked.answer is None else "invalid" if parsed is None else "text"
-    if state == "text" and right is not None:
-        state = "right" if right else "wrong"
-    other = others.get(asked.id)
-    kept = {} if publish else asked.meta.get("card", {})
-    shown = {kind: found for kind, name in kept.items() if (found := _beside(evaluation.folder, name))}
-    media = asked.media
-    end = media.get("end")
-    times = f", {media.get('start') or 0:g} to {end:g} s" if end is not None else ""
+def _check_baseline(evaluation: Evaluation, baseline: Evaluation) -> None:
+    benchmark, expected = baseline.benchmark.name, evaluation.benchmark.name
+    if benchmark != expected:
+        raise ValueError(f"baseline: {baseline.folder} is an evaluation of {benchmark}; expected {expected}.")
+
+
+def _intersect(names: Iterable[str], present: set[str]) -> list[str]:
+    return [name for name in names if name in present]
+
+
+def _build_card(
+    evaluation: Evaluation,
+    index: int,
+    notes: Mapping[str, str],
+    baseline_answer: tuple[str, Any] | None,
+    publish: bool,
+) -> Card:
+    prediction, reference = evaluation.predictions[index], evaluation.references[index]
+    value, rule = evaluation.parsed[index]
+    label, clip, error = "", "", ""
+    thumbnails: dict[str, str] = {}
+    if evaluation.benchmark.labels:
+        label = str(reference)
+    if not publish:
+        clip, error = _format_clip(prediction.media), prediction.error or ""
+        thumbnails = _link_thumbnails(evaluation.folder, prediction)
+    answer, parsed = prediction.answer or "", ""
+    if value is not None and _format_value(value) != answer.strip():
+        parsed = _format_value(value)
+    other_answer, disagrees = None, False
+    if baseline_answer is not None:
+        other_answer, other_value = baseline_answer
+        disagrees = other_value != value
     return Card(
-        asked.id,
-        asked.group,
-        str(truth) if evaluation.benchmark.labels else "",
-        asked.prompt,
-        asked.before,
-        _words(truth),
-        asked.answer or "",
-        _words(parsed) if parsed is not None and _words(parsed) != (asked.answer or "").strip() else "",
-        rule,
-        state,
-        "" if publish else asked.error or "",
-        asked.lacking,
-        None if other is None else other[0].answer or "(not asked)",
-        other is not None and other[1] != parsed,
-        _bars(asked),
-        noted.get(asked.id, {}),
-        {kind: shown[kind] for kind in ("frames", "faces") if kind in shown},
-        shown.get("sound", ""),
-        "" if publish or not media.get("file") else f"{media['file']}{times}",
+        id=prediction.id,
+        group=prediction.group,
+        label=label,
+        prompt=prediction.prompt,
+        earlier_turns=prediction.previous_turns,
+        reference=_format_value(reference),
+        answer=answer,
+        parsed=parsed,
+        rule=rule,
+        state=_determine_state(evaluation, index),
+        error=error,
+        missing_slots=prediction.missing_slots,
+        baseline_answer=other_answer,
+        disagrees=disagrees,
+        bars=_build_bars(prediction),
+        notes=notes,
+        audio=thumbnails.pop("audio", ""),
+        images=thumbnails,
+        clip=clip,
     )
 
 
-def _beside(folder: Path, name: Any) -> str:
-    """A kept file as the page may link it; nothing where it is not there or lies elsewhere."""
-    file = (folder / str(name)).resolve()
-    inside = file.is_relative_to(folder.resolve()) and file.is_file()
-    return quote(file.relative_to(folder.resolve()).as_posix()) if inside else ""
+def _determine_state(evaluation: Evaluation, index: int) -> str:
+    value, _ = evaluation.parsed[index]
+    correct = evaluation.correct[index]
+    if evaluation.predictions[index].answer is None:
+        return UNANSWERED
+    if value is None:
+        return "invalid"
+    if correct is None:
+        return "text"
+    return "right" if correct else "wrong"
 
 
-def _words(value: Any) -> str:
-    """A truth or a parsed answer, as a person reads it."""
-    if isinstance(value, list | tuple | set | frozenset):
-        return ", ".join(map(str, sorted(value) if isinstance(value, set | frozenset) else value))
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+def _format_clip(media: Mapping[str, Any]) -> str:
+    """Return file and times of a clip, ``clips/1.mp4, 0 to 2.5 s``."""
+    if not media.get("file"):
+        return ""
+    if media.get("end") is None:
+        return str(media["file"])
+    return f"{media['file']}, {media.get('start') or 0:g} to {media['end']:g} s"
 
 
-def _bars(asked: Prediction) -> dict[str, Bars]:
-    """Weights of fusions, and what the options' log-probabilities make of them."""
+def _link_thumbnails(folder: Path, prediction: Prediction) -> dict[str, str]:
+    """Return kind -> URL of the thumbnails; predictions may be anyone's, so files outside the folder are not linked."""
+    root, links = folder.resolve(), {}
+    for kind, name in prediction.meta.get("card", {}).items():
+        file = (root / str(name)).resolve()
+        if kind in ("frames", "faces", "audio") and file.is_relative_to(root) and file.is_file():
+            links[kind] = quote(file.relative_to(root).as_posix())
+    return links
+
+
+def _format_value(value: Any) -> str:
+    """Return a reference or a parsed answer as text."""
+    if isinstance(value, set | frozenset):
+        return ", ".join(map(str, sorted(value)))
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _build_bars(prediction: Prediction) -> dict[str, Bars]:
+    """Return the weights of the fusions and the probabilities of the options."""
     bars: dict[str, Bars] = {}
-    for fusion, streams in asked.weights.items():
-        most = max(1.0, *map(abs, streams.values())) if streams else 1.0
-        bars[fusion] = [(stream, abs(weight) / most, f"{weight:.2f}") for stream, weight in streams.items()]
-    if asked.log_probs and len(asked.log_probs) == len(asked.options):
-        highest = max(asked.log_probs)
-        odds = [math.exp(value - highest) for value in asked.log_probs]
-        bars["options"] = [
-            (option, one / sum(odds), f"{100 * one / sum(odds):.0f} % ({value:.2f})")
-            for option, one, value in zip(asked.options, odds, asked.log_probs, strict=True)
-        ]
+    for fusion, weights in prediction.weights.items():
+        largest = max(1.0, *map(abs, weights.values())) if weights else 1.0
+        bars[fusion] = [(stream, abs(weight) / largest, f"{weight:.2f}") for stream, weight in weights.items()]
+    if prediction.log_probs and len(prediction.log_probs) == len(prediction.options):
+        bars["options"] = []
+        largest = max(prediction.log_probs)  # subtracted, so that no exponential underflows
+        total = sum(math.exp(log_prob - largest) for log_prob in prediction.log_probs)
+        for option, log_prob in zip(prediction.options, prediction.log_probs, strict=True):
+            share = math.exp(log_prob - largest) / total
+            bars["options"].append((option, share, f"{100 * share:.0f} % ({log_prob:.2f})"))
     return bars
 
 
-def _notes(evaluation: Evaluation, scores: Sequence[Score]) -> dict[str, dict[str, str]]:
-    """Id -> score -> what this answer alone got, where answers are free text; and what the benchmark remarks."""
+def _collect_notes(evaluation: Evaluation, scores: Sequence[Score]) -> dict[str, dict[str, str]]:
+    """Return id -> name -> note: scores of single answers where answers are free text, and the benchmark's remarks."""
     notes: dict[str, dict[str, str]] = {prediction.id: {} for prediction in evaluation.predictions}
-    for score in scores:
-        if score.numerators.shape[1] == 1 and None in evaluation.right:
-            for name, above, below in zip(score.ids, score.numerators[:, 0], score.denominators[:, 0], strict=True):
-                if below > 0 and name in notes:
-                    notes[name][score.name] = f"{score.scale * above / below:.3g}"
-    remarks = getattr(evaluation.benchmark, "remarks", None)
-    if remarks is not None:
+    if None in evaluation.correct:
+        for score in scores:
+            _add_single_scores(notes, score)
+    if hasattr(evaluation.benchmark, "remarks"):
         for prediction in evaluation.predictions:
-            notes[prediction.id] |= {str(key): str(value) for key, value in remarks(prediction).items()}
+            for key, remark in evaluation.benchmark.remarks(prediction).items():
+                notes[prediction.id][str(key)] = str(remark)
     return notes
+
+
+def _add_single_scores(notes: Mapping[str, dict[str, str]], score: Score) -> None:
+    """Add what each answer contributes to a score that is a plain ratio (one column)."""
+    if score.numerators.shape[1] != 1:
+        return
+    for name, numerator, denominator in zip(score.ids, score.numerators[:, 0], score.denominators[:, 0], strict=True):
+        if denominator > 0 and name in notes:
+            notes[name][score.name] = f"{score.scale * numerator / denominator:.3g}"

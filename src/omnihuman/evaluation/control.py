@@ -1,59 +1,56 @@
-"""What a question may use: a modality, and for the control the sound or the pictures of another question."""
+"""The view of an evaluation, and controls that replace the audio or the frames by those of another question."""
 
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from omnihuman.benchmark.base import MODALITIES, Benchmark, Question
+from omnihuman.benchmark.base import Benchmark, Question
 from omnihuman.data.record import Record
+from omnihuman.modality import View
 
-CONTROLS = ("", "shuffled_audio", "shuffled_video")
+CONTROLS = {"shuffled_audio": View("A"), "shuffled_video": View("VF")}
+"""Control -> modalities that it replaces."""
 
 
-def modality_of(benchmark: Benchmark, senses: str, asked: str | None) -> str:
-    """The modality in which a model answers a benchmark.
+def select_view(benchmark: Benchmark, model_view: View, requested: str | None) -> View:
+    """Return the view in which a model answers a benchmark.
 
     Args:
-        benchmark: says what it is about.
-        senses: letters of what the model reads.
-        asked: what the user wants; ``None`` for all that both have.
+        benchmark: has a default view.
+        model_view: modalities that the model reads.
+        requested: view of the user, ``None`` for the benchmark's.
 
     Raises:
-        ValueError: the modality is unknown, or the model lacks a sense that it needs.
+        ValueError: the view is unknown, or the model reads nothing of it.
     """
-    if asked is None:
-        found = "".join(letter for letter in benchmark.modality if letter in senses)
-        if not found:
-            raise ValueError(f"{benchmark.name} is about {benchmark.modality}, the model reads {senses} only.")
-        return found
-    asked = next((name for name in MODALITIES if sorted(name) == sorted(str(asked).upper())), asked)  # AV is VA
-    if asked not in MODALITIES:
-        raise ValueError(f"modality={asked}: choose from {', '.join(MODALITIES)}.")
-    if lacking := [letter for letter in asked if letter not in senses]:
-        raise ValueError(f"modality={asked}: the model has no encoder for {', '.join(lacking)}; it reads {senses}.")
-    return asked
+    view = View.parse(benchmark.view if requested is None else requested)
+    usable = view & model_view
+    if not usable:
+        cause = f"{benchmark.name} is about {view}" if requested is None else f"view={requested}"
+        raise ValueError(f"{cause}, but the model reads {model_view} only; choose another view or model.")
+    return usable
 
 
-def control_of(asked: str | None, modality: str) -> str:
-    """The control in which a modality is answered; nothing where none is asked for.
+def parse_control(requested: str | None, view: View) -> str:
+    """Return the name of a control, or the empty string for none.
 
     Raises:
-        ValueError: the control is unknown, or the modality has nothing that it could shuffle.
+        ValueError: the control is unknown, or the view has nothing that it replaces.
 
-    >>> control_of("shuffled_audio", "VA")
+    >>> parse_control("shuffled_audio", View("VA"))
     'shuffled_audio'
     """
-    control = asked or ""
-    if control not in CONTROLS:
-        raise ValueError(f"control={control}: choose from {', '.join(filter(None, CONTROLS))}, or leave it out.")
-    if control and not set("A" if control == "shuffled_audio" else "VF") & set(modality):
-        raise ValueError(f"control={control}: modality={modality} has nothing that it could shuffle; leave one out.")
-    return control
+    if not requested:
+        return ""
+    if requested not in CONTROLS:
+        raise ValueError(f"control={requested}: unknown; choose from {', '.join(CONTROLS)}, or leave it out.")
+    if not CONTROLS[requested] & view:
+        raise ValueError(f"control={requested}: view={view} has nothing to shuffle; leave one of them out.")
+    return requested
 
 
-def donors_of(questions: Sequence[Question], control: str, seed: int = 0) -> dict[str, Record]:
-    """For the control: whose sound or pictures every question gets; never its own file's.
+def select_donors(questions: Sequence[Question], control: str, seed: int = 0) -> dict[str, Record]:
+    """Return, by question id, the record whose audio or frames a control uses; never one of the same file.
 
     Raises:
         ValueError: all questions are about one file.
@@ -61,31 +58,42 @@ def donors_of(questions: Sequence[Question], control: str, seed: int = 0) -> dic
     if not control:
         return {}
     records = [question.record for question in questions]
-    order = list(range(len(records)))
-    random.Random(seed).shuffle(order)
+    random.Random(seed).shuffle(records)
     donors = {}
-    for place, index in enumerate(order):
-        others = (records[order[(place + step) % len(order)]] for step in range(1, len(order)))
-        donor = next((other for other in others if other.file != records[index].file), None)
+    for position, record in enumerate(records):
+        donor = _find_donor(records, position)
         if donor is None:
-            raise ValueError(f"control={control}: all questions are about one file; nothing can be shuffled.")
-        donors[records[index].id] = donor
+            raise ValueError(f"control={control}: all questions are about one file, so nothing can be shuffled.")
+        donors[record.id] = donor
     return donors
 
 
-def seen_as_asked(record: Record, modality: str, control: str = "", donor: Record | None = None) -> Record | None:
-    """A question's record as the model gets it; ``None`` where the modality leaves nothing of it."""
-    form = record.seen_as(MODALITIES[modality])
-    if form is None or donor is None:
-        return form
+def _find_donor(records: Sequence[Record], position: int) -> Record | None:
+    """Return the next record after a position, in a circle, with another file."""
+    for step in range(1, len(records)):
+        candidate = records[(position + step) % len(records)]
+        if candidate.file != records[position].file:
+            return candidate
+    return None
+
+
+def apply_view(record: Record, view: View, control: str = "", donor: Record | None = None) -> Record | None:
+    """Return the record of a question in a view and under a control; ``None`` if the view leaves nothing of it."""
+    viewed = record.restrict(view)
+    if viewed is None or donor is None:
+        return viewed
     if control == "shuffled_audio":
-        return replace(form, sound=donor.sound or donor.file, sound_clip=donor.heard)
-    own: dict[str, Any] = {"sound": record.sound or record.file, "sound_clip": record.heard}
-    clip: dict[str, Any] = {
-        "start": donor.start,
-        "end": donor.end,
-        "rate": donor.rate,
-        "then": donor.then,
-        "then_clip": donor.then_clip,
-    }
-    return replace(form, file=donor.file, kind=donor.kind, faces=donor.faces, **clip, **own)
+        return replace(viewed, audio_track=donor.audio_track or donor.file, audio_track_span=donor.audio_span)
+    return replace(
+        viewed,
+        file=donor.file,
+        kind=donor.kind,
+        faces=donor.faces,
+        start=donor.start,
+        end=donor.end,
+        fps=donor.fps,
+        second_clip=donor.second_clip,
+        second_clip_span=donor.second_clip_span,
+        audio_track=record.audio_track or record.file,
+        audio_track_span=record.audio_span,
+    )

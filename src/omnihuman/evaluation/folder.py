@@ -1,4 +1,4 @@
-"""An evaluation on disk: what was asked how, and the answers; nothing here needs a model or the benchmark's data."""
+"""An evaluation on disk: its config and its predictions; nothing here needs a model or the benchmark's data."""
 
 import hashlib
 import json
@@ -16,21 +16,23 @@ from omnihuman.build import build
 
 log = logging.getLogger(__name__)
 
+CONFIG = "config.yaml"
 PREDICTIONS = "predictions.jsonl"
-NOT_ASKED = "not asked"
-"""The rule by which an answer that is not there was read."""
+MANIFEST = "dataset_manifest.json"
+UNANSWERED = "unanswered"
+"""The parser's rule where there is no answer."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One run, one benchmark, one modality.
+    """One run, one benchmark, one view.
 
     Attributes:
-        folder: where it lies.
-        config: of the evaluation, as it was asked.
-        benchmark: as it was asked.
+        folder: of the evaluation.
+        config: of the evaluation.
+        benchmark: built from the config.
         predictions: in the order of the file.
-        manifest: of the questions; empty where asking was not finished.
+        manifest: of the questions; empty where the evaluation was interrupted.
     """
 
     folder: Path
@@ -41,31 +43,43 @@ class Evaluation:
 
     @cached_property
     def parsed(self) -> list[tuple[Any, str]]:
-        """What every answer means and by which rule; ``(None, "not asked")`` where there is none."""
-        return [(None, NOT_ASKED) if p.answer is None else self.benchmark.parse(p) for p in self.predictions]
+        """Parsed value and parser's rule of every answer; ``(None, "unanswered")`` where there is no answer."""
+        parsed: list[tuple[Any, str]] = []
+        for prediction in self.predictions:
+            if prediction.answer is None:
+                parsed.append((None, UNANSWERED))
+            else:
+                parsed.append(self.benchmark.parse(prediction))
+        return parsed
 
     @cached_property
-    def truths(self) -> list[Any]:
-        """Every truth in the words of the parser.
+    def references(self) -> list[Any]:
+        """The reference of every question, as the parser writes it.
 
         Raises:
-            ValueError: a truth is none of the benchmark's labels.
+            ValueError: a reference is none of the benchmark's labels.
         """
-        truths, labels = [self.benchmark.truth_of(p) for p in self.predictions], self.benchmark.labels
-        for asked, truth in zip(self.predictions, truths, strict=True):
-            if labels and truth not in labels:
-                where = f"{self.folder / PREDICTIONS}: {asked.id}"
-                raise ValueError(f"{where}: the truth {asked.truth!r} is none of {self.benchmark.name}'s {labels}.")
-        return truths
+        labels, references = self.benchmark.labels, []
+        for prediction in self.predictions:
+            reference = self.benchmark.parse_reference(prediction)
+            if labels and reference not in labels:
+                raise ValueError(
+                    f"{self.folder / PREDICTIONS}: {prediction.id}: unknown reference {prediction.reference!r}; "
+                    f"expected one of {self.benchmark.name}'s labels {labels}."
+                )
+            references.append(reference)
+        return references
 
     @cached_property
-    def right(self) -> list[bool | None]:
-        """Whether each answer is the truth; ``None`` where answers are free text."""
-        closed = [bool(self.benchmark.labels or p.options) for p in self.predictions]
-        return [
-            parsed == truth if one else None
-            for one, (parsed, _), truth in zip(closed, self.parsed, self.truths, strict=True)
-        ]
+    def correct(self) -> list[bool | None]:
+        """Per answer, whether it equals the reference; ``None`` for free text, which no equality can score."""
+        correct: list[bool | None] = []
+        for prediction, (value, _), reference in zip(self.predictions, self.parsed, self.references, strict=True):
+            if self.benchmark.labels or prediction.options:
+                correct.append(value == reference)
+            else:
+                correct.append(None)
+        return correct
 
     @property
     def run(self) -> str:
@@ -73,42 +87,41 @@ class Evaluation:
         return "/".join(str(self.config[key]) for key in ("run", "variant", "tag") if self.config.get(key))
 
     @property
-    def modality(self) -> str:
+    def view(self) -> str:
         """``VA``, or ``VA, shuffled audio``."""
-        control = str(self.config.get("control") or "").replace("_", " ")
-        return ", ".join(filter(None, (str(self.config["modality"]), control)))
+        if not self.config.get("control"):
+            return str(self.config["view"])
+        return f"{self.config['view']}, {self.config['control'].replace('_', ' ')}"
 
     @property
     def groups(self) -> dict[str, list[int]]:
-        """Group -> places of its predictions, in the order in which groups are asked."""
-        found: dict[str, list[int]] = {}
+        """Group -> indices of its predictions, in the order of the groups' first questions."""
+        groups: dict[str, list[int]] = {}
         for index, prediction in enumerate(self.predictions):
-            found.setdefault(prediction.group, []).append(index)
-        return found
+            groups.setdefault(prediction.group, []).append(index)
+        return groups
 
     @property
-    def unfinished(self) -> str:
-        """Why the answers are not those to all questions, in words; empty where they are."""
+    def incomplete_reason(self) -> str:
+        """The reason why the predictions do not cover all questions; empty where they do."""
         if not self.manifest:
-            return f"unfinished: {len(self.predictions)} asked"
+            return f"unfinished: {len(self.predictions)} predictions"
         ids = "\n".join(prediction.id for prediction in self.predictions)
         if hashlib.sha256(ids.encode()).hexdigest() == self.manifest.get("ids_sha256"):
             return ""
-        return f"not the questions asked: {len(self.predictions)} of {self.manifest.get('questions')}"
+        return f"incomplete: {len(self.predictions)} of {self.manifest.get('questions')} predictions"
 
 
-def benchmark_of(folder: Path, judge: Any = None) -> Benchmark:
-    """The benchmark of an evaluation's folder, as it was asked; its data need not be there.
+def load_benchmark(folder: Path, judge: Any = None) -> Benchmark:
+    """Return the benchmark of an evaluation's folder, as configured; its data may be missing.
 
     Raises:
-        ValueError: ``config.yaml`` is missing or does not hold, or the benchmark has no use for a judge.
+        ValueError: ``config.yaml`` is missing or invalid, or the benchmark takes no judge.
     """
-    config = _config(folder)
+    config = _read_config(folder)
     target = str(OmegaConf.select(config, "benchmark._target_"))
     if not target.startswith("omnihuman.benchmark."):
-        raise ValueError(
-            f"{folder / 'config.yaml'}: benchmark._target_ is {target}; it must be in omnihuman.benchmark."
-        )
+        raise ValueError(f"{folder / CONFIG}: benchmark._target_ is {target}; expected a class of omnihuman.benchmark.")
     benchmark: Benchmark = build(config.benchmark)
     if judge is not None:
         if not hasattr(benchmark, "judge"):
@@ -117,119 +130,142 @@ def benchmark_of(folder: Path, judge: Any = None) -> Benchmark:
     return benchmark
 
 
-def open_evaluation(folder: Path, judge: Any = None) -> Evaluation:
-    """An evaluation from its folder, wherever that lies now.
+def load_evaluation(folder: Path, judge: Any = None) -> Evaluation:
+    """Return the evaluation in a folder, wherever the folder was copied to.
 
     Args:
         folder: with ``predictions.jsonl`` and ``config.yaml``.
-        judge: of free text, for the benchmarks that want one.
+        judge: of free text, for benchmarks that take one.
 
     Raises:
-        ValueError: a file is missing or does not hold, or the benchmark has no use for a judge.
+        ValueError: a file is missing or invalid, or the benchmark takes no judge.
     """
-    benchmark, plain = benchmark_of(folder, judge), OmegaConf.to_container(_config(folder), resolve=True)
-    assert isinstance(plain, dict)
+    benchmark = load_benchmark(folder, judge)
+    config: Any = OmegaConf.to_container(_read_config(folder), resolve=True)
     predictions = read_predictions(folder / PREDICTIONS, benchmark.name)
     if not predictions:
-        raise ValueError(f"{folder / PREDICTIONS} is empty; the same evaluate command goes on.")
-    file = folder / "dataset_manifest.json"
-    manifest = read_json(file) if file.is_file() else {}
-    return Evaluation(folder, {str(k): v for k, v in plain.items()}, benchmark, tuple(predictions), manifest)
+        raise ValueError(f"{folder / PREDICTIONS} is empty; run the same evaluate command again to resume.")
+    manifest: dict[str, Any] = {}
+    if (folder / MANIFEST).is_file():
+        manifest = read_json(folder / MANIFEST)
+    return Evaluation(folder, config, benchmark, tuple(predictions), manifest)
 
 
-def find(run: Path, benchmark: str | None = None) -> list[Path]:
-    """The folders of a run's evaluations, by benchmark and modality; without those that moved aside or hold no answer.
+def find_evaluations(run: Path, benchmark: str | None = None) -> list[Path]:
+    """Return the folders of a run's evaluations, by benchmark and view; backups and empty ones are left out.
 
     Raises:
         ValueError: there is none.
     """
-    files = sorted(run.glob(f"evaluation/*/*/{PREDICTIONS}"))
-    every = [path.parent for path in files if path.stat().st_size and not _moved_aside(path.parent)]
-    found = [folder for folder in every if benchmark in (None, folder.parent.name)]
-    if not found:
-        there = ", ".join(sorted({folder.parent.name for folder in every})) or "nothing"
-        ask = f"python -m omnihuman.evaluate run={run.name} benchmark={benchmark or '...'}"
+    folders, benchmarks = [], set()
+    for path in sorted(run.glob(f"evaluation/*/*/{PREDICTIONS}")):
+        folder = path.parent
+        if path.stat().st_size == 0 or _is_backup(folder):
+            continue
+        benchmarks.add(folder.parent.name)
+        if benchmark in (None, folder.parent.name):
+            folders.append(folder)
+    if not folders:
         raise ValueError(
-            f"{run / 'evaluation'} holds no predictions of {benchmark or 'any benchmark'}, but {there}: {ask}"
+            f"{run / 'evaluation'}: no predictions of {benchmark or 'any benchmark'}; "
+            f"found {', '.join(sorted(benchmarks)) or 'none'}. Run "
+            f"python -m omnihuman.evaluate run={run.name} benchmark={benchmark or '...'}"
         )
-    return found
+    return folders
 
 
 def read_predictions(path: Path, benchmark: str | None = None) -> list[Prediction]:
-    """The predictions of a file; a last line that a kill cut short is left out, so that it is asked again.
+    """Return the predictions of a file; an incomplete last line is skipped, so that its question is answered again.
 
     Args:
         path: of ``predictions.jsonl``.
-        benchmark: whose predictions they must be; ``None`` for that of the first line.
+        benchmark: that all predictions must belong to; ``None`` for that of the first line.
 
     Raises:
-        ValueError: a line does not hold, belongs to another benchmark, or has the id of another line.
+        ValueError: a line is invalid, belongs to another benchmark, or repeats the id of another line.
     """
     if not path.is_file():
-        raise ValueError(f"{path}: there is no such file.")
-    *lines, last = path.read_bytes().split(b"\n")
-    if last.strip():
-        if _whole(last):
-            lines.append(last)
-        else:
-            log.warning("%s:%d: the last line is cut short; its question is asked again.", path, len(lines) + 1)
-    found: dict[str, tuple[int, Prediction]] = {}
-    for number, line in enumerate(lines, 1):
-        where = f"{path}:{number}"
+        raise ValueError(f"{path}: no such file.")
+    predictions: dict[str, Prediction] = {}
+    numbers: dict[str, int] = {}
+    for number, line in enumerate(_read_lines(path), 1):
+        location = f"{path}:{number}"
         if not line.strip():
             continue
-        try:
-            raw = json.loads(line)
-        except ValueError as error:
+        prediction = _parse_prediction(line, location)
+        benchmark = benchmark or prediction.benchmark
+        if prediction.benchmark != benchmark:
             raise ValueError(
-                f"{where}: this is not JSON ({error}); take the line out, and it is asked again."
-            ) from error
-        one = Prediction.of(raw, where)
-        benchmark = benchmark or one.benchmark
-        if one.benchmark != benchmark:
-            raise ValueError(f"{where}: a prediction of {one.benchmark} among those of {benchmark}; keep them apart.")
-        if one.id in found:
-            raise ValueError(f"{where}: the id {one.id!r} is already in line {found[one.id][0]}; take one of them out.")
-        found[one.id] = number, one
-    return [one for _, one in found.values()]
+                f"{location}: a prediction of benchmark {prediction.benchmark}; expected {benchmark}. "
+                "Use a file per benchmark."
+            )
+        if prediction.id in predictions:
+            raise ValueError(
+                f"{location}: the id {prediction.id!r} is already in line {numbers[prediction.id]}; remove one of them."
+            )
+        predictions[prediction.id], numbers[prediction.id] = prediction, number
+    return list(predictions.values())
 
 
-def mend(path: Path) -> None:
-    """Make a file of predictions ready to be continued: cut off a last line that a kill cut short, end a whole one."""
+def repair_last_line(path: Path) -> None:
+    """Make a file of predictions ready for appending: drop an incomplete last line, terminate a complete one."""
     if not path.is_file():
         return
     content = path.read_bytes()
     last = content.rpartition(b"\n")[2]
     with path.open("r+b") as file:
-        if last.strip() and _whole(last):
+        if last.strip() and _is_json_object(last):
             file.seek(0, 2)
             file.write(b"\n")
         else:
             file.truncate(len(content) - len(last))
 
 
-def _config(folder: Path) -> DictConfig:
-    file = folder / "config.yaml"
+def _read_lines(path: Path) -> list[bytes]:
+    """Return the lines of a file without a last line that a killed process left incomplete."""
+    *lines, last = path.read_bytes().split(b"\n")
+    if not last.strip():
+        return lines
+    if _is_json_object(last):
+        return [*lines, last]
+    log.warning("%s:%d: the last line is incomplete; its question is answered again.", path, len(lines) + 1)
+    return lines
+
+
+def _parse_prediction(line: bytes, location: str) -> Prediction:
+    try:
+        raw = json.loads(line)
+    except ValueError as error:
+        raise ValueError(
+            f"{location}: invalid JSON ({error}); remove the line, and its question is answered again."
+        ) from error
+    return Prediction.from_json(raw, location)
+
+
+def _read_config(folder: Path) -> DictConfig:
+    file = folder / CONFIG
     if not file.is_file():
-        raise ValueError(f"{folder} holds no evaluation: config.yaml and {PREDICTIONS} belong there.")
+        raise ValueError(f"{folder} is no folder of an evaluation; expected {CONFIG} and {PREDICTIONS} in it.")
     config = OmegaConf.load(file)
     assert isinstance(config, DictConfig)
-    if lacking := [key for key in ("benchmark", "run", "modality") if config.get(key) is None]:
-        raise ValueError(f"{file}: the keys {lacking} are missing; this is no config of an evaluation.")
+    missing = [key for key in ("benchmark", "run", "view") if config.get(key) is None]
+    if missing:
+        raise ValueError(f"{file}: missing keys {missing}; expected the config of an evaluation.")
     return config
 
 
-def _moved_aside(folder: Path) -> bool:
-    """Whether ``overwrite=true`` left the folder: ``VA.1`` beside ``VA``, but not the tag ``VA-lr0.1``."""
+def _is_backup(folder: Path) -> bool:
+    """Return whether ``overwrite=true`` renamed the folder: ``VA.1`` beside ``VA``, but not the tag ``VA-lr0.1``."""
     name, _, number = folder.name.rpartition(".")
     if not number.isdigit() or not folder.with_name(name).is_dir():
         return False
-    file = folder / "config.yaml"
-    tag = OmegaConf.select(OmegaConf.load(file), "tag") if file.is_file() else None
+    if not (folder / CONFIG).is_file():
+        return True
+    tag = OmegaConf.select(OmegaConf.load(folder / CONFIG), "tag")
     return tag is None or not folder.name.endswith(f"-{tag}")
 
 
-def _whole(line: bytes) -> bool:
+def _is_json_object(line: bytes) -> bool:
     try:
         return isinstance(json.loads(line), dict)
     except ValueError:

@@ -1,4 +1,4 @@
-"""HumanOmni's released inference as options of a run."""
+"""HumanOmni's released inference as a change of a run's config."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,13 +7,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.data.chat import SYSTEM
 
-HOW: Mapping[str, Any] = {"do_sample": False, "max_new_tokens": 2048}
-"""How the released inference asks, where the user does not say."""
+GENERATION_KWARGS: Mapping[str, Any] = {"do_sample": False, "max_new_tokens": 2048}
+"""Generation options of the released inference, where the user gives none."""
 
 DTYPE = "float16"
-"""What it makes of all weights, whatever they were trained in."""
+"""Dtype of all weights in the released inference."""
 
-OPTIONS: Mapping[str, Any] = {
+OVERRIDES: Mapping[str, Any] = {
     "model.llm.system": SYSTEM,
     "model.encoders.video.aspect": "squash",
     "model.encoders.audio.window_seconds": 30.0,
@@ -21,52 +21,60 @@ OPTIONS: Mapping[str, Any] = {
     "data.separator": "\n",
     "data.missing": "fill",
 }
-"""What it does, whatever the training did."""
+"""Options of the released inference, for any training."""
 
-HUMANOMNI = {
+PARTS = {
     "encoders.video": "omnihuman.encoder.siglip.SigLIP",
     "encoders.audio": "omnihuman.encoder.whisper.Whisper",
     "encoders.instruction": "omnihuman.encoder.bert.Bert",
     "fusions.gate": "omnihuman.fusion.gate.InstructionGate",
 }
-"""What a HumanOmni is made of; one that only sees has no ``encoders.audio``."""
+"""Parts that make a model a HumanOmni; one without audio has no ``encoders.audio``."""
 
 
-def as_released(config: DictConfig) -> DictConfig:
-    r"""The config of a HumanOmni's folder -> one that asks it as the released inference does; the given one stays.
+def apply_official_inference(config: DictConfig) -> DictConfig:
+    r"""Return the config of a HumanOmni's folder changed to prompts and preprocessing of the released inference.
 
-    The user's turn is ``<vi_start>[video]<vi_end>\n<au_start>[audio]<au_end>\nQUESTION``, without the pair of what the
-    modal leaves out, behind Qwen's own system text (markers where the model has them, ``mm_use_x_start_end``); BERT
-    reads the bare question. Frames lie at the midpoints of equal segments of the file, as in training, and are squashed
-    to the square, which training pads; sound is the first 30 s, always 500 tokens, and 10 s of zeros where a video has
-    none.
+    The user's turn is ``<vi_start>[video]<vi_end>\n<au_start>[audio]<au_end>\nQUESTION``, without the pair that the
+    view leaves out, after Qwen's own system prompt (markers where the model has them, ``mm_use_x_start_end``); BERT
+    reads the bare question. Frames are the midpoints of equal segments of the file, as in training, and are squashed to
+    a square, which training pads; audio is the first 30 s, always 500 tokens, and 10 s of zeros for a video without
+    audio.
 
     Reference: ``inference.py``, ``humanomni/__init__.py`` (``mm_infer``), ``mm_utils.py`` (``process_video``,
     ``process_audio``).
-    Differs from it: no frames are encoded where the modal has no video; spaces around a question are cut off, and a
-    question without media begins its turn, where the official one stands behind a newline; sound is resampled without
-    decord's delay of a millisecond and ends where the header says; sound that is damaged, or is all that is asked for
-    and missing, is refused, where the official code puts zeros.
+    Differs from it: no frames are encoded if the view has no video; spaces around a question are removed, and a
+    question without media begins its turn, where the official one follows a newline; audio is resampled without
+    decord's delay of a millisecond and ends where the header says; damaged audio, or missing audio in a view of audio
+    alone, is refused, where the official code uses zeros.
 
     Args:
-        config: of a model folder, as ``read_config`` gives it.
+        config: of a model folder, as ``read_config`` returns it; it is not changed.
 
     Raises:
-        ValueError: the folder holds no HumanOmni.
+        ValueError: the folder does not hold a HumanOmni.
     """
-    model, dropped = config.model, set(config.model.get("drop") or ())
-    parts = {name: OmegaConf.select(model, f"{name}._target_") if name not in dropped else None for name in HUMANOMNI}
-    allowed = HUMANOMNI | ({} if parts["encoders.audio"] else {"encoders.audio": None})
-    wrong = [f"{name} is {found or 'not there'}" for name, found in parts.items() if found != allowed[name]]
-    if (template := model.llm.template) != "chatml":
-        wrong.append(f"llm.template is {template}")
-    if wrong:
-        raise ValueError(
-            f"official_prompt=true asks as HumanOmni's inference does, and {config.get('name')} is no HumanOmni "
-            f"({'; '.join(wrong)}): leave official_prompt out."
-        )
+    _check_is_humanomni(config)
     changed = config.copy()
-    for key, value in OPTIONS.items():
+    for key, value in OVERRIDES.items():
         if OmegaConf.select(changed, key.rpartition(".")[0]) is not None:
             OmegaConf.update(changed, key, value, force_add=True)
     return changed
+
+
+def _check_is_humanomni(config: DictConfig) -> None:
+    model = config.model
+    dropped = set(model.get("drop") or ())
+    problems = []
+    for name, expected in PARTS.items():
+        target = None if name in dropped else OmegaConf.select(model, f"{name}._target_")
+        is_optional = name == "encoders.audio"
+        if target != expected and not (is_optional and target is None):
+            problems.append(f"{name} is {target or 'missing'}")
+    if model.llm.template != "chatml":
+        problems.append(f"llm.template is {model.llm.template}")
+    if problems:
+        raise ValueError(
+            f"official_prompt=true uses HumanOmni's inference, but {config.get('name')} is not a HumanOmni "
+            f"({'; '.join(problems)}): leave official_prompt out."
+        )

@@ -1,137 +1,177 @@
-"""Ask a trained run a benchmark, from its questions to its page."""
+"""One evaluation from start to end: a trained run answers a benchmark's questions, then the report is written."""
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.build import build
-from omnihuman.training.runs import run_folder
+from omnihuman.overrides import without_keys
+from omnihuman.training.runs import find_run_folder
 
 if TYPE_CHECKING:
-    from omnihuman.evaluation.ask import Manner
+    from omnihuman.benchmark.base import Benchmark, Question
+    from omnihuman.evaluation.answerer import Answerer
+    from omnihuman.evaluation.answering import EvalOptions
 
 
-def folder_of(config: DictConfig, manner: "Manner") -> Path:
-    """Where an evaluation lives: a function of names, as its run does."""
-    run = run_folder(config)
-    name = manner.modality + (f"-{manner.control}" if manner.control else "") + (f"-{config.tag}" if config.tag else "")
-    return run / "evaluation" / str(OmegaConf.select(config, "benchmark._target_")).split(".")[2] / name
-
-
-def share_of(config: DictConfig) -> tuple[int, int]:
-    """Which part of the questions is asked, of how many.
-
-    Raises:
-        ValueError: there is no such part, or ``limit`` leaves none.
-    """
-    if config.limit is not None and (not isinstance(config.limit, int) or config.limit < 1):
-        raise ValueError(f"limit={config.limit}: it is the number of questions that are asked; leave it out for all.")
-    rank, _, world = str(config.share or "0/1").partition("/")
-    if not (rank.isdigit() and world.isdigit() and int(rank) < int(world)):
-        raise ValueError(f"share={config.share}: the third of eight parts is 2/8, the first 0/8.")
-    return int(rank), int(world)
-
-
-def open_folder(folder: Path, said: dict[str, Any], overwrite: bool) -> None:
-    """Make the folder this evaluation's own.
-
-    Raises:
-        ValueError: it holds predictions that were made in another way.
-    """
-    file = folder / "config.yaml"
-    if overwrite and folder.exists():
-        number = next(n for n in range(1, 10**6) if not folder.with_name(f"{folder.name}.{n}").exists())
-        folder.rename(folder.with_name(f"{folder.name}.{number}"))
-    old: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else said
-    keys = sorted((old.keys() | said.keys()) - {"tag"})  # which is in the folder's name
-    if differing := [key for key in keys if old.get(key) != said.get(key)]:
-        raise ValueError(
-            f"{folder} holds predictions made in another way (differing: {', '.join(differing)}): give this evaluation "
-            "a name of its own (tag=...), or overwrite=true (the old one moves aside)."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    new = file.with_suffix(f".{os.getpid()}")  # shares on several nodes may begin at once
-    OmegaConf.save(OmegaConf.create(said), new)
-    new.replace(file)
-
-
-def evaluate(config: DictConfig, overrides: list[str]) -> Path:
-    """Ask and score one benchmark; the folder with what came out.
+def evaluate(config: DictConfig, overrides: Sequence[str]) -> Path:
+    """Answer the questions of one benchmark, score the answers and return the folder of the evaluation.
 
     Args:
         config: the composed root config ``evaluate``.
         overrides: the command line, for the processes that share the work.
 
     Raises:
-        ValueError: the run, the benchmark's files or an option does not hold; the message names it.
+        ValueError: the run, the benchmark's files or an option is invalid; the message names it.
     """
     import torch
     import transformers
 
-    from omnihuman.evaluation import tables
     from omnihuman.evaluation.answerer import Answerer
-    from omnihuman.evaluation.ask import Manner, ask, gather, in_processes, said, write_manifest
-    from omnihuman.evaluation.control import control_of, modality_of
-    from omnihuman.evaluation.report import report_folder
+    from omnihuman.evaluation.answering import answer_questions, run_processes
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    rank, world = share_of(config)
-    benchmark = build(config.benchmark)
+    rank, num_shares = parse_share(config)
+    benchmark: Benchmark = build(config.benchmark)
     questions = benchmark.questions()[: config.limit]
     if not questions:
-        raise ValueError(f"{benchmark.name} has no question that could be asked; see {config.benchmark}.")
-    run = run_folder(config)
-    device = f"cuda:{rank}" if world > 1 and _gpus() > 1 else None
-    answerer = Answerer.of_config(config, device)
-    modality = modality_of(benchmark, answerer.senses, config.modality)
-    manner = Manner(
-        modality,
-        control_of(config.control, modality),
+        raise ValueError(f"{benchmark.name}: no questions; check the files and options in {config.benchmark}.")
+    device = None
+    if num_shares > 1 and torch.cuda.device_count() > 1:
+        device = f"cuda:{rank}"
+    answerer = Answerer.from_config(config, device)
+    options = _build_options(config, benchmark, answerer)
+    folder = locate_evaluation(config, options)
+    prepare_folder(folder, _describe(config, options), config.overwrite and config.share is None)
+    if config.processes > 1 and config.share is None:
+        del answerer  # every process loads its own
+        torch.cuda.empty_cache()
+        run_processes(config.processes, without_keys(overrides, "overwrite"))
+    else:
+        answer_questions(answerer, benchmark, questions, folder, options, (rank, num_shares))
+    if config.share is None:
+        _finish(config, benchmark, questions, folder)
+    return folder
+
+
+def locate_evaluation(config: DictConfig, options: "EvalOptions") -> Path:
+    """Return the folder of an evaluation; like a run's folder, it follows from names alone."""
+    parts = [str(options.view), options.control, str(config.tag or "")]
+    benchmark = str(OmegaConf.select(config, "benchmark._target_")).split(".")[2]
+    return find_run_folder(config) / "evaluation" / benchmark / "-".join(filter(None, parts))
+
+
+def parse_share(config: DictConfig) -> tuple[int, int]:
+    """Return the index of this process's share of the questions and the number of shares.
+
+    Raises:
+        ValueError: ``share`` or ``limit`` is invalid.
+    """
+    if config.limit is not None and (not isinstance(config.limit, int) or config.limit < 1):
+        raise ValueError(f"limit={config.limit}: expected a positive number of questions; leave it out for all.")
+    index, _, count = str(config.share or "0/1").partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise ValueError(f"share={config.share}: expected index/count, counted from 0: 2/8 is the third of eight.")
+    return int(index), int(count)
+
+
+def prepare_folder(folder: Path, description: dict[str, Any], overwrite: bool) -> None:
+    """Create the folder with its ``config.yaml``, or check that its predictions were made with the same options.
+
+    Raises:
+        ValueError: the folder has predictions of other options.
+    """
+    if overwrite and folder.exists():
+        folder.rename(_choose_backup(folder))
+    file = folder / "config.yaml"
+    if file.is_file():
+        _check_description(folder, description, OmegaConf.to_container(OmegaConf.load(file)))
+    folder.mkdir(parents=True, exist_ok=True)
+    # replaced in one step: another node may read the file while this one writes it
+    temporary = file.with_suffix(f".{os.getpid()}")
+    OmegaConf.save(OmegaConf.create(description), temporary)
+    temporary.replace(file)
+
+
+def _choose_backup(folder: Path) -> Path:
+    number = 1
+    while folder.with_name(f"{folder.name}.{number}").exists():
+        number += 1
+    return folder.with_name(f"{folder.name}.{number}")
+
+
+def _check_description(folder: Path, description: dict[str, Any], previous: Any) -> None:
+    differing = []
+    for key in sorted(description.keys() | previous.keys()):
+        # the tag is part of the folder's name
+        if key != "tag" and description.get(key) != previous.get(key):
+            differing.append(key)
+    if differing:
+        raise ValueError(
+            f"{folder} has predictions of other options (differing: {', '.join(differing)}): give this evaluation a "
+            "tag=..., or set overwrite=true, which renames the old folder."
+        )
+
+
+def _build_options(config: DictConfig, benchmark: "Benchmark", answerer: "Answerer") -> "EvalOptions":
+    """Return the options of the evaluation; the benchmark decides where the config has ``null``."""
+    from omnihuman.evaluation.answering import EvalOptions
+    from omnihuman.evaluation.control import parse_control, select_view
+
+    view = select_view(benchmark, answerer.view, config.view)
+    max_new_tokens, log_probs = config.max_new_tokens, config.log_probs
+    if max_new_tokens is None:
+        max_new_tokens = benchmark.max_new_tokens
+    if log_probs is None:
+        log_probs = benchmark.log_probs
+    return EvalOptions(
+        view,
+        parse_control(config.control, view),
         config.batch_size,
         config.max_tokens,
-        benchmark.max_new_tokens if config.max_new_tokens is None else config.max_new_tokens,
-        benchmark.log_probs if config.log_probs is None else config.log_probs,
+        max_new_tokens,
+        log_probs,
         config.cards,
         config.num_workers,
         config.seed,
     )
-    folder = folder_of(config, manner)
-    what: Any = OmegaConf.to_container(config.benchmark, resolve=True)
-    trained = (run / "digest").read_text().split()[0] if (run / "digest").is_file() else ""
-    asked = {
-        "benchmark": what,
+
+
+def _describe(config: DictConfig, options: "EvalOptions") -> dict[str, Any]:
+    """Return what decides the answers, without what changes only the speed: the folder's ``config.yaml``."""
+    digest = find_run_folder(config) / "digest"
+    return {
+        "benchmark": OmegaConf.to_container(config.benchmark, resolve=True),
         "run": config.run,
         "size": config.size,
         "variant": config.variant,
         "tag": config.tag,
-        "digest": trained,
+        "digest": digest.read_text().split()[0] if digest.is_file() else "",
         "limit": config.limit,
         "faces": config.faces,
         "merge_lora": config.merge_lora or None,
         "official_prompt": config.official_prompt or None,
-        **said(manner),
+        **options.to_dict(),
     }
-    open_folder(folder, asked, config.overwrite and config.share is None)
-    if config.processes > 1 and config.share is None:
-        del answerer  # each process has its own
-        torch.cuda.empty_cache()
-        in_processes(config.processes, [text for text in overrides if not text.startswith("overwrite=")])
-    else:
-        ask(answerer, benchmark, questions, folder, manner, (rank, world))
-    if config.share is None:
-        write_manifest(folder, benchmark, questions, gather(folder, questions, benchmark.name))
-        report = report_folder(folder, judge=None if config.get("judge") is None else build(config.judge))
-        print(tables.markdown(tables.compare([report], benchmark.peers)))
-        print(f"written to {folder}")
-    return folder
 
 
-def _gpus() -> int:
-    import torch
+def _finish(config: DictConfig, benchmark: "Benchmark", questions: "Sequence[Question]", folder: Path) -> None:
+    """Merge the predictions of all shares and write the report."""
+    from omnihuman.evaluation.answering import merge_predictions, write_manifest
+    from omnihuman.evaluation.comparison import compare_reports
+    from omnihuman.evaluation.report import report_folder
+    from omnihuman.evaluation.tables import format_markdown
 
-    return torch.cuda.device_count()
+    write_manifest(folder, benchmark, questions, merge_predictions(folder, questions, benchmark.name))
+    judge = None
+    if config.get("judge") is not None:
+        judge = build(config.judge)
+    report = report_folder(folder, judge)
+    print(format_markdown(compare_reports([report], benchmark.published)))
+    print(f"written to {folder}")

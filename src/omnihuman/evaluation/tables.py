@@ -1,342 +1,227 @@
-"""Figures beside those that the papers print: one table, written as Markdown, LaTeX and CSV."""
+"""Tables of numbers with intervals, written as Markdown, LaTeX and CSV."""
 
 import csv
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from omnihuman.benchmark.base import Peer
+TEXT_COLUMNS = ("method", "view", "protocol", "source")
+"""Text attributes of a row: two before its numbers, two behind them."""
+NUM_LEADING = 2
 
-LEAST_COVERAGE = 0.98
-"""Judged figures of fewer of the questions are not printed."""
-
-WORDS = ("method", "modality", "protocol", "source")
-"""What a row says in words: two before its figures, two behind."""
-
-MARKS = str.maketrans(
-    {mark: f"\\{mark}" for mark in "&%$#_{}"}
+LATEX_ESCAPES = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "±": r"$\pm$"}
     | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "\n": " "}
 )
-"""What LaTeX takes for its own -> as it prints it."""
-PLAIN = {ord("|"): "\\|", ord("<"): "&lt;", ord("*"): "\\*", ord("_"): "\\_"}
+MARKDOWN_ESCAPES = str.maketrans({"|": "\\|", "<": "&lt;", "*": "\\*", "_": "\\_"})
 
 
 @dataclass(frozen=True)
-class Figure:
+class Number:
     """A number in a table.
 
     Attributes:
         value: the number.
-        digits: after its point.
-        low: of its interval, where it has one.
-        high: of its interval.
-        best: of its column.
-        instead: what is printed in its place, ``– (61 % judged)``; empty where the number is.
+        decimals: digits after its point.
+        low: lower end of its interval, ``None`` without one.
+        high: upper end of its interval.
+        is_best: best of its column.
+        placeholder: text that is printed instead of the number, ``– (61 % judged)``; empty where the number is printed.
     """
 
     value: float
-    digits: int = 2
+    decimals: int = 2
     low: float | None = None
     high: float | None = None
-    best: bool = False
-    instead: str = ""
+    is_best: bool = False
+    placeholder: str = ""
 
     @property
     def text(self) -> str:
-        """The number as printed, or what stands in its place.
+        """The printed number, or its placeholder.
 
-        >>> Figure(82.4567).text
+        >>> Number(82.4567).text
         '82.46'
         """
-        return self.instead or f"{self.value:.{self.digits}f}"
+        return self.placeholder or f"{self.value:.{self.decimals}f}"
 
     @property
     def interval(self) -> str:
-        """``[80.9, 84.0]``, or nothing."""
-        if self.instead or self.low is None or self.high is None:
+        """The printed interval, ``[80.9, 84.0]``; empty without one."""
+        if self.placeholder or self.low is None or self.high is None:
             return ""
-        return f"[{self.low:.{self.digits}f}, {self.high:.{self.digits}f}]"
+        return f"[{self.low:.{self.decimals}f}, {self.high:.{self.decimals}f}]"
+
+    @property
+    def rounded(self) -> float:
+        """The value as printed, so that equal printed values compare equal."""
+        return round(self.value, self.decimals)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table.
+    """A row of a table.
 
     Attributes:
         method: its name.
-        modality: ``V``, ``A``, ``VA`` ...
-        figures: one a column, ``None`` where there is none.
+        view: ``V``, ``A``, ``VA`` ...
+        numbers: one per column, ``None`` where there is none.
         protocol: how they were measured.
-        source: who says so.
-        ours: whether it is a row of this report.
+        source: where they are published.
+        is_ours: measured by this package, not copied from a paper.
     """
 
     method: str
-    modality: str
-    figures: tuple[Figure | None, ...]
+    view: str
+    numbers: tuple[Number | None, ...]
     protocol: str = ""
     source: str = ""
-    ours: bool = False
+    is_ours: bool = False
 
     @property
-    def words(self) -> tuple[str, str, str, str]:
-        """All but the figures, as ``WORDS`` names them."""
-        return self.method, self.modality, self.protocol, self.source
+    def texts(self) -> list[str]:
+        """Its text attributes, in the order of ``TEXT_COLUMNS``."""
+        return [getattr(self, name) for name in TEXT_COLUMNS]
 
 
 @dataclass(frozen=True)
 class Table:
-    """A title, columns of figures, rows, and lines below; ``names`` stand above what a row says in words."""
+    """A table: text columns around number columns.
+
+    Attributes:
+        title: above the table.
+        columns: headers of the number columns.
+        rows: the rows.
+        footnotes: lines below the table.
+        text_headers: headers of the four text columns.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
-    foot: tuple[str, ...] = ()
-    names: tuple[str, str, str, str] = WORDS
-
-    def around(self, words: Sequence[str], figures: Sequence[str]) -> list[str]:
-        """A line: two of its words, its figures, two more words; words that no row has are left out."""
-        used = [any(getattr(row, name) for row in self.rows) for name in WORDS]
-        kept = [[word for word, use in zip(words[i : i + 2], used[i : i + 2], strict=True) if use] for i in (0, 2)]
-        return [*kept[0], *figures, *kept[1]]
+    footnotes: tuple[str, ...] = ()
+    text_headers: tuple[str, str, str, str] = TEXT_COLUMNS
 
     @property
-    def before(self) -> int:
-        """How many words stand before the figures."""
-        return sum(any(getattr(row, name) for row in self.rows) for name in WORDS[:2])
+    def header(self) -> list[str]:
+        """Headers of all columns."""
+        return self.build_line(self.text_headers, self.columns)
 
-    @property
-    def heads(self) -> list[str]:
-        """Of all columns."""
-        return self.around(self.names, self.columns)
+    def build_line(self, texts: Sequence[str], numbers: Sequence[str]) -> list[str]:
+        """Return the cells of one line; text columns that are empty in all rows are dropped."""
+        return [*self.select_leading(texts), *numbers, *self.select_trailing(texts)]
+
+    def select_leading(self, texts: Sequence[str]) -> list[str]:
+        """Return the texts before the numbers."""
+        return self._select_used(texts, slice(None, NUM_LEADING))
+
+    def select_trailing(self, texts: Sequence[str]) -> list[str]:
+        """Return the texts behind the numbers."""
+        return self._select_used(texts, slice(NUM_LEADING, None))
+
+    def _select_used(self, texts: Sequence[str], columns: slice) -> list[str]:
+        used = []
+        for name, text in zip(TEXT_COLUMNS[columns], texts[columns], strict=True):
+            if any(getattr(row, name) for row in self.rows):
+                used.append(text)
+        return used
 
 
-def compare(reports: Sequence[Mapping[str, Any]], peers: Sequence[Peer], force: bool = False) -> Table:
-    """Evaluations of one benchmark beside the papers' rows.
+def format_markdown(table: Table) -> str:
+    """Return a table in Markdown; the best number of each column is bold.
 
-    Figures of a judge have columns of their own: those of two judges, or of an unnamed one, cannot be compared. What a
-    judge of rules says stays out.
-
-    Args:
-        reports: what ``metrics.json`` holds, one or more (V, A, VA).
-        peers: of the benchmark.
-        force: print judged figures of whatever coverage.
+    >>> table = Table("t", ("war",), (Row("net", "VA", (Number(82.4, 1, is_best=True),)),))
+    >>> print(format_markdown(table).splitlines()[-1])
+    | net | VA | **82.4** |
     """
-    reports = sorted(reports, key=lambda report: _order(report["modality"]))
-    own = {name: score for report in reports for name, score in report["scores"].items()}
-    named = [name for name in dict.fromkeys(name for peer in peers for name in peer.values) if name in own]
-    plain = named or [name for name in own if "/" not in name] or list(own)
-    foreign = dict.fromkeys(name for peer in peers for name in peer.values if name not in own)
-    columns: dict[tuple[str, str], None] = {}  # (score, judge), in order
-    for name in named if next(iter(own)) in named else dict.fromkeys([*list(own)[:1], *plain]):
-        if not own[name]["judged"] or name in named:
-            columns[name, ""] = None
-        for report in reports:
-            if own[name]["judged"] and name in report["scores"] and not report["judge_is_offline"]:
-                columns[name, report["judge"]] = None
-    columns |= {(name, ""): None for name in foreign}
-    digits = {name: _digits(name, own, peers) for name, _ in columns}
-    rows = [
-        Row(
-            peer.method, peer.modality,
-            tuple(Figure(float(peer.values[n]), digits[n]) if n in peer.values and not j else None for n, j in columns),
-            peer.protocol, peer.source,
-        )
-        for peer in peers
-    ]  # fmt: skip
-    ours = [_own(report, tuple(columns), digits, force) for report in reports]
-    rows = _with_best([*rows, *ours], [own.get(name, {}).get("higher_is_better") for name, _ in columns])
-    rows[len(peers) : len(peers)] = _floors(reports, tuple(columns), digits)
-    heads = tuple(name + (f" ({judge})" if judge else "") for name, judge in columns)
-    return Table(str(reports[0]["benchmark"]), heads, tuple(rows), tuple(_foot(reports)))
-
-
-def modalities(reports: Sequence[Mapping[str, Any]], force: bool = False) -> Table:
-    """One checkpoint with each modality it was asked with, over all benchmarks: a column each, the headline's.
-
-    Reference: HumanOmni, table 6.
-    """
-    heads: dict[str, dict[tuple[str, str], Any]] = {}
-    for report in reports:
-        fit = [each for each in report["scores"].items() if not (each[1]["judged"] and report["judge_is_offline"])]
-        for name, score in fit[:1]:
-            head = f"{report['benchmark']} {name}" + (f" ({report['judge']})" if score["judged"] else "")
-            heads.setdefault(head, {})[_row_of(report)] = score
-    rows = [
-        Row(*line, tuple(_figure(found.get(line), None, force) for found in heads.values()), ours=True)
-        for line in sorted({_row_of(report) for report in reports}, key=lambda line: (line[0], _order(line[1])))
-    ]
-    rows = _with_best(rows, [next(iter(found.values()))["higher_is_better"] for found in heads.values()])
-    title = f"{reports[0]['run']} ({reports[0]['size']}) by modality"
-    return Table(title, tuple(heads), tuple(rows), tuple(_foot(reports, False)))
-
-
-def figures(report: Mapping[str, Any], force: bool = False) -> Table:
-    """Every figure of one report, a line each."""
-    rows = []
-    for name, score in report["scores"].items():
-        figure = _figure(score, None, force)
-        scored = f"{score['n']}" + (f" ({100 * score['coverage']:.1f} %)" if score["judged"] else "")
-        spread = "" if score["group_std"] is None else f"± {score['group_std']:.2f} over groups"
-        note = "; ".join(filter(None, (spread, score["note"])))
-        rows.append(Row(name, report["modality"], (figure,), scored, note, ours=True))
-    return Table("all figures", ("value",), tuple(rows), names=("score", "modality", "scored", "note"))
-
-
-def markdown(table: Table) -> str:
-    """A table in Markdown; the best of each column is bold.
-
-    >>> print(markdown(Table("t", ("war",), (Row("we", "VA", (Figure(82.4, 1, best=True),)),))).splitlines()[-1])
-    | we | VA | **82.4** |
-    """
-
-    def cell(figure: Figure | None) -> str:
-        if figure is None:
-            return "–"
-        return " ".join(filter(None, (f"**{figure.text}**" if figure.best else figure.text, figure.interval)))
-
-    sides = table.around(["---"] * 4, ["---:"] * len(table.columns))
-    lines = [[_plain(head) for head in table.heads], sides]
+    ruler = table.build_line(["---"] * len(TEXT_COLUMNS), ["---:"] * len(table.columns))
+    lines = [list(map(escape_markdown, table.header)), ruler]
     for row in table.rows:
-        lines.append(table.around([_plain(word) for word in row.words], [cell(figure) for figure in row.figures]))
+        lines.append(table.build_line(list(map(escape_markdown, row.texts)), list(map(_markdown_number, row.numbers))))
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    foot = "".join(f"\n\n{_plain(line)}" for line in table.foot)
-    return f"### {_plain(table.title)}\n\n{body}{foot}\n"
+    footnotes = "".join(f"\n\n{escape_markdown(line)}" for line in table.footnotes)
+    return f"### {escape_markdown(table.title)}\n\n{body}{footnotes}\n"
 
 
-def latex(table: Table) -> str:
-    """A table for a paper with ``booktabs``; rows of ours stand below a rule."""
+def _markdown_number(number: Number | None) -> str:
+    if number is None:
+        return "–"
+    text = number.text
+    if number.is_best:
+        text = f"**{text}**"
+    return f"{text} {number.interval}".rstrip()
 
-    def cell(figure: Figure | None) -> str:
-        if figure is None:
-            return "--"
-        text = figure.text.translate(MARKS)
-        small = rf" {{\scriptsize {figure.interval}}}" if figure.interval else ""
-        return (rf"\textbf{{{text}}}" if figure.best else text) + small
 
-    lines = [rf"% {line}" for line in (table.title, *table.foot)]
-    lines = [re.sub(r"\s+", " ", line) for line in lines]
-    shape = "".join(table.around("llll", "r" * len(table.columns)))
-    lines += [rf"\begin{{tabular}}{{{shape}}}", r"\toprule"]
-    lines += [" & ".join(head.translate(MARKS) for head in table.heads) + r" \\", r"\midrule"]
-    for before, row in zip((None, *table.rows), table.rows, strict=False):
-        if before is not None and row.ours and not before.ours:
+def escape_markdown(text: str) -> str:
+    """Return the text on one line, with its Markdown syntax escaped."""
+    return re.sub(r"\s*\n\s*", " ⏎ ", text).translate(MARKDOWN_ESCAPES)
+
+
+def format_latex(table: Table) -> str:
+    """Return a LaTeX table for ``booktabs``, with a rule between the papers' rows and ours."""
+    lines = []
+    for comment in (table.title, *table.footnotes):
+        lines.append(re.sub(r"\s+", " ", f"% {comment}"))
+    alignment = "".join(table.build_line("l" * len(TEXT_COLUMNS), "r" * len(table.columns)))
+    lines += [rf"\begin{{tabular}}{{{alignment}}}", r"\toprule", _latex_line(table.header), r"\midrule"]
+    previous = None
+    for row in table.rows:
+        if previous is not None and row.is_ours and not previous.is_ours:
             lines.append(r"\midrule")
-        words = [word.translate(MARKS) for word in row.words]
-        lines.append(" & ".join(table.around(words, [cell(figure) for figure in row.figures])) + r" \\")
+        texts = [text.translate(LATEX_ESCAPES) for text in row.texts]
+        lines.append(" & ".join(table.build_line(texts, list(map(_latex_number, row.numbers)))) + r" \\")
+        previous = row
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
+def _latex_line(texts: Sequence[str]) -> str:
+    return " & ".join(text.translate(LATEX_ESCAPES) for text in texts) + r" \\"
+
+
+def _latex_number(number: Number | None) -> str:
+    if number is None:
+        return "--"
+    text = number.text.translate(LATEX_ESCAPES)
+    if number.is_best:
+        text = rf"\textbf{{{text}}}"
+    if number.interval:
+        text += rf" {{\scriptsize {number.interval}}}"
+    return text
+
+
 def write_csv(table: Table, file: Path) -> None:
-    """A table with the ends of the intervals in columns of their own; what is not printed is empty."""
-    heads = chain.from_iterable((name, f"{name} low", f"{name} high") for name in table.columns)
-    lines = [table.around(table.names, [*heads])]
+    """Write a table as CSV with two columns for the ends of each interval; numbers that are not printed are empty."""
+    headers: list[str] = []
+    for name in table.columns:
+        headers += [name, f"{name} low", f"{name} high"]
+    lines = [table.build_line(table.text_headers, headers)]
     for row in table.rows:
         numbers: list[str] = []
-        for one in row.figures:
-            ends = ("", "") if one is None or not one.interval else (f"{one.low:.6g}", f"{one.high:.6g}")
-            numbers += ["" if one is None or one.instead else f"{one.value:.6g}", *ends]
-        lines.append(table.around(row.words, numbers))
-    write_lines(file, lines)
+        for number in row.numbers:
+            numbers += _csv_number(number)
+        lines.append(table.build_line(row.texts, numbers))
+    write_csv_lines(file, lines)
 
 
-def write_lines(file: Path, lines: Sequence[Sequence[object]]) -> None:
-    """Lines of a CSV file, the same bytes on every system."""
+def _csv_number(number: Number | None) -> list[str]:
+    if number is None or number.placeholder:
+        return ["", "", ""]
+    if not number.interval:
+        return [f"{number.value:.6g}", "", ""]
+    return [f"{number.value:.6g}", f"{number.low:.6g}", f"{number.high:.6g}"]
+
+
+def write_csv_lines(file: Path, lines: Sequence[Sequence[object]]) -> None:
+    """Write lines to a CSV file, the same bytes on every system."""
     with file.open("w", encoding="utf-8", newline="") as out:
         csv.writer(out, lineterminator="\n").writerows(lines)
 
 
-def write(table: Table, folder: Path, name: str = "table", more: Sequence[Table] = ()) -> None:
-    """A table as ``<name>.md``, ``.tex`` and ``.csv``; further ones follow in the Markdown."""
-    (folder / f"{name}.md").write_text("\n".join(markdown(each) for each in (table, *more)), encoding="utf-8")
-    (folder / f"{name}.tex").write_text(latex(table), encoding="utf-8")
+def write_table(table: Table, folder: Path, name: str = "table", appendix: Sequence[Table] = ()) -> None:
+    """Write a table as ``<name>.md``, ``.tex`` and ``.csv``; the tables of the appendix follow in the Markdown."""
+    text = "\n".join(map(format_markdown, (table, *appendix)))
+    (folder / f"{name}.md").write_text(text, encoding="utf-8")
+    (folder / f"{name}.tex").write_text(format_latex(table), encoding="utf-8")
     write_csv(table, folder / f"{name}.csv")
-
-
-def _floors(
-    reports: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, str]], digits: Mapping[str, int]
-) -> list[Row]:
-    """What sees nothing, once where several reports have the same."""
-    floors = [floor for report in reports for floor in report["floors"]]
-    rows = []
-    for floor in (each for index, each in enumerate(floors) if each not in floors[:index]):
-        seen = [None if judge else floor["scores"].get(name) for name, judge in columns]
-        given = (None if v is None else Figure(v, digits[n]) for v, (n, _) in zip(seen, columns, strict=True))
-        rows.append(Row(floor["method"], "", tuple(given), "floor", "this report", ours=True))
-    return rows
-
-
-def _own(report: Mapping[str, Any], columns: Sequence[tuple[str, str]], digits: Mapping[str, int], force: bool) -> Row:
-    scores = report["scores"]
-    found = [
-        _figure(scores[name], digits[name], force)
-        if name in scores and judge == (report["judge"] if scores[name]["judged"] else "")
-        else None
-        for name, judge in columns
-    ]
-    how = ", ".join(filter(None, (f"n = {report['n']}", report["unfinished"])))
-    return Row(report["run"], report["modality"], tuple(found), how, "this report", ours=True)
-
-
-def _figure(score: Mapping[str, Any] | None, digits: int | None, force: bool) -> Figure | None:
-    if score is None:
-        return None
-    digits = digits if digits is not None else 2 if score["scale"] > 1 else 3
-    held = score["judged"] and score["coverage"] < LEAST_COVERAGE and not force
-    instead = f"– ({100 * score['coverage']:.0f} % judged)" if held else "–" if score["value"] is None else ""
-    return Figure(score["value"] or 0.0, digits, score["low"], score["high"], instead=instead)
-
-
-def _digits(name: str, own: Mapping[str, Any], peers: Sequence[Peer]) -> int:
-    """As many as the papers print."""
-    printed = [repr(peer.values[name]).partition(".")[2] for peer in peers if name in peer.values]
-    return max(map(len, printed)) if printed else 2 if own[name]["scale"] > 1 else 3
-
-
-def _with_best(rows: Sequence[Row], higher: Sequence[bool | None]) -> list[Row]:
-    """The rows with the best figure of each column marked; where the direction is unknown, none is."""
-    changed = [list(row.figures) for row in rows]
-    for index, direction in enumerate(higher):
-        shown = [(line, one) for line in changed if (one := line[index]) is not None and not one.instead]
-        if direction is None or len(shown) < 2:
-            continue
-        best = (max if direction else min)(round(one.value, one.digits) for _, one in shown)
-        for line, one in shown:
-            line[index] = replace(one, best=round(one.value, one.digits) == best)
-    return [replace(row, figures=tuple(line)) for row, line in zip(rows, changed, strict=True)]
-
-
-def _foot(reports: Sequence[Mapping[str, Any]], switches: bool = True) -> list[str]:
-    how = reports[0]["interval"]
-    foot = [f"In brackets: {100 * how['confidence']:g} % bootstrap interval ({how['resamples']} resamples)."]
-    for report in reports:
-        missing = f"no media {report['n_missing_media']}, no sound {report['n_missing_audio']}"
-        counts = f"n = {report['n']}: {report['n_invalid']} invalid, {missing}"
-        judge = f"; judge: {report['judge']}" if report["judge"] else ""
-        judge += " (its figures stay out of tables)" if report["judge_is_offline"] else ""
-        speed = f"; {report['seconds_per_sample']:.3g} s a question"
-        speed += f", {report['peak_memory_gb']:.3g} GB" if report.get("peak_memory_gb") else ""
-        unfinished = f"; {report['unfinished']}" if report["unfinished"] else ""
-        foot.append(f"{report['benchmark']} {report['modality']}: {counts}{unfinished}{judge}{speed}")
-    if switches:
-        foot += [f"{key}: {value}" for key, value in reports[0]["protocol"].items()]
-    return foot
-
-
-def _row_of(report: Mapping[str, Any]) -> tuple[str, str]:
-    return str(report["run"]), str(report["modality"])
-
-
-def _order(modality: str) -> tuple[str, int, list[int]]:
-    """V, A, F before pairs, all three last; then the controls."""
-    letters, _, control = modality.partition(",")
-    return control, len(letters), ["VAF".find(letter) for letter in letters]
-
-
-def _plain(text: str) -> str:
-    """One line that Markdown leaves as it is."""
-    return re.sub(r"\s*\n\s*", " ⏎ ", text).translate(PLAIN)
