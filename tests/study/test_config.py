@@ -1,4 +1,4 @@
-"""Studies by name, their cells, and the sweep that Hydra makes of them."""
+"""Studies by name, their cells, and the command line with which Hydra sweeps over them."""
 
 from pathlib import Path
 from typing import Any
@@ -7,11 +7,13 @@ import pytest
 from omegaconf import OmegaConf
 
 from omnihuman.build import compose_config, config_dir, prune
-from omnihuman.study.cell import link_of, questions_of
-from omnihuman.study.config import arguments_of, cells_of, compose_study, folder_named
-from omnihuman.training.chain import Link
+from omnihuman.overrides import without_keys
+from omnihuman.study.__main__ import main
+from omnihuman.study.cell import build_chain, build_evaluations
+from omnihuman.study.config import build_arguments, compose_study, locate_study, read_cells
+from omnihuman.training.chain import Chain
 from omnihuman.training.forecast import Forecaster
-from omnihuman.training.stage import trainable_of
+from omnihuman.training.stage import read_trainable
 from omnihuman.training.trainable import set_trainable
 
 FORECASTER = Forecaster()  # builds a part once, on the meta device
@@ -19,82 +21,95 @@ STUDIES = sorted(path.parent.name for path in (Path(config_dir()).parent / "expe
 
 
 @pytest.mark.parametrize("study", STUDIES)
-def test_every_cell_of_every_study_composes_and_has_its_own_folder(study: str) -> None:
+def test_cells_that_differ_have_different_folders(study: str) -> None:
     config = compose_study(study)
-    cells = cells_of(config)
-    assert config.reference in cells and config.study == study
-    folders = {}
+    digests: dict[Path, str] = {}
+    for cell in read_cells(config):
+        run = build_chain(config, cell).run
+        assert digests.setdefault(run.folder, run.digest) == run.digest, f"{cell} shares {run.folder} with another run"
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_scores_paper_and_claims_name_cells_and_evaluations(study: str) -> None:
+    config = compose_study(study)
+    cells = read_cells(config)
+    assert config.study == study and config.baseline in cells
     for cell in cells:
-        chain = link_of(config, cell)
-        folders.setdefault(str(chain.run.folder), []).append((cell, chain.run.digest))
-        assert set(questions_of(config, cell)) == set(config.evaluate)
-    for shared in folders.values():
-        assert len({digest for _, digest in shared}) == 1, f"cells {shared} differ and share a folder"
-    assert all(key.partition("/")[0] in config.evaluate for key in config.scores)
+        assert set(build_evaluations(config, cell)) == set(config.evaluations)
+    for key in config.scores:
+        assert key.partition("/")[0] in config.evaluations
     assert set(config.paper["rows"]) <= set(cells)
-    assert all(len(row) == len(config.paper["columns"]) for row in config.paper["rows"].values())
+    for row in config.paper["rows"].values():
+        assert len(row) == len(config.paper["columns"])
     for claim in config.claims:
         assert {claim.better, claim.worse} <= set(cells) and claim.score in config.scores
 
 
 @pytest.mark.parametrize("study", [study for study in STUDIES if study != "composition"])
-def test_every_stage_of_every_cell_fits_together(study: str) -> None:
-    config, seen = compose_study(study), set[str]()
+def test_every_stage_of_every_cell_builds(study: str) -> None:
+    config = compose_study(study)
+    digests: set[str] = set()
 
-    def check(chain: Link) -> None:
+    def check(chain: Chain) -> None:
         for parent in chain.parents:
             check(parent)
-        if chain.run.digest not in seen:
-            seen.add(chain.run.digest)
-            plain = [each for each in chain.overrides if not each.startswith("variant=")]
-            stage = compose_config(plain)
+        if chain.run.digest not in digests:
+            digests.add(chain.run.digest)
+            overrides = without_keys(chain.overrides, "variant")
+            stage = compose_config(overrides)
             model: Any = OmegaConf.to_container(stage.model, resolve=True)
-            set_trainable(FORECASTER.model(prune(model)), trainable_of(stage))
+            set_trainable(FORECASTER.build_model(prune(model)), read_trainable(stage))
 
-    for cell in cells_of(config):
-        check(link_of(config, cell))
+    for cell in read_cells(config):
+        check(build_chain(config, cell))
 
 
 def test_cells_share_the_parents_in_which_they_agree() -> None:
     config = compose_study("humanomni_branches")
-    parents = {cell: {str(p.run.folder) for p in link_of(config, cell).parents} for cell in cells_of(config)}
+    parents, folders = {}, {}
+    for cell in read_cells(config):
+        chain = build_chain(config, cell)
+        folders[cell] = chain.run.folder.name
+        parents[cell] = {str(parent.run.folder) for parent in chain.parents}
     assert parents["gate"] == parents["sum"] == parents["learned_sum"]
-    assert not parents["no_compressor"] & parents["gate"]  # they have a compressor themselves
+    assert not parents["no_compressor"] & parents["gate"]  # the gate's parents have a compressor themselves
     assert parents["face"] < parents["gate"] and len(parents["face"]) == 1
-    folders = {cell: link_of(config, cell).run.folder.name for cell in cells_of(config)}
     assert folders["gate"] == "humanomni_stage1" and folders["sum"] == "humanomni_branches.sum"
 
 
-def test_what_a_cell_does_without_its_parents_do_without() -> None:
+def test_parts_that_a_cell_drops_are_dropped_from_its_parents() -> None:
     config = compose_study("favchat_ablation")
-    chain = link_of(config, "without_face_encoder")
-    stage2 = chain.parents[0]
-    assert any("encoders.face" in override for override in stage2.overrides)
-    assert stage2.run.folder != link_of(config, "full").parents[0].run.folder
+    parent = build_chain(config, "without_face_encoder").parents[0]
+    assert any("encoders.face" in override for override in parent.overrides)
+    assert parent.run.folder != build_chain(config, "full").parents[0].run.folder
 
 
-def test_a_grid_is_every_combination_of_its_axes() -> None:
-    cells = cells_of(compose_study("composition"))
+def test_a_grid_has_a_cell_per_combination_of_its_axes() -> None:
+    cells = read_cells(compose_study("composition"))
     assert len(cells) == 18 and "umt-qformer-frame_attend" in cells
     assert cells["siglip-mlp-clip_concat"]["train"] == []
 
 
-def test_an_unknown_study_names_those_that_are_there(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="the studies are composition, favchat_ablation"):
-        folder_named("favchat")
-    (tmp_path / "mine").mkdir()
-    OmegaConf.save(OmegaConf.create({"title": "mine"}), tmp_path / "mine" / "sweep.yaml")
-    arguments = arguments_of(str(tmp_path / "mine"), ["cell=a"])
-    assert arguments[-2:] == ["study=mine", "cell=a"] and arguments[1] == str((tmp_path / "mine").resolve())
-    config = compose_study("favchat_ablation")
-    config.cell = "ful"
-    with pytest.raises(ValueError, match="has full, without_face_encoder"):
-        link_of(config, "ful")
+def test_an_unknown_study_raises_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"favchat: unknown study; expected .* composition, favchat_ablation"):
+        locate_study("favchat")
 
 
-def test_a_foreign_cell_is_refused_before_anything_is_swept(capsys: pytest.CaptureFixture[str]) -> None:
-    from omnihuman.study.__main__ import main
+def test_a_study_may_be_any_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    OmegaConf.save(OmegaConf.create({"title": "mine"}), folder / "sweep.yaml")
+    arguments = build_arguments(str(folder), ["cell=a"])
+    assert arguments[-2:] == ["study=mine", "cell=a"] and arguments[1] == str(folder.resolve())
 
+
+def test_an_unknown_cell_raises() -> None:
+    with pytest.raises(ValueError, match=r"cell=ful: unknown cell .* expected full, without_face_encoder"):
+        build_chain(compose_study("favchat_ablation"), "ful")
+
+
+def test_unknown_names_on_the_command_line_are_refused_before_the_sweep(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["favchat_ablation", "cell=full,nose"]) == 2
-    assert "cell=nose: the study favchat_ablation has full, without_face_encoder" in capsys.readouterr().err
-    assert main(["nonsense"]) == 2 and "the studies are composition" in capsys.readouterr().err
+    message = "cell=nose: unknown cells of the study favchat_ablation; expected full, without_face_encoder"
+    assert message in capsys.readouterr().err
+    assert main(["nonsense"]) == 2 and "nonsense: unknown study" in capsys.readouterr().err

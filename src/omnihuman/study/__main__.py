@@ -1,6 +1,6 @@
 """Run a study: ``python -m omnihuman.study favchat_ablation [cell=full] [hydra/launcher=joblib] [-- frames=4]``.
 
-What stands behind ``--`` holds for the training of all cells.
+Overrides after ``--`` apply to the training of all cells.
 """
 
 import logging
@@ -10,66 +10,69 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
-from omnihuman.study.config import arguments_of, cells_of, compose_study, register_cells
+from omnihuman.overrides import quote, select_keys
+from omnihuman.study.config import build_arguments, compose_study, read_cells, register_cell_names
 from omnihuman.verb import verb
 
-register_cells()
+register_cell_names()
 
 
 @verb("study")
 def run(config: DictConfig) -> float | None:
-    """One cell; its validation loss is what a sweeper such as Optuna's would minimise."""
+    """Run one cell; return its validation loss, which a sweeper such as Optuna's minimises."""
     from omnihuman.study.cell import run_cell
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     return run_cell(config).loss
 
 
-def with_also(given: Sequence[str]) -> list[str]:
-    """The command line with what stands behind ``--`` as one override of the study.
+def quote_extra_overrides(arguments: Sequence[str]) -> list[str]:
+    """Return the command line with the overrides after ``--`` as one override of the study.
 
-    >>> with_also(["favchat_ablation", "threads=1", "--", "frames=4", "trainer=fsdp"])
-    ['favchat_ablation', 'threads=1', "also=['frames=4','trainer=fsdp']"]
+    >>> quote_extra_overrides(["favchat_ablation", "threads=1", "--", "frames=4", "trainer=fsdp"])
+    ['favchat_ablation', 'threads=1', "extra_overrides=['frames=4','trainer=fsdp']"]
     """
-    from hydra.core.override_parser.types import Quote, QuotedString
-
-    if "--" not in given:
-        return list(given)
-    place = list(given).index("--")
-    quoted = [QuotedString(each, Quote.single).with_quotes() for each in given[place + 1 :]]
-    return [*given[:place], f"also=[{','.join(quoted)}]"]
+    if "--" not in arguments:
+        return list(arguments)
+    separator = list(arguments).index("--")
+    quoted = ",".join(map(quote, arguments[separator + 1 :]))
+    return [*arguments[:separator], f"extra_overrides=[{quoted}]"]
 
 
 def check_cells(config: DictConfig, overrides: Sequence[str]) -> None:
-    """Whether ``cell=full,without_moe`` names cells of the study.
+    """Check that ``cell=full,without_moe`` names cells of the study.
 
     Raises:
-        ValueError: it has no such cell.
+        ValueError: the study has no such cell.
     """
-    named = [name for each in overrides if each.startswith("cell=") for name in each[len("cell=") :].split(",")]
-    there = cells_of(config)
-    if foreign := [name for name in named if name not in there]:
-        raise ValueError(f"cell={','.join(foreign)}: the study {config.study} has {', '.join(there)}.")
+    cells = read_cells(config)
+    unknown = []
+    for override in select_keys(overrides, "cell"):
+        unknown += [name for name in override.choices if name not in cells]
+    if unknown:
+        names = ", ".join(cells)
+        raise ValueError(f"cell={','.join(unknown)}: unknown cells of the study {config.study}; expected {names}.")
 
 
-def main(given: Sequence[str]) -> int:
-    """All cells, then the table; 1 where a cell failed, 2 where the command line does not hold."""
-    if not given or given[0].startswith("-"):
-        print(f"{__doc__}\nStudies: experiments/*/sweep.yaml; what a study says: conf/study.yaml.")
-        return int(not given)
-    given = with_also(given)
-    study, *overrides = given
+def main(arguments: Sequence[str]) -> int:
+    """Run all cells and write the table; return 1 where a cell failed, 2 for an invalid command line."""
+    if not arguments or arguments[0].startswith("-"):
+        print(f"{__doc__}\nStudies: experiments/*/sweep.yaml. Keys of a study: conf/study.yaml.")
+        return int(not arguments)
+    arguments = quote_extra_overrides(arguments)
+    study, *overrides = arguments
     try:
         config = compose_study(study, overrides)
         check_cells(config, overrides)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    is_rung = any(override.startswith("rung=") for override in overrides)
-    for rung in range(len(config.halving.steps)) if config.halving and not is_rung else ():
-        # a process of its own: Hydra sweeps once
-        subprocess.run([sys.executable, "-m", "omnihuman.study", *given, f"rung={rung}"], check=True)
-    sys.argv[1:] = arguments_of(study, overrides)
+    is_rung = bool(select_keys(overrides, "rung"))
+    if config.halving and not is_rung:
+        for rung in range(len(config.halving.steps)):
+            # Hydra sweeps only once per process
+            subprocess.run([sys.executable, "-m", "omnihuman.study", *arguments, f"rung={rung}"], check=True)
+    sys.argv[1:] = build_arguments(study, overrides)
     run()
     if is_rung:
         return 0

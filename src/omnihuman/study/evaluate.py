@@ -1,4 +1,4 @@
-"""Ask several things in one process: ``python -m omnihuman.study.ask '[["run=…", "benchmark=sample"], …]'``."""
+"""Run several evaluations in a process: ``python -m omnihuman.study.evaluate '[["run=…", "benchmark=sample"], …]'``."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ from omnihuman.evaluation.run import evaluate
 
 
 def main(command_lines: str) -> None:
-    """What ``omnihuman.evaluate`` does with each command line; importing takes longer than many a question.
+    """Run ``omnihuman.evaluate`` for each command line; the imports take longer than many an evaluation.
 
     Args:
         command_lines: JSON, a list of lists of overrides.
