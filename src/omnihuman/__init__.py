@@ -1,7 +1,7 @@
 """Human-centric video, audio and face language models from composable parts."""
 
-from omnihuman.release.hub.registry import watch
+from omnihuman.release.hub.registry import install_hook
 
 __version__ = "0.1.0"
 
-watch()  # transformers' Auto classes know released folders from here on
+install_hook()  # from now on transformers' Auto classes load released folders

@@ -1,4 +1,4 @@
-"""Every key of FaceXFormer's official checkpoint has its place here, or a reason why not."""
+"""Every key of FaceXFormer's official checkpoint has our name, or a reason why it is dropped."""
 
 from pathlib import Path
 
@@ -6,15 +6,17 @@ import pytest
 import torch
 
 from omnihuman.build import build, compose_part
-from omnihuman.convert.facexformer import DROPPED, ENTRY, from_official, read, to_ours
+from omnihuman.convert.facexformer import DROPPED, ENTRY, convert_state, map_key, read_state
 from omnihuman.encoder.facexformer import FaceXFormer
 
 WIDTHS, DEPTHS, HEADS = (128, 256, 512, 1024), (2, 2, 18, 2), (4, 8, 16, 32)
 
+Shapes = dict[str, tuple[int, ...]]
 
-def official() -> dict[str, tuple[int, ...]]:
+
+def official_shapes() -> Shapes:
     """Names and shapes of the released encoder, as measured."""
-    shapes: dict[str, tuple[int, ...]] = {
+    shapes: Shapes = {
         "backbone.0.0.0.weight": (128, 3, 4, 4),
         "backbone.0.0.0.bias": (128,),
         "backbone.0.0.2.weight": (128,),
@@ -26,12 +28,7 @@ def official() -> dict[str, tuple[int, ...]]:
     for stage, (width, depth, heads) in enumerate(zip(WIDTHS, DEPTHS, HEADS, strict=True)):
         shapes |= {f"linear_c.{stage}.proj.weight": (256, width), f"linear_c.{stage}.proj.bias": (256,)}
         for block in range(depth):
-            key = f"backbone.0.{2 * stage + 1}.{block}"
-            shapes |= {f"{key}.{norm}.{kind}": (width,) for norm in ("norm1", "norm2") for kind in ("weight", "bias")}
-            for name, out, into in (("attn.qkv", 3, 1), ("attn.proj", 1, 1), ("mlp.0", 4, 1), ("mlp.3", 1, 4)):
-                shapes |= {f"{key}.{name}.weight": (out * width, into * width), f"{key}.{name}.bias": (out * width,)}
-            shapes[f"{key}.attn.relative_position_bias_table"] = (169, heads)
-            shapes[f"{key}.attn.relative_position_index"] = (2401,)
+            shapes |= block_shapes(f"backbone.0.{2 * stage + 1}.{block}", width, heads)
         if stage < 3:
             merging = f"backbone.0.{2 * stage + 2}"
             shapes |= {f"{merging}.norm.weight": (4 * width,), f"{merging}.norm.bias": (4 * width,)}
@@ -39,23 +36,38 @@ def official() -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def block_shapes(prefix: str, width: int, heads: int) -> Shapes:
+    shapes: Shapes = {
+        f"{prefix}.attn.relative_position_bias_table": (169, heads),
+        f"{prefix}.attn.relative_position_index": (2401,),
+    }
+    for norm in ("norm1", "norm2"):
+        shapes |= {f"{prefix}.{norm}.weight": (width,), f"{prefix}.{norm}.bias": (width,)}
+    for name, outputs, inputs in (("attn.qkv", 3, 1), ("attn.proj", 1, 1), ("mlp.0", 4, 1), ("mlp.3", 1, 4)):
+        shapes[f"{prefix}.{name}.weight"] = (outputs * width, inputs * width)
+        shapes[f"{prefix}.{name}.bias"] = (outputs * width,)
+    return shapes
+
+
 @pytest.fixture(scope="module")
-def real_size() -> FaceXFormer:
+def released_encoder() -> FaceXFormer:
     with torch.device("meta"):
-        made = build(compose_part("encoder", "facexformer/7b", ["+random_weights=true"]))
-    assert isinstance(made, FaceXFormer)
-    return made
+        encoder = build(compose_part("encoder", "facexformer/7b", ["+random_weights=true"]))
+    assert isinstance(encoder, FaceXFormer)
+    return encoder
 
 
-def test_official_keys_cover_our_parameters(real_size: FaceXFormer) -> None:
-    shapes = official()
+def test_official_keys_cover_our_parameters(released_encoder: FaceXFormer) -> None:
+    shapes = official_shapes()
     assert len(shapes) == 360
-    state = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
-    ours, report = from_official(state)
-    parameters = dict(real_size.named_parameters())
-    assert {name: tensor.shape for name, tensor in ours.items()} == {key: p.shape for key, p in parameters.items()}
-    assert set(report.taken) | set(report.dropped) == set(state)
-    # the measured figure has the final norm, which nothing here reads
+    official = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+    state, report = convert_state(official)
+    parameters = dict(released_encoder.named_parameters())
+    assert state.keys() == parameters.keys()
+    for name, tensor in state.items():
+        assert tensor.shape == parameters[name].shape
+    assert set(report.names) | set(report.dropped) == set(official)
+    # The released count includes the final norm, which we do not read.
     count = sum(parameter.numel() for parameter in parameters.values()) + 2 * 1024
     assert round(count / 1e6, 2) == 87.50
 
@@ -66,47 +78,49 @@ def test_heads_and_positions_are_dropped_with_a_reason() -> None:
         "face_decoder.output_upscaling.0.weight",
         "backbone.1.bias",
     )
-    ours, report = from_official(dict.fromkeys((*official(), *extra), torch.zeros(1)))
-    assert not any("decoder" in name or "pe_layer" in name for name in ours)
+    state, report = convert_state(dict.fromkeys((*official_shapes(), *extra), torch.zeros(1)))
+    assert not any("decoder" in name or "pe_layer" in name for name in state)
     assert set(report.dropped.values()) == set(DROPPED.values())
-    assert all(to_ours(key) is None for key in extra)
+    for key in extra:
+        assert map_key(key) is None
 
 
-def test_values_arrive_where_their_names_say() -> None:
+def test_values_follow_their_names() -> None:
     generator = torch.Generator().manual_seed(0)
-    state = {key: torch.randn(2, generator=generator) for key in official()}
-    ours, _ = from_official(state)
-    pairs = {
+    official = {key: torch.randn(2, generator=generator) for key in official_shapes()}
+    state, _ = convert_state(official)
+    names = {
         "backbone.0.0.2.weight": "features.0.2.weight",
         "backbone.0.5.17.attn.relative_position_bias_table": "features.5.17.attn.relative_position_bias_table",
         "backbone.0.4.reduction.weight": "features.4.reduction.weight",
         "linear_c.2.proj.weight": "linears.2.weight",
         "linear_fuse.weight": "fuse.weight",
     }
-    assert all(torch.equal(ours[name], state[key]) for key, name in pairs.items())
+    for key, name in names.items():
+        assert torch.equal(state[name], official[key])
 
 
 @pytest.mark.parametrize("key", ["head.weight", "backbone.2.weight", "linear_c.0.weight", "module.linear_fuse.weight"])
-def test_a_stranger_is_refused(key: str) -> None:
+def test_unknown_key_raises(key: str) -> None:
     with pytest.raises(ValueError, match=f"1 keys of the checkpoint are unknown to FaceXFormer, the first is '{key}'"):
-        from_official({key: torch.zeros(1)})
+        convert_state({key: torch.zeros(1)})
 
 
 def test_reads_the_entry_of_the_official_file(tmp_path: Path) -> None:
     file = tmp_path / "model.pt"
     torch.save({ENTRY: {"linear_fuse.weight": torch.ones(2)}, "epoch": 3}, file)
-    assert read(file)["linear_fuse.weight"].tolist() == [1, 1]
+    assert read_state(file)["linear_fuse.weight"].tolist() == [1, 1]
 
 
-def test_what_is_no_official_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there is no such checkpoint"):
-        read(tmp_path / "absent.pt")
+def test_invalid_files_raise(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="does not exist"):
+        read_state(tmp_path / "absent.pt")
     torch.save({"model": {}}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match=r"has no 'state_dict_backbone', it has \['model'\]"):
-        read(tmp_path / "other.pt")
+        read_state(tmp_path / "other.pt")
     torch.save({ENTRY: {}, "args": Path("x")}, tmp_path / "pickled.pt")
-    with pytest.raises(ValueError, match="other pickles are never read"):
-        read(tmp_path / "pickled.pt")
+    with pytest.raises(ValueError, match="other pickles are never loaded"):
+        read_state(tmp_path / "pickled.pt")
     (tmp_path / "cut.pt").write_bytes((tmp_path / "other.pt").read_bytes()[:100])
-    with pytest.raises(ValueError, match="no plain checkpoint"):
-        read(tmp_path / "cut.pt")
+    with pytest.raises(ValueError, match="not a plain checkpoint"):
+        read_state(tmp_path / "cut.pt")

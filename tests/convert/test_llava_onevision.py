@@ -1,4 +1,4 @@
-"""Both layouts of LLaVA-OneVision, in every spelling, are the same parameters of Omni-Emotion's video path."""
+"""Both layouts of LLaVA-OneVision, in every spelling, map to the same parameters of Omni-Emotion's video path."""
 
 import re
 
@@ -7,117 +7,171 @@ import torch
 from torch import Tensor
 
 from omnihuman.build import build, compose_config
-from omnihuman.convert.llava_onevision import DROPPED, LAST, blocks_of, report
-from omnihuman.convert.towers import HEAD
+from omnihuman.convert.llava_onevision import ABOVE_FEATURES, DROPPED, count_blocks, report_keys
+from omnihuman.convert.towers import TIED_HEAD
 
-DROP = ("encoders.face", "encoders.audio", "projectors.face", "projectors.audio", "fusions.frames_video",
-        "fusions.frames_face", "fusions.join")  # fmt: skip
+DROPPED_PARTS = (
+    "encoders.face",
+    "encoders.audio",
+    "projectors.face",
+    "projectors.audio",
+    "fusions.frames_video",
+    "fusions.frames_face",
+    "fusions.join",
+)
 
-SPELT = {
+Shapes = dict[str, tuple[int, ...]]
+
+SPELLINGS = {
     "original": {
-        "vision": "model.vision_tower.vision_tower.vision_model.", "first": "model.mm_projector.0.",
-        "second": "model.mm_projector.2.", "newline": "model.image_newline", "llm": "model.", "head": "lm_head.",
+        "vision": "model.vision_tower.vision_tower.vision_model.",
+        "first": "model.mm_projector.0.",
+        "second": "model.mm_projector.2.",
+        "newline": "model.image_newline",
+        "llm": "model.",
+        "head": "lm_head.",
     },
-    "original, of transformers 5": {
-        "vision": "model.vision_tower.vision_tower.", "first": "model.mm_projector.0.",
-        "second": "model.mm_projector.2.", "newline": "model.image_newline", "llm": "model.", "head": "lm_head.",
+    "original, with transformers 5": {
+        "vision": "model.vision_tower.vision_tower.",
+        "first": "model.mm_projector.0.",
+        "second": "model.mm_projector.2.",
+        "newline": "model.image_newline",
+        "llm": "model.",
+        "head": "lm_head.",
     },
     "transformers 4": {
-        "vision": "vision_tower.vision_model.", "first": "multi_modal_projector.linear_1.",
-        "second": "multi_modal_projector.linear_2.", "newline": "image_newline", "llm": "language_model.model.",
+        "vision": "vision_tower.vision_model.",
+        "first": "multi_modal_projector.linear_1.",
+        "second": "multi_modal_projector.linear_2.",
+        "newline": "image_newline",
+        "llm": "language_model.model.",
         "head": "language_model.lm_head.",
     },
     "transformers 5": {
-        "vision": "model.vision_tower.", "first": "model.multi_modal_projector.linear_1.",
-        "second": "model.multi_modal_projector.linear_2.", "newline": "model.image_newline",
-        "llm": "model.language_model.", "head": "lm_head.",
+        "vision": "model.vision_tower.",
+        "first": "model.multi_modal_projector.linear_1.",
+        "second": "model.multi_modal_projector.linear_2.",
+        "newline": "model.image_newline",
+        "llm": "model.language_model.",
+        "head": "lm_head.",
     },
-    "as transformers 5 saves it": {
-        "vision": "vision_tower.", "first": "multi_modal_projector.linear_1.",
-        "second": "multi_modal_projector.linear_2.", "newline": "image_newline", "llm": "language_model.model.",
+    "saved by transformers 5": {
+        "vision": "vision_tower.",
+        "first": "multi_modal_projector.linear_1.",
+        "second": "multi_modal_projector.linear_2.",
+        "newline": "image_newline",
+        "llm": "language_model.model.",
         "head": "language_model.lm_head.",
     },
-}  # fmt: skip
+}
+
+VISION, VISION_FFN, DIM, FFN, KEY_VALUE, VOCABULARY = 1152, 4304, 3584, 18944, 512, 152064
+"""Sizes of the released 7B model."""
 
 
-def official(spelt: dict[str, str], blocks: int = 26, layers: int = 28) -> dict[str, Tensor]:
-    """Keys and shapes of the released 7B model."""
-    vision, wide, inner, dim, ffn, key, words = 1152, 4304, 1152, 3584, 18944, 512, 152064
-    shapes: dict[str, tuple[int, ...]] = {
-        "embeddings.patch_embedding.weight": (vision, 3, 14, 14), "embeddings.patch_embedding.bias": (vision,),
-        "embeddings.position_embedding.weight": (729, vision), "post_layernorm.weight": (vision,),
-        "post_layernorm.bias": (vision,),
-    }  # fmt: skip
-    for block in range(blocks):
-        at = f"encoder.layers.{block}."
-        linears = {f"self_attn.{name}_proj": (vision, inner) for name in ("q", "k", "v", "out")}
-        linears |= {"mlp.fc1": (wide, vision), "mlp.fc2": (vision, wide)}
-        shapes |= {f"{at}{name}.weight": shape for name, shape in linears.items()}
-        shapes |= {f"{at}{name}.bias": shape[:1] for name, shape in linears.items()}
-        shapes |= {f"{at}layer_norm{n}.{kind}": (vision,) for n in (1, 2) for kind in ("weight", "bias")}
-    named = {spelt["vision"] + name: shape for name, shape in shapes.items()}
-    named |= {f"{spelt['first']}weight": (dim, vision), f"{spelt['second']}weight": (dim, dim)}
-    named |= {f"{spelt[place]}bias": (dim,) for place in ("first", "second")} | {spelt["newline"]: (dim,)}
-    for layer in range(layers):
-        at = f"{spelt['llm']}layers.{layer}."
-        outs = {"q": dim, "k": key, "v": key}
-        named |= {f"{at}self_attn.{name}_proj.weight": (out, dim) for name, out in outs.items()}
-        named |= {f"{at}self_attn.{name}_proj.bias": (out,) for name, out in outs.items()}
-        named |= {f"{at}self_attn.o_proj.weight": (dim, dim), f"{at}mlp.down_proj.weight": (dim, ffn)}
-        named |= {f"{at}mlp.{name}_proj.weight": (ffn, dim) for name in ("gate", "up")}
-        named |= {f"{at}{name}_layernorm.weight": (dim,) for name in ("input", "post_attention")}
-    named |= {f"{spelt['llm']}embed_tokens.weight": (words, dim), f"{spelt['llm']}norm.weight": (dim,)}
-    named[f"{spelt['head']}weight"] = (words, dim)
-    return {key: torch.empty(shape, device="meta") for key, shape in named.items()}
+def official_state(spelling: dict[str, str], num_blocks: int = 26, num_layers: int = 28) -> dict[str, Tensor]:
+    """Keys and shapes of the released 7B model, in a spelling."""
+    shapes = {spelling["vision"] + name: shape for name, shape in vision_shapes(num_blocks).items()}
+    shapes |= llm_shapes(spelling["llm"], num_layers)
+    shapes |= {
+        f"{spelling['first']}weight": (DIM, VISION),
+        f"{spelling['first']}bias": (DIM,),
+        f"{spelling['second']}weight": (DIM, DIM),
+        f"{spelling['second']}bias": (DIM,),
+        spelling["newline"]: (DIM,),
+        f"{spelling['head']}weight": (VOCABULARY, DIM),
+    }
+    return {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
 
 
-@pytest.mark.parametrize("spelling", SPELT)
-def test_every_parameter_of_the_released_size_is_there(spelling: str) -> None:
-    state = official(SPELT[spelling])
-    made = report(state)
+def vision_shapes(num_blocks: int) -> Shapes:
+    shapes: Shapes = {
+        "embeddings.patch_embedding.weight": (VISION, 3, 14, 14),
+        "embeddings.patch_embedding.bias": (VISION,),
+        "embeddings.position_embedding.weight": (729, VISION),
+        "post_layernorm.weight": (VISION,),
+        "post_layernorm.bias": (VISION,),
+    }
+    for block in range(num_blocks):
+        prefix = f"encoder.layers.{block}."
+        linears = {f"self_attn.{name}_proj": (VISION, VISION) for name in ("q", "k", "v", "out")}
+        linears |= {"mlp.fc1": (VISION_FFN, VISION), "mlp.fc2": (VISION, VISION_FFN)}
+        for name, (outputs, inputs) in linears.items():
+            shapes |= {f"{prefix}{name}.weight": (outputs, inputs), f"{prefix}{name}.bias": (outputs,)}
+        for norm in ("layer_norm1", "layer_norm2"):
+            shapes |= {f"{prefix}{norm}.weight": (VISION,), f"{prefix}{norm}.bias": (VISION,)}
+    return shapes
+
+
+def llm_shapes(prefix: str, num_layers: int) -> Shapes:
+    shapes: Shapes = {f"{prefix}embed_tokens.weight": (VOCABULARY, DIM), f"{prefix}norm.weight": (DIM,)}
+    for layer in range(num_layers):
+        at = f"{prefix}layers.{layer}."
+        for name, outputs in (("q", DIM), ("k", KEY_VALUE), ("v", KEY_VALUE)):
+            shapes |= {
+                f"{at}self_attn.{name}_proj.weight": (outputs, DIM),
+                f"{at}self_attn.{name}_proj.bias": (outputs,),
+            }
+        shapes |= {
+            f"{at}self_attn.o_proj.weight": (DIM, DIM),
+            f"{at}mlp.gate_proj.weight": (FFN, DIM),
+            f"{at}mlp.up_proj.weight": (FFN, DIM),
+            f"{at}mlp.down_proj.weight": (DIM, FFN),
+            f"{at}input_layernorm.weight": (DIM,),
+            f"{at}post_attention_layernorm.weight": (DIM,),
+        }
+    return shapes
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_official_keys_cover_our_parameters(spelling: str) -> None:
+    state = official_state(SPELLINGS[spelling])
+    report = report_keys(state)
+    overrides = ["model=omni_emotion", "size=7b", "random_weights=true", f"model.drop=[{','.join(DROPPED_PARTS)}]"]
     with torch.device("meta"):
-        model = build(compose_config(["model=omni_emotion", "size=7b", "random_weights=true",
-                                      f"model.drop=[{','.join(DROP)}]"]).model)  # fmt: skip
-    have = {name: tuple(state[key].shape) for key, name in made.taken.items()}
-    assert have == {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    assert set(made.taken) | set(made.dropped) == set(state)
-    assert sorted(re.sub(".*post", "post", key) for key in made.dropped) == [
-        "post_layernorm.bias", "post_layernorm.weight"]  # fmt: skip
-    assert blocks_of(state) == 26
+        model = build(compose_config(overrides).model)
+    shapes = {name: tuple(state[key].shape) for key, name in report.names.items()}
+    assert shapes == {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    assert set(report.names) | set(report.dropped) == set(state)
+    dropped = sorted(re.sub(".*post", "post", key) for key in report.dropped)
+    assert dropped == ["post_layernorm.bias", "post_layernorm.weight"]
+    assert count_blocks(state) == 26
 
 
-def test_blocks_above_the_one_that_is_read() -> None:
-    """Fine-tuned by other code, the tower may be whole."""
-    state = official(SPELT["original"], blocks=27, layers=1)
-    made = report(state, blocks=26)
-    last = [key for key, reason in made.dropped.items() if reason == LAST]
+def test_blocks_above_the_features_are_dropped() -> None:
+    """Other code may save the complete tower after fine-tuning."""
+    state = official_state(SPELLINGS["original"], num_blocks=27, num_layers=1)
+    report = report_keys(state, num_blocks=26)
+    last = [key for key, reason in report.dropped.items() if reason == ABOVE_FEATURES]
     assert len(last) == 16 and all(".layers.26." in key for key in last)
-    assert not any(".layers.26." in name for name in made.taken.values())
-    assert any("model.layers.0." in name for name in made.taken.values())
+    assert not any(".layers.26." in name for name in report.names.values())
+    assert any("model.layers.0." in name for name in report.names.values())
 
 
-def test_a_head_that_is_the_embedding() -> None:
-    for spelt in SPELT.values():
-        made = report(official(spelt, 1, 1), tied=True)
-        assert made.dropped[f"{spelt['head']}weight"] == HEAD
+def test_tied_head_is_dropped() -> None:
+    for spelling in SPELLINGS.values():
+        report = report_keys(official_state(spelling, 1, 1), is_tied=True)
+        assert report.dropped[f"{spelling['head']}weight"] == TIED_HEAD
 
 
-def test_every_reason_is_given_somewhere() -> None:
-    more = ("vision_tower.vision_model.embeddings.position_ids", "vision_tower.vision_model.head.probe",
-            "language_model.model.layers.0.self_attn.rotary_emb.inv_freq")  # fmt: skip
-    spelt = SPELT["transformers 4"]
-    made = report([*official(spelt, 1, 1), *more])
-    assert set(made.dropped.values()) == set(DROPPED.values())
+def test_every_reason_occurs() -> None:
+    extra = (
+        "vision_tower.vision_model.embeddings.position_ids",
+        "vision_tower.vision_model.head.probe",
+        "language_model.model.layers.0.self_attn.rotary_emb.inv_freq",
+    )
+    report = report_keys([*official_state(SPELLINGS["transformers 4"], 1, 1), *extra])
+    assert set(report.dropped.values()) == set(DROPPED.values())
 
 
 @pytest.mark.parametrize(
     "key", ["model.mm_projector.readout.0.weight", "visual.blocks.0.norm1.weight", "model.audio_tower.x"]
 )
-def test_a_stranger_is_refused(key: str) -> None:
+def test_unknown_key_raises(key: str) -> None:
     with pytest.raises(ValueError, match=f"unknown to LLaVA-OneVision, the first is '{key}'"):
-        report([key])
+        report_keys([key])
 
 
-def test_two_spellings_of_one_parameter() -> None:
-    with pytest.raises(ValueError, match=r"holds fusions\.newline\.newline twice"):
-        report(["image_newline", "model.image_newline"])
+def test_two_spellings_of_one_parameter_raise() -> None:
+    with pytest.raises(ValueError, match=r"has fusions\.newline\.newline twice"):
+        report_keys(["image_newline", "model.image_newline"])

@@ -1,10 +1,10 @@
-"""Single models of the hub: every spelling of a key has one name, or a reason why not."""
+"""Single models of the hub: every spelling of a key maps to one name, or to a reason to drop it."""
 
 import pytest
 
-from omnihuman.convert.towers import TOWERS, report, to_part
+from omnihuman.convert.towers import KEY_MAPS, map_key, report_keys
 
-SAME: dict[str, tuple[str, tuple[str, ...], str]] = {
+SPELLINGS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "a patch of SigLIP": (
         "siglip",
         ("vision_model.embeddings.patch_embedding.weight", "embeddings.patch_embedding.weight"),
@@ -35,37 +35,50 @@ SAME: dict[str, tuple[str, tuple[str, ...], str]] = {
 }
 
 DROPPED = {
-    "siglip": ("text_model.head.weight", "vision_model.head.probe", "head.probe", "logit_scale",
-               "vision_model.embeddings.position_ids"),
-    "whisper": ("model.decoder.layers.0.encoder_attn.k_proj.weight", "decoder.embed_tokens.weight", "proj_out.weight",
-                "projector.bias", "classifier.weight"),
+    "siglip": (
+        "text_model.head.weight",
+        "vision_model.head.probe",
+        "head.probe",
+        "logit_scale",
+        "vision_model.embeddings.position_ids",
+    ),
+    "whisper": (
+        "model.decoder.layers.0.encoder_attn.k_proj.weight",
+        "decoder.embed_tokens.weight",
+        "proj_out.weight",
+        "projector.bias",
+        "classifier.weight",
+    ),
     "bert": ("bert.pooler.dense.weight", "cls.predictions.bias", "bert.embeddings.position_ids"),
     "qwen2": ("model.layers.0.self_attn.rotary_emb.inv_freq",),
     "mistral": ("model.layers.0.self_attn.rotary_emb.inv_freq",),
-}  # fmt: skip
+}
 
 
-@pytest.mark.parametrize("what", SAME)
-def test_spellings(what: str) -> None:
-    source, keys, name = SAME[what]
+@pytest.mark.parametrize("case", SPELLINGS)
+def test_every_spelling_has_the_same_name(case: str) -> None:
+    source, keys, name = SPELLINGS[case]
     for key in keys:
-        assert to_part(key, source) == name and report([key], source).taken == {key: name}
+        assert map_key(key, source) == name
+        assert report_keys([key], source).names == {key: name}
     if len(keys) > 1:
-        with pytest.raises(ValueError, match=r"holds .* twice"):
-            report(keys, source)
+        with pytest.raises(ValueError, match=r"has .* twice"):
+            report_keys(keys, source)
 
 
-@pytest.mark.parametrize("source", TOWERS)
-def test_what_is_dropped_and_why(source: str) -> None:
-    made = report(DROPPED[source], source)
-    assert not made.taken and set(made.dropped.values()) == set(TOWERS[source].dropped.values())
+@pytest.mark.parametrize("source", KEY_MAPS)
+def test_unread_keys_are_dropped_with_a_reason(source: str) -> None:
+    report = report_keys(DROPPED[source], source)
+    assert not report.names
+    assert set(report.dropped.values()) == set(KEY_MAPS[source].dropped.values())
 
 
-@pytest.mark.parametrize("source", TOWERS)
-def test_a_stranger(source: str) -> None:
+@pytest.mark.parametrize("source", KEY_MAPS)
+def test_unknown_key_raises(source: str) -> None:
     with pytest.raises(ValueError, match=f"unknown to {source}, the first is 'visual.proj'"):
-        report(["visual.proj"], source)
+        report_keys(["visual.proj"], source)
 
 
-def test_a_head_that_is_the_embedding() -> None:
-    assert report(["lm_head.weight"], "qwen2", tied=True).dropped == {"lm_head.weight": "the head is the embedding"}
+def test_tied_head_is_dropped() -> None:
+    report = report_keys(["lm_head.weight"], "qwen2", is_tied=True)
+    assert report.dropped == {"lm_head.weight": "the head is the embedding"}

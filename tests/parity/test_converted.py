@@ -1,10 +1,10 @@
-"""A converted HumanOmni gives the embeddings and the loss that a plain restatement makes of the official state dict."""
+"""A converted HumanOmni has the embeddings and the loss of a plain reference on the official state dict."""
 
 import json
 import shutil
 from ast import literal_eval
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -23,223 +23,294 @@ from transformers import (
     WhisperModel,
 )
 
-from omnihuman.evaluation.official import as_released
+from omnihuman.evaluation.official import apply_official_inference
 from omnihuman.model.omni import OmniModel
 from omnihuman.release.convert import Request, convert
-from omnihuman.training.finished import filled, read_config
+from omnihuman.training.model_folder import build_with_weights, read_config
 from omnihuman.types import Batch, Signal
 
-from .restated import AUDIO, EARS, IGNORED, TOWER, VIDEO, Restated
+from .reference_humanomni import AUDIO, AUDIO_TOWER, IGNORE_INDEX, VIDEO, VISION_TOWER, ReferenceHumanOmni
 
 ATOL = 1e-5
 KEYS = Path(__file__).parents[1] / "convert" / "humanomni_7b_keys.tsv"
-DIM, PATCHES, BINS, VOCABULARY = 32, 16, 80, 320
-WIDTHS = {3584: DIM, 1152: PATCHES, 288: PATCHES // 4, 896: DIM // 4, 1280: 24, 768: 20, 256: 8}
+DIM, VISION_DIM, AUDIO_DIM, TEXT_DIM, NUM_BINS, VOCABULARY = 32, 16, 24, 20, 80, 320
+WIDTHS = {3584: DIM, 1152: VISION_DIM, 288: VISION_DIM // 4, 896: DIM // 4, 1280: AUDIO_DIM, 768: TEXT_DIM, 256: 8}
+"""Size in the released model -> size in this test."""
+
 HEADS = {"siglip": 2, "whisper": 3, "bert": 5}
 QWEN = {
-    "hidden_size": DIM, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-    "intermediate_size": 48, "vocab_size": VOCABULARY, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6,
-}  # fmt: skip
+    "hidden_size": DIM,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+}
 
 
 @dataclass
 class Sample:
-    """One sample as the official model takes it."""
+    """The inputs of the official model for one sample."""
 
     ids: Tensor
     labels: Tensor
-    words: Tensor
+    instruction: Tensor
     frames: Tensor | None = None
     mel: Tensor | None = None
 
 
-def drawn(shape: Sequence[int], key: str, random: torch.Generator) -> Tensor:
-    """Weights that keep signals near 1, and norms and biases of which each counts."""
+def draw_weight(shape: Sequence[int], key: str, random: torch.Generator) -> Tensor:
+    """Draw weights that keep signals near 1, and norms and biases that change the output."""
     if len(shape) == 1:
         return torch.randn(shape, generator=random) * 0.3 + float("norm" in key.lower() or ".bn.weight" in key)
     return torch.randn(shape, generator=random) / prod(shape[1:]) ** 0.5
 
 
-def saved(model: nn.Module, folder: Path, random: torch.Generator) -> dict[str, Tensor]:
-    """A model of transformers with drawn weights, in a folder."""
+def write_model(model: nn.Module, folder: Path, random: torch.Generator) -> dict[str, Tensor]:
+    """Write a model of transformers with random weights, and return its state."""
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             if "embed_positions" not in key:
-                parameter.copy_(drawn(parameter.shape, key, random))
+                parameter.copy_(draw_weight(parameter.shape, key, random))
     model.save_pretrained(folder)  # type: ignore[operator]
     return model.state_dict()
 
 
-def official(root: Path, small: bool, tokenizer: str) -> Restated:
-    """An official checkpoint ``root/model`` with its towers beside it, and what it should compute."""
-    random = torch.Generator().manual_seed(int(small))
-    vision = {
-        "hidden_size": PATCHES, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": HEADS["siglip"],
-        "patch_size": 14, "image_size": 56 if small else 70,
-    }  # fmt: skip
-    sound = {
-        "d_model": WIDTHS[1280], "encoder_layers": 2, "encoder_attention_heads": HEADS["whisper"], "decoder_layers": 1,
-        "encoder_ffn_dim": 40, "decoder_ffn_dim": 8, "num_mel_bins": BINS, "vocab_size": 9, "pad_token_id": 1,
-        "bos_token_id": 1, "eos_token_id": 1, "decoder_start_token_id": 1,
-    }  # fmt: skip
-    reader = {
-        "hidden_size": WIDTHS[768], "num_hidden_layers": 2, "num_attention_heads": HEADS["bert"],
-        "intermediate_size": 40, "vocab_size": VOCABULARY,
-    }  # fmt: skip
-    llm = Qwen2ForCausalLM(Qwen2Config(**QWEN, tie_word_embeddings=small))
-    eyes = saved(SiglipVisionModel(SiglipVisionConfig(**vision)), root / "siglip", random)
-    ears = saved(WhisperModel(WhisperConfig(**sound)), root / "whisper", random)
-    words = saved(BertModel(BertConfig(**reader)), root / "bert", random)
-    shutil.copytree(tokenizer, root / "bert", dirs_exist_ok=True, ignore=shutil.ignore_patterns("config.json"))
-    state = {f"model.bert_model.{key}": tensor for key, tensor in words.items()}
-    state |= saved(llm, root / "llm", random)
+def make_vision_model(is_small: bool) -> nn.Module:
+    config = SiglipVisionConfig(
+        hidden_size=VISION_DIM,
+        intermediate_size=40,
+        num_hidden_layers=3,
+        num_attention_heads=HEADS["siglip"],
+        patch_size=14,
+        image_size=56 if is_small else 70,
+    )
+    return SiglipVisionModel(config)
+
+
+def make_audio_model() -> nn.Module:
+    config = WhisperConfig(
+        d_model=AUDIO_DIM,
+        encoder_layers=2,
+        encoder_attention_heads=HEADS["whisper"],
+        encoder_ffn_dim=40,
+        decoder_layers=1,
+        decoder_ffn_dim=8,
+        num_mel_bins=NUM_BINS,
+        vocab_size=9,
+        pad_token_id=1,
+        bos_token_id=1,
+        eos_token_id=1,
+        decoder_start_token_id=1,
+    )
+    return WhisperModel(config)
+
+
+def make_text_model() -> nn.Module:
+    config = BertConfig(
+        hidden_size=TEXT_DIM,
+        num_hidden_layers=2,
+        num_attention_heads=HEADS["bert"],
+        intermediate_size=40,
+        vocab_size=VOCABULARY,
+    )
+    return BertModel(config)
+
+
+def draw_projectors(is_small: bool, random: torch.Generator) -> dict[str, Tensor]:
+    """Draw projectors, gate and compressor with the keys of the released model, in the sizes of this test."""
+    state = {}
     for line in KEYS.read_text().splitlines():
-        key, shape = line.split("\t")
-        if key.startswith(("model.mm_projector", "model.audio_projector", "model.bert_gate", "model.feature_")):
-            if small and (".b3." in key or ".b4." in key or "feature_compressor" in key):
-                continue
-            sizes = [
-                size if "bert_gate" in key and size == 3584 else WIDTHS.get(size, size) for size in literal_eval(shape)
-            ]
-            state[key] = drawn(sizes, key, random)
-    if small:
+        key, released = line.split("\t")
+        if not key.startswith(("model.mm_projector", "model.audio_projector", "model.bert_gate", "model.feature_")):
+            continue
+        if is_small and (".b3." in key or ".b4." in key or "feature_compressor" in key):
+            continue
+        shape = []
+        for size in literal_eval(released):
+            is_gate = "bert_gate" in key and size == 3584  # fixed in the official code
+            shape.append(size if is_gate else WIDTHS.get(size, size))
+        state[key] = draw_weight(shape, key, random)
+    return state
+
+
+def write_official(root: Path, is_small: bool, tokenizer: str) -> ReferenceHumanOmni:
+    """Write an official checkpoint ``root/model`` with the folders of its towers, and return its reference."""
+    random = torch.Generator().manual_seed(int(is_small))
+    llm = Qwen2ForCausalLM(Qwen2Config(**QWEN, tie_word_embeddings=is_small))
+    vision = write_model(make_vision_model(is_small), root / "siglip", random)
+    audio = write_model(make_audio_model(), root / "whisper", random)
+    text = write_model(make_text_model(), root / "bert", random)
+    shutil.copytree(tokenizer, root / "bert", dirs_exist_ok=True, ignore=shutil.ignore_patterns("config.json"))
+    state = {f"model.bert_model.{key}": tensor for key, tensor in text.items()}
+    state |= write_model(llm, root / "llm", random)
+    state |= draw_projectors(is_small, random)
+    if is_small:
         del state["lm_head.weight"]  # tied
+    projector_type, num_frames = ("all_in_one_small", 4) if is_small else ("all_in_one", 8)
     config = QWEN | {
-        "model_type": "HumanOmni_qwen2", "rope_theta": 1000000.0, "tie_word_embeddings": small, "hidden_act": "silu",
-        "mm_vision_tower": str(root / "siglip"), "mm_hidden_size": PATCHES, "mm_vision_select_layer": -2,
-        "mm_projector_type": "all_in_one_small" if small else "all_in_one", "mm_vision_select_feature": "patch",
-        "mm_audio_tower": str(root / "whisper"), "mm_audio_projector_type": "mlp2x_gelu",
-        "audio_hidden_size": WIDTHS[1280], "num_frames": 4 if small else 8, "mm_use_x_start_end": True,
-    }  # fmt: skip
+        "model_type": "HumanOmni_qwen2",
+        "rope_theta": 1000000.0,
+        "tie_word_embeddings": is_small,
+        "hidden_act": "silu",
+        "mm_vision_tower": str(root / "siglip"),
+        "mm_hidden_size": VISION_DIM,
+        "mm_vision_select_layer": -2,
+        "mm_projector_type": projector_type,
+        "mm_vision_select_feature": "patch",
+        "mm_audio_tower": str(root / "whisper"),
+        "mm_audio_projector_type": "mlp2x_gelu",
+        "audio_hidden_size": AUDIO_DIM,
+        "num_frames": num_frames,
+        "mm_use_x_start_end": True,
+    }
     shutil.copytree(tokenizer, root / "model")
     (root / "model" / "config.json").write_text(json.dumps(config))
     save_file({key: tensor.contiguous() for key, tensor in state.items()}, root / "model" / "model.safetensors")
-    state |= {f"{TOWER}.{key}": tensor for key, tensor in eyes.items()}
-    prefix = "encoder."
-    state |= {f"{EARS}.{key[len(prefix) :]}": tensor for key, tensor in ears.items() if key.startswith(prefix)}
-    return Restated(state, config, HEADS, small)
+    state |= {f"{VISION_TOWER}.{key}": tensor for key, tensor in vision.items()}
+    for key, tensor in audio.items():
+        if key.startswith("encoder."):
+            state[f"{AUDIO_TOWER}.{key.removeprefix('encoder.')}"] = tensor
+    return ReferenceHumanOmni(state, config, HEADS, is_small)
 
 
-def samples(small: bool) -> dict[str, Sample]:
-    """One with video and sound, one with video alone, one with sound alone; answers of different lengths."""
+def draw_samples(is_small: bool) -> dict[str, Sample]:
+    """Draw samples with video and audio, with video, and with audio; their answers have different lengths."""
     random = torch.Generator().manual_seed(7)
-    made = {}
+    shape = (4, 3, 56, 56) if is_small else (8, 3, 70, 70)
+    samples = {}
     for number, (name, media) in enumerate({"both": [VIDEO, AUDIO], "video": [VIDEO], "audio": [AUDIO]}.items()):
         text = torch.randint(9, VOCABULARY, (12 + 3 * number,), generator=random)
-        ids = torch.cat([text[:3], *[torch.tensor([slot, 20 + number]) for slot in media], text[3:]])
-        labels = ids.where(torch.arange(len(ids)) >= len(ids) - 4 - number, torch.tensor(IGNORED))
-        frames = torch.randint(0, 256, (4, 3, 56, 56) if small else (8, 3, 70, 70), dtype=torch.uint8, generator=random)
-        mel = torch.randn(BINS, 3000, generator=random) * 0.5
-        words = torch.randint(9, VOCABULARY, (5 + 2 * number,), generator=random)
-        made[name] = Sample(ids, labels, words, frames if VIDEO in media else None, mel if AUDIO in media else None)
-    return made
+        slots = [torch.tensor([slot, 20 + number]) for slot in media]
+        ids = torch.cat([text[:3], *slots, text[3:]])
+        labels = ids.where(torch.arange(len(ids)) >= len(ids) - 4 - number, torch.tensor(IGNORE_INDEX))
+        frames = torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
+        mel = torch.randn(NUM_BINS, 3000, generator=random) * 0.5
+        instruction = torch.randint(9, VOCABULARY, (5 + 2 * number,), generator=random)
+        samples[name] = Sample(ids, labels, instruction)
+        if VIDEO in media:
+            samples[name].frames = frames
+        if AUDIO in media:
+            samples[name].mel = mel
+    return samples
 
 
-def packed(model: OmniModel, given: Sequence[Sample]) -> Batch:
-    """The same samples as one packed row of ours, each slot as long as its tokens."""
+def pad(values: Sequence[Tensor | None], default: Tensor) -> Signal:
+    """Return the signal of a batch, padded in time; ``default`` has the shape of one time step."""
+    longest = max((len(value) for value in values if value is not None), default=len(default))
+    padded = default.new_zeros(len(values), longest, *default.shape[1:])
+    mask = torch.zeros(len(values), longest, dtype=torch.bool)
+    for index, value in enumerate(values):
+        if value is not None:
+            padded[index, : len(value)] = value
+            mask[index, : len(value)] = True
+    return Signal(padded, mask)
 
-    def signal(values: list[Tensor | None]) -> Signal:
-        longest = max((len(value) for value in values if value is not None), default=1)
-        like = next(value for value in values if value is not None)
-        rows, mask = like.new_zeros(len(values), longest, *like.shape[1:]), torch.zeros(len(values), longest)
-        for row, value in enumerate(values):
-            if value is not None:
-                rows[row, : len(value)], mask[row, : len(value)] = value, 1
-        return Signal(rows, mask.bool())
 
+def make_batch(model: OmniModel, samples: Sequence[Sample]) -> Batch:
+    """Return the samples as one packed sequence, with every slot as long as its tokens."""
     ids, labels, bounds = list[int](), list[int](), [0]
-    for sample in given:
-        seen = {"frames": len(sample.frames)} if sample.frames is not None else {}
-        counts = model.layouts(seen | ({"waveform": 480_000} if sample.mel is not None else {}))
+    for sample in samples:
+        lengths = {}
+        if sample.frames is not None:
+            lengths["frames"] = len(sample.frames)
+        if sample.mel is not None:
+            lengths["waveform"] = 480_000
+        counts = model.count_tokens(lengths)
+        num_tokens = {VIDEO: counts["video"], AUDIO: counts["audio"]}
         for token, label in zip(sample.ids.tolist(), sample.labels.tolist(), strict=True):
-            times = {VIDEO: counts["video"], AUDIO: counts["audio"]}.get(token, 1)
-            ids, labels = ids + [token] * times, labels + [label] * times
+            ids += [token] * num_tokens.get(token, 1)
+            labels += [label] * num_tokens.get(token, 1)
         bounds.append(len(ids))
-    signals = {"instruction": signal([sample.words for sample in given])}
-    if any(sample.frames is not None for sample in given):
-        signals["video"] = signal([sample.frames for sample in given])
-    if any(sample.mel is not None for sample in given):
-        signals["audio"] = signal([None if sample.mel is None else sample.mel.T for sample in given])
-    lengths = torch.tensor(bounds).diff()
-    positions = torch.cat([torch.arange(length) for length in lengths])
     side = model.encoders["video"].transform.size
-    for name, shape in (("video", (1, 3, side, side)), ("audio", (6, BINS))):
-        nothing = torch.zeros(len(given), *shape), torch.zeros(len(given), shape[0], dtype=torch.bool)
-        signals.setdefault(name, Signal(*nothing))
+    mels = [None if sample.mel is None else sample.mel.T for sample in samples]
+    signals = {
+        "instruction": pad([sample.instruction for sample in samples], torch.zeros(1, dtype=torch.long)),
+        "video": pad([sample.frames for sample in samples], torch.zeros(1, 3, side, side, dtype=torch.uint8)),
+        "audio": pad(mels, torch.zeros(6, NUM_BINS)),
+    }
+    positions = torch.cat([torch.arange(length) for length in torch.tensor(bounds).diff()])
     return Batch(signals, torch.tensor([ids]), torch.tensor([labels]), positions[None], torch.tensor(bounds), 1)
 
 
-def ours(model: OmniModel, given: Sequence[Sample]) -> tuple[list[Tensor], Tensor, Tensor]:
-    """What reaches the language model, sample by sample; the mean loss; the weights of the branches."""
-    caught: list[Tensor] = []
-    hook = model.llm.register_forward_pre_hook(lambda module, args: caught.append(args[0]))
-    batch = packed(model, given)
-    out = model(batch)
+def run_model(model: OmniModel, samples: Sequence[Sample]) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Return the inputs of the language model by sample, the mean loss, and the weights of the branches."""
+    inputs: list[Tensor] = []
+    hook = model.llm.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
+    batch = make_batch(model, samples)
+    output = model(batch)
     hook.remove()
-    return list(caught[0][0].split(batch.bounds.diff().tolist())), out.loss / out.targets, model.weighed()["gate"]
+    embeddings = inputs[0][0].split(batch.bounds.diff().tolist())
+    return list(embeddings), output.loss / output.targets, model.last_fusion_weights()["gate"]
 
 
-Pair = tuple[OmniModel, Restated, dict[str, Sample]]
+Pair = tuple[OmniModel, ReferenceHumanOmni, dict[str, Sample]]
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["7B form", "0.5B form"])
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: str) -> Pair:
     root = tmp_path_factory.mktemp("official")
-    restated = official(root, request.param, tokenizer_folder)
+    reference = write_official(root, request.param, tokenizer_folder)
     towers = {"vision_tower": "siglip", "audio_tower": "whisper", "instruction_encoder": "bert"}
     options = {key: str(root / name) for key, name in towers.items()}
-    folder = convert(Request("humanomni", str(root / "model"), root / "ours", options))
-    config = as_released(read_config(folder))
-    model, _ = filled(config.model, folder / "weights.safetensors")
-    return model.eval().requires_grad_(False), restated, samples(request.param)
+    folder = convert(Request("humanomni", str(root / "model"), root / "converted", options))
+    config = apply_official_inference(read_config(folder))
+    model, _ = build_with_weights(config.model, folder / "weights.safetensors")
+    return model.eval().requires_grad_(False), reference, draw_samples(request.param)
 
 
-def apart(one: Tensor, other: Tensor) -> float:
-    assert one.shape == other.shape
-    return float((one - other).abs().max())
+def max_difference(first: Tensor, second: Tensor) -> float:
+    assert first.shape == second.shape
+    return float((first - second).abs().max())
 
 
-def spliced(restated: Restated, sample: Sample) -> tuple[Tensor, Tensor]:
-    return restated.spliced(sample.ids, sample.labels, sample.frames, sample.mel, sample.words)
+def splice(reference: ReferenceHumanOmni, sample: Sample) -> tuple[Tensor, Tensor]:
+    return reference.splice(sample.ids, sample.labels, sample.frames, sample.mel, sample.instruction)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("names", [["both"], ["video"], ["audio"], ["both", "video", "audio"]], ids="+".join)
-def test_embeddings_and_loss(pair: Pair, names: list[str]) -> None:
-    model, restated, every = pair
-    given = [every[name] for name in names]
-    made, loss, weights = ours(model, given)
-    restated.weights.clear()
-    plain = [spliced(restated, sample) for sample in given]
-    for ours_of, (theirs, _) in zip(made, plain, strict=True):
-        assert theirs.std() > 0.1, "the values are large enough for the bound to say something"
-        assert apart(ours_of, theirs) < ATOL
-    assert apart(loss, restated.loss(plain)) < ATOL
-    seen = [row for row, sample in enumerate(given) if sample.frames is not None]
-    if seen:
-        assert apart(weights[seen], torch.stack(restated.weights)) < ATOL
+def test_embeddings_and_loss_equal_the_reference(pair: Pair, names: list[str]) -> None:
+    model, reference, samples_by_name = pair
+    samples = [samples_by_name[name] for name in names]
+    embeddings, loss, weights = run_model(model, samples)
+    reference.gate_weights.clear()
+    expected = [splice(reference, sample) for sample in samples]
+    for sample_embeddings, (expected_embeddings, _) in zip(embeddings, expected, strict=True):
+        assert expected_embeddings.std() > 0.1, "the values are too small for the tolerance"
+        assert max_difference(sample_embeddings, expected_embeddings) < ATOL
+    assert max_difference(loss, reference.loss(expected)) < ATOL
+    indices = [index for index, sample in enumerate(samples) if sample.frames is not None]
+    if indices:
+        assert max_difference(weights[indices], torch.stack(reference.gate_weights)) < ATOL
 
 
 @torch.no_grad()
-def test_tokens_are_the_official_ones(pair: Pair) -> None:
-    model, restated, every = pair
-    frames, grid = restated.config["num_frames"], 2 if restated.small else 3
-    slow = 0 if restated.small else len(range(1, frames, 4)) * grid**2
-    fast = frames * (grid**2 if restated.small else (grid // 2) ** 2)
-    assert len(restated.seen(every["both"].frames, every["both"].words)) == fast + slow
-    assert model.layouts({"frames": frames, "waveform": 1000}) == {"video": fast + slow, "audio": 500}
+def test_number_of_tokens_equals_the_reference(pair: Pair) -> None:
+    model, reference, samples = pair
+    num_frames = reference.config["num_frames"]
+    if reference.is_small:
+        num_tokens = num_frames * 2**2
+    else:
+        num_tokens = num_frames * (3 // 2) ** 2 + len(range(1, num_frames, 4)) * 3**2
+    both = samples["both"]
+    assert both.frames is not None
+    assert len(reference.encode_video(both.frames, both.instruction)) == num_tokens
+    assert model.count_tokens({"frames": num_frames, "waveform": 1000}) == {"video": num_tokens, "audio": 500}
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    "wrong", ["branches swapped", "last hidden state", "first moment cut", "nearest pool", "slow first"]
+    "fault", ["branches swapped", "last hidden state", "first frame cut", "nearest pool", "slow first"]
 )
-def test_what_is_wrong_shows(pair: Pair, wrong: str) -> None:
-    model, restated, every = pair
-    if restated.small and wrong == "slow first":
+def test_fault_in_the_reference_changes_the_loss(pair: Pair, fault: str) -> None:
+    model, reference, samples = pair
+    if reference.is_small and fault == "slow first":
         pytest.skip("no compressor")
-    other = Restated(restated.state, restated.config, restated.heads, restated.small, wrong)
-    made, loss, _ = ours(model, [every["both"]])
-    plain = spliced(other, every["both"])
-    assert apart(made[0], plain[0]) > 1000 * ATOL
-    assert apart(loss, other.loss([plain])) > 3 * ATOL
+    faulty = replace(reference, fault=fault)
+    embeddings, loss, _ = run_model(model, [samples["both"]])
+    expected = splice(faulty, samples["both"])
+    assert max_difference(embeddings[0], expected[0]) > 1000 * ATOL
+    assert max_difference(loss, faulty.loss([expected])) > 3 * ATOL

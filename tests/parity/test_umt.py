@@ -1,4 +1,4 @@
-"""Our UMT, from an official file, against a plain restatement of VideoChat2's, and against what must not equal it."""
+"""UMT from an official file equals a reference implementation of VideoChat2's, and differs from modified ones."""
 
 import math
 import zlib
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from omnihuman.encoder.umt import UMT
-from omnihuman.types import Signal
+from omnihuman.types import Features, Signal
 
 DIM, HEADS, HIDDEN, BLOCKS, PATCH, SIDE = 32, 4, 48, 3, 4, 4
 COLORS = {
@@ -19,70 +19,109 @@ COLORS = {
     "clip": ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]),
 }
 ATOL = 1e-7
+ENCODER = "vision_encoder.encoder."
 
 State = dict[str, Tensor]
+Shapes = dict[str, tuple[int, ...]]
 
 
-def official() -> State:
-    """A checkpoint of three blocks, of which two are read; each tensor drawn from its own name."""
-    shapes: dict[str, tuple[int, ...]] = {"patch_embed.proj.weight": (DIM, 3, 1, PATCH, PATCH),
-                                          "patch_embed.proj.bias": (DIM,)}  # fmt: skip
-    for block in range(BLOCKS):
-        inside = {
-            "norm1": (DIM,), "norm2": (DIM,), "attn.proj": (DIM, DIM),
-            "mlp.fc1": (HIDDEN, DIM), "mlp.fc2": (DIM, HIDDEN),
-        }  # fmt: skip
-        shapes |= {f"blocks.{block}.{name}.weight": shape for name, shape in inside.items()}
-        shapes |= {f"blocks.{block}.{name}.bias": shape[:1] for name, shape in inside.items()}
-        shapes |= {f"blocks.{block}.attn.{name}": (DIM,) for name in ("q_bias", "v_bias")}
-        shapes[f"blocks.{block}.attn.qkv.weight"] = (3 * DIM, DIM)
-    shapes |= {f"norm.{kind}": (DIM,) for kind in ("weight", "bias")}
-    named = {f"vision_encoder.encoder.{name}": shape for name, shape in shapes.items()}
-    named |= {f"vision_layernorm.{kind}": (DIM,) for kind in ("weight", "bias")}
+def list_linear_shapes(name: str, out_dim: int, in_dim: int) -> Shapes:
+    return {f"{name}.weight": (out_dim, in_dim), f"{name}.bias": (out_dim,)}
+
+
+def list_norm_shapes(name: str) -> Shapes:
+    return {f"{name}.weight": (DIM,), f"{name}.bias": (DIM,)}
+
+
+def list_official_shapes() -> Shapes:
+    shapes: Shapes = {
+        f"{ENCODER}patch_embed.proj.weight": (DIM, 3, 1, PATCH, PATCH),
+        f"{ENCODER}patch_embed.proj.bias": (DIM,),
+    }
+    for number in range(BLOCKS):
+        block = f"{ENCODER}blocks.{number}"
+        shapes |= list_norm_shapes(f"{block}.norm1") | list_norm_shapes(f"{block}.norm2")
+        shapes |= list_linear_shapes(f"{block}.attn.proj", DIM, DIM)
+        shapes |= list_linear_shapes(f"{block}.mlp.fc1", HIDDEN, DIM) | list_linear_shapes(
+            f"{block}.mlp.fc2", DIM, HIDDEN
+        )
+        shapes |= {f"{block}.attn.q_bias": (DIM,), f"{block}.attn.v_bias": (DIM,)}
+        shapes[f"{block}.attn.qkv.weight"] = (3 * DIM, DIM)
+    return shapes | list_norm_shapes(f"{ENCODER}norm") | list_norm_shapes("vision_layernorm")
+
+
+def draw_official_state() -> State:
+    """Return a checkpoint of three blocks, of which two are used; the name of a tensor is its seed."""
     state = {}
-    for name, shape in named.items():
-        drawn = torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
-        state[name] = 0.3 * drawn + float("norm" in name and name.endswith("weight"))
+    for name, shape in list_official_shapes().items():
+        values = torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
+        state[name] = 0.3 * values + float("norm" in name and name.endswith("weight"))
     return state
 
 
-def table(
-    frames: int, side: int, interleaved: bool = True, order: str = "frame", time: str = "linear",
-    space: str = "bicubic", corners: bool | None = False, made_for: int | None = None,
-) -> Tensor:  # fmt: skip
-    """Positions of a clip ``[T*N D]``."""
-    made_for = made_for or (1 if frames == 1 else 4)
-    rows = []
-    for place in range(made_for * SIDE**2):
-        angles = [place / 10000 ** (2 * (column // 2) / DIM) for column in range(DIM)]
-        if interleaved:
-            rows.append([math.cos(x) if column % 2 else math.sin(x) for column, x in enumerate(angles)])
-        else:
-            rows.append([math.sin(x) for x in angles[::2]] + [math.cos(x) for x in angles[::2]])
-    made = torch.tensor(rows, dtype=torch.float64).float()
+def position_row(patch: int, interleaved: bool) -> list[float]:
+    """Return the sines and cosines of one patch."""
+    angles = [patch / 10000 ** (2 * (column // 2) / DIM) for column in range(DIM)]
+    sines, cosines = [math.sin(x) for x in angles[::2]], [math.cos(x) for x in angles[::2]]
+    if not interleaved:
+        return sines + cosines
+    row = []
+    for sine, cosine in zip(sines, cosines, strict=True):
+        row += [sine, cosine]
+    return row
+
+
+def position_table(
+    frames: int,
+    side: int,
+    interleaved: bool = True,
+    order: str = "frame",
+    time: str = "linear",
+    space: str = "bicubic",
+    corners: bool | None = False,
+    table_frames: int | None = None,
+) -> Tensor:
+    """Return the positions of a clip ``[T*N D]``."""
+    if table_frames is None:
+        table_frames = 1 if frames == 1 else 4
+    rows = [position_row(patch, interleaved) for patch in range(table_frames * SIDE**2)]
+    table = torch.tensor(rows, dtype=torch.float64).float()
     if order == "space":
-        made = made.unflatten(0, (SIDE**2, made_for)).transpose(0, 1).flatten(0, 1)
-    made = made.reshape(made_for, SIDE, SIDE, DIM)
+        table = table.unflatten(0, (SIDE**2, table_frames)).transpose(0, 1).flatten(0, 1)
+    table = table.reshape(table_frames, SIDE, SIDE, DIM)
     if side != SIDE:
-        made = F.interpolate(made.permute(0, 3, 1, 2), (side, side), mode=space).permute(0, 2, 3, 1)
-    if frames != made_for:
-        lines = made.permute(1, 2, 3, 0).reshape(side**2, DIM, made_for)
-        lines = F.interpolate(lines, frames, mode=time, align_corners=corners if time == "linear" else None)
-        made = lines.permute(2, 0, 1)
-    return made.reshape(frames * side**2, DIM)
+        table = F.interpolate(table.permute(0, 3, 1, 2), (side, side), mode=space).permute(0, 2, 3, 1)
+    if frames != table_frames:
+        lines = table.permute(1, 2, 3, 0).reshape(side**2, DIM, table_frames)
+        if time != "linear":
+            corners = None
+        table = F.interpolate(lines, frames, mode=time, align_corners=corners).permute(2, 0, 1)
+    return table.reshape(frames * side**2, DIM)
 
 
-def restated(
-    frames: Tensor, state: State, *, eps: float = 1e-6, last_eps: float = 1e-12, blocks: int = 2, bias: str = "q0v",
-    gelu: str = "none", colors: str = "imagenet", joint: bool = True, final_norm: bool = False, **places: Any,
-) -> Tensor:  # fmt: skip
-    """One clip ``[T 3 S S]`` -> ``[T*N D]``."""
-    state = {name.removeprefix("vision_encoder.encoder."): tensor.double() for name, tensor in state.items()}
+def embed_patches(frames: Tensor, state: State, colors: str) -> Tensor:
+    """Embed the patches of a clip: ``[T 3 S S]`` -> maps ``[1 D T H W]``."""
     mean, deviation = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in COLORS[colors])
     pixels = ((frames.double() / 255 - mean) / deviation).transpose(0, 1)[None]
-    maps = F.conv3d(pixels, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], stride=(1, PATCH, PATCH))
-    x = maps.flatten(2).transpose(1, 2)[0]
-    x = x + table(len(frames), maps.shape[-1], **places).double()
+    return F.conv3d(pixels, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], stride=(1, PATCH, PATCH))
+
+
+def compute_reference(
+    frames: Tensor,
+    state: State,
+    *,
+    eps: float = 1e-6,
+    last_eps: float = 1e-12,
+    blocks: int = 2,
+    bias: str = "q0v",
+    gelu: str = "none",
+    colors: str = "imagenet",
+    joint: bool = True,
+    last_norms: tuple[str, ...] = ("vision_layernorm",),
+    **position_kwargs: Any,
+) -> Tensor:
+    """Encode a clip: ``[T 3 S S]`` -> ``[T*N D]``."""
+    state = {name.removeprefix(ENCODER): tensor.double() for name, tensor in state.items()}
 
     def norm(x: Tensor, name: str, eps: float) -> Tensor:
         return F.layer_norm(x, (DIM,), state[f"{name}.weight"], state[f"{name}.bias"], eps)
@@ -90,57 +129,83 @@ def restated(
     def linear(x: Tensor, name: str) -> Tensor:
         return F.linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
 
-    for block in (f"blocks.{number}" for number in range(blocks)):
-        biases = {kind: state[f"{block}.attn.{kind}_bias"] for kind in "qv"} | {"0": torch.zeros(DIM)}
-        y = norm(x, f"{block}.norm1", eps)
-        y = F.linear(y, state[f"{block}.attn.qkv.weight"], torch.cat([biases[kind] for kind in bias]))
-        q, k, v = y.reshape(-1, 3, HEADS, DIM // HEADS).permute(1, 2, 0, 3)
+    def attend(x: Tensor, name: str) -> Tensor:
+        biases = {kind: state[f"{name}.{kind}_bias"] for kind in "qv"} | {"0": torch.zeros(DIM)}
+        projected = F.linear(x, state[f"{name}.qkv.weight"], torch.cat([biases[kind] for kind in bias]))
+        q, k, v = projected.reshape(-1, 3, HEADS, DIM // HEADS).permute(1, 2, 0, 3)
         scores = q @ k.transpose(1, 2) * (DIM // HEADS) ** -0.5
         if not joint:
-            moment = torch.arange(len(x)) // (len(x) // len(frames))
-            scores = scores.masked_fill(moment[:, None] != moment, -torch.inf)
-        x = x + linear((scores.softmax(-1) @ v).transpose(0, 1).flatten(1), f"{block}.attn.proj")
-        y = F.gelu(linear(norm(x, f"{block}.norm2", eps), f"{block}.mlp.fc1"), approximate=gelu)
-        x = x + linear(y, f"{block}.mlp.fc2")
-    if final_norm:
-        x = norm(x, "norm", eps)
-    return norm(x, "vision_layernorm", last_eps)
+            time_step = torch.arange(len(x)) // (len(x) // len(frames))
+            scores = scores.masked_fill(time_step[:, None] != time_step, -torch.inf)
+        return linear((scores.softmax(-1) @ v).transpose(0, 1).flatten(1), f"{name}.proj")
+
+    maps = embed_patches(frames, state, colors)
+    x = maps.flatten(2).transpose(1, 2)[0]
+    x = x + position_table(len(frames), maps.shape[-1], **position_kwargs).double()
+    for number in range(blocks):
+        block = f"blocks.{number}"
+        x = x + attend(norm(x, f"{block}.norm1", eps), f"{block}.attn")
+        hidden = F.gelu(linear(norm(x, f"{block}.norm2", eps), f"{block}.mlp.fc1"), approximate=gelu)
+        x = x + linear(hidden, f"{block}.mlp.fc2")
+    for name in last_norms:
+        x = norm(x, name, last_eps if name == "vision_layernorm" else eps)
+    return x
 
 
-def clip(frames: int, side: int = SIDE) -> Tensor:
+def draw_clip(frames: int, side: int = SIDE) -> Tensor:
     random = torch.Generator().manual_seed(frames)
     return torch.randint(0, 256, (frames, 3, PATCH * side, PATCH * side), dtype=torch.uint8, generator=random)
 
 
-def ours(state: State, folder: Path, side: int = SIDE) -> UMT:
+def load_umt(state: State, folder: Path, side: int = SIDE, levels: int = 0) -> UMT:
+    """Load the encoder from an official file."""
     torch.save({"model": state}, folder / "official.pth")
-    made = UMT(
-        weights=str(folder / "official.pth"), image_size=PATCH * side, patch_size=PATCH, hidden_size=DIM,
-        intermediate_size=HIDDEN, num_hidden_layers=BLOCKS, num_attention_heads=HEADS, table_side=SIDE,
-    )  # fmt: skip
-    return made.eval().double()
+    encoder = UMT(
+        weights=str(folder / "official.pth"),
+        image_size=PATCH * side,
+        patch_size=PATCH,
+        hidden_size=DIM,
+        intermediate_size=HIDDEN,
+        num_hidden_layers=BLOCKS,
+        num_attention_heads=HEADS,
+        table_side=SIDE,
+        levels=levels,
+    )
+    return encoder.eval().double()
 
 
 @torch.no_grad()
-def apart(encoder: UMT, frames: Tensor, state: State, **wrong: Any) -> float:
-    made = encoder(Signal(frames[None], torch.ones(1, len(frames), dtype=torch.bool))).tokens[0]
-    return float((made.flatten(0, 1) - restated(frames, state, **wrong)).abs().max())
+def encode(encoder: UMT, frames: Tensor) -> Features:
+    features: Features = encoder(Signal(frames[None], torch.ones(1, len(frames), dtype=torch.bool)))
+    return features
+
+
+def max_difference(features: Features, expected: Tensor) -> float:
+    return float((features.tokens[0].flatten(0, 1) - expected).abs().max())
 
 
 @pytest.mark.parametrize("side", [SIDE, 6, 3])
 @pytest.mark.parametrize("frames", [8, 4, 1, 9, 2])
-def test_equals_the_restatement(tmp_path: Path, frames: int, side: int) -> None:
-    state = official()
-    assert apart(ours(state, tmp_path, side), clip(frames, side), state) < ATOL
+def test_tokens_equal_the_reference(tmp_path: Path, frames: int, side: int) -> None:
+    state, clip = draw_official_state(), draw_clip(frames, side)
+    features = encode(load_umt(state, tmp_path, side), clip)
+    assert max_difference(features, compute_reference(clip, state)) < ATOL
+
+
+def test_levels_equal_the_reference_with_fewer_blocks(tmp_path: Path) -> None:
+    state, clip = draw_official_state(), draw_clip(8)
+    features = encode(load_umt(state, tmp_path, levels=2), clip)
+    for blocks, level in enumerate(features.levels, start=1):
+        assert max_difference(level, compute_reference(clip, state, blocks=blocks, last_norms=())) < ATOL
 
 
 @pytest.mark.parametrize(
-    ("frames", "side", "wrong"),
+    ("frames", "side", "changes"),
     [
         (8, SIDE, {"eps": 1e-5}),
         (8, SIDE, {"blocks": 3}),
         (8, SIDE, {"blocks": 1}),
-        (8, SIDE, {"final_norm": True}),
+        (8, SIDE, {"last_norms": ("norm", "vision_layernorm")}),
         (8, SIDE, {"bias": "0qv"}),
         (8, SIDE, {"bias": "qv0"}),
         (8, SIDE, {"gelu": "tanh"}),
@@ -151,32 +216,33 @@ def test_equals_the_restatement(tmp_path: Path, frames: int, side: int) -> None:
         (8, SIDE, {"time": "nearest"}),
         (9, SIDE, {"time": "nearest"}),
         (8, SIDE, {"corners": True}),
-        (8, SIDE, {"made_for": 8}),
-        (1, SIDE, {"made_for": 4}),
+        (8, SIDE, {"table_frames": 8}),
+        (1, SIDE, {"table_frames": 4}),
         (1, SIDE, {"interleaved": False}),
         (8, 6, {"space": "bilinear"}),
         (1, 6, {"space": "nearest"}),
     ],
     ids=str,
 )
-def test_what_must_differ(tmp_path: Path, frames: int, side: int, wrong: dict[str, Any]) -> None:
-    state = official()
-    assert apart(ours(state, tmp_path, side), clip(frames, side), state, **wrong) > 1e-5
+def test_modified_reference_differs(tmp_path: Path, frames: int, side: int, changes: dict[str, Any]) -> None:
+    state, clip = draw_official_state(), draw_clip(frames, side)
+    features = encode(load_umt(state, tmp_path, side), clip)
+    assert max_difference(features, compute_reference(clip, state, **changes)) > 1e-5
 
 
-def test_a_bias_of_the_keys_would_change_nothing(tmp_path: Path) -> None:
-    """Softmax does not see it, which is why UMT has none."""
-    state = official()
-    assert apart(ours(state, tmp_path), clip(8), state, bias="qqv") < ATOL
+def test_key_bias_has_no_effect(tmp_path: Path) -> None:
+    """Softmax is invariant to it, which is why UMT has none."""
+    state, clip = draw_official_state(), draw_clip(8)
+    assert max_difference(encode(load_umt(state, tmp_path), clip), compute_reference(clip, state, bias="qqv")) < ATOL
 
 
-def test_the_last_norm_has_an_eps_of_its_own(tmp_path: Path) -> None:
-    """Seen where tokens hardly vary: the first of a still, whose position the patches' bias takes away."""
-    state = official()
+def test_vision_layernorm_has_its_own_eps(tmp_path: Path) -> None:
+    """Visible where tokens hardly vary: in a still whose first position the bias of the patches cancels."""
+    state, clip = draw_official_state(), draw_clip(1)
     for name in state:
-        if name.startswith("vision_encoder") and name.endswith(("proj.weight", "fc2.weight", ".proj.bias", "fc2.bias")):
+        if name.startswith(ENCODER) and name.endswith(("proj.weight", "fc2.weight", ".proj.bias", "fc2.bias")):
             state[name] = state[name] * 1e-3
-    state["vision_encoder.encoder.patch_embed.proj.bias"] = -(torch.arange(DIM) % 2).float()
-    encoder = ours(state, tmp_path)
-    assert apart(encoder, clip(1), state) < ATOL
-    assert apart(encoder, clip(1), state, last_eps=1e-6) > 0.01
+    state[f"{ENCODER}patch_embed.proj.bias"] = -(torch.arange(DIM) % 2).float()
+    features = encode(load_umt(state, tmp_path), clip)
+    assert max_difference(features, compute_reference(clip, state)) < ATOL
+    assert max_difference(features, compute_reference(clip, state, last_eps=1e-6)) > 0.01

@@ -1,4 +1,4 @@
-"""Make a model folder of an official checkpoint: ``python -m omnihuman.convert source=humanomni path=... out=...``."""
+"""Convert an official checkpoint into a model folder: ``python -m omnihuman.convert source=... path=... out=...``."""
 
 from pathlib import Path
 
@@ -6,18 +6,27 @@ from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.verb import verb
 
+REQUIRED = ("source", "path", "out")
+
 
 @verb("convert", "path", "out", "vision_tower", "audio_tower", "instruction_encoder", "tokenizer", "audio_projector")
 def main(config: DictConfig) -> None:
-    """Read the checkpoint tensor by tensor, print what becomes of its keys, and write the folder."""
+    """Read the checkpoint tensor by tensor, report on its keys, and write the folder."""
     from omnihuman.release.convert import Request, convert
 
-    said = {str(key): value for key, value in config.items() if not OmegaConf.is_missing(config, str(key))}
-    if missing := [key for key in ("source", "path", "out") if key not in said]:
-        raise ValueError(f"give {', '.join(f'{key}=' for key in missing)}.")
-    given = {key: said.pop(key) for key in ("source", "dtype", "overwrite")}
-    path, out = str(said.pop("path")), Path(str(said.pop("out"))).expanduser()
-    folder = convert(Request(path=path, out=out, options=said, **given))
+    missing = [f"{key}=" for key in REQUIRED if OmegaConf.is_missing(config, key)]
+    if missing:
+        raise ValueError(f"give {', '.join(missing)}.")
+    options = {str(key): value for key, value in config.items()}
+    request = Request(
+        source=options.pop("source"),
+        path=str(options.pop("path")),
+        out=Path(str(options.pop("out"))).expanduser(),
+        dtype=options.pop("dtype"),
+        overwrite=options.pop("overwrite"),
+        options=options,
+    )
+    folder = convert(request)
     if (folder / "config.yaml").is_file():
         print(f'Next: python -m omnihuman.generate run={folder} video=clip.mp4 instruction="What is the main emotion?"')
 

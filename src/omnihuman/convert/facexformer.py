@@ -1,20 +1,26 @@
-"""Names of FaceXFormer's official parameters -> those of our encoder."""
+"""Names of FaceXFormer's official parameters -> names of our encoder's parameters."""
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from torch import Tensor
 
-from omnihuman.convert.checkpoint import KeyReport, assign, first_match, unpickle
+from omnihuman.convert.checkpoint import (
+    KeyReport,
+    build_report,
+    expand_match,
+    find_reason,
+    load_pickle,
+    rename_state,
+)
 
 FILE = "ckpts/model.pt"
-"""Where the official repository keeps its checkpoint."""
+"""Path of the checkpoint in the official repository."""
 
 ENTRY = "state_dict_backbone"
-"""The part of the checkpoint that holds the whole model."""
+"""Entry of the checkpoint that holds the model's state dict."""
 
-RENAMED: dict[str, str] = {
+NAMES: dict[str, str] = {
     r"backbone\.0\.(.+)": r"features.\1",
     r"linear_c\.(\d+)\.proj\.(.+)": r"linears.\1.\2",
     r"linear_fuse\.(.+)": r"fuse.\1",
@@ -27,45 +33,45 @@ DROPPED: dict[str, str] = {
     "pe_layer.*": "positions that only the decoder adds",
     "face_decoder.*": "the task heads",
 }
-"""Pattern of an official key that nothing here reads -> why."""
+"""Pattern of an official key that nothing reads -> why."""
 
 
-def read(file: str | Path) -> dict[str, Tensor]:
-    """The official names with their tensors, from the official file.
+def read_state(file: str | Path) -> dict[str, Tensor]:
+    """Return the state dict of the official file, under the official keys.
 
     Raises:
-        ValueError: it is missing, holds anything but plain tensors and containers, or no FaceXFormer.
+        ValueError: the file is missing, holds anything but plain tensors and containers, or is not FaceXFormer's.
     """
     if not Path(file).is_file():
-        raise ValueError(f"{file}: there is no such checkpoint; FaceXFormer's stands at {FILE} of its repository.")
-    found = unpickle(file)
-    state = found.get(ENTRY) if isinstance(found, Mapping) else None
+        raise ValueError(f"checkpoint {file} does not exist; FaceXFormer's repository has it as {FILE}.")
+    content = load_pickle(file)
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{file} has no {ENTRY!r}, it is a {type(content).__name__}: is it FaceXFormer's checkpoint?")
+    state = content.get(ENTRY)
     if not isinstance(state, Mapping):
-        has = list(found)[:3] if isinstance(found, Mapping) else type(found).__name__
-        raise ValueError(f"{file} has no {ENTRY!r}, it has {has}: is it FaceXFormer's official checkpoint?")
+        raise ValueError(f"{file} has no {ENTRY!r}, it has {list(content)[:3]}: is it FaceXFormer's checkpoint?")
     return dict(state)
 
 
-def to_ours(key: str) -> str | None:
-    """Our name of an official parameter, ``None`` if our encoder could not have it.
+def map_key(key: str) -> str | None:
+    """Return our name of an official parameter, ``None`` if our encoder has no such parameter.
 
-    >>> to_ours("linear_c.3.proj.bias"), to_ours("backbone.0.1.0.attn.qkv.weight")
+    >>> map_key("linear_c.3.proj.bias"), map_key("backbone.0.1.0.attn.qkv.weight")
     ('linears.3.bias', 'features.1.0.attn.qkv.weight')
     """
-    found = ((re.fullmatch(pattern, key), name) for pattern, name in RENAMED.items())
-    return next((match.expand(name) for match, name in found if match), None)
+    return expand_match(key, NAMES)
 
 
-def from_official(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], KeyReport]:
-    """An official state dict -> ours, and what became of each key; see ``report``."""
-    found = report(state)
-    return {name: state[key] for key, name in found.taken.items()}, found
+def convert_state(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], KeyReport]:
+    """Return an official state dict under our names, and the report on its keys; see ``report_keys``."""
+    report = report_keys(state)
+    return rename_state(state, report), report
 
 
-def report(keys: Iterable[str]) -> KeyReport:
-    """What becomes of every official key.
+def report_keys(keys: Iterable[str]) -> KeyReport:
+    """Map every official key to our name or to the reason why it is dropped.
 
     Raises:
         ValueError: a key is neither ours nor in ``DROPPED``.
     """
-    return assign(keys, to_ours, lambda key: first_match(key, DROPPED), "FaceXFormer")
+    return build_report(keys, map_key, lambda key: find_reason(key, DROPPED), "FaceXFormer")

@@ -1,10 +1,10 @@
-"""Names of LLaVA-OneVision's parameters, in either layout -> ours."""
+"""Names of LLaVA-OneVision's parameters, in either layout -> our names."""
 
 import re
 from collections.abc import Iterable
 
-from omnihuman.convert.checkpoint import KeyReport, assign, first_match, replace_prefix
-from omnihuman.convert.towers import HEAD
+from omnihuman.convert.checkpoint import KeyReport, build_report, find_reason, replace_prefix
+from omnihuman.convert.towers import TIED_HEAD
 
 SPELLINGS: dict[str, str] = {
     r"(model\.)?vision_tower\.(vision_tower\.)?(vision_model\.)?": "vision.",
@@ -15,7 +15,7 @@ SPELLINGS: dict[str, str] = {
     r"(language_model\.)?lm_head\.": "llm.lm_head.",
     r"(model\.language_model|language_model\.model|model)\.(?=embed_tokens\.|layers\.|norm\.)": "llm.model.",
 }
-"""How a prefix is spelt in the original layout and in that of transformers 4 and 5 -> one spelling for all."""
+"""Pattern of a prefix in the original layout or that of transformers 4 and 5 -> one common spelling."""
 
 PREFIXES: dict[str, str] = {
     "vision.embeddings.": "encoders.video.embeddings.",
@@ -24,65 +24,69 @@ PREFIXES: dict[str, str] = {
     "newline": "fusions.newline.newline",
     "llm.": "llm.model.",
 }
-"""That spelling -> ours; what follows a prefix is the same on both sides."""
+"""Prefix in the common spelling -> ours; the rest of a key is the same on both sides."""
 
 DROPPED: dict[str, str] = {
     "vision.embeddings.position_ids": "a buffer of older transformers that counts 0, 1, 2",
     "vision.post_layernorm.*": "features are read before the final norm",
-    "vision.head.*": "features are patches, not the pooled picture",
+    "vision.head.*": "features are patches, not the pooled image",
     "llm.*rotary_emb.inv_freq": "a buffer of older transformers, computed from the configuration",
 }
-"""Pattern of a key in that spelling which nothing here reads -> why."""
+"""Pattern of a key in the common spelling that nothing reads -> why."""
 
-LAST = "features are read below this block"
+ABOVE_FEATURES = "features are read below this block"
 
 
-def report(keys: Iterable[str], blocks: int | None = None, tied: bool = False) -> KeyReport:
-    """What becomes of every key of a LLaVA-OneVision; our names are those of Omni-Emotion's video path.
+def report_keys(keys: Iterable[str], num_blocks: int | None = None, is_tied: bool = False) -> KeyReport:
+    """Map every key of a LLaVA-OneVision to the names of Omni-Emotion's video path.
 
-    Takes the original layout and that of transformers, with the names of transformers 4 and of 5.
+    Accepts the original layout and that of transformers, with the names of transformers 4 and of 5.
 
     Reference: LLaVA-NeXT ``llava_arch.py``, transformers ``modeling_llava_onevision.py``.
 
     Args:
-        keys: official ones.
-        blocks: how many blocks of the vision tower are read; those above are dropped. ``None`` reads all there are.
-        tied: whether the head of the language model is its embedding.
+        keys: official keys.
+        num_blocks: blocks of the vision tower that are read; those above are dropped. ``None`` reads all.
+        is_tied: the head of the language model is its embedding.
 
     Raises:
         ValueError: a key is neither ours nor in ``DROPPED``, or two keys are the same parameter.
 
-    >>> report(["model.image_newline", "model.mm_projector.2.bias"]).taken["model.mm_projector.2.bias"]
+    >>> report_keys(["model.image_newline", "model.mm_projector.2.bias"]).names["model.mm_projector.2.bias"]
     'projectors.video.layers.2.bias'
     """
-    return assign(
-        keys,
-        lambda key: replace_prefix(_plain(key), PREFIXES),
-        lambda key: _dropped(_plain(key), blocks, tied),
-        "LLaVA-OneVision",
-    )
+
+    def drop_reason(key: str) -> str | None:
+        name = _unify(key)
+        block = _block_index(name)
+        if num_blocks is not None and block is not None and block >= num_blocks:
+            return ABOVE_FEATURES
+        if is_tied and name == "llm.lm_head.weight":
+            return TIED_HEAD
+        return find_reason(name, DROPPED)
+
+    return build_report(keys, lambda key: replace_prefix(_unify(key), PREFIXES), drop_reason, "LLaVA-OneVision")
 
 
-def blocks_of(keys: Iterable[str]) -> int:
-    """How many blocks of the vision tower a checkpoint holds."""
-    return max((block + 1 for key in keys if (block := _block(_plain(key))) is not None), default=0)
+def count_blocks(keys: Iterable[str]) -> int:
+    """Return the number of blocks of the vision tower in a checkpoint."""
+    count = 0
+    for key in keys:
+        block = _block_index(_unify(key))
+        if block is not None:
+            count = max(count, block + 1)
+    return count
 
 
-def _plain(key: str) -> str:
-    """The key in the one spelling."""
-    for pattern, one in SPELLINGS.items():
-        if match := re.match(pattern, key):
-            return one + key[match.end() :]
+def _unify(key: str) -> str:
+    """Return the key in the common spelling."""
+    for pattern, prefix in SPELLINGS.items():
+        match = re.match(pattern, key)
+        if match:
+            return prefix + key[match.end() :]
     return key
 
 
-def _dropped(plain: str, blocks: int | None, tied: bool) -> str | None:
-    block = _block(plain)
-    if blocks is not None and block is not None and block >= blocks:
-        return LAST
-    return HEAD if tied and plain == "llm.lm_head.weight" else first_match(plain, DROPPED)
-
-
-def _block(plain: str) -> int | None:
-    match = re.match(r"vision\.encoder\.layers\.(\d+)\.", plain)
+def _block_index(name: str) -> int | None:
+    match = re.match(r"vision\.encoder\.layers\.(\d+)\.", name)
     return int(match[1]) if match else None

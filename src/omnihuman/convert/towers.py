@@ -1,52 +1,51 @@
-"""Names of single models of the hub, in every spelling -> those that our part of that kind loads."""
+"""Key maps of single models of the hub: every spelling of a key -> the name that our part of that kind loads."""
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from omnihuman.convert.checkpoint import KeyReport, assign, first_match
+from omnihuman.convert.checkpoint import KeyReport, build_report, expand_match, find_reason
 
 BUFFER = "a buffer of older transformers, computed from the configuration"
-HEAD = "the head is the embedding"
+TIED_HEAD = "the head is the embedding"
 
 
 @dataclass(frozen=True, slots=True)
-class Tower:
-    """One kind of model.
+class KeyMap:
+    """The key map of one kind of model.
 
     Attributes:
-        renamed: pattern of an official key -> its name in the folder that the part loads; the first match counts.
-        dropped: pattern of an official key that the part does not read -> why. It is asked first.
+        names: pattern of an official key -> its name in the folder that the part loads; the first match counts.
+        dropped: pattern of an official key that the part does not read -> why. It is checked before ``names``.
     """
 
-    renamed: Mapping[str, str]
+    names: Mapping[str, str]
     dropped: Mapping[str, str]
 
 
-_LLM = Tower({r"((?:model\.(?:embed_tokens|layers|norm)|lm_head)\..+)": r"\1"}, {"*rotary_emb.inv_freq": BUFFER})
+_LLM = KeyMap({r"((?:model\.(?:embed_tokens|layers|norm)|lm_head)\..+)": r"\1"}, {"*rotary_emb.inv_freq": BUFFER})
 
-TOWERS: dict[str, Tower] = {
-    "siglip": Tower(
+KEY_MAPS: dict[str, KeyMap] = {
+    "siglip": KeyMap(
         {r"(?:vision_model\.)?((?:embeddings|encoder|post_layernorm)\..+)": r"\1"},
         {
             "text_model.*": "the text tower",
             "logit_*": "scale and bias of the contrastive loss",
-            "*head.*": "features are patches, not the pooled picture",
+            "*head.*": "features are patches, not the pooled image",
             "*embeddings.position_ids": BUFFER,
         },
     ),
-    "whisper": Tower(
+    "whisper": KeyMap(
         {r"(?:(?:model\.)?encoder\.)?((?:conv1|conv2|embed_positions|layers|layer_norm)\..+)": r"\1"},
         {
-            "*decoder.*": "the decoder: a language model of ours answers in its place",
+            "*decoder.*": "the decoder: our language model generates the text",
             "proj_out.*": "the head of the decoder",
             "projector.*": "part of a classification head",
             "classifier.*": "a classification head",
         },
     ),
-    "bert": Tower(
+    "bert": KeyMap(
         {
-            # what TensorFlow called a norm's weight and bias, and the released file still does
+            # The released file keeps TensorFlow's names of a norm's weight and bias.
             r"(?:bert\.)?((?:embeddings|encoder)\.(?:.+\.)?LayerNorm)\.gamma": r"\1.weight",
             r"(?:bert\.)?((?:embeddings|encoder)\.(?:.+\.)?LayerNorm)\.beta": r"\1.bias",
             r"(?:bert\.)?((?:embeddings|encoder)\..+)": r"\1",
@@ -60,31 +59,29 @@ TOWERS: dict[str, Tower] = {
     "qwen2": _LLM,
     "mistral": _LLM,
 }
-"""Source -> its names."""
+"""Source -> its key map."""
 
 
-def report(keys: Iterable[str], source: str, tied: bool = False) -> KeyReport:
-    """What becomes of every official key, in the names of transformers 4 and of 5, with heads or without.
+def report_keys(keys: Iterable[str], source: str, is_tied: bool = False) -> KeyReport:
+    """Map every official key, in the names of transformers 4 and of 5, with heads or without.
 
     Args:
-        keys: official ones.
+        keys: official keys.
         source: ``siglip``, ``whisper``, ``bert``, ``qwen2`` (Qwen2 and Qwen2.5) or ``mistral``.
-        tied: whether the head of a language model is its embedding.
+        is_tied: the head of a language model is its embedding.
 
     Raises:
         ValueError: a key is unknown, or two keys are the same parameter.
 
-    >>> report(["model.encoder.conv1.bias", "proj_out.weight"], "whisper").taken
+    >>> report_keys(["model.encoder.conv1.bias", "proj_out.weight"], "whisper").names
     {'model.encoder.conv1.bias': 'conv1.bias'}
     """
-    tower = TOWERS[source]
-    dropped = {"lm_head.weight": HEAD} if tied else {}
-    return assign(
-        keys, lambda key: to_part(key, source), lambda key: first_match(key, {**dropped, **tower.dropped}), source
-    )
+    reasons = dict(KEY_MAPS[source].dropped)
+    if is_tied:
+        reasons["lm_head.weight"] = TIED_HEAD
+    return build_report(keys, lambda key: map_key(key, source), lambda key: find_reason(key, reasons), source)
 
 
-def to_part(key: str, source: str) -> str | None:
-    """The name of an official parameter in the folder that the part loads, ``None`` if it has none there."""
-    found = ((re.fullmatch(pattern, key), name) for pattern, name in TOWERS[source].renamed.items())
-    return next((match.expand(name) for match, name in found if match), None)
+def map_key(key: str, source: str) -> str | None:
+    """Return the name of an official parameter in the folder that the part loads, ``None`` if it has none."""
+    return expand_match(key, KEY_MAPS[source].names)

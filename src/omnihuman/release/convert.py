@@ -1,4 +1,4 @@
-"""An official checkpoint -> a model folder, tensor by tensor; what becomes of every key is said and written down."""
+"""Conversion of an official checkpoint to a model folder, tensor by tensor, with a report on every key."""
 
 import hashlib
 import json
@@ -10,46 +10,64 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from omnihuman.convert.checkpoint import KeyReport
-from omnihuman.release.shards import Checkpoint, Header
-from omnihuman.release.writing import write_safetensors
+from omnihuman.release.checkpoint_reader import Checkpoint, Header
+from omnihuman.release.safetensors_writer import write_safetensors
 
 log = logging.getLogger(__name__)
 
 SOURCES: dict[str, str] = {
-    **{name: name for name in ("humanomni", "llava_onevision", "videochat2")},
-    **dict.fromkeys(("facexformer", "umt", "siglip", "whisper", "bert", "qwen2", "mistral"), "parts"),
+    "humanomni": "humanomni",
+    "llava_onevision": "llava_onevision",
+    "videochat2": "videochat2",
+    "facexformer": "single_model",
+    "umt": "single_model",
+    "siglip": "single_model",
+    "whisper": "single_model",
+    "bert": "single_model",
+    "qwen2": "single_model",
+    "mistral": "single_model",
     "omnihuman": "exported",
 }
-"""Word of ``source=`` -> module of ``release.source`` with ``plan(request, folder) -> Plan``; what that puts into
-``folder`` stays there."""
+"""Value of ``source=`` -> module of ``release.source`` with ``prepare(request, folder) -> Conversion``; the files that
+``prepare`` writes into ``folder`` become part of the result."""
 
-OTHERS = ("transformers_version", "_from_model_config", "bos_token_id", "pad_token_id")
-"""Fields of a generation config that say nothing of how to generate."""
+UNUSED_GENERATION_FIELDS = ("transformers_version", "_from_model_config", "bos_token_id", "pad_token_id")
+"""Fields of a generation config that do not affect generation here."""
 
 DTYPES = ("float32", "bfloat16", "float16")
 
-TOKENIZER_FILES = ("tokenizer*", "vocab.*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json",
-                   "chat_template*", "generation_config.json")  # fmt: skip
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "generation_config.json",
+)
+
+VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the user asked for: the keys of ``conf/convert.yaml``.
+    """The user's options: the keys of ``conf/convert.yaml``.
 
     Attributes:
-        source: a word of ``SOURCES``.
+        source: a key of ``SOURCES``.
         path: folder, file or hub id of the official checkpoint.
-        out: folder to make.
-        options: the other keys, ``None`` where nothing was said: ``vision_tower``, ``tokenizer`` ...
-        dtype: of all tensors; ``None`` keeps what each has.
-        overwrite: replace a folder that a conversion has made.
+        out: folder to create.
+        options: the other keys (``vision_tower``, ``tokenizer`` ...), ``None`` if they are not set.
+        dtype: of all tensors; ``None`` keeps the dtype of each.
+        overwrite: replace a folder that a conversion has created.
     """
 
     source: str
@@ -61,64 +79,72 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A checkpoint, and what becomes of each of its keys (taken under names of the whole model or part)."""
+class MappedCheckpoint:
+    """A checkpoint, and the name of each of its keys in the whole model or part."""
 
     checkpoint: Checkpoint
     report: KeyReport
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every parameter by our name."""
+        return {name: self.checkpoint.headers[key].shape for key, name in self.report.names.items()}
+
+
+class TensorSource(NamedTuple):
+    """One tensor of a conversion: our name, and where it is read."""
+
+    name: str
+    key: str
+    header: Header
+    checkpoint: Checkpoint
+
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What a source makes of what it was given.
+class Conversion:
+    """A prepared conversion: no tensor is read yet.
 
     Attributes:
-        pieces: where the tensors come from.
-        expected: our name -> shape, of all that must be there (``parameters`` of a model on the meta device).
+        checkpoints: that the tensors come from.
+        expected: our name -> shape, of all that the model needs (``parameter_shapes`` of a model on the meta device).
         config: of a model folder, without ``weights:``; ``None`` for a part's folder (``model.safetensors`` and
             ``config.json``).
         sizes: the ``config.json`` of a part's folder.
         official: the official ``config.json`` as read.
-        cures: pattern of our names -> what to do where such a one is missing.
-        notes: what the user should know.
+        hints: pattern of our names -> what to do if such a parameter is missing.
+        notes: for the user.
     """
 
-    pieces: tuple[Piece, ...]
+    checkpoints: tuple[MappedCheckpoint, ...]
     expected: Mapping[str, tuple[int, ...]]
     config: DictConfig | None = None
     sizes: Mapping[str, Any] = field(default_factory=dict)
     official: Mapping[str, Any] = field(default_factory=dict)
-    cures: Mapping[str, str] = field(default_factory=dict)
+    hints: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def taken(self) -> Iterator[tuple[str, str, Header, Checkpoint]]:
-        """Our name, official key, header and checkpoint of every tensor, in the order of the files."""
-        for piece in self.pieces:
-            for key, name in piece.report.taken.items():
-                yield name, key, piece.checkpoint.headers[key], piece.checkpoint
+    def tensors(self) -> Iterator[TensorSource]:
+        """Yield the source of every tensor, in the order of the files."""
+        for mapped in self.checkpoints:
+            for key, name in mapped.report.names.items():
+                yield TensorSource(name, key, mapped.checkpoint.headers[key], mapped.checkpoint)
 
 
 def convert(request: Request) -> Path:
-    """Convert a checkpoint, report on every key, and return the folder, which appears whole or not at all.
+    """Convert a checkpoint, report on every key, and return the folder, which is created complete or not at all.
 
     Raises:
-        ValueError: the request, the checkpoint or what belongs to it does not hold.
+        ValueError: the request, the checkpoint or a file that it needs is invalid.
     """
-    if request.source not in SOURCES:
-        raise ValueError(f"source={request.source}: choose from {', '.join(SOURCES)}.")
-    if request.dtype is not None and request.dtype not in DTYPES:
-        raise ValueError(f"dtype={request.dtype}: choose from {', '.join(DTYPES)}, or leave it out to keep each.")
+    _check_request(request)
     out = request.out
-    if out.exists() and not (request.overwrite and (out / "keys.tsv").is_file()):
-        cure = "choose another, or overwrite=true" if (out / "keys.tsv").is_file() else "choose another"
-        raise ValueError(f"out={out} is there already: {cure}.")
     folder = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(folder, ignore_errors=True)  # of a conversion that was killed
+    shutil.rmtree(folder, ignore_errors=True)  # an interrupted conversion may have left it
     folder.mkdir(parents=True)
     try:
-        plan: Plan = import_module(f"omnihuman.release.source.{SOURCES[request.source]}").plan(request, folder)
-        check(plan)
-        write(plan, request, folder)
+        source = import_module(f"omnihuman.release.source.{SOURCES[request.source]}")
+        conversion: Conversion = source.prepare(request, folder)
+        check_tensors(conversion)
+        write_folder(conversion, request, folder)
         if out.exists():
             shutil.rmtree(out)
         folder.rename(out)
@@ -127,115 +153,156 @@ def convert(request: Request) -> Path:
     return out
 
 
-def check(plan: Plan) -> None:
-    """Compare what there is with what the model needs.
+def _check_request(request: Request) -> None:
+    if request.source not in SOURCES:
+        raise ValueError(f"source={request.source}: choose from {', '.join(SOURCES)}.")
+    if request.dtype is not None and request.dtype not in DTYPES:
+        raise ValueError(f"dtype={request.dtype}: choose from {', '.join(DTYPES)}, or leave it out to keep each.")
+    if not request.out.exists():
+        return
+    if not (request.out / "keys.tsv").is_file():
+        raise ValueError(f"out={request.out} exists already: choose another.")
+    if not request.overwrite:
+        raise ValueError(f"out={request.out} exists already: choose another, or overwrite=true.")
+
+
+def check_tensors(conversion: Conversion) -> None:
+    """Compare the tensors of the checkpoints with the parameters of the model.
 
     Raises:
-        ValueError: a parameter is missing, twice there, unknown, of another shape, or no float.
+        ValueError: a parameter is missing, duplicate, unexpected, of another shape, or not a float.
     """
-    found: dict[str, tuple[str, Header]] = {}
-    for name, key, header, _ in plan.taken():
-        if name in found:
-            both = f"{found[name][1].file} ({found[name][0]}) and {header.file} ({key})"
-            raise ValueError(f"{name} comes from two places, {both}: give one of both.")
-        if not header.dtype.is_floating_point:
-            kind = str(header.dtype).removeprefix("torch.")
+    tensors: dict[str, TensorSource] = {}
+    for tensor in conversion.tensors():
+        if tensor.name in tensors:
+            first = tensors[tensor.name]
             raise ValueError(
-                f"{header.file}: {key} is {kind}, weights are floats: is it quantised, or another model's?"
+                f"{tensor.name} is in two places, {first.header.file} ({first.key}) and {tensor.header.file} "
+                f"({tensor.key}): remove one of them."
             )
-        found[name] = (key, header)
-    for name, (key, header) in found.items():
-        if name in plan.expected and header.shape != plan.expected[name]:
-            raise ValueError(
-                f"{header.file}: {key} is {list(header.shape)}, {name} of the model that the configuration describes "
-                f"is {list(plan.expected[name])}: do they belong together?"
-            )
-    if foreign := sorted(set(found) - set(plan.expected)):
+        _check_tensor(tensor, conversion.expected.get(tensor.name))
+        tensors[tensor.name] = tensor
+    unexpected = sorted(set(tensors) - set(conversion.expected))
+    if unexpected:
         raise ValueError(
-            f"{len(foreign)} keys of the checkpoint have no place in the model that the configuration describes, the "
-            f"first {[found[name][0] for name in foreign[:3]]}: is it the configuration of this checkpoint?"
+            f"{len(unexpected)} keys of the checkpoint are not in the model that the configuration describes, the "
+            f"first {[tensors[name].key for name in unexpected[:3]]}: is it the configuration of this checkpoint?"
         )
-    if missing := sorted(set(plan.expected) - set(found)):
-        cures = {cure for name in missing for pattern, cure in plan.cures.items() if fnmatchcase(name, pattern)} or {
-            "is the download complete?"
-        }
+    missing = sorted(set(conversion.expected) - set(tensors))
+    if missing:
+        hints = sorted(_find_hints(missing, conversion.hints)) or ["is the download complete?"]
+        raise ValueError(f"{len(missing)} parameters are missing, the first {missing[:3]}: {'; '.join(hints)}")
+
+
+def _check_tensor(tensor: TensorSource, expected: tuple[int, ...] | None) -> None:
+    header = tensor.header
+    if not header.dtype.is_floating_point:
         raise ValueError(
-            f"{len(missing)} parameters are in no file, the first {missing[:3]}: {'; '.join(sorted(cures))}"
+            f"{header.file}: {tensor.key} is {_dtype_name(header.dtype)}, weights must be floats: is the checkpoint "
+            "quantised, or another model's?"
+        )
+    if expected is not None and header.shape != expected:
+        raise ValueError(
+            f"{header.file}: {tensor.key} is {list(header.shape)}, {tensor.name} of the model that the configuration "
+            f"describes is {list(expected)}: do they belong together?"
         )
 
 
-def write(plan: Plan, request: Request, folder: Path) -> None:
-    """Write the folder of a plan: weights, configuration, ``digest``, ``keys.tsv`` and ``source.json``."""
-    dtype = getattr(torch, request.dtype) if request.dtype else None
-    headers = {name: header._replace(dtype=dtype or header.dtype) for name, _, header, _ in plan.taken()}
-    places = {name: (checkpoint, key) for name, key, _, checkpoint in plan.taken()}
+def _find_hints(missing: list[str], hints: Mapping[str, str]) -> set[str]:
+    matches = set()
+    for pattern, hint in hints.items():
+        if any(fnmatchcase(name, pattern) for name in missing):
+            matches.add(hint)
+    return matches
+
+
+def write_folder(conversion: Conversion, request: Request, folder: Path) -> None:
+    """Write the model folder: weights, configuration, ``digest``, ``keys.tsv`` and ``source.json``."""
+    headers: dict[str, Header] = {}
+    sources: dict[str, TensorSource] = {}
+    for tensor in conversion.tensors():
+        sources[tensor.name] = tensor
+        headers[tensor.name] = tensor.header
+        if request.dtype:
+            headers[tensor.name] = tensor.header._replace(dtype=getattr(torch, request.dtype))
 
     def read(name: str) -> Tensor:
-        checkpoint, key = places[name]
-        return checkpoint[key]
+        return sources[name].checkpoint[sources[name].key]
 
-    print(said(plan, headers))
-    file = folder / ("model.safetensors" if plan.config is None else "weights.safetensors")
-    digest = write_safetensors(file, headers, read, {"source": request.source})
-    if plan.config is None:
-        (folder / "config.json").write_text(json.dumps(dict(plan.sizes), indent=2) + "\n")
+    print(format_report(conversion, headers))
+    metadata = {"source": request.source}
+    if conversion.config is None:
+        write_safetensors(folder / "model.safetensors", headers, read, metadata)
+        (folder / "config.json").write_text(json.dumps(dict(conversion.sizes), indent=2) + "\n")
     else:
-        plan.config.model.llm.generation = generation(folder / "tokenizer")
-        OmegaConf.save(plan.config, folder / "config.yaml")
+        digest = write_safetensors(folder / "weights.safetensors", headers, read, metadata)
+        conversion.config.model.llm.generation = read_generation_config(folder / "tokenizer")
+        OmegaConf.save(conversion.config, folder / "config.yaml")
         text = (folder / "config.yaml").read_bytes()
         digest = hashlib.sha256(digest.encode() + text).hexdigest()[:16]
         (folder / "digest").write_text(f"{digest}\n{digest}\n")
-    (folder / "keys.tsv").write_text("\n".join(["file\tkey\tfate\tours or why", *_lines(plan), ""]))
+    (folder / "keys.tsv").write_text("\n".join(["file\tkey\tstatus\tname or reason", *_key_rows(conversion), ""]))
     options = {key: value for key, value in request.options.items() if value is not None}
-    source = {"source": request.source, "path": request.path, "options": options, "config": dict(plan.official)}
+    source = {"source": request.source, "path": request.path, "options": options, "config": dict(conversion.official)}
     (folder / "source.json").write_text(json.dumps(source, indent=2) + "\n")
 
 
-def said(plan: Plan, headers: Mapping[str, Header]) -> str:
-    """The key report as a table in words: what was taken by part, what was dropped and why."""
+def format_report(conversion: Conversion, headers: Mapping[str, Header]) -> str:
+    """Return the report on the keys as lines of text: the taken keys by part, the dropped keys by reason."""
     parts = Counter(".".join(name.split(".")[:2]) for name in headers)
-    kinds = Counter(str(header.dtype).removeprefix("torch.") for header in headers.values())
-    dropped = Counter(why for piece in plan.pieces for why in piece.report.dropped.values())
+    dtypes = Counter(_dtype_name(header.dtype) for header in headers.values())
+    dropped = Counter[str]()
+    for mapped in conversion.checkpoints:
+        dropped.update(mapped.report.dropped.values())
     millions = sum(torch.Size(header.shape).numel() for header in headers.values()) / 1e6
+    counts = ", ".join(f"{count} {dtype}" for dtype, count in dtypes.most_common())
     lines = [f"taken     {count:6d}  {part}" for part, count in sorted(parts.items())]
-    lines += [f"dropped   {count:6d}  {why}" for why, count in dropped.most_common()]
-    lines += ["missing        0"]
-    lines += [f"in all    {len(headers):6d}  tensors, {millions:.1f} M values, "
-              + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())]  # fmt: skip
-    return "\n".join([*lines, *(f"note      {note}" for note in plan.notes)])
+    lines += [f"dropped   {count:6d}  {reason}" for reason, count in dropped.most_common()]
+    lines.append("missing        0")
+    lines.append(f"in all    {len(headers):6d}  tensors, {millions:.1f} M values, {counts}")
+    lines += [f"note      {note}" for note in conversion.notes]
+    return "\n".join(lines)
 
 
-def parameters(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of all that a model must be given; what is tied stands once."""
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every parameter by name; tied parameters appear once."""
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy the files of a tokenizer as they are.
+    """Copy the files of a tokenizer unchanged.
 
     Raises:
-        ValueError: there are none.
+        ValueError: ``source`` has no tokenizer.
     """
-    files = sorted({file for pattern in TOKENIZER_FILES for file in source.glob(pattern) if file.is_file()})
-    if not any(file.name in ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model") for file in files):
+    files = set[Path]()
+    for pattern in TOKENIZER_FILES:
+        files.update(file for file in source.glob(pattern) if file.is_file())
+    if not any(file.name in VOCABULARY_FILES for file in files):
         raise ValueError(f"{source} holds no tokenizer: give tokenizer=<folder or hub id>.")
     target.mkdir(exist_ok=True)
     for file in files:
         shutil.copyfile(file, target / file.name)
 
 
-def generation(folder: Path) -> dict[str, Any] | None:
-    """What a checkpoint says about generating with it: ``repetition_penalty``, the marks at which it ends ..."""
+def read_generation_config(folder: Path) -> dict[str, Any] | None:
+    """Return the generation options of a checkpoint: ``repetition_penalty``, the end-of-turn tokens ..."""
     file = folder / "generation_config.json"
     if not file.is_file():
         return None
-    said: dict[str, Any] = json.loads(file.read_text())
-    return {key: value for key, value in said.items() if key not in OTHERS}
+    fields: dict[str, Any] = json.loads(file.read_text())
+    return {key: value for key, value in fields.items() if key not in UNUSED_GENERATION_FIELDS}
 
 
-def _lines(plan: Plan) -> Iterator[str]:
-    for piece in plan.pieces:
-        fates = {key: f"taken\t{name}" for key, name in piece.report.taken.items()}
-        fates |= {key: f"dropped\t{why}" for key, why in piece.report.dropped.items()}
-        for key, header in piece.checkpoint.headers.items():
-            yield f"{header.file.name}\t{key}\t{fates[key]}"
+def _key_rows(conversion: Conversion) -> Iterator[str]:
+    for mapped in conversion.checkpoints:
+        for key, header in mapped.checkpoint.headers.items():
+            if key in mapped.report.dropped:
+                outcome = f"dropped\t{mapped.report.dropped[key]}"
+            else:
+                outcome = f"taken\t{mapped.report.names[key]}"
+            yield f"{header.file.name}\t{key}\t{outcome}"

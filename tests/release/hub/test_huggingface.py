@@ -1,7 +1,7 @@
 import json
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,123 +12,122 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, GenerationConfig, pipeline
 
 from omnihuman.evaluation.answerer import Answerer
-from omnihuman.generate import record_of
+from omnihuman.generate import build_question
+from omnihuman.modality import View
 from omnihuman.release.hub.huggingface import OmniHumanForCausalLM
 from omnihuman.release.hub.processor import OmniHumanProcessor
-from omnihuman.training.finished import load_model
+from omnihuman.training.model_folder import load_model
 
 VARIANTS = ("humanomni_stage3", "omni_emotion_recognition", "favchat_stage3")
 QUESTIONS = ["What is the main emotion?", "What does this person do with both arms, and why?", "Who?"]
 Folder = Callable[..., Path]
 
 
-def clips(corpus: Path) -> list[str]:
+def list_clips(corpus: Path) -> list[str]:
     return sorted(str(file) for file in (corpus / "media").glob("*.mp4"))
 
 
-def opened(folder: Path) -> tuple[Any, Any]:
+def load_release(folder: Path) -> tuple[Any, Any]:
     return AutoModelForCausalLM.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("experiment", VARIANTS)
-def test_weights_and_computed_buffers_are_those_of_the_run_bit_for_bit(
-    experiment: str, run_of: Folder, released: Folder
-) -> None:
-    _, run = load_model(run_of(experiment), merge_lora=True)
-    model = AutoModelForCausalLM.from_pretrained(released(experiment))
-    assert len(list(released(experiment).glob("model-*.safetensors"))) > 1
-    for ours, theirs in (
-        (run.state_dict(), model.state_dict()),
-        (dict(run.named_buffers()), dict(model.named_buffers())),
-    ):
-        assert ours.keys() == theirs.keys()
-        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+def assert_equal(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
+    assert tensors.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(tensors[name], tensor), name
+
+
+def remove_end(ids: torch.Tensor, model: Any) -> tuple[int, ...]:
+    return tuple(token for token in ids.tolist() if token != model.llm.end_id)
 
 
 @pytest.mark.parametrize("experiment", VARIANTS)
-def test_answers_equal_those_of_the_run_token_by_token(
-    experiment: str, run_of: Folder, released: Folder, corpus: Path
-) -> None:
-    answerer = Answerer.of_run(run_of(experiment), merge_lora=True, device="cpu")
-    model, processor = opened(released(experiment))
-    files, asked = clips(corpus), 0
-    for modal in (None, "video_audio", "video", "audio", "text"):
-        for file in files[:3]:
+def test_weights_and_buffers_equal_those_of_the_run(experiment: str, make_run: Folder, make_release: Folder) -> None:
+    _, run = load_model(make_run(experiment), merge_lora=True)
+    model = AutoModelForCausalLM.from_pretrained(make_release(experiment))
+    assert len(list(make_release(experiment).glob("model-*.safetensors"))) > 1
+    assert_equal(model.state_dict(), run.state_dict())
+    assert_equal(dict(model.named_buffers()), dict(run.named_buffers()))
+
+
+@pytest.mark.parametrize("experiment", VARIANTS)
+def test_answers_equal_those_of_the_run(experiment: str, make_run: Folder, make_release: Folder, corpus: Path) -> None:
+    answerer = Answerer.load(make_run(experiment), merge_lora=True, device="cpu")
+    model, processor = load_release(make_release(experiment))
+    num_answers = 0
+    for view in (None, "VAF", "VF", "A", "text"):
+        for clip in list_clips(corpus)[:3]:
             try:
-                prompt = answerer.prompt(record_of({"video": file, "instruction": QUESTIONS[0]}), modal)
-            except ValueError:  # the model reads no such thing, or the file has none
+                prompt = answerer.build_prompt(
+                    build_question({"video": clip, "instruction": QUESTIONS[0]}), view and View.parse(view)
+                )
+            except ValueError:  # the model does not read this modality, or the clip does not have it
                 with pytest.raises(ValueError, match=r"reads|cannot|has no|no encoder"):
-                    processor(text=QUESTIONS[0], video=file, modal=modal)
+                    processor(text=QUESTIONS[0], video=clip, view=view)
                 continue
-            inputs = processor(text=QUESTIONS[0], video=file, modal=modal)
-            answer = answerer.ask([prompt], max_new_tokens=128)[0]
+            inputs = processor(text=QUESTIONS[0], video=clip, view=view)
+            answer = answerer.answer_prompts([prompt], max_new_tokens=128)[0]
             ids = model.generate(**inputs)
             assert inputs["input_ids"].shape == (1, prompt.length)
-            assert (*(token for token in ids[0].tolist() if token != model.llm.end_id),) == answer.ids
+            assert remove_end(ids[0], model) == answer.ids
             assert processor.batch_decode(ids) == [answer.text]
-            asked += 1
-    assert asked > 5
+            num_answers += 1
+    assert num_answers > 5
 
 
-def test_a_batch_of_questions_is_padded_on_the_left_and_answers_the_same(
-    run_of: Folder, released: Folder, corpus: Path
-) -> None:
-    answerer = Answerer.of_run(run_of("humanomni_stage3"), device="cpu")
-    model, processor = opened(released("humanomni_stage3"))
-    files = clips(corpus)[:3]
-    inputs = processor(text=QUESTIONS, video=files)
+def test_padded_batch_gives_the_same_answers(make_run: Folder, make_release: Folder, corpus: Path) -> None:
+    answerer = Answerer.load(make_run("humanomni_stage3"), device="cpu")
+    model, processor = load_release(make_release("humanomni_stage3"))
+    clips = list_clips(corpus)[:3]
+    inputs = processor(text=QUESTIONS, video=clips)
     assert not inputs["attention_mask"][:, 0].all() and inputs["attention_mask"][:, -1].all()
-    prompts = [
-        answerer.prompt(record_of({"video": file, "instruction": text}))
-        for file, text in zip(files, QUESTIONS, strict=True)
-    ]
-    texts = [answer.text for answer in answerer.ask(prompts, max_new_tokens=24)]
+    prompts = []
+    for clip, text in zip(clips, QUESTIONS, strict=True):
+        prompts.append(answerer.build_prompt(build_question({"video": clip, "instruction": text})))
+    texts = [answer.text for answer in answerer.answer_prompts(prompts, max_new_tokens=24)]
     assert processor.batch_decode(model.generate(**inputs, max_new_tokens=24)) == texts
-    sampled = GenerationConfig(do_sample=True, temperature=2.0, max_new_tokens=24)
+    sampling = GenerationConfig(do_sample=True, temperature=2.0, max_new_tokens=24)
     torch.manual_seed(1)
-    assert processor.batch_decode(model.generate(**inputs, generation_config=sampled)) != texts
+    assert processor.batch_decode(model.generate(**inputs, generation_config=sampling)) != texts
 
 
 @pytest.mark.parametrize("experiment", VARIANTS)
-def test_the_loss_is_the_mean_that_training_sums(
-    experiment: str, run_of: Folder, released: Folder, corpus: Path
+def test_loss_is_the_mean_of_the_training_loss(
+    experiment: str, make_run: Folder, make_release: Folder, corpus: Path
 ) -> None:
-    model, processor = opened(released(experiment))
-    _, run = load_model(run_of(experiment), merge_lora=True)
-    inputs = processor(text=QUESTIONS[:2], video=clips(corpus)[:2], answer=["happy", "she waves at a friend"])
-    out = model(**inputs)
-    batch, _ = model._batch(
-        inputs["input_ids"],
-        inputs["attention_mask"],
-        inputs["labels"],
-        {key: value for key, value in inputs.items() if key.endswith(("_values", "_mask")) and key != "attention_mask"},
-    )
+    model, processor = load_release(make_release(experiment))
+    _, run = load_model(make_run(experiment), merge_lora=True)
+    inputs = processor(text=QUESTIONS[:2], video=list_clips(corpus)[:2], answer=["happy", "she waves at a friend"])
+    output = model(**inputs)
+    signals = dict(inputs)
+    batch, _ = model._pack(signals.pop("input_ids"), signals.pop("attention_mask"), signals.pop("labels"), signals)
     with torch.no_grad():
-        ours = run(batch)
-    assert torch.allclose(out.loss, ours.loss / ours.targets, atol=1e-6)
-    assert torch.allclose(model(**inputs, num_items_in_batch=7).loss, ours.loss / 7, atol=1e-6)
-    shifted = torch.nn.functional.cross_entropy(
-        out.logits[:, :-1].flatten(0, 1), inputs["labels"][:, 1:].flatten(), ignore_index=-100
+        expected = run(batch)
+    assert torch.allclose(output.loss, expected.loss / expected.targets, atol=1e-6)
+    assert torch.allclose(model(**inputs, num_items_in_batch=7).loss, expected.loss / 7, atol=1e-6)
+    cross_entropy = torch.nn.functional.cross_entropy(
+        output.logits[:, :-1].flatten(0, 1), inputs["labels"][:, 1:].flatten(), ignore_index=-100
     )
-    assert torch.allclose(out.loss, shifted, atol=1e-6)
+    assert torch.allclose(output.loss, cross_entropy, atol=1e-6)
 
 
-def test_padding_on_either_side_gives_the_same_logits(released: Folder, corpus: Path) -> None:
-    model, processor = opened(released("humanomni_stage3"))
-    inputs = processor(text=QUESTIONS, video=clips(corpus)[:3])
-    rolled = dict(inputs)
+def test_padding_on_either_side_gives_the_same_logits(make_release: Folder, corpus: Path) -> None:
+    model, processor = load_release(make_release("humanomni_stage3"))
+    inputs = processor(text=QUESTIONS, video=list_clips(corpus)[:3])
+    right_padded = dict(inputs)
+    lengths = inputs["attention_mask"].sum(dim=1).tolist()
     for key in ("input_ids", "attention_mask"):
-        lengths = inputs["attention_mask"].sum(dim=1).tolist()
-        rolled[key] = torch.stack([row.roll(length) for row, length in zip(inputs[key], lengths, strict=True)])
+        samples = [sample.roll(length) for sample, length in zip(inputs[key], lengths, strict=True)]
+        right_padded[key] = torch.stack(samples)
     with torch.no_grad():
-        left, right = model(**inputs).logits, model(**rolled).logits
-    assert torch.equal(left[inputs["attention_mask"].bool()], right[rolled["attention_mask"].bool()])
+        left, right = model(**inputs).logits, model(**right_padded).logits
+    assert torch.equal(left[inputs["attention_mask"].bool()], right[right_padded["attention_mask"].bool()])
     assert not left[~inputs["attention_mask"].bool()].any()
 
 
-def test_it_learns_as_models_of_transformers_do(released: Folder, corpus: Path) -> None:
-    model, processor = opened(released("humanomni_stage3"))
-    inputs = processor(text=QUESTIONS[0], video=clips(corpus)[0], answer="happy")
+def test_training_reduces_the_loss(make_release: Folder, corpus: Path) -> None:
+    model, processor = load_release(make_release("humanomni_stage3"))
+    inputs = processor(text=QUESTIONS[0], video=list_clips(corpus)[0], answer="happy")
     model.train()
     model.gradient_checkpointing_enable()
     optimizer, losses = torch.optim.AdamW(model.parameters(), lr=1e-3), []
@@ -143,84 +142,93 @@ def test_it_learns_as_models_of_transformers_do(released: Folder, corpus: Path) 
         assert any(parameter.grad is not None and parameter.grad.any() for parameter in part.parameters())
 
 
-def test_saving_what_was_loaded_gives_a_folder_of_its_own(released: Folder, corpus: Path, tmp_path: Path) -> None:
-    model, processor = opened(released("humanomni_stage3"))
-    model.save_pretrained(tmp_path / "again", max_shard_size="3MB")
-    processor.save_pretrained(tmp_path / "again")
-    again, reader = opened(tmp_path / "again")
-    inputs = reader(text=QUESTIONS[0], video=clips(corpus)[0])
-    assert all(
-        torch.equal(value, inputs[key]) for key, value in processor(text=QUESTIONS[0], video=clips(corpus)[0]).items()
-    )
-    assert torch.equal(again.generate(**inputs), model.generate(**inputs))
-    assert "released" not in (tmp_path / "again" / "processor_config.json").read_text()  # no place of this machine
+def test_saved_copy_gives_the_same_answers(make_release: Folder, corpus: Path, tmp_path: Path) -> None:
+    model, processor = load_release(make_release("humanomni_stage3"))
+    model.save_pretrained(tmp_path / "copy", max_shard_size="3MB")
+    processor.save_pretrained(tmp_path / "copy")
+    model_copy, processor_copy = load_release(tmp_path / "copy")
+    clip = list_clips(corpus)[0]
+    inputs = processor_copy(text=QUESTIONS[0], video=clip)
+    assert_equal(inputs, processor(text=QUESTIONS[0], video=clip))
+    assert torch.equal(model_copy.generate(**inputs), model.generate(**inputs))
+    assert "released" not in (tmp_path / "copy" / "processor_config.json").read_text()  # the folder of the release
 
 
-def test_half_precision_and_placement(released: Folder, corpus: Path) -> None:
-    folder = released("humanomni_stage3")
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, device_map="cpu")
-    whole = AutoModelForCausalLM.from_pretrained(folder)
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
-    inputs = AutoProcessor.from_pretrained(folder)(text=QUESTIONS[0], video=clips(corpus)[0]).to("cpu", torch.bfloat16)
+def test_half_precision_and_device_map(make_release: Folder, corpus: Path) -> None:
+    folder = make_release("humanomni_stage3")
+    half = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, device_map="cpu")
+    full = AutoModelForCausalLM.from_pretrained(folder)
+    assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
+    processor = AutoProcessor.from_pretrained(folder)
+    inputs = processor(text=QUESTIONS[0], video=list_clips(corpus)[0]).to("cpu", torch.bfloat16)
     assert inputs["audio_values"].dtype == torch.bfloat16 and inputs["video_values"].dtype == torch.uint8
     with torch.no_grad():
-        near, exact = model(**inputs).logits.float(), whole.to("cpu")(**inputs).logits
-    assert torch.nn.functional.cosine_similarity(near.flatten(), exact.flatten(), dim=0) > 0.99
-    model.generate(**inputs, max_new_tokens=4)
+        logits, expected = half(**inputs).logits.float(), full.to("cpu")(**inputs).logits
+    assert torch.nn.functional.cosine_similarity(logits.flatten(), expected.flatten(), dim=0) > 0.99
+    half.generate(**inputs, max_new_tokens=4)
 
 
-def test_weights_that_lack_a_parameter_are_refused(released: Folder, tmp_path: Path) -> None:
-    folder = shutil.copytree(released("favchat_stage3"), tmp_path / "cut")
+def test_missing_parameter_raises(make_release: Folder, tmp_path: Path) -> None:
+    folder = shutil.copytree(make_release("favchat_stage3"), tmp_path / "cut")
     index = json.loads((folder / "model.safetensors.index.json").read_text())
     name = next(name for name in index["weight_map"] if name.startswith("projectors."))
     file = folder / index["weight_map"].pop(name)
-    save_file({key: value for key, value in load_file(file).items() if key != name}, file, {"format": "pt"})
+    state = load_file(file)
+    del state[name]
+    save_file(state, file, {"format": "pt"})
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match=f"1 missing .such as {name}"):
         AutoModelForCausalLM.from_pretrained(folder)
 
 
-def test_what_it_cannot_do_is_said(released: Folder, corpus: Path) -> None:
-    folder = released("favchat_stage3")
-    model, processor = opened(folder)
-    inputs = processor(text=QUESTIONS[0], video=clips(corpus)[0])
-    with pytest.raises(ValueError, match=r"takes no audio_values: its signals are \['video_values'"):
+def test_unknown_signal_raises(make_release: Folder, corpus: Path) -> None:
+    model, processor = load_release(make_release("favchat_stage3"))
+    inputs = processor(text=QUESTIONS[0], video=list_clips(corpus)[0])
+    with pytest.raises(ValueError, match=r"unknown arguments audio_values; the model's signals are \['video_values'"):
         model(**inputs, audio_values=torch.zeros(1, 6, 80))
+
+
+def test_config_without_a_folder_raises(make_release: Folder) -> None:
+    config = AutoConfig.from_pretrained(make_release("favchat_stage3"))
+    assert config.architectures == ["OmniHumanForCausalLM"]
     with pytest.raises(ValueError, match="from_pretrained"):
-        OmniHumanForCausalLM(type(model.config)(graph=model.config.graph))
-    assert AutoConfig.from_pretrained(folder).architectures == ["OmniHumanForCausalLM"]
+        OmniHumanForCausalLM(type(config)(graph=config.graph))
 
 
-def test_words_alone_are_continued_as_pipelines_expect(released: Folder, corpus: Path) -> None:
-    model, processor = opened(released("humanomni_stage3"))
+def test_text_alone_works_in_pipelines(make_release: Folder) -> None:
+    model, processor = load_release(make_release("humanomni_stage3"))
     chat = [{"role": "user", "content": "What is a smile?"}]
     (answer,) = processor.batch_decode(model.generate(**processor(text="What is a smile?"), max_new_tokens=6))
-    asked = pipeline("text-generation", model=model, tokenizer=processor.tokenizer)
-    said = asked(chat, max_new_tokens=6, do_sample=False)[0]["generated_text"]
-    assert said[:1] == chat and said[1]["content"].strip() == answer != ""
+    generator = pipeline("text-generation", model=model, tokenizer=processor.tokenizer)
+    messages = generator(chat, max_new_tokens=6, do_sample=False)[0]["generated_text"]
+    assert messages[:1] == chat and messages[1]["content"].strip() == answer != ""
     ids = processor.tokenizer(["Hello"], return_tensors="pt").input_ids
-    made = model.generate(ids, max_new_tokens=3, do_sample=True, num_return_sequences=2)
-    assert made[:, : ids.shape[1]].tolist() == ids.tolist() * 2
-    with pytest.raises(ValueError, match=r"places of .*video"):
-        model.generate(processor(video=clips(corpus)[0], text="What?")["input_ids"])
+    sequences = model.generate(ids, max_new_tokens=3, do_sample=True, num_return_sequences=2)
+    assert sequences[:, : ids.shape[1]].tolist() == ids.tolist() * 2
 
 
-def test_a_repository_of_the_hub_is_a_folder_once_it_is_here(released: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, asked = released("favchat_stage3"), list[dict[str, Any]]()
+def test_slots_without_signals_raise(make_release: Folder, corpus: Path) -> None:
+    model, processor = load_release(make_release("humanomni_stage3"))
+    with pytest.raises(ValueError, match=r"slots of .*video"):
+        model.generate(processor(video=list_clips(corpus)[0], text="What?")["input_ids"])
 
-    def download(name: str, **how: Any) -> str:
-        asked.append({"name": name, **how})
+
+def test_repository_of_the_hub_is_downloaded(make_release: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, calls = make_release("favchat_stage3"), list[dict[str, Any]]()
+
+    def download(name: str, **options: Any) -> str:
+        calls.append({"name": name, **options})
         return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     config = AutoConfig.from_pretrained(folder)
-    config.name_or_path = "me/model"  # as the Auto class hands it on
-    for each, how in ((OmniHumanForCausalLM, {"config": config}), (OmniHumanProcessor, {})):
-        assert each.from_pretrained("me/model", revision="v1", token=False, **how)
-    assert asked == [{"name": "me/model", "revision": "v1", "token": False}] * 2
+    config.name_or_path = "me/model"  # as the Auto class passes it on
+    assert OmniHumanForCausalLM.from_pretrained("me/model", revision="v1", token=False, config=config)
+    assert OmniHumanProcessor.from_pretrained("me/model", revision="v1", token=False)
+    assert calls == [{"name": "me/model", "revision": "v1", "token": False}] * 2
 
 
-def test_pushing_uploads_the_tokenizers_too(released: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_push_uploads_the_tokenizers(make_release: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers.utils import hub
 
     class Api:
@@ -231,43 +239,39 @@ def test_pushing_uploads_the_tokenizers_too(released: Folder, monkeypatch: pytes
         def save(self, file: str) -> None:
             Path(file).write_text("")
 
-    uploaded = list[list[str]]()
+    uploads = list[set[str]]()
+
+    def upload(folder: Any, *_: Any, **__: Any) -> None:
+        uploads.append({str(path.relative_to(folder)) for path in Path(folder).rglob("*")})
+
     monkeypatch.setattr(hub, "hf_api", Api)
     monkeypatch.setattr(hub, "create_and_tag_model_card", lambda *_, **__: Card())
-    model, processor = opened(released("humanomni_stage3"))
-    for each in (model, processor):
-        upload = lambda folder, *_, **__: uploaded.append(  # noqa: E731
-            sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*"))
-        )
-        monkeypatch.setattr(each, "_upload_modified_files", upload)
-        each.push_to_hub("me/model")
-    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {*uploaded[0]}
-    assert {"processor_config.json", "tokenizer.json", "instruction_tokenizer/tokenizer.json"} <= {*uploaded[1]}
+    for component in load_release(make_release("humanomni_stage3")):
+        monkeypatch.setattr(component, "_upload_modified_files", upload)
+        component.push_to_hub("me/model")
+    assert uploads[0] >= {"config.json", "model.safetensors", "tokenizer.json"}
+    assert uploads[1] >= {"processor_config.json", "tokenizer.json", "instruction_tokenizer/tokenizer.json"}
 
 
-def test_lora_beside_the_bare_model(run_of: Folder, released: Folder, corpus: Path) -> None:
+def test_lora_adapter_gives_the_merged_logits(make_release: Folder, corpus: Path) -> None:
     from peft import PeftModel
 
-    folder = released("favchat_stage3", "adapter")
-    merged = AutoModelForCausalLM.from_pretrained(released("favchat_stage3"))
-    inputs = AutoProcessor.from_pretrained(folder)(text=QUESTIONS[0], video=clips(corpus)[0])
-    logits = dict[str, torch.Tensor]()
+    folder = make_release("favchat_stage3", "adapter")
+    merged = AutoModelForCausalLM.from_pretrained(make_release("favchat_stage3"))
+    inputs = AutoProcessor.from_pretrained(folder)(text=QUESTIONS[0], video=list_clips(corpus)[0])
     with torch.no_grad():
-        logits["merged"] = merged(**inputs).logits
-        bare = AutoModelForCausalLM.from_pretrained(folder)
-        logits["bare"] = bare(**inputs).logits
-        bare.llm.model.load_adapter(str(folder / "adapter"))
-        logits["transformers"] = bare(**inputs).logits
-        other = AutoModelForCausalLM.from_pretrained(folder)
-        PeftModel.from_pretrained(other.llm.model, str(folder / "adapter"))
-        logits["peft"] = other(**inputs).logits
-    assert not torch.allclose(logits["bare"], logits["merged"], atol=1e-2)
-    for name in ("transformers", "peft"):
-        assert torch.allclose(logits[name], logits["merged"], atol=1e-4), name
-    assert torch.equal(other.generate(**inputs), merged.generate(**inputs))
+        expected = merged(**inputs).logits
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        assert not torch.allclose(model(**inputs).logits, expected, atol=1e-2)
+        model.llm.model.load_adapter(str(folder / "adapter"))
+        assert torch.allclose(model(**inputs).logits, expected, atol=1e-4)
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        PeftModel.from_pretrained(model.llm.model, str(folder / "adapter"))
+        assert torch.allclose(model(**inputs).logits, expected, atol=1e-4)
+    assert torch.equal(model.generate(**inputs), merged.generate(**inputs))
 
 
-def test_quiet_import(caplog: pytest.LogCaptureFixture, released: Folder) -> None:
+def test_loading_logs_no_warnings(caplog: pytest.LogCaptureFixture, make_release: Folder) -> None:
     with caplog.at_level(logging.WARNING, logger="transformers"):
-        AutoModelForCausalLM.from_pretrained(released("favchat_stage3"))
+        AutoModelForCausalLM.from_pretrained(make_release("favchat_stage3"))
     assert not caplog.records

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-CHECKS = {
+IMPORTS = {
     "omnihuman first": """
 import sys, omnihuman
 assert not {"torch", "transformers", "hydra"} & sys.modules.keys()
@@ -20,7 +20,7 @@ from transformers import Qwen2ForCausalLM
 from transformers import AutoProcessor, AutoConfig, AutoModelForCausalLM
 """,
 }
-THEN = """
+ASSERTIONS = """
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 config = AutoConfig.for_model("omnihuman")
@@ -31,7 +31,7 @@ assert "class AutoConfig" in inspect.getsource(auto)
 """
 
 
-@pytest.mark.parametrize("order", CHECKS)
-def test_the_classes_are_known_in_whatever_order_of_imports(order: str) -> None:
-    done = subprocess.run([sys.executable, "-c", CHECKS[order] + THEN], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("order", IMPORTS)
+def test_auto_classes_are_registered_in_every_order_of_imports(order: str) -> None:
+    process = subprocess.run([sys.executable, "-c", IMPORTS[order] + ASSERTIONS], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr

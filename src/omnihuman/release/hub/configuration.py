@@ -1,4 +1,4 @@
-"""What config.json of a released folder says."""
+"""The config.json of a released folder."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,8 +10,8 @@ class OmniHumanConfig(PreTrainedConfig):
     """The graph of a released model.
 
     Args:
-        graph: parts by class path with their arguments, as ``graph.graph_of`` makes it.
-        kwargs: what every config of transformers has.
+        graph: parts by class path with their arguments, as ``graph.build_graph`` returns it.
+        kwargs: of every transformers config.
     """
 
     model_type = "omnihuman"

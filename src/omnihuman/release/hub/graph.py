@@ -1,4 +1,4 @@
-"""The graph of a model as plain data that travels with its weights: written for strangers, read as a stranger's."""
+"""The graph of a model: its parts as plain data, stored with released weights and checked as untrusted input."""
 
 import re
 from collections.abc import Mapping
@@ -17,23 +17,23 @@ from omnihuman.model.omni import OmniModel
 from omnihuman.projector.base import Projector
 
 GROUPS: dict[str, type] = {"encoders": Encoder, "projectors": Projector, "early_fusions": Fusion, "fusions": Fusion}
-WORDS = "instruction_tokenizer"
-"""Folder of the tokenizer that encoders of the instruction read; the language model's lies beside the weights."""
+INSTRUCTION_TOKENIZER = "instruction_tokenizer"
+"""Folder of the tokenizer of the instruction encoders; the language model's tokenizer is beside the weights."""
 
-STRANGE = ("auto_map", "attn_implementation", "experts_implementation", "quantization_config", "kernel_config")
-"""Fields of a language model's configuration that name code or files elsewhere."""
+UNSAFE_FIELDS = ("auto_map", "attn_implementation", "experts_implementation", "quantization_config", "kernel_config")
+"""Fields of a language model's configuration that refer to code or files elsewhere."""
 
-PASSING = ("architectures", "transformers_version", "dtype", "torch_dtype", "name_or_path", *STRANGE)
-"""Fields of a language model's configuration that say nothing of its shape."""
+RUNTIME_FIELDS = ("architectures", "transformers_version", "dtype", "torch_dtype", "name_or_path", *UNSAFE_FIELDS)
+"""Fields of a language model's configuration that do not define its architecture."""
 
 
-def graph_of(config: DictConfig, model: OmniModel) -> tuple[dict[str, Any], dict[str, str]]:
-    """The config of a model and the model -> its graph, and folder -> source of the tokenizers that belong beside it.
+def build_graph(config: DictConfig, model: OmniModel) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the graph of a model, and the tokenizers that belong to it: folder -> source.
 
-    Nothing in the graph names weights or a place on this machine: sizes that weights had decided stand in it.
+    The graph contains no weights and no path of this machine; sizes that came from weights are written into it.
 
     Raises:
-        ValueError: the encoders of the instruction have different tokenizers.
+        ValueError: the instruction encoders have different tokenizers.
     """
     plain: Any = OmegaConf.to_container(config, resolve=True)
     graph = prune(plain)
@@ -42,115 +42,135 @@ def graph_of(config: DictConfig, model: OmniModel) -> tuple[dict[str, Any], dict
         for key in ("weights", "file"):
             node.pop(key, None)
         if "vocab_size" in node and node["vocab_size"] is None:
-            reader: Any = model.encoders[name]
-            node["vocab_size"] = reader.model.config.vocab_size
+            encoder: Any = model.encoders[name]
+            node["vocab_size"] = encoder.model.config.vocab_size
         if "tokenizer" in node:
             source = str(node["tokenizer"])
-            if tokenizers.setdefault(WORDS, source) != source:
+            if tokenizers.setdefault(INSTRUCTION_TOKENIZER, source) != source:
                 raise ValueError(
-                    f"encoder {name!r} reads the instruction with {source}, another one with {tokenizers[WORDS]}: a "
-                    "release holds one tokenizer of the instruction; give them the same."
+                    f"encoder {name!r} tokenizes the instruction with {source}, another one with "
+                    f"{tokenizers[INSTRUCTION_TOKENIZER]}: a release has one instruction tokenizer; use the same."
                 )
-            node["tokenizer"] = WORDS
+            node["tokenizer"] = INSTRUCTION_TOKENIZER
     llm = graph["llm"]
     for key in ("weights", "lora", "activation_checkpointing"):
         llm.pop(key, None)
-    shape = model.llm.model.config.to_diff_dict()
-    shape = {key: value for key, value in shape.items() if key not in PASSING and not key.startswith("_")}
-    graph["llm"] = llm | {"tokenizer": ".", "architecture": shape, "dtype": "float32"}
-    for group in GROUPS:  # lists: fusions run in their order, and config.json is sorted by its keys
+    architecture = {}
+    for key, value in model.llm.model.config.to_diff_dict().items():
+        if key not in RUNTIME_FIELDS and not key.startswith("_"):
+            architecture[key] = value
+    graph["llm"] = {**llm, "tokenizer": ".", "architecture": architecture, "dtype": "float32"}
+    # Parts become lists: fusions run in their order, and config.json sorts the keys of an object.
+    for group in GROUPS:
         graph[group] = [{"name": name, **node} for name, node in (graph.get(group) or {}).items()]
     return graph, tokenizers
 
 
-def opened(graph: Any, folder: Path) -> dict[str, Any]:
-    """A graph found in a folder, checked -> a config that ``build`` may have.
+def parse_graph(graph: Any, folder: Path) -> dict[str, Any]:
+    """Check the graph of a released folder, and return it as a config for ``build``.
 
-    Only classes of this package's own parts are built, each in its place, without weights of their own; tokenizers lie
-    in the folder.
+    Only classes of this package are built, each in its group, without weights of their own; tokenizers are in the
+    folder.
 
     Raises:
-        ValueError: the graph holds anything else.
+        ValueError: the graph has anything else.
     """
-    where = f"{folder / 'config.json'}: graph"
+    location = f"{folder / 'config.json'}: graph"
     if not isinstance(graph, dict) or not isinstance(graph.get("llm"), dict):
-        raise ValueError(f"{where} is no graph of a model: it was not written by python -m omnihuman.export.")
-    _check(where, {key: value for key, value in graph.items() if key not in (*GROUPS, "llm")}, OmniModel)
-    checked = {**graph, "llm": _part(f"{where}.llm", graph["llm"], CausalLM, folder)}
+        raise ValueError(f"{location} is not the graph of a model: it was not written by python -m omnihuman.export.")
+    options = {key: value for key, value in graph.items() if key not in (*GROUPS, "llm")}
+    _check_node(location, options, OmniModel)
+    config = {**graph, "llm": _parse_part(f"{location}.llm", graph["llm"], CausalLM, folder)}
     for group, base in GROUPS.items():
-        parts = graph.get(group) or []
-        if not isinstance(parts, list) or not all(isinstance(node, dict) for node in parts):
-            raise ValueError(f"{where}.{group} is no list of parts.")
-        names = [node.get("name") for node in parts]
-        if len({*map(str, names)}) != len(names) or not all(isinstance(n, str) and n.isidentifier() for n in names):
-            raise ValueError(f"{where}.{group} has the names {names}: each part has one of its own, a word.")
-        checked[group] = {
-            node["name"]: _part(
-                f"{where}.{group}.{node['name']}", {k: v for k, v in node.items() if k != "name"}, base, folder
-            )
-            for node in parts
-        }
-    return checked
+        config[group] = _parse_group(f"{location}.{group}", graph.get(group) or [], base, folder)
+    return config
 
 
-def _part(where: str, node: dict[str, Any], base: type, folder: Path) -> dict[str, Any]:
-    """One part, checked; its tokenizer as a path."""
-    _check(where, node, base)
+def _parse_group(location: str, nodes: Any, base: type, folder: Path) -> dict[str, Any]:
+    """Check a list of parts, and return them by name."""
+    if not isinstance(nodes, list) or not all(isinstance(node, dict) for node in nodes):
+        raise ValueError(f"{location} is not a list of parts.")
+    names = [node.get("name") for node in nodes]
+    is_valid = all(isinstance(name, str) and name.isidentifier() for name in names)
+    if not is_valid or len(set(names)) != len(names):
+        raise ValueError(f"{location} has the names {names}; expected one unique identifier for each part.")
+    parts = {}
+    for node in nodes:
+        options = dict(node)
+        name = options.pop("name")
+        parts[name] = _parse_part(f"{location}.{name}", options, base, folder)
+    return parts
+
+
+def _parse_part(location: str, node: dict[str, Any], base: type, folder: Path) -> dict[str, Any]:
+    """Check one part, and return it with its tokenizer as a path."""
+    _check_node(location, node, base)
     for key in ("weights", "file", "lora"):
         if isinstance(node.get(key), str | Mapping):
-            raise ValueError(f"{where}.{key} is {node[key]!r}: the weights of a release are its own; remove the key.")
+            raise ValueError(
+                f"{location}.{key} is {node[key]!r}: the weights of a release are its own; remove the key."
+            )
     if base is CausalLM:
-        _check_shape(f"{where}.architecture", node.get("architecture"))
+        _check_architecture(f"{location}.architecture", node.get("architecture"))
     if "tokenizer" not in node:
         return node
-    place = folder / str(node["tokenizer"])
-    if not place.resolve().is_relative_to(folder.resolve()) or not place.is_dir():
-        raise ValueError(f"{where}.tokenizer is {node['tokenizer']!r}: there is no such folder in {folder}.")
-    return {**node, "tokenizer": str(place)}
+    tokenizer = folder / str(node["tokenizer"])
+    if not tokenizer.resolve().is_relative_to(folder.resolve()) or not tokenizer.is_dir():
+        raise ValueError(f"{location}.tokenizer is {node['tokenizer']!r}: {folder} has no such folder.")
+    return {**node, "tokenizer": str(tokenizer)}
 
 
-def _check(where: str, node: Mapping[str, Any], base: type) -> None:
-    """A node names a class of its kind, what the class takes, and plain values."""
-    target, kind = node.get("_target_"), base.__module__.split(".")[1]
+def _check_node(location: str, node: Mapping[str, Any], base: type) -> None:
+    """Check that a node names a class of its kind, arguments of the class, and plain values."""
+    cls = _import_class(f"{location}._target_", node.get("_target_"), base)
+    is_partial = base in (Projector, Fusion)  # the model calls these with the widths
+    partial = node.get("_partial_", False)
+    if partial is not is_partial:
+        raise ValueError(f"{location}._partial_ is {partial!r}; expected {is_partial} for this part.")
+    arguments = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
+    unknown = sorted(arguments.keys() - signature(cls).parameters.keys())
+    if unknown:
+        raise ValueError(f"{location}: unknown arguments of {cls.__name__}: {', '.join(unknown)}.")
+    check_plain(location, arguments)
+
+
+def _import_class(location: str, target: Any, base: type) -> type:
+    """Return the class of a ``_target_``, which must be a subclass of ``base`` defined in a module of its package."""
+    kind = base.__module__.split(".")[1]
     if not isinstance(target, str) or not re.fullmatch(rf"omnihuman\.{kind}\.[a-z0-9_]+\.[A-Za-z0-9]+", target):
-        raise ValueError(f"{where}._target_ is {target!r}: only a class of omnihuman.{kind} may stand here.")
+        raise ValueError(f"{location} is {target!r}; expected a class of omnihuman.{kind}.")
     module, _, name = target.rpartition(".")
     try:
-        found = getattr(import_module(module), name, None)
+        cls = getattr(import_module(module), name, None)
     except ModuleNotFoundError:
-        found = None
-    if not (isinstance(found, type) and issubclass(found, base) and found.__module__ == module):
-        raise ValueError(f"{where}._target_ {target} is no {base.__name__} of this version of omnihuman.")
-    partial = base in (Projector, Fusion)  # the model calls these with the widths
-    if node.get("_partial_", False) is not partial:
-        raise ValueError(f"{where}._partial_ is {node.get('_partial_', False)!r}, of this part it is {partial}.")
-    own = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
-    if foreign := sorted(own.keys() - signature(found).parameters.keys()):
-        raise ValueError(f"{where}: {name} takes no {', '.join(foreign)}.")
-    check_plain(where, own)
+        cls = None
+    if not (isinstance(cls, type) and issubclass(cls, base) and cls.__module__ == module):
+        raise ValueError(f"{location} {target} is not a {base.__name__} of this version of omnihuman.")
+    return cls
 
 
-def check_plain(where: str, value: Any) -> None:
-    """Numbers, words, lists and objects of these; nothing that Hydra or OmegaConf would act on."""
+def check_plain(location: str, value: Any) -> None:
+    """Check that a value consists of numbers, strings, lists and objects, and that Hydra and OmegaConf ignore it."""
     if isinstance(value, Mapping):
-        for key, inner in value.items():
+        for key, item in value.items():
             if not isinstance(key, str) or key.startswith("_"):
-                raise ValueError(f"{where} has the key {key!r}, which no part of a release has.")
-            check_plain(f"{where}.{key}", inner)
+                raise ValueError(f"{location} has the key {key!r}, which no part of a release has.")
+            check_plain(f"{location}.{key}", item)
     elif isinstance(value, list | tuple):
-        for inner in value:
-            check_plain(where, inner)
+        for item in value:
+            check_plain(location, item)
     elif not (value is None or isinstance(value, bool | int | float | str)) or "${" in str(value):
-        raise ValueError(f"{where} is {value!r:.80}: only plain values may stand here.")
+        raise ValueError(f"{location} is {value!r:.80}; expected a plain value.")
 
 
-def _check_shape(where: str, shape: Any) -> None:
-    """The configuration of a language model that transformers itself knows."""
+def _check_architecture(location: str, architecture: Any) -> None:
+    """Check that transformers itself has the architecture of a language model."""
     from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
 
-    kind = shape.get("model_type") if isinstance(shape, Mapping) else None
-    known = kind in CONFIG_MAPPING and kind != "omnihuman" and CONFIG_MAPPING[kind] in MODEL_FOR_CAUSAL_LM_MAPPING
-    if not known:
-        raise ValueError(f"{where}.model_type is {kind!r}: transformers has no such causal language model.")
-    if strange := sorted({*STRANGE} & {*shape}):
-        raise ValueError(f"{where} has {', '.join(strange)}, which no shape of a model needs; remove the keys.")
+    kind = architecture.get("model_type") if isinstance(architecture, Mapping) else None
+    is_known = kind in CONFIG_MAPPING and kind != "omnihuman" and CONFIG_MAPPING[kind] in MODEL_FOR_CAUSAL_LM_MAPPING
+    if not is_known:
+        raise ValueError(f"{location}.model_type is {kind!r}: transformers has no such causal language model.")
+    unsafe = sorted({*UNSAFE_FIELDS} & {*architecture})
+    if unsafe:
+        raise ValueError(f"{location} has {', '.join(unsafe)}, which no architecture needs; remove the keys.")

@@ -1,6 +1,6 @@
-"""The model as transformers knows models: built from a released folder, called with plain tensors."""
+"""A transformers model around our models: built from a released folder, called with plain tensors."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,32 +12,33 @@ from transformers.generation import GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutput
 from transformers.modeling_utils import PreTrainedModel
 
+from omnihuman.modality import FIELDS_WITH_GAPS, SLOTS
 from omnihuman.release.hub.configuration import OmniHumanConfig
-from omnihuman.types import IGNORE_INDEX, SLOTS, Batch, Signal
+from omnihuman.types import IGNORE_INDEX, Batch, Signal
 
 if TYPE_CHECKING:
     from omnihuman.model.omni import OmniModel
 
-DOWNLOAD = ("cache_dir", "force_download", "local_files_only", "token", "revision")
-"""Options of ``from_pretrained`` that say how a folder comes from the hub."""
+DOWNLOAD_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
+"""Options of ``from_pretrained`` for the download from the hub."""
 
-OWN = ("eos_token_id", "pad_token_id", "transformers_version", "_from_model_config")
-"""Fields of a generation config that the language model knows by itself, or that say nothing about generation."""
+IGNORED_GENERATION_FIELDS = ("eos_token_id", "pad_token_id", "transformers_version", "_from_model_config")
+"""Fields of a generation config that the language model sets itself, or that do not affect generation."""
 
 
 class OmniHumanForCausalLM(PreTrainedModel, GenerationMixin):
-    """What ``OmniHumanProcessor`` gives -> loss and logits, or the ids of answers.
+    """Causal language model on the output of ``OmniHumanProcessor``: loss and logits, or the ids of answers.
 
-    Its parameters have the names that they have in ``OmniModel``.
-    Differs from other models of transformers: ``generate`` returns the new ids only, as the places of media in the
-    prompt have no ids that a tokenizer knows; and ``forward`` has no cache, which ``generate`` has.
+    Its parameters have the same names as in ``OmniModel``.
+    Differs from other models of transformers: ``generate`` returns the new ids only, as the slots of media in the
+    prompt have ids that no tokenizer can decode; and ``forward`` has no cache, which ``generate`` has.
 
     Args:
         config: of a released folder.
-        omni: the model, where it is there already; its weights are taken as they are.
+        omni: the model if it is built already; its weights are used as they are.
 
     Raises:
-        ValueError: the graph in the config is not one of ours, or the config comes from no folder.
+        ValueError: the graph in the config is invalid, or the config was not read from a folder.
     """
 
     config_class = OmniHumanConfig
@@ -48,23 +49,23 @@ class OmniHumanForCausalLM(PreTrainedModel, GenerationMixin):
     def __init__(self, config: OmniHumanConfig, omni: "OmniModel | None" = None) -> None:
         super().__init__(config)
         if omni is None:
-            from omnihuman.build import build  # here: what it imports imports the Auto class that registers us
-            from omnihuman.release.hub.graph import opened
+            # A local import: it imports the Auto classes, and this module is imported while they register our class.
+            from omnihuman.build import build
+            from omnihuman.release.hub.graph import parse_graph
 
-            graph = opened(config.graph, _folder(config))
-            graph["llm"]["dtype"] = str(torch.get_default_dtype()).removeprefix(
-                "torch."
-            )  # as from_pretrained has set it
+            graph = parse_graph(config.graph, _config_folder(config))
+            dtype = torch.get_default_dtype()  # set by from_pretrained
+            graph["llm"]["dtype"] = str(dtype).removeprefix("torch.")
             omni = build(graph)
-        self._omni = (omni,)  # its parts hang below this module, under the names that they have there
+        self._omni = (omni,)  # in a tuple, so that it is not a submodule: its parts are, under their own names
         for name, part in omni.named_children():
             self.add_module(name, part)
-        inner: PreTrainedModel = omni.llm.model
-        self._tied_weights_keys = {f"llm.model.{a}": f"llm.model.{b}" for a, b in inner.all_tied_weights_keys.items()}
+        llm: PreTrainedModel = omni.llm.model
+        self._tied_weights_keys = {f"llm.model.{a}": f"llm.model.{b}" for a, b in llm.all_tied_weights_keys.items()}
         config.tie_word_embeddings = bool(self._tied_weights_keys)
-        self._keep_in_fp32_modules = inner._keep_in_fp32_modules
+        self._keep_in_fp32_modules = llm._keep_in_fp32_modules
         self.post_init()
-        self._computed = {name: buffer.clone() for name, buffer in self.named_non_persistent_buffers()}
+        self._computed_buffers = {name: buffer.clone() for name, buffer in self.named_non_persistent_buffers()}
 
     @property
     def omni(self) -> "OmniModel":
@@ -79,35 +80,36 @@ class OmniHumanForCausalLM(PreTrainedModel, GenerationMixin):
         num_items_in_batch: int | Tensor | None = None,
         **signals: Any,
     ) -> CausalLMOutput:
-        """Logits ``[B L V]``, 0 where the mask is, and the mean cross-entropy of the labelled tokens.
+        """Return logits ``[B L V]``, 0 at padding, and the mean cross-entropy of the labelled tokens.
 
         Args:
-            input_ids: padded on either side; places of media hold the ids of ``SLOTS``.
-            attention_mask: 1 where a token is real; ``None``: everywhere.
-            labels: the id AT each position, -100 where none is wanted.
-            num_items_in_batch: divide the summed loss by this number of tokens instead of the labels' own.
+            input_ids: padded on either side; slots of media have the ids of ``SLOTS``.
+            attention_mask: 1 for valid tokens, 0 for padding; ``None``: all are valid.
+            labels: the id AT each position, -100 at unlabelled ones.
+            num_items_in_batch: divide the summed loss by this number of tokens instead of the number of labels.
             signals: ``<encoder>_values`` and ``<encoder>_mask`` of every encoder.
         """
-        from omnihuman.model.splice import shortened
+        from omnihuman.model.splice import drop_positions
 
-        signals = {key: value for key, value in signals.items() if key not in ("return_dict", "use_cache")}
-        batch, places = self._batch(input_ids, attention_mask, labels, signals)
-        whole = len(batch.signals) == len(self.encoders)  # every part runs, as ranks that train together need it
-        slots = {slot for slot, number in SLOTS.items() if bool((batch.input_ids == number).any())}
-        embeds, kept, _ = self.omni.embedded(batch, None if whole else self.omni.parts_for(slots))
-        bounds, positions, (embeds, following) = shortened(kept, batch.bounds.tolist(), embeds, batch.labels)
+        for option in ("return_dict", "use_cache"):
+            signals.pop(option, None)
+        batch, positions = self._pack(input_ids, attention_mask, labels, signals)
+        parts = None  # all parts run if all signals are there: ranks that train together must run the same parts
+        if len(batch.signals) != len(self.encoders):
+            parts = self.omni.select_parts(
+                {slot for slot, number in SLOTS.items() if (batch.input_ids == number).any()}
+            )
+        embeds, mask, _ = self.omni.embed(batch, parts)
+        bounds, position_ids, (embeds, targets) = drop_positions(mask, batch.bounds.tolist(), embeds, batch.labels)
         logits = self.llm.model(
-            inputs_embeds=embeds, position_ids=positions, use_cache=False, bounds=tuple(bounds)
+            inputs_embeds=embeds, position_ids=position_ids, use_cache=False, bounds=tuple(bounds)
         ).logits[0]
         loss = None
         if labels is not None:
-            following = following[0].roll(-1)
-            following[torch.tensor(bounds[1:], device=following.device) - 1] = IGNORE_INDEX
-            loss = F.cross_entropy(logits.float(), following, reduction="sum")
-            count = (following != IGNORE_INDEX).sum().clamp(min=1)
-            loss = loss / (count if num_items_in_batch is None else num_items_in_batch)
-        spread = logits.new_zeros(input_ids.numel(), logits.shape[-1]).index_copy(0, places[kept], logits)
-        return CausalLMOutput(loss=loss, logits=spread.view(*input_ids.shape, -1))
+            loss = _cross_entropy(logits, targets[0], bounds, num_items_in_batch)
+        # Masked and padded positions keep zero logits.
+        padded = logits.new_zeros(input_ids.numel(), logits.shape[-1]).index_copy(0, positions[mask], logits)
+        return CausalLMOutput(loss=loss, logits=padded.view(*input_ids.shape, -1))
 
     @torch.no_grad()
     def generate(
@@ -118,83 +120,99 @@ class OmniHumanForCausalLM(PreTrainedModel, GenerationMixin):
         attention_mask: Int[Tensor, "B L"] | None = None,
         **options: Any,
     ) -> Any:
-        """The ids of the answers ``[B new]``, without the prompts; only the parts that these need are run.
+        """Return the ids of the answers ``[B new]``, without the prompts; only the necessary parts run.
 
-        Without signals, which the processor gives for words alone as well, it is called as any language model, by
-        transformers' pipelines for one: then the prompts stand before the answers, as these expect it.
+        Without signals, which the processor returns for text alone as well, the caller is a text generation pipeline
+        of transformers: then the prompts precede the answers, as such a pipeline expects.
 
         Args:
             input_ids: the prompts, as for ``forward``.
-            generation_config: in the place of the folder's.
+            generation_config: replaces that of the folder.
             attention_mask: as for ``forward``.
-            options: signals, as for ``forward``, and what transformers' ``generate`` takes.
+            options: signals, as for ``forward``, and options of transformers' ``generate``.
         """
         names = self._signal_names()
         signals = {key: options.pop(key) for key in list(options) if key in names}
-        said = (generation_config or self.generation_config).to_diff_dict()
-        how = {key: value for key, value in said.items() if key not in OWN}
-        batch, _ = self._batch(input_ids, attention_mask, None, signals)
-        made: Any = self.omni.answer_ids(batch, frugal=True, **how | options)
+        generation_kwargs = (generation_config or self.generation_config).to_diff_dict()
+        for field in IGNORED_GENERATION_FIELDS:
+            generation_kwargs.pop(field, None)
+        batch, _ = self._pack(input_ids, attention_mask, None, signals)
+        output: Any = self.omni.answer_ids(batch, frugal=True, **{**generation_kwargs, **options})
         if signals:
-            return made
-        new = made if isinstance(made, Tensor) else made.sequences
-        ids = torch.cat([input_ids.repeat_interleave(len(new) // len(input_ids), dim=0), new], dim=1)
-        if isinstance(made, Tensor):
-            return ids
-        made.sequences = ids
-        return made
+            return output
+        answers = output if isinstance(output, Tensor) else output.sequences
+        prompts = input_ids.repeat_interleave(len(answers) // len(input_ids), dim=0)
+        sequences = torch.cat([prompts, answers], dim=1)
+        if isinstance(output, Tensor):
+            return sequences
+        output.sequences = sequences
+        return output
 
     def _signal_names(self) -> list[str]:
-        return [f"{name}_{what}" for name in self.encoders for what in ("values", "mask")]
+        names = []
+        for encoder in self.encoders:
+            names += [f"{encoder}_values", f"{encoder}_mask"]
+        return names
 
-    def _batch(
+    def _pack(
         self, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor | None, signals: Mapping[str, Tensor]
     ) -> tuple[Batch, Int[Tensor, " L"]]:
-        """The padded rows as one packed row, and the places in the rows that its positions have.
+        """Return the samples as one packed sequence, and its positions in the flattened ``input_ids``.
 
         Raises:
-            ValueError: there is no encoder for a signal, or a slot in the text has no signal.
+            ValueError: a signal has no encoder, or a slot in the text has no signal.
         """
-        if foreign := sorted(signals.keys() - {*self._signal_names()}):
-            raise ValueError(f"the model takes no {', '.join(foreign)}: its signals are {self._signal_names()}.")
-        lacks = {slot for slot, number in SLOTS.items() if not signals and bool((input_ids == number).any())}
-        if lacks:
-            raise ValueError(
-                f"the ids have places of {' and '.join(sorted(lacks))}: call with all that the processor gives."
-            )
-        real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        lengths, places = real.sum(dim=1), real.flatten().nonzero().squeeze(-1)
-        labels = torch.full_like(input_ids, IGNORE_INDEX) if labels is None else labels
+        unknown = sorted(signals.keys() - {*self._signal_names()})
+        if unknown:
+            raise ValueError(f"unknown arguments {', '.join(unknown)}; the model's signals are {self._signal_names()}.")
+        if not signals:
+            slots = sorted(slot for slot, number in SLOTS.items() if (input_ids == number).any())
+            if slots:
+                raise ValueError(
+                    f"the ids have slots of {' and '.join(slots)}, but there are no signals: pass all outputs of the "
+                    "processor."
+                )
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if labels is None:
+            labels = torch.full_like(input_ids, IGNORE_INDEX)
+        lengths = attention_mask.sum(dim=1)
+        positions = attention_mask.flatten().nonzero().squeeze(-1)
+        position_ids = [torch.arange(length, device=input_ids.device) for length in lengths.tolist()]
         batch = Batch(
-            signals={
-                name: Signal(signals[f"{name}_values"], signals[f"{name}_mask"].bool(), part.reads == "faces")
-                for name, part in self.encoders.items()
-                if f"{name}_values" in signals
-            },
-            input_ids=input_ids.flatten()[places][None],
-            labels=labels.flatten()[places][None],
-            position_ids=torch.cat([torch.arange(length, device=real.device) for length in lengths.tolist()])[None],
+            signals=self._select_signals(signals),
+            input_ids=input_ids.flatten()[positions][None],
+            labels=labels.flatten()[positions][None],
+            position_ids=torch.cat(position_ids)[None],
             bounds=F.pad(lengths.cumsum(0), (1, 0)),
             step_targets=0,
         )
-        return batch, places
+        return batch, positions
+
+    def _select_signals(self, tensors: Mapping[str, Tensor]) -> dict[str, Signal]:
+        signals = {}
+        for name, field in self.omni.reads.items():
+            if f"{name}_values" in tensors:
+                mask = tensors[f"{name}_mask"].bool()
+                signals[name] = Signal(tensors[f"{name}_values"], mask, field in FIELDS_WITH_GAPS)
+        return signals
 
     def train(self, mode: bool = True) -> "OmniHumanForCausalLM":
-        """As usual, but what is frozen stays in eval mode."""
+        """Set the mode of all parts; frozen parts stay in eval mode."""
         super().train(mode)
         self.omni.train(mode)
         return self
 
     def get_input_embeddings(self) -> Any:
-        """Of the language model."""
+        """Return those of the language model."""
         return self.llm.model.get_input_embeddings()
 
     def get_output_embeddings(self) -> Any:
-        """Of the language model."""
+        """Return those of the language model."""
         return self.llm.model.get_output_embeddings()
 
     def init_weights(self) -> None:
-        """Nothing but ties: every part has drawn its weights when it was built."""
+        """Tie the weights; every part was initialized when it was built."""
         self.tie_weights()
 
     def _init_weights(self, module: Any) -> None:
@@ -202,42 +220,60 @@ class OmniHumanForCausalLM(PreTrainedModel, GenerationMixin):
 
     @classmethod
     def get_init_context(cls, *args: Any, **kwargs: Any) -> list[Any]:
-        """Parameters are built without memory, as in every model; buffers are computed, which no weights hold."""
+        """Return contexts that build parameters on the meta device, but compute buffers, which no file contains."""
         from accelerate import init_empty_weights
 
-        contexts = super().get_init_context(*args, **kwargs)
-        meta = torch.device("meta")
-        return [init_empty_weights(include_buffers=False) if context == meta else context for context in contexts]
+        contexts = []
+        for context in super().get_init_context(*args, **kwargs):
+            is_meta = context == torch.device("meta")
+            contexts.append(init_empty_weights(include_buffers=False) if is_meta else context)
+        return contexts
 
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any
     ) -> Any:
-        """The model of a released folder, or of a repository on the hub that holds one.
+        """Load the model of a released folder, or of a repository on the hub that is one.
 
         Raises:
-            ValueError: the weights lack parameters, or hold others; or the graph is not one of ours.
+            ValueError: parameters are missing or unexpected, or the graph is invalid.
         """
-        folder = local_folder(pretrained_model_name_or_path, kwargs)
+        folder = find_local_folder(pretrained_model_name_or_path, kwargs)
         model, info = super().from_pretrained(folder, *args, output_loading_info=True, **kwargs)
-        wrong = {kind: sorted(map(str, info[f"{kind}_keys"])) for kind in ("missing", "unexpected", "mismatched")}
-        if found := [f"{len(keys)} {kind} (such as {keys[0]})" for kind, keys in wrong.items() if keys]:
-            raise ValueError(f"{folder}: the weights do not fit config.json: {', '.join(found)}.")
-        for name, computed in model._computed.items():  # which transformers has emptied
-            model.get_buffer(name).copy_(computed)
+        problems = []
+        for kind in ("missing", "unexpected", "mismatched"):
+            keys = sorted(map(str, info[f"{kind}_keys"]))
+            if keys:
+                problems.append(f"{len(keys)} {kind} (such as {keys[0]})")
+        if problems:
+            raise ValueError(f"{folder}: the weights do not fit config.json: {', '.join(problems)}.")
+        for name, buffer in model._computed_buffers.items():  # transformers has emptied non-persistent buffers
+            model.get_buffer(name).copy_(buffer)
         return (model, info) if output_loading_info else model
 
     def save_pretrained(self, save_directory: Any, *args: Any, push_to_hub: bool = False, **kwargs: Any) -> None:
-        """As usual, and the tokenizer, without which the model is not built; the processor saves the rest."""
+        """Save the model and its tokenizer, which building the model needs; the processor saves the rest."""
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
         super().save_pretrained(save_directory, *args, **kwargs)
         self.llm.tokenizer.save_pretrained(save_directory)
 
 
-def local_folder(name: Any, options: dict[str, Any]) -> Path:
-    """A folder as it is; a repository of the hub downloaded, by those of the options that say how."""
-    download = {key: options.pop(key) for key in DOWNLOAD if key in options}
+def _cross_entropy(
+    logits: Tensor, targets: Tensor, bounds: Sequence[int], num_items_in_batch: int | Tensor | None
+) -> Tensor:
+    """Return the next-token loss of a packed sequence; no sample predicts the first token of the next one."""
+    targets = targets.roll(-1)
+    targets[torch.tensor(bounds[1:], device=targets.device) - 1] = IGNORE_INDEX
+    loss = F.cross_entropy(logits.float(), targets, reduction="sum")
+    if num_items_in_batch is None:
+        return loss / (targets != IGNORE_INDEX).sum().clamp(min=1)
+    return loss / num_items_in_batch
+
+
+def find_local_folder(name: Any, options: dict[str, Any]) -> Path:
+    """Return the folder of that name, or the download of a repository; the options of the download are removed."""
+    download = {key: options.pop(key) for key in DOWNLOAD_OPTIONS if key in options}
     if Path(name).is_dir():
         return Path(name)
     from huggingface_hub import snapshot_download
@@ -245,15 +281,15 @@ def local_folder(name: Any, options: dict[str, Any]) -> Path:
     return Path(snapshot_download(str(name), **download))
 
 
-def _folder(config: OmniHumanConfig) -> Path:
-    """Where a config was read.
+def _config_folder(config: OmniHumanConfig) -> Path:
+    """Return the folder that a config was read from.
 
     Raises:
-        ValueError: nowhere.
+        ValueError: it was not read from a folder.
     """
     folder = Path(config.name_or_path or "")
     if not config.name_or_path or not folder.is_dir():
         raise ValueError(
-            "an omnihuman model is built from a folder, which holds its tokenizers: use from_pretrained(folder)."
+            "an omnihuman model is built from a folder, which contains its tokenizers: use from_pretrained(folder)."
         )
     return folder

@@ -1,4 +1,4 @@
-"""Clips, stills, sounds and words -> what a released model is called with."""
+"""Video, image, audio and text -> the inputs of a released model."""
 
 import json
 import logging
@@ -18,7 +18,8 @@ from transformers import AutoTokenizer
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
-from omnihuman.release.hub.huggingface import local_folder
+from omnihuman.modality import View
+from omnihuman.release.hub.huggingface import find_local_folder
 from omnihuman.types import IGNORE_INDEX, Batch
 
 if TYPE_CHECKING:
@@ -28,14 +29,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DATA = (
-    "num_frames", "face", "missing", "max_length", "max_tokens", "markers", "separator", "supervise_newline", "timeout",
-)  # fmt: skip
-"""Options of ``OmniData`` that decide what a model is given; the others say which data and in what order."""
+DATA_OPTIONS = (
+    "num_frames",
+    "face",
+    "missing",
+    "max_length",
+    "max_tokens",
+    "markers",
+    "separator",
+    "supervise_newline",
+    "timeout",
+)
+"""Options of ``OmniData`` that decide the inputs of a model; the others choose the data and its order."""
 
-SEEN = ("boxes", "whole", "none")
-FACE = ("source", "margin")
-"""Options of ``FaceInput`` that travel; a detector is a file of somebody else's."""
+FACE_SOURCES = ("boxes", "whole", "none")
+FACE_OPTIONS = ("source", "margin")
+"""Options of ``FaceInput`` that are released; a detector is a separate file."""
 
 
 class OmniHumanProcessor(ProcessorMixin):
@@ -43,10 +52,10 @@ class OmniHumanProcessor(ProcessorMixin):
 
     Args:
         tokenizer: of the language model.
-        graph: of the model, as in its config: it says pixels, mel bins, and how many tokens each medium takes.
-        data: how media are read and prompts are put: frames, markers, separator, faces.
-        folder: where the tokenizer of the instruction lies.
-        chat_template: for text alone; media are put in their places by the data path.
+        graph: of the model, as in its config; it determines image sizes, mel bins, and the tokens of each medium.
+        data: options of the data path: frames, markers, separator, faces.
+        folder: of the instruction tokenizer.
+        chat_template: for text alone; the data path inserts media.
     """
 
     def __init__(
@@ -63,18 +72,18 @@ class OmniHumanProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> "OmniHumanProcessor":
-        """The processor of a released folder, or of a repository on the hub that holds one.
+        """Load the processor of a released folder, or of a repository on the hub that is one.
 
         Raises:
-            ValueError: the folder holds none of ours.
+            ValueError: the folder has no processor of ours.
         """
-        folder = local_folder(pretrained_model_name_or_path, kwargs)
+        folder = find_local_folder(pretrained_model_name_or_path, kwargs)
         file = folder / "processor_config.json"
-        said = json.loads(file.read_text()) if file.is_file() else {}
-        if "graph" not in said or "data" not in said:
-            raise ValueError(f"{file} says no graph and data: it was not written by python -m omnihuman.export.")
+        config = json.loads(file.read_text()) if file.is_file() else {}
+        if "graph" not in config or "data" not in config:
+            raise ValueError(f"{file} has no graph and data: it was not written by python -m omnihuman.export.")
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        return cls(tokenizer, said["graph"], said["data"], str(folder), tokenizer.chat_template)
+        return cls(tokenizer, config["graph"], config["data"], str(folder), tokenizer.chat_template)
 
     def __call__(
         self,
@@ -83,7 +92,7 @@ class OmniHumanProcessor(ProcessorMixin):
         video: Any = None,
         audio: Any = None,
         image: Any = None,
-        modal: str | None = None,
+        view: str | None = None,
         answer: str | Sequence[str] | None = None,
         faces: Any = None,
         start: float | None = None,
@@ -91,199 +100,230 @@ class OmniHumanProcessor(ProcessorMixin):
         return_tensors: str = "pt",
         padding: bool | str = True,
     ) -> BatchFeature:
-        """One question or several, each about its medium; one medium is for all.
+        """Encode one question or several, each about its media; a single medium is used for all questions.
 
         Args:
-            text: the user's words.
-            video: path of a clip; it is seen and heard. Sound given beside it takes the place of its own. In a list,
-                ``None`` stands for a question without one.
-            audio: path of a sound, or ``{"array", "sampling_rate"}``.
-            image: path of a still, or a PIL image.
-            modal: what of it is used: ``video_audio``, ``video``, ``audio``, ``text`` ...; ``None`` for all.
-            answer: what is to be answered; then the conversations are whole, with ``labels``.
-            faces: where they are, as records say it (``[{"time", "box"}]`` or one box a frame); or ``whole`` frames,
+            text: the question.
+            video: path of a clip with its audio track. A separate ``audio`` replaces the audio track. In a list,
+                ``None`` stands for a question without video.
+            audio: path of an audio file, or ``{"array", "sampling_rate"}``.
+            image: path of an image, or a PIL image.
+            view: modalities to use: ``VAF``, ``VA``, ``V``, ``A``, ``text`` ...; ``None`` for all.
+            answer: the reference answer; adds ``labels`` for training.
+            faces: bounding boxes as in records (``[{"time", "box"}]`` or one box a frame); or ``whole`` frames,
                 ``none``, or ``boxes``.
-            start: second at which the clip begins.
-            end: second at which it ends.
-            return_tensors: ``pt``, the only kind there is.
-            padding: what transformers' processors are told; several questions always are padded, on the left.
+            start: of the clip, in seconds.
+            end: of the clip, in seconds.
+            return_tensors: ``pt``, the only format.
+            padding: accepted for compatibility; several questions are always padded, on the left.
 
         Returns:
-            ``input_ids``, ``attention_mask`` (padded on the left) and of every encoder its values and mask.
+            ``input_ids``, ``attention_mask`` (padded on the left), and values and mask of every encoder.
 
         Raises:
-            ValueError: a medium is missing, cannot be used, or the model cannot read it.
+            ValueError: a medium is missing or invalid, or the model cannot read it.
         """
         texts = [text] if isinstance(text, str) else list(text)
-        given = {
-            kind: value for kind, value in (("video", video), ("image", image), ("audio", audio)) if value is not None
-        }
-        media = {kind: _several(value, len(texts), kind) for kind, value in given.items()}
-        answers = [None] * len(texts) if answer is None else _several(answer, len(texts), "answer")
-        turns = [
-            [{"type": kind, "url": values[row]} for kind, values in media.items() if values[row] is not None]
-            + [{"type": "text", "text": words}]
-            for row, words in enumerate(texts)
-        ]
-        chats = [
-            [{"role": "user", "content": turn}, *([] if said is None else [{"role": "assistant", "content": said}])]
-            for turn, said in zip(turns, answers, strict=True)
-        ]
-        return self._batch(chats, modal, faces, start=start, end=end)
+        media: dict[str, list[Any]] = {}
+        for kind, value in (("video", video), ("image", image), ("audio", audio)):
+            if value is not None:
+                media[kind] = _repeat(value, len(texts), kind)
+        answers = _repeat(answer, len(texts), "answer")
+        chats = []
+        for index, question in enumerate(texts):
+            content = [
+                {"type": kind, "url": values[index]} for kind, values in media.items() if values[index] is not None
+            ]
+            content.append({"type": "text", "text": question})
+            chat: list[dict[str, Any]] = [{"role": "user", "content": content}]
+            if answers[index] is not None:
+                chat.append({"role": "assistant", "content": answers[index]})
+            chats.append(chat)
+        return self._encode(chats, view, faces, start=start, end=end)
 
     def apply_chat_template(  # type: ignore[override]
         self, conversation: Any, chat_template: str | None = None, *, tokenize: bool = False, **kwargs: Any
     ) -> Any:
-        """Messages with media in their content -> the same tensors as a call; without ``tokenize`` the text alone.
+        """Encode messages with media in their content, as a call does; without ``tokenize`` return the text alone.
 
         Args:
-            conversation: ``[{"role", "content": words or [{"type": "video", "url": path}, {"type": "text", "text"}]}]``
+            conversation: ``[{"role", "content": text or [{"type": "video", "url": path}, {"type": "text", "text"}]}]``
                 or a list of such.
             chat_template: another template, for text alone.
-            tokenize: read the media and make tensors.
-            kwargs: of the tokenizer's own method.
+            tokenize: read the media and return tensors.
+            kwargs: of the tokenizer's method.
         """
         if not tokenize:
             return self.tokenizer.apply_chat_template(conversation, chat_template, tokenize=False, **kwargs)
-        several = [conversation] if isinstance(conversation[0], Mapping) else conversation
-        return self._batch(several, kwargs.get("modal"), kwargs.get("faces"))
+        chats = [conversation] if isinstance(conversation[0], Mapping) else conversation
+        return self._encode(chats, kwargs.get("view"), kwargs.get("faces"))
 
     def batch_decode(self, ids: Any, skip_special_tokens: bool = True, **kwargs: Any) -> list[str]:
-        """Ids, as ``generate`` returns them, -> the answers; places of media in a prompt are left out."""
-        rows = [[token for token in row if token >= 0] for row in (ids.tolist() if isinstance(ids, Tensor) else ids)]
-        texts = self.tokenizer.batch_decode(rows, skip_special_tokens=skip_special_tokens, **kwargs)
+        """Return the answers of ids from ``generate``; slots of media in a prompt are skipped."""
+        samples = ids.tolist() if isinstance(ids, Tensor) else ids
+        samples = [_remove_slots(sample) for sample in samples]
+        texts = self.tokenizer.batch_decode(samples, skip_special_tokens=skip_special_tokens, **kwargs)
         return [text.strip() for text in texts]
 
     def decode(self, ids: Any, skip_special_tokens: bool = True, **kwargs: Any) -> str:
-        """One row of ids -> its answer."""
-        row = ids.tolist() if isinstance(ids, Tensor) else list(ids)
-        return self.batch_decode([row], skip_special_tokens, **kwargs)[0]
+        """Return the answer of one sample's ids."""
+        sample = ids.tolist() if isinstance(ids, Tensor) else list(ids)
+        return self.batch_decode([sample], skip_special_tokens, **kwargs)[0]
 
     @property
     def model_input_names(self) -> list[str]:
-        """Of what a call returns."""
-        signals = [f"{part['name']}_{what}" for part in self.graph.get("encoders", []) for what in ("values", "mask")]
-        return ["input_ids", "attention_mask", *signals]
+        """The names of the tensors that a call returns."""
+        names = ["input_ids", "attention_mask"]
+        for encoder in self.graph.get("encoders", []):
+            names += [f"{encoder['name']}_values", f"{encoder['name']}_mask"]
+        return names
 
     def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> Any:
-        """As usual, and the tokenizer of the instruction."""
-        from omnihuman.release.hub.graph import WORDS
+        """Save the processor and the instruction tokenizer."""
+        from omnihuman.release.hub.graph import INSTRUCTION_TOKENIZER
 
-        if (source := self._folder / WORDS).is_dir() and source.resolve() != (Path(save_directory) / WORDS).resolve():
-            shutil.copytree(source, Path(save_directory) / WORDS, dirs_exist_ok=True)
+        source, target = self._folder / INSTRUCTION_TOKENIZER, Path(save_directory) / INSTRUCTION_TOKENIZER
+        if source.is_dir() and source.resolve() != target.resolve():
+            shutil.copytree(source, target, dirs_exist_ok=True)
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
         return super().save_pretrained(save_directory)
 
     @cached_property
-    def _path(self) -> tuple[Any, set[str]]:
-        """The data path, connected to a model without weights; and the slots that the model fills."""
+    def _data_path(self) -> tuple["OmniData", View]:
+        """The data path, connected to a model without weights; and the modalities that the model reads."""
         from accelerate import init_empty_weights
 
         from omnihuman.build import build
         from omnihuman.data.face import FaceInput
         from omnihuman.data.module import OmniData
-        from omnihuman.release.hub.graph import opened
+        from omnihuman.release.hub.graph import parse_graph
 
         with init_empty_weights():
-            model = build(opened(self.graph, self._folder))
-        options = checked_data(self.data, self._folder)
+            model = build(parse_graph(self.graph, self._folder))
+        options = check_data_options(self.data, self._folder)
         options["face"] = FaceInput(**options["face"])
         data = OmniData(records=[], root=".", batch_size=1, num_workers=0, **options)
-        data.connect(model.transforms, model.layouts, self.tokenizer, model.llm.chat)
-        reads = {"frames": "video", "faces": "video", "waveform": "audio"}
-        return data, {reads[what] for what, _ in model.transforms.values() if what in reads}
+        data.connect(model.transforms, model.count_tokens, self.tokenizer, model.llm.chat)
+        return data, View.of_fields(field for field, _ in model.transforms.values())
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_path"}  # crosses to workers
+        # Data loader workers get a copy of the processor; each connects its own data path.
+        return {key: value for key, value in self.__dict__.items() if key != "_data_path"}
 
-    def _batch(self, chats: Sequence[Any], modal: str | None = None, faces: Any = None, **extra: Any) -> BatchFeature:
-        """Conversations -> tensors; what is not a file yet lives in a folder of its own for so long."""
+    def _encode(self, chats: Sequence[Any], view: str | None = None, faces: Any = None, **extra: Any) -> BatchFeature:
+        """Encode conversations; media that are not files are written to a temporary folder."""
         from omnihuman.data.collate import pack
 
-        data, slots = self._path
+        data, model_view = self._data_path
+        requested = None if view is None else View.parse(view)
         if isinstance(faces, str):
-            if faces not in SEEN:
-                raise ValueError(f"faces={faces}: choose from {', '.join(SEEN)}, or give boxes.")
-            data = copy(data)
-            data.options = {**data.options, "face": replace(data.options["face"], source=faces)}
-        extra = {key: value for key, value in {**extra, "faces": faces}.items() if not isinstance(value, str | None)}
+            data = _replace_face_source(data, faces)
+        else:
+            extra["faces"] = faces
+        extra = {key: value for key, value in extra.items() if value is not None}
+        packables = []
         with tempfile.TemporaryDirectory() as folder:
-            made = [self._asked(data, slots, chat, modal, extra, Path(folder), row) for row, chat in enumerate(chats)]
-        batch = pack([packable for _, packable in made], made[0][0].blanks, step_targets=0)
-        return BatchFeature(padded(batch, self.tokenizer, any(chat[-1]["role"] == "assistant" for chat in chats)))
+            for index, chat in enumerate(chats):
+                samples, packable = self._encode_chat(data, model_view, chat, requested, extra, Path(folder), index)
+                packables.append(packable)
+        batch = pack(packables, samples.blanks, step_targets=0)
+        has_labels = any(chat[-1]["role"] == "assistant" for chat in chats)
+        return BatchFeature(pad_batch(batch, self.tokenizer, has_labels))
 
-    def _asked(
-        self, data: "OmniData", slots: set[str], chat: Sequence[Mapping[str, Any]], modal: str | None,
-        extra: Mapping[str, Any], folder: Path, row: int,
-    ) -> tuple["Samples", "Packable"]:  # fmt: skip
-        """One conversation, its media decoded as far as the model reads them."""
-        from omnihuman.data.messages import record_of
+    def _encode_chat(
+        self,
+        data: "OmniData",
+        model_view: View,
+        chat: Sequence[Mapping[str, Any]],
+        view: View | None,
+        extra: Mapping[str, Any],
+        folder: Path,
+        index: int,
+    ) -> tuple["Samples", "Packable"]:
+        """Encode one conversation; only the media that the model reads are decoded."""
+        from omnihuman.data.messages import build_record
 
-        answered = chat[-1]["role"] == "assistant"
-        record = record_of(chat[:-1] if answered else chat, f"question_{row}", f"question {row}", folder, extra)
-        asked, unread = record.asked(modal, slots, "the model")
-        samples = data.question(asked)
+        has_answer = chat[-1]["role"] == "assistant"
+        question = chat[:-1] if has_answer else chat
+        record = build_record(question, f"question_{index}", f"question {index}", folder, extra)
+        record, unread = record.prepare(view, model_view, "the model")
+        samples = data.plan_question(record)
         planned = samples.planned[0]
-        if lost := sorted({*asked.slots, *unread} - {*planned.record.slots}):
-            log.warning("question %d: answered without %s, which is not there or not read", row, " and ".join(lost))
-        if samples.without_boxes:
-            log.warning("question %d: nothing says where the faces are: give faces, boxes or the word whole", row)
-        made = samples.packable(planned, samples.sample(planned, {reads for reads, _ in samples.transforms.values()}))
-        if not answered:
-            return samples, made
-        said = (*planned.record.messages[:-1], ("assistant", str(chat[-1]["content"])))
-        ids, labels = samples.chat.encode(said, planned.counts)
-        return samples, replace(made, input_ids=ids, labels=labels)
+        unused = sorted({*record.slots, *unread} - {*planned.record.slots})
+        if unused:
+            log.warning("question %d: answered without %s, which is missing or not read", index, " and ".join(unused))
+        if samples.num_unlocated:
+            log.warning("question %d: no bounding boxes of faces: give faces=<boxes> or faces=whole", index)
+        packable = samples.to_packable(planned, samples.sample(planned))
+        if not has_answer:
+            return samples, packable
+        messages = (*planned.record.messages[:-1], ("assistant", str(chat[-1]["content"])))
+        ids, labels = samples.chat.encode(messages, planned.counts)
+        return samples, replace(packable, input_ids=ids, labels=labels)
 
 
-def checked_data(data: Any, folder: Path) -> dict[str, Any]:
-    """The data options that a folder's processor says, as a stranger's: those that there are, and plain values.
+def _replace_face_source(data: "OmniData", source: str) -> "OmniData":
+    if source not in FACE_SOURCES:
+        raise ValueError(f"faces={source}: choose from {', '.join(FACE_SOURCES)}, or give boxes.")
+    data = copy(data)
+    data.options = {**data.options, "face": replace(data.options["face"], source=source)}
+    return data
+
+
+def _remove_slots(ids: Sequence[int]) -> list[int]:
+    return [token for token in ids if token >= 0]
+
+
+def check_data_options(data: Any, folder: Path) -> dict[str, Any]:
+    """Return the data options of a released folder, after a check: they are untrusted input.
 
     Raises:
-        ValueError: there is anything else.
+        ValueError: an option is unknown, or not a plain value.
     """
     from omnihuman.release.hub.graph import check_plain
 
+    file = folder / "processor_config.json"
     if not isinstance(data, dict) or not isinstance(data.get("face") or {}, dict):
-        raise ValueError(f"{folder / 'processor_config.json'} says no data: it was not written by omnihuman.export.")
+        raise ValueError(f"{file} has no data: it was not written by python -m omnihuman.export.")
     face = data.get("face") or {}
-    if foreign := sorted({*data} - {*DATA} | {*face} - {*FACE}):
-        raise ValueError(f"{folder}: the processor's data has no {', '.join(foreign)}; remove the keys.")
-    check_plain(f"{folder / 'processor_config.json'}: data", data)
+    unknown = sorted({*data} - {*DATA_OPTIONS} | {*face} - {*FACE_OPTIONS})
+    if unknown:
+        raise ValueError(f"{file}: unknown data options {', '.join(unknown)}; remove the keys.")
+    check_plain(f"{file}: data", data)
     return {**data, "face": face}
 
 
-def padded(batch: Batch, tokenizer: Any, labelled: bool = False) -> dict[str, Tensor]:
-    """A packed row -> its samples as rows ``[B L]``, padded on the left, beside the signals."""
+def pad_batch(batch: Batch, tokenizer: Any, has_labels: bool = False) -> dict[str, Tensor]:
+    """Return the samples of a packed sequence as ``[B L]``, padded on the left, and the signals."""
     lengths = batch.bounds.diff().tolist()
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+    pad_id = tokenizer.pad_token_id
+    if pad_id is None:
+        pad_id = tokenizer.eos_token_id or 0
 
-    def rows(packed: Tensor, fill: int) -> Tensor:
-        pieces = torch.split(packed[0], lengths)
-        return torch.stack([F.pad(row, (max(lengths) - len(row), 0), value=fill) for row in pieces])
+    def unpack(packed: Tensor, fill: int) -> Tensor:
+        samples = torch.split(packed[0], lengths)
+        return torch.stack([F.pad(sample, (max(lengths) - len(sample), 0), value=fill) for sample in samples])
 
-    signals = {
-        f"{name}_{what}": value
-        for name, signal in batch.signals.items()
-        for what, value in (("values", signal.values), ("mask", signal.mask))
+    tensors = {
+        "input_ids": unpack(batch.input_ids, pad_id),
+        "attention_mask": unpack(torch.ones_like(batch.input_ids), 0),
     }
-    labels = {"labels": rows(batch.labels, IGNORE_INDEX)} if labelled else {}
-    return {
-        "input_ids": rows(batch.input_ids, pad),
-        "attention_mask": rows(torch.ones_like(batch.input_ids), 0),
-        **labels,
-        **signals,
-    }
+    if has_labels:
+        tensors["labels"] = unpack(batch.labels, IGNORE_INDEX)
+    for name, signal in batch.signals.items():
+        tensors[f"{name}_values"] = signal.values
+        tensors[f"{name}_mask"] = signal.mask
+    return tensors
 
 
-def _several(value: Any, count: int, what: str) -> list[Any]:
-    """One value for each question.
+def _repeat(value: Any, count: int, name: str) -> list[Any]:
+    """Return one value for each question.
 
     Raises:
-        ValueError: there are some, but not as many.
+        ValueError: a list has another length.
     """
     values = list(value) if isinstance(value, list | tuple) else [value] * count
     if len(values) != count:
-        raise ValueError(f"{what}: {len(values)} for {count} questions; give one for all, or one for each.")
+        raise ValueError(f"{name}: {len(values)} values for {count} questions; give one for all, or one for each.")
     return values

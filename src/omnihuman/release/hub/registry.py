@@ -1,4 +1,4 @@
-"""Makes a released folder known to transformers' Auto classes, as soon as somebody uses them."""
+"""Registers the released model with transformers' Auto classes as soon as they are imported."""
 
 import sys
 from importlib.abc import MetaPathFinder
@@ -7,21 +7,27 @@ from types import ModuleType
 from typing import Any
 
 AUTO = "transformers.models.auto"
-WAITED = ("configuration_auto", "modeling_auto", "processing_auto")
-"""The modules of the Auto classes of configs, models and processors; each is imported when it is asked for."""
+AUTO_MODULES = ("configuration_auto", "modeling_auto", "processing_auto")
+"""The modules of the Auto classes for configs, models and processors. transformers imports each on first use."""
 
 
-class Watch(MetaPathFinder):
-    """Lets transformers import its Auto classes as ever, and registers ours right behind each.
+class AutoClassHook(MetaPathFinder):
+    """Import hook that registers our classes right after transformers has imported one of its Auto classes.
 
-    Importing them ourselves would cost every ``import omnihuman`` the seconds that torch and transformers take, and a
-    released folder is only ever opened by who has imported an Auto class.
+    ``import omnihuman`` must be enough for ``AutoModel.from_pretrained(folder)`` to find our classes. Registering them
+    needs the Auto classes, and importing those costs seconds (torch, transformers), which every command and every test
+    would pay. So nothing is imported here. A finder in ``sys.meta_path`` waits for the first import of an Auto module,
+    returns its usual spec, and wraps the loader, so that ``register`` runs when the module has executed and before the
+    importing code sees it. ``PathFinder`` finds the spec, not ``importlib.util.find_spec``, which would call this
+    hook again. The wrapper calls the original ``exec_module`` first, so that the Auto class exists when we register.
     """
 
     def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """The module's usual spec, whose loader calls ``register`` when it is through; ``None`` for all others."""
+        """Return the spec of an Auto module, with a loader that calls ``register``; ``None`` for all other modules."""
         package, _, name = fullname.rpartition(".")
-        spec = PathFinder.find_spec(fullname, path, target) if package == AUTO and name in WAITED else None
+        if package != AUTO or name not in AUTO_MODULES:
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
         if spec is None or spec.loader is None:
             return None
         execute = spec.loader.exec_module
@@ -34,17 +40,17 @@ class Watch(MetaPathFinder):
         return spec
 
 
-def watch() -> None:
-    """Register with what is imported already, and with the rest when it is."""
-    if not any(isinstance(finder, Watch) for finder in sys.meta_path):
-        sys.meta_path.insert(0, Watch())
-    for name in WAITED:
+def install_hook() -> None:
+    """Register with the Auto classes that are imported already, and with the others on their import."""
+    if not any(isinstance(finder, AutoClassHook) for finder in sys.meta_path):
+        sys.meta_path.insert(0, AutoClassHook())
+    for name in AUTO_MODULES:
         if f"{AUTO}.{name}" in sys.modules:
             register(name)
 
 
 def register(name: str) -> None:
-    """Register with the Auto class of one of the modules ``WAITED``."""
+    """Register with the Auto class of one of ``AUTO_MODULES``."""
     from omnihuman.release.hub.configuration import OmniHumanConfig
 
     if name == "configuration_auto":

@@ -1,4 +1,4 @@
-"""A folder that ``python -m omnihuman.export`` has written -> the plan of a model folder, which every verb takes."""
+"""Conversion of a folder of ``python -m omnihuman.export`` back to a model folder, which every command accepts."""
 
 import json
 from pathlib import Path
@@ -9,71 +9,101 @@ from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.build import build, compose_config
 from omnihuman.convert.checkpoint import KeyReport
+from omnihuman.modality import View
 from omnihuman.model.omni import OmniModel
-from omnihuman.release.convert import Piece, Plan, Request, copy_tokenizer
-from omnihuman.release.hub.graph import GROUPS, WORDS, opened
-from omnihuman.release.hub.processor import checked_data
-from omnihuman.release.shards import open_checkpoint, read_config
+from omnihuman.release.checkpoint_reader import Checkpoint, open_checkpoint, read_config
+from omnihuman.release.convert import Conversion, MappedCheckpoint, Request, copy_tokenizer
+from omnihuman.release.hub.graph import GROUPS, INSTRUCTION_TOKENIZER, parse_graph
+from omnihuman.release.hub.processor import check_data_options
 
 
-def plan(request: Request, folder: Path) -> Plan:
-    """What becomes of a released folder, or of a repository on the hub that holds one; its tokenizers are put in too.
+def prepare(request: Request, folder: Path) -> Conversion:
+    """Prepare the conversion of a released folder, or of a repository on the hub with one, and copy its tokenizers.
 
-    Its graph and its data options are checked as a stranger's, then they are a config like any other.
+    Its graph and its data options are untrusted input: both are checked before they become a config.
 
     Raises:
-        ValueError: it is no released folder, its graph is not one of ours, or an adapter lies beside the bare model.
+        ValueError: it is not a released folder, its graph is invalid, or it has a LoRA adapter beside the base model.
     """
-    found = open_checkpoint(request.path)
-    if (found.folder / "adapter").is_dir():
+    checkpoint = open_checkpoint(request.path)
+    source = checkpoint.folder
+    if (source / "adapter").is_dir():
         raise ValueError(
-            f"{found.folder} is a bare model with what LoRA has learned in adapter/: export the run with lora=merge, "
-            "or remove adapter/ if the bare model is what you want."
+            f"{source} is a base model with its LoRA in adapter/: export the run with lora=merge, or remove adapter/ "
+            "to convert the base model."
         )
-    official = read_config(found.folder)
-    graph = opened(official.get("graph"), found.folder)
-    data = checked_data(read_config(found.folder, "processor_config.json").get("data"), found.folder)
-    if frames := request.options.get("frames"):
-        data["num_frames"] = int(frames)
+    official = read_config(source)
+    graph = parse_graph(official.get("graph"), source)
+    data = check_data_options(read_config(source, "processor_config.json").get("data"), source)
+    num_frames = request.options.get("frames")
+    if num_frames:
+        data["num_frames"] = int(num_frames)
     with torch.device("meta"):
         model: OmniModel = build(graph)
-    copy_tokenizer(found.folder, folder / "tokenizer")
-    (folder / "tokenizer" / "generation_config.json").unlink(missing_ok=True)
-    if said := graph["llm"].get("generation"):
-        (folder / "tokenizer" / "generation_config.json").write_text(json.dumps(said))
-    if (found.folder / WORDS).is_dir():
-        copy_tokenizer(found.folder / WORDS, folder / WORDS)
-    buffers = {name for name, each in model.named_buffers() if not each.is_floating_point()}
-    report = KeyReport(
-        {key: key for key in found if key not in buffers},
-        {key: "computed when the model is built" for key in found if key in buffers},
+    _copy_tokenizers(source, folder, graph["llm"].get("generation"))
+    # Integer buffers, such as position ids, are computed when the model is built: a model folder has none of them.
+    buffers = {name for name, buffer in model.named_buffers() if not buffer.is_floating_point()}
+    names, dropped = {}, {}
+    for key in checkpoint:
+        if key in buffers:
+            dropped[key] = "computed when the model is built"
+        else:
+            names[key] = key
+    return Conversion(
+        (MappedCheckpoint(checkpoint, KeyReport(names, dropped)),),
+        _expected_shapes(model, checkpoint, buffers),
+        _build_config(graph, data, model, request),
+        official=official,
     )
-    expected = {name: tuple(each.shape) for name, each in model.state_dict(keep_vars=True).items()}
-    for name in {*expected} & {*_tied(model), *buffers} - {*found}:
-        del expected[name]
-    expected = {name: shape for name, shape in expected.items() if name not in buffers}
-    return Plan((Piece(found, report),), expected, _config(graph, data, model, request), official=official)
 
 
-def _tied(model: OmniModel) -> set[str]:
-    """Names of the language model's parameters that are others'."""
-    inner: Any = model.llm.model
-    return {f"llm.model.{name}" for name in inner.all_tied_weights_keys}
+def _copy_tokenizers(source: Path, folder: Path, generation: dict[str, Any] | None) -> None:
+    """Copy the tokenizers; the generation options in the graph replace those of transformers."""
+    copy_tokenizer(source, folder / "tokenizer")
+    (folder / "tokenizer" / "generation_config.json").unlink(missing_ok=True)
+    if generation:
+        (folder / "tokenizer" / "generation_config.json").write_text(json.dumps(generation))
+    if (source / INSTRUCTION_TOKENIZER).is_dir():
+        copy_tokenizer(source / INSTRUCTION_TOKENIZER, folder / INSTRUCTION_TOKENIZER)
 
 
-def _config(graph: dict[str, Any], data: dict[str, Any], model: OmniModel, request: Request) -> DictConfig:
-    """A stage's config with the model and the data path of the release."""
+def _expected_shapes(model: OmniModel, checkpoint: Checkpoint, buffers: set[str]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that the checkpoint must have: tied parameters are optional, integer buffers are left out."""
+    llm: Any = model.llm.model
+    tied = {f"llm.model.{name}" for name in llm.all_tied_weights_keys}
+    shapes = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        is_optional = name in tied and name not in checkpoint
+        if name not in buffers and not is_optional:
+            shapes[name] = tuple(tensor.shape)
+    return shapes
+
+
+def _build_config(graph: dict[str, Any], data: dict[str, Any], model: OmniModel, request: Request) -> DictConfig:
+    """Return a stage's config with the model and the data path of the release."""
     parts = {group: graph[group] for group in GROUPS}
     for encoder in parts["encoders"].values():
-        encoder |= {"tokenizer": f"${{folder}}/{WORDS}"} if "tokenizer" in encoder else {}
-    own = {"tokenizer": "${folder}/tokenizer", "activation_checkpointing": "${stage.activation_checkpointing}"}
-    reads = {what for what, _ in model.transforms.values()}
-    sees, hears = bool(reads & {"frames", "faces"}), "waveform" in reads
-    views = ["video_audio", "video", "audio"] if sees and hears else ["video"] if sees else ["audio"]
+        if "tokenizer" in encoder:
+            encoder["tokenizer"] = f"${{folder}}/{INSTRUCTION_TOKENIZER}"
+    llm = {
+        **graph["llm"],
+        "tokenizer": "${folder}/tokenizer",
+        "activation_checkpointing": "${stage.activation_checkpointing}",
+    }
+    views = _supported_views(model)
     config = compose_config(["+experiment=humanomni_stage3"])
     OmegaConf.set_struct(config, False)
-    config.model = {**graph, **parts, "llm": graph["llm"] | own, "drop": []}
-    changes = {"data": {**data, "views": views}, "answers": {"modals": views}, "frames": data["num_frames"]}
+    config.model = {**graph, **parts, "llm": llm, "drop": []}
+    changes = {"data": {**data, "views": views}, "validation": {"views": views}, "frames": data["num_frames"]}
     merged = OmegaConf.merge(config, changes, {"name": request.out.name, "init_from": []})
     assert isinstance(merged, DictConfig)
     return merged
+
+
+def _supported_views(model: OmniModel) -> list[str]:
+    view = View.of_fields(field for field, _ in model.transforms.values())
+    if "video" not in view.slots:
+        return ["A"]
+    if "audio" not in view.slots:
+        return ["VF"]
+    return ["VAF", "VF", "A"]

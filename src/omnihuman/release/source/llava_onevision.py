@@ -1,4 +1,4 @@
-"""LLaVA-OneVision in either layout -> the plan of a model folder: Omni-Emotion's video path."""
+"""Conversion of LLaVA-OneVision, in either layout, to Omni-Emotion's video path."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,29 +8,36 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.build import build, compose_config, compose_part
-from omnihuman.convert import llava_onevision as names
-from omnihuman.encoder.base import blocks_read
+from omnihuman.convert import llava_onevision as keys
+from omnihuman.encoder.base import count_blocks
 from omnihuman.model.omni import OmniModel
-from omnihuman.release.convert import Piece, Plan, Request, copy_tokenizer, parameters
-from omnihuman.release.shards import Checkpoint, local, open_checkpoint, read_config
-from omnihuman.release.source.humanomni_parts import FITTING, SIZES
-from omnihuman.release.source.parts import architecture, hub_config
+from omnihuman.release.checkpoint_reader import Checkpoint, open_checkpoint, read_config, resolve_path
+from omnihuman.release.convert import Conversion, MappedCheckpoint, Request, copy_tokenizer, parameter_shapes
+from omnihuman.release.source.humanomni_reader import TOWER_SIZES, TOWERS_BY_WIDTH, find_folder
+from omnihuman.release.source.single_model import build_hub_config, select_architecture
 
 EXPERIMENT = "omni_emotion_video"
-LACKS = ("encoders.face", "encoders.audio", "projectors.face", "projectors.audio", "fusions.frames_video",
-         "fusions.frames_face", "fusions.join")  # fmt: skip
+DROPPED_PARTS = (
+    "encoders.face",
+    "encoders.audio",
+    "projectors.face",
+    "projectors.audio",
+    "fusions.frames_video",
+    "fusions.frames_face",
+    "fusions.join",
+)
 """Parts of Omni-Emotion that LLaVA-OneVision does not have."""
 
-RELEASED = {"siglip-so400m-patch14-384": "7b", "siglip-base-patch16-224": "0_5b"}
-"""Name of a tower -> our preset with its sizes, which the original config.json leaves to the tower's own."""
+RELEASED_TOWERS = {"siglip-so400m-patch14-384": "7b", "siglip-base-patch16-224": "0_5b"}
+"""Name of a tower -> our preset with its sizes, which the original config.json does not contain."""
 
 NEWLINES = {"one_token": "one", "frame": "frame", "grid": "grid"}
 """``mm_newline_position`` -> the mode of our part."""
 
-FRAMES = 32
+NUM_FRAMES = 32
 """``frames_upbound`` of its training."""
 
-KNOWN: dict[str, tuple[Any, ...]] = {
+SUPPORTED: dict[str, tuple[Any, ...]] = {
     "mm_projector_type": ("mlp2x_gelu",),
     "mm_spatial_pool_mode": ("bilinear",),
     "mm_spatial_pool_stride": (2,),
@@ -39,130 +46,148 @@ KNOWN: dict[str, tuple[Any, ...]] = {
     "vision_feature_select_strategy": ("full",),
     "mm_newline_position": tuple(NEWLINES),
 }
-"""Field of config.json, where it is there -> the values that our parts can be."""
+"""Optional field of config.json -> the values that our parts support; the first is the default."""
 
 
-class Said(NamedTuple):
-    """What a config.json says of the parts.
+class Architecture(NamedTuple):
+    """The parts that a config.json describes.
 
     Attributes:
         vision: arguments of the vision tower.
         text: configuration of the language model.
-        blocks: how many blocks of the vision tower are read.
-        newline: where newlines go.
+        num_blocks: blocks of the vision tower that are read.
+        newline: mode of the newline tokens.
     """
 
     vision: dict[str, Any]
     text: Any
-    blocks: int
+    num_blocks: int
     newline: str
 
 
-def plan(request: Request, folder: Path) -> Plan:
-    """What becomes of LLaVA-OneVision's folder; its tokenizer is put into ``folder``.
+def prepare(request: Request, folder: Path) -> Conversion:
+    """Prepare the conversion of LLaVA-OneVision's folder, and copy its tokenizer.
 
-    Names are those of ``conf/model/omni_emotion.yaml``, which starts from this model; what it lacks is dropped there.
+    Names are those of ``conf/model/omni_emotion.yaml``, which starts from this model; parts that it does not have are
+    dropped there.
 
-    Reference: LLaVA-NeXT ``siglip_encoder.py``, which deletes SigLIP's last block and reads what is then the last
-    state, whatever ``mm_vision_select_layer`` says; transformers keeps the others and reads ``vision_feature_layer``.
-    Differs from both in stills, which are one frame here and not tiles (``anyres``).
+    Reference: LLaVA-NeXT ``siglip_encoder.py``, which deletes SigLIP's last block and reads the last state of the rest,
+    whatever ``mm_vision_select_layer`` is; transformers keeps all blocks and reads ``vision_feature_layer``.
+    Differs from both in images, which are one frame here and not tiles (``anyres``).
 
     Raises:
-        ValueError: something is missing, or config.json asks for what our parts are not.
+        ValueError: a file is missing, or config.json describes parts that we do not support.
     """
-    found = open_checkpoint(request.path)
-    official = read_config(found.folder)
-    said = _said(found, official, request.options)
-    given = request.options.get("tokenizer")
-    copy_tokenizer(local(given) if given else found.folder, folder / "tokenizer")
-    config = _config(said, request)
+    checkpoint = open_checkpoint(request.path)
+    official = read_config(checkpoint.folder)
+    architecture = _read_architecture(checkpoint, official, request.options)
+    tokenizer = request.options.get("tokenizer")
+    copy_tokenizer(resolve_path(tokenizer) if tokenizer else checkpoint.folder, folder / "tokenizer")
+    config = _build_config(architecture, request)
     config.folder = str(folder)
     with torch.device("meta"):
         model: OmniModel = build(config.model)
     del config["folder"]
-    tokens = model.layouts({"frames": int(config.frames)})["video"]
-    return Plan(
-        (Piece(found, names.report(found, said.blocks, bool(said.text.tie_word_embeddings))),),
-        parameters(model),
+    tokens = model.count_tokens({"frames": int(config.frames)})["video"]
+    report = keys.report_keys(checkpoint, architecture.num_blocks, bool(architecture.text.tie_word_embeddings))
+    return Conversion(
+        (MappedCheckpoint(checkpoint, report),),
+        parameter_shapes(model),
         config,
         official=official,
-        cures={
+        hints={
             "encoders.video.*": "the vision tower must be in the checkpoint: LLaVA-OneVision has trained it",
-            "fusions.newline.*": "its image_newline is not there: was it trained with mm_patch_merge_type=flat?",
-            "llm.model.lm_head.*": "config.json does not say tie_word_embeddings: is a shard missing?",
+            "fusions.newline.*": "image_newline is missing: was it trained with mm_patch_merge_type=flat?",
+            "llm.model.lm_head.*": "config.json has no tie_word_embeddings: is a shard missing?",
         },
         notes=(
-            f"{config.frames} frames become {tokens} tokens of video; frames=8 asks for fewer",
+            f"{config.frames} frames become {tokens} video tokens; frames=8 makes fewer",
             f"a stage starts from it with base={request.out}; with faces as well: "
             "model.drop=[encoders.audio,projectors.audio] model.encoders.face.weights=kartiknarayan/facexformer",
         ),
     )
 
 
-def _said(found: Checkpoint, official: Mapping[str, Any], options: Mapping[str, Any]) -> Said:
-    """The fields of either layout, checked."""
-    for field, values in KNOWN.items():
-        if (value := official.get(field, values[0])) not in values:
-            listed = ", ".join(map(str, values))
-            raise ValueError(f"{found.folder}/config.json: {field} is {value!r}, ours can be {listed} only.")
+def _read_architecture(checkpoint: Checkpoint, official: Mapping[str, Any], options: Mapping[str, Any]) -> Architecture:
+    """Return the parts of a config.json in either layout, after a check of its fields."""
+    file = f"{checkpoint.folder}/config.json"
+    for field, values in SUPPORTED.items():
+        value = official.get(field, values[0])
+        if value not in values:
+            raise ValueError(f"{file}: unsupported {field} {value!r}; expected {' or '.join(map(str, values))}.")
+    layer: Any
     if "text_config" in official:
-        vision = hub_config("siglip", official.get("vision_config") or {}, found.folder)
-        text = hub_config("qwen2", official["text_config"], found.folder)
-        sizes, layer = {key: getattr(vision, key) for key in SIZES["siglip"]}, official.get("vision_feature_layer", -1)
+        vision = build_hub_config("siglip", official.get("vision_config") or {}, checkpoint.folder)
+        text = build_hub_config("qwen2", official["text_config"], checkpoint.folder)
+        sizes = {key: getattr(vision, key) for key in TOWER_SIZES["siglip"]}
+        layer = official.get("vision_feature_layer", -1)
         if not isinstance(layer, int):
-            raise ValueError(f"{found.folder}/config.json: vision_feature_layer is {layer}, ours reads one state only.")
+            raise ValueError(f"{file}: vision_feature_layer is {layer}; expected one layer.")
     else:
         if not any("Qwen" in str(name) for name in official.get("architectures") or ()):
             raise ValueError(
-                f"{found.folder}/config.json: architectures is {official.get('architectures')}, LLaVA-OneVision's is "
+                f"{file}: architectures is {official.get('architectures')}, LLaVA-OneVision's is "
                 "LlavaQwenForCausalLM: is it another LLaVA?"
             )
-        text = hub_config("qwen2", {**official, "model_type": "qwen2"}, found.folder)
-        sizes, layer = _tower(found, official, options), -2
-    return Said(
-        sizes | {"select_layer": layer},
+        text = build_hub_config("qwen2", {**official, "model_type": "qwen2"}, checkpoint.folder)
+        sizes = _read_tower_sizes(checkpoint, official, options)
+        layer = -2
+    return Architecture(
+        {**sizes, "select_layer": layer},
         text,
-        blocks_read(layer, sizes["num_hidden_layers"]),
+        count_blocks(layer, sizes["num_hidden_layers"]),
         NEWLINES[str(official.get("mm_newline_position", "one_token"))],
     )
 
 
-def _tower(found: Checkpoint, official: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The sizes of the whole tower, which the original layout leaves to the tower's own configuration."""
+def _read_tower_sizes(
+    checkpoint: Checkpoint, official: Mapping[str, Any], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the sizes of the complete tower, which the original layout leaves to the tower's own configuration."""
     name = str(options.get("vision_tower") or official.get("mm_vision_tower"))
-    place = next((path for path in (found.folder / name, Path(name).expanduser()) if path.is_dir()), None)
-    if place is None and (preset := RELEASED.get(name.rpartition("/")[2])):
+    folder = find_folder(name, checkpoint.folder)
+    preset = RELEASED_TOWERS.get(name.rpartition("/")[2])
+    if folder is None and preset is not None:
         released = compose_part("encoder", f"siglip/{preset}")
-        return {key: released[key] for key in SIZES["siglip"]}
+        return {key: released[key] for key in TOWER_SIZES["siglip"]}
     try:
-        place = place or local(name)
+        folder = folder or resolve_path(name)
     except ValueError as error:
         raise ValueError(
-            f"{error} It is the vision tower of {found.folder}/config.json (mm_vision_tower), whose own config.json "
-            f"says its sizes: say where it is with vision_tower=<folder or hub id>. Known: {', '.join(RELEASED)}."
+            f"{error} It is the vision tower of {checkpoint.folder}/config.json (mm_vision_tower), whose own "
+            "config.json has its sizes: give vision_tower=<folder or hub id>. Known towers: "
+            f"{', '.join(RELEASED_TOWERS)}."
         ) from error
-    config = hub_config("siglip", read_config(place), place)
-    first = found.headers.get("model.mm_projector.0.weight")
-    if first is not None and first.shape[-1] != config.hidden_size:
-        fits = FITTING["siglip"].get(first.shape[-1], "the one that it was trained with")
+    config = build_hub_config("siglip", read_config(folder), folder)
+    projector = checkpoint.headers.get("model.mm_projector.0.weight")
+    if projector is not None and projector.shape[-1] != config.hidden_size:
+        fitting = TOWERS_BY_WIDTH["siglip"].get(projector.shape[-1], "<the one that it was trained with>")
         raise ValueError(
-            f"the vision tower {name} is {config.hidden_size} wide, mm_projector of {found.path} reads "
-            f"{first.shape[-1]}: give vision_tower={fits}."
+            f"the vision tower {name} is {config.hidden_size} wide, mm_projector of {checkpoint.path} expects "
+            f"{projector.shape[-1]}: give vision_tower={fitting}."
         )
-    return {key: getattr(config, key) for key in SIZES["siglip"]}
+    return {key: getattr(config, key) for key in TOWER_SIZES["siglip"]}
 
 
-def _config(said: Said, request: Request) -> DictConfig:
-    unread = {"weights": None}  # of parts that are dropped: a config without `weights` is read without drawing any
+def _build_config(architecture: Architecture, request: Request) -> DictConfig:
+    no_weights = {"weights": None}  # of dropped parts: a config without `weights` is loaded without initialization
     changes = {
         "name": request.out.name,
         "next": None,
-        "frames": int(request.options.get("frames") or FRAMES),
+        "frames": int(request.options.get("frames") or NUM_FRAMES),
         "model": {
-            "encoders": {"video": {**said.vision, "weights": None}, "face": unread, "audio": unread},
-            "fusions": {"newline": {"mode": said.newline}},
-            "llm": {"weights": None, "tokenizer": "${folder}/tokenizer", "architecture": architecture(said.text)},
-            "drop": list(LACKS),
+            "encoders": {
+                "video": {**architecture.vision, "weights": None},
+                "face": no_weights,
+                "audio": no_weights,
+            },
+            "fusions": {"newline": {"mode": architecture.newline}},
+            "llm": {
+                "weights": None,
+                "tokenizer": "${folder}/tokenizer",
+                "architecture": select_architecture(architecture.text),
+            },
+            "drop": list(DROPPED_PARTS),
         },
         "data": {"markers": False, "views": ["video"]},
     }
