@@ -1,1 +1,1 @@
-"""Tests of the built-in corpus; a package, so that its modules may share names with other tests."""
+"""Tests of the built-in corpus; a package, so that module names may repeat those of other tests."""

@@ -1,29 +1,34 @@
-"""Pictures: the same for one scene, boxes inside the frame, and expressions that begin neutral."""
+"""Frames: the same for the same scene, bounding boxes inside the frame, expressions with a neutral start."""
 
 import numpy as np
 import pytest
 
-from omnihuman.data.sample.draw import draw, face_box, frames, level
-from omnihuman.data.sample.world import ACTIONS, EMOTIONS, INTERACTIONS, Scene, scenes
+from omnihuman.data.sample.draw import compute_face_box, expression_intensity, render_frame, render_frames
+from omnihuman.data.sample.world import ACTIONS, EMOTIONS, INTERACTIONS, Scene, build_scenes
 
-SEEN = [scene for scene in scenes(0) if scene.has_video]
-
-
-def _first(**wanted: object) -> Scene:
-    return next(s for s in SEEN if all(getattr(s, key) == value for key, value in wanted.items()))
+VISIBLE = [scene for scene in build_scenes(0) if scene.has_video]
 
 
-@pytest.mark.parametrize("scene", SEEN[::150], ids=lambda scene: scene.id)
-def test_frames_have_the_told_size_and_never_differ(scene: Scene) -> None:
-    pictures = frames(scene)
-    assert pictures.shape == (scene.num_frames, scene.height, scene.width, 3) and pictures.dtype == np.uint8
-    assert (pictures == frames(scene)).all()
+def _find_talk(emotion: str, shown_by: str) -> Scene:
+    return next(s for s in VISIBLE if (s.kind, s.emotion, s.shown_by) == ("talk", emotion, shown_by))
 
 
-def test_boxes_lie_inside_the_frame_and_portraits_are_large() -> None:
-    for scene in SEEN[::5]:
+def _frame_change(scene: Scene, t: float) -> float:
+    """Return the mean change of a pixel from the first frame to the frame at a time."""
+    return float(np.abs(render_frame(scene, 0.0).astype(int) - render_frame(scene, t)).mean())
+
+
+@pytest.mark.parametrize("scene", VISIBLE[::150], ids=lambda scene: scene.id)
+def test_frames_have_the_size_of_the_scene_and_repeat(scene: Scene) -> None:
+    frames = render_frames(scene)
+    assert frames.shape == (scene.num_frames, scene.height, scene.width, 3) and frames.dtype == np.uint8
+    assert (frames == render_frames(scene)).all()
+
+
+def test_boxes_are_inside_the_frame_and_large_for_portraits() -> None:
+    for scene in VISIBLE[::5]:
         for t in (0.0, 0.5, 1.5):
-            box = face_box(scene, t)
+            box = compute_face_box(scene, t)
             assert (box is None) == scene.from_behind
             if box is not None:
                 assert 0 <= box[0] < box[2] <= scene.width and 0 <= box[1] < box[3] <= scene.height
@@ -31,32 +36,29 @@ def test_boxes_lie_inside_the_frame_and_portraits_are_large() -> None:
                     assert 0.5 <= (box[3] - box[1]) / scene.height <= 0.8
 
 
-def test_an_expression_begins_neutral_and_then_shows() -> None:
-    for emotion in set(EMOTIONS) - {"neutral"}:
-        scene = _first(kind="talk", emotion=emotion, shown_by="face")
-        assert level(scene, 0.0) == 0 and level(scene, scene.onset + 0.5) == 1
-        change = np.abs(draw(scene, 0.0).astype(int) - draw(scene, scene.onset + 0.6)).mean()
-        assert change > 4, f"{emotion} changes the picture by {change:.1f} only"
+@pytest.mark.parametrize("emotion", sorted(set(EMOTIONS) - {"neutral"}))
+def test_expression_starts_neutral_and_changes_the_frame(emotion: str) -> None:
+    scene = _find_talk(emotion, "face")
+    assert expression_intensity(scene, 0.0) == 0 and expression_intensity(scene, scene.onset + 0.5) == 1
+    assert _frame_change(scene, scene.onset + 0.6) > 4
 
 
-def test_the_face_stays_neutral_where_only_the_voice_tells() -> None:
-    voice, face = (
-        _first(kind="talk", emotion="angry", shown_by="voice"),
-        _first(kind="talk", emotion="angry", shown_by="face"),
-    )
-    changes = [np.abs(draw(s, 0.0).astype(int) - draw(s, 1.2)).mean() for s in (voice, face)]
-    assert changes[0] < 0.5 * changes[1]
+def test_face_stays_neutral_if_only_the_voice_carries_the_emotion() -> None:
+    voice, face = _find_talk("angry", "voice"), _find_talk("angry", "face")
+    assert _frame_change(voice, 1.2) < 0.5 * _frame_change(face, 1.2)
 
 
-@pytest.mark.parametrize("name", ACTIONS + INTERACTIONS)
-def test_bodies_move(name: str) -> None:
-    scene = next(s for s in SEEN if name in (s.action, s.interaction) and not s.is_still)
-    assert any((draw(scene, 0.1) != draw(scene, t)).any() for t in (0.4, 0.6, 0.9))
+@pytest.mark.parametrize("topic", ACTIONS + INTERACTIONS)
+def test_bodies_move(topic: str) -> None:
+    scene = next(s for s in VISIBLE if topic in (s.action, s.interaction) and not s.is_still)
+    assert any((render_frame(scene, 0.1) != render_frame(scene, t)).any() for t in (0.4, 0.6, 0.9))
 
 
-def test_two_shots_show_each_its_own_picture_and_box() -> None:
-    scene = _first(kind="shots", is_same_person=False)
-    half, pictures = scene.duration / 2, frames(scene)
+def test_each_shot_has_its_frames_and_box() -> None:
+    scene = next(s for s in VISIBLE if s.shots and not s.is_same_person)
+    first, second = scene.shots
+    half, frames = scene.duration / 2, render_frames(scene)
     cut = round(half * scene.fps)
-    assert (pictures[cut:] == frames(scene.shots[1])).all() and (pictures[:cut] == frames(scene.shots[0])).all()
-    assert face_box(scene, half + 0.3) == face_box(scene.shots[1], 0.3)
+    assert (frames[:cut] == render_frames(first)).all()
+    assert (frames[cut:] == render_frames(second)).all()
+    assert compute_face_box(scene, half + 0.3) == compute_face_box(second, 0.3)

@@ -1,16 +1,30 @@
-"""The tables of words: every emotion, action, interaction, sound and place has its words."""
+"""Tables of phrases: every emotion, action, interaction, sound event and place has its phrase."""
+
+import pytest
 
 from omnihuman.data.sample import phrases, world
 
 
-def test_tables_are_complete() -> None:
-    for table in (phrases.FEELS, phrases.LOOKS, phrases.MOUTHS, phrases.BROWS, phrases.EYES, phrases.VOICES):
-        assert tuple(table) == world.EMOTIONS
-    for table, names in ((phrases.ACTS, world.ACTIONS), (phrases.POSES, world.ACTIONS), (phrases.HEARD, world.SOUNDS),
-                         (phrases.INTERACTS, world.INTERACTIONS), (phrases.PLACES, world.BACKGROUNDS)):  # fmt: skip
-        assert tuple(table) == names
+@pytest.mark.parametrize(
+    ("table", "names"),
+    [
+        (phrases.EMOTION_ADJECTIVES, world.EMOTIONS),
+        (phrases.EXPRESSION_PHRASES, world.EMOTIONS),
+        (phrases.MOUTH_SENTENCES, world.EMOTIONS),
+        (phrases.BROW_SENTENCES, world.EMOTIONS),
+        (phrases.EYE_SENTENCES, world.EMOTIONS),
+        (phrases.VOICE_ADJECTIVES, world.EMOTIONS),
+        (phrases.ACTION_PHRASES, world.ACTIONS),
+        (phrases.POSE_SENTENCES, world.ACTIONS),
+        (phrases.INTERACTION_PHRASES, world.INTERACTIONS),
+        (phrases.SOUND_CLAUSES, world.SOUNDS),
+        (phrases.PLACE_PHRASES, world.BACKGROUNDS),
+    ],
+)
+def test_tables_are_complete(table: dict[str, object], names: tuple[str, ...]) -> None:
+    assert tuple(table) == names
 
 
-def test_joined_reads_like_a_list() -> None:
-    assert phrases.joined(["a"]) == "a"
-    assert phrases.joined(["a", "b", "c"]) == "a, b and c"
+def test_phrases_are_joined_as_a_list() -> None:
+    assert phrases.join_phrases(["a"]) == "a"
+    assert phrases.join_phrases(["a", "b", "c"]) == "a, b and c"

@@ -1,4 +1,4 @@
-"""Writes the built-in corpus: ``python -m omnihuman.data.sample out=FOLDER [seed=0] [workers=2]``."""
+"""Write the built-in corpus: ``python -m omnihuman.data.sample out=FOLDER [seed=0] [workers=2]``."""
 
 from __future__ import annotations
 
@@ -7,24 +7,38 @@ import time
 
 from omegaconf import OmegaConf
 
-from omnihuman.data.sample.write import is_complete, write
+from omnihuman.data.sample.write import is_complete, write_corpus
+
+KEYS = ("out", "seed", "workers")
 
 
 def main(arguments: list[str]) -> None:
-    """Words such as ``out=data``; writes the corpus and prints where it is."""
-    given = OmegaConf.to_container(OmegaConf.from_cli(arguments))
-    known = {"out", "seed", "workers"}
-    if not isinstance(given, dict) or (unknown := sorted(set(map(str, given)) - known)):
-        raise ValueError(f"unknown key {', '.join(unknown)}: this command knows {', '.join(sorted(known))}")
-    out, seed, workers = given.get("out"), given.get("seed", 0), given.get("workers")
+    """Write the corpus for arguments such as ``out=data``, and print its folder.
+
+    Raises:
+        ValueError: an argument is unknown, missing or invalid.
+    """
+    options = dict(OmegaConf.from_cli(arguments))
+    unknown = sorted(set(map(str, options)) - set(KEYS))
+    if unknown:
+        raise ValueError(f"unknown key {', '.join(unknown)}; expected {', '.join(KEYS)}.")
+    out, seed, workers = options.get("out"), options.get("seed", 0), options.get("workers")
     if not isinstance(out, str) or not out:
-        raise ValueError("out is missing: say where the corpus shall stand, for example out=data/sample")
-    for key, value in (("seed", seed), ("workers", 1 if workers is None else workers)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < (key == "workers"):
-            raise ValueError(f"{key}={value} is not a whole number {'above' if key == 'workers' else 'from'} 0")
-    start, was_there = time.perf_counter(), is_complete(out, seed)
-    folder = write(out, seed, workers)
-    print(f"{folder}: {'already complete' if was_there else f'written in {time.perf_counter() - start:.0f} s'}")
+        raise ValueError("out is missing; name the folder of the corpus, for example out=data/sample.")
+    _check_integer("seed", seed, least=0)
+    if workers is not None:
+        _check_integer("workers", workers, least=1)
+    if is_complete(out, seed):
+        print(f"{out}: already complete")
+        return
+    start = time.perf_counter()
+    folder = write_corpus(out, seed, workers)
+    print(f"{folder}: written in {time.perf_counter() - start:.0f} s")
+
+
+def _check_integer(key: str, value: object, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{key}={value} is invalid; expected a whole number of at least {least}.")
 
 
 if __name__ == "__main__":

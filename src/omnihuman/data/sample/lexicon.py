@@ -1,21 +1,42 @@
-"""The spoken words of the built-in corpus: how each is spelled in sounds, and the sentences they form."""
+"""Spoken words of the built-in corpus: their phonemes, and the sentences that they form."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-#: word -> its sounds; vowels are the keys of ``VOWELS``, all else consonants
+#: word -> its phonemes; the keys of ``VOWELS`` are vowels, all others consonants
 LEXICON: dict[str, str] = {
-    "we": "w i", "you": "y u", "they": "z ei", "i": "ai",
-    "see": "s i", "want": "w o n t", "like": "l ai k", "make": "m ei k",
-    "the": "z e", "dog": "d o g", "car": "k a r", "book": "b u k",
-    "water": "w o t e", "tea": "t i", "food": "f u d",
-    "go": "g ou", "come": "k a m", "run": "r a n", "stay": "s t ei",
-    "home": "h ou m", "here": "h i r", "there": "z ei r",
-    "now": "n au", "today": "t u d ei", "tomorrow": "t u m o r ou", "again": "a g e n",
-}  # fmt: skip
+    "we": "w i",
+    "you": "y u",
+    "they": "z ei",
+    "i": "ai",
+    "see": "s i",
+    "want": "w o n t",
+    "like": "l ai k",
+    "make": "m ei k",
+    "the": "z e",
+    "dog": "d o g",
+    "car": "k a r",
+    "book": "b u k",
+    "water": "w o t e",
+    "tea": "t i",
+    "food": "f u d",
+    "go": "g ou",
+    "come": "k a m",
+    "run": "r a n",
+    "stay": "s t ei",
+    "home": "h ou m",
+    "here": "h i r",
+    "there": "z ei r",
+    "now": "n au",
+    "today": "t u d ei",
+    "tomorrow": "t u m o r ou",
+    "again": "a g e n",
+}
 
-#: vowel -> (first, second, third formant in Hz) at its start and at its end (glides differ)
+#: vowel -> (first, second, third formant in Hz) at its start and at its end; they differ for diphthongs
 VOWELS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
     "i": ((290, 2300, 3000), (290, 2300, 3000)),
     "e": ((520, 1750, 2500), (520, 1750, 2500)),
@@ -29,38 +50,52 @@ VOWELS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
 }
 
 SUBJECTS = ("we", "you", "they", "i")
-THINGS = ("the dog", "the car", "the book", "water", "tea", "food")
+VERBS = ("see", "want", "like", "make")
+OBJECTS = ("the dog", "the car", "the book", "water", "tea", "food")
+MOTION_VERBS = ("go", "come", "run", "stay")
+PLACES = ("home", "here", "there")
 TIMES = ("now", "today", "tomorrow", "again")
 
 
-def seconds(sound: str) -> float:
-    """One sound; its natural length in seconds at a neutral speed."""
-    if sound in VOWELS:
-        return 0.17 if len(sound) == 2 else 0.14
-    return {"s": 0.1, "f": 0.09, "h": 0.06, "z": 0.07}.get(sound, 0.07)
+class Phoneme(NamedTuple):
+    """A phoneme of a sentence: the index of its word, its name (``""`` for a pause) and its length at neutral speed."""
+
+    word: int
+    name: str
+    seconds: float
 
 
-def spell(words: tuple[str, ...]) -> list[tuple[int, str, float]]:
-    """Words; (word index, sound, seconds) for every sound, with ``""`` as the pause between words."""
-    sounds: list[tuple[int, str, float]] = []
+def phoneme_seconds(name: str) -> float:
+    """Return the natural length of a phoneme in seconds at neutral speed."""
+    if name in VOWELS:
+        return 0.17 if len(name) == 2 else 0.14
+    return {"s": 0.1, "f": 0.09, "h": 0.06}.get(name, 0.07)
+
+
+def spell_words(words: tuple[str, ...]) -> list[Phoneme]:
+    """Spell words as phonemes, with a pause between two words."""
+    phonemes: list[Phoneme] = []
     for index, word in enumerate(words):
         if index:
-            sounds.append((index, "", 0.05))
-        sounds += [(index, sound, seconds(sound)) for sound in LEXICON[word].split()]
-    return sounds
+            phonemes.append(Phoneme(index, "", 0.05))
+        for name in LEXICON[word].split():
+            phonemes.append(Phoneme(index, name, phoneme_seconds(name)))
+    return phonemes
 
 
-def sentence(rng: np.random.Generator) -> tuple[str, ...]:
-    """A random generator; a small grammatical sentence of three to five words.
+def sample_sentence(rng: np.random.Generator) -> tuple[str, ...]:
+    """Sample a grammatical sentence of three to five words.
 
-    >>> sentence(np.random.default_rng(1))
+    >>> sample_sentence(np.random.default_rng(1))
     ('you', 'run', 'home')
     """
     words = [str(rng.choice(SUBJECTS))]
     if rng.random() < 0.6:
-        words += [str(rng.choice(("see", "want", "like", "make"))), *str(rng.choice(THINGS)).split()]
+        words.append(str(rng.choice(VERBS)))
+        words += str(rng.choice(OBJECTS)).split()
     else:
-        words += [str(rng.choice(("go", "come", "run", "stay"))), str(rng.choice(("home", "here", "there")))]
+        words.append(str(rng.choice(MOTION_VERBS)))
+        words.append(str(rng.choice(PLACES)))
     if rng.random() < 0.5:
         words.append(str(rng.choice(TIMES)))
     return tuple(words)

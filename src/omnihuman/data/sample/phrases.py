@@ -1,4 +1,4 @@
-"""The words for what the built-in corpus shows: looks, expressions, actions, voices, sounds, and the questions."""
+"""Phrases of the built-in corpus: features, expressions, actions, voices, sound events, and the questions."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from omnihuman.data.sample import world
 from omnihuman.data.sample.lexicon import LEXICON
 from omnihuman.data.sample.world import Identity
 
-#: emotion -> the adjective that fits "looks ..." and "sounds ..."
-FEELS = {
-    "happy": "happy", "sad": "sad", "neutral": "neutral", "angry": "angry", "surprise": "surprised",
-    "disgust": "disgusted", "fear": "afraid",
-}  # fmt: skip
-LOOKS = {
+#: emotion -> adjective for "looks ..." and "sounds ..."
+EMOTION_ADJECTIVES = {
+    "happy": "happy",
+    "sad": "sad",
+    "neutral": "neutral",
+    "angry": "angry",
+    "surprise": "surprised",
+    "disgust": "disgusted",
+    "fear": "afraid",
+}
+EXPRESSION_PHRASES = {
     "happy": ("smiles with red cheeks", "laughs with a wide mouth", "smiles and bobs up and down"),
     "sad": ("cries with the mouth turned down", "sinks slowly in tears", "cries and looks down"),
     "neutral": ("stays calm", "does not change", "stays still and calm"),
@@ -27,39 +32,65 @@ LOOKS = {
     ),
     "fear": ("trembles with wide eyes", "turns pale and trembles", "turns pale with raised brows"),
 }
-MOUTHS = {
-    "happy": "It smiles and shows the teeth.", "sad": "It is turned down.", "neutral": "It stays calm.",
-    "angry": "It shows the closed teeth.", "surprise": "It opens wide and round.", "disgust": "It shows the tongue.",
+MOUTH_SENTENCES = {
+    "happy": "It smiles and shows the teeth.",
+    "sad": "It is turned down.",
+    "neutral": "It stays calm.",
+    "angry": "It shows the closed teeth.",
+    "surprise": "It opens wide and round.",
+    "disgust": "It shows the tongue.",
     "fear": "It opens and trembles.",
-}  # fmt: skip
-BROWS = {
-    "happy": "They are a little raised.", "sad": "They are up in the middle and down outside.",
-    "neutral": "They stay level.", "angry": "They are pulled down hard.", "surprise": "They are raised high.",
-    "disgust": "They are pulled together.", "fear": "They are raised in the middle.",
-}  # fmt: skip
-EYES = {
-    "happy": "They are narrow and happy.", "sad": "They are wet with tears.", "neutral": "They stay calm.",
-    "angry": "They stare.", "surprise": "They are wide open.", "disgust": "They are almost closed.",
+}
+BROW_SENTENCES = {
+    "happy": "They are a little raised.",
+    "sad": "They are up in the middle and down outside.",
+    "neutral": "They stay level.",
+    "angry": "They are pulled down hard.",
+    "surprise": "They are raised high.",
+    "disgust": "They are pulled together.",
+    "fear": "They are raised in the middle.",
+}
+EYE_SENTENCES = {
+    "happy": "They are narrow and happy.",
+    "sad": "They are wet with tears.",
+    "neutral": "They stay calm.",
+    "angry": "They stare.",
+    "surprise": "They are wide open.",
+    "disgust": "They are almost closed.",
     "fear": "They are wide with small pupils.",
-}  # fmt: skip
-VOICES = {
-    "happy": "bright and lively", "sad": "slow and quiet", "neutral": "flat and calm", "angry": "loud and harsh",
-    "surprise": "rising and excited", "disgust": "low and creaky", "fear": "high and trembling",
-}  # fmt: skip
-#: (does, doing)
-ACTS = {
-    "wave": ("waves with one hand", "waving"), "jump": ("jumps up and down", "jumping"),
-    "clap": ("claps the hands", "clapping"), "bow": ("bows down", "bowing"), "dance": ("dances", "dancing"),
-    "walk": ("walks from left to right", "walking"), "sit": ("sits down on a chair", "sitting down"),
+}
+VOICE_ADJECTIVES = {
+    "happy": "bright and lively",
+    "sad": "slow and quiet",
+    "neutral": "flat and calm",
+    "angry": "loud and harsh",
+    "surprise": "rising and excited",
+    "disgust": "low and creaky",
+    "fear": "high and trembling",
+}
+#: action -> (clause, gerund)
+ACTION_PHRASES = {
+    "wave": ("waves with one hand", "waving"),
+    "jump": ("jumps up and down", "jumping"),
+    "clap": ("claps the hands", "clapping"),
+    "bow": ("bows down", "bowing"),
+    "dance": ("dances", "dancing"),
+    "walk": ("walks from left to right", "walking"),
+    "sit": ("sits down on a chair", "sitting down"),
     "point": ("points to the right", "pointing"),
-}  # fmt: skip
-POSES = {
-    "wave": "One hand is up and swings.", "jump": "Both feet leave the ground.", "clap": "Both hands meet in front.",
-    "bow": "The body leans far down.", "dance": "The arms and legs swing.", "walk": "The legs step to the right.",
-    "sit": "The knees are bent on a chair.", "point": "One arm is stretched out.",
-}  # fmt: skip
-#: (does, object or None, what the hands do)
-INTERACTS = {
+}
+POSE_SENTENCES = {
+    "wave": "One hand is up and swings.",
+    "jump": "Both feet leave the ground.",
+    "clap": "Both hands meet in front.",
+    "bow": "The body leans far down.",
+    "dance": "The arms and legs swing.",
+    "walk": "The legs step to the right.",
+    "sit": "The knees are bent on a chair.",
+    "point": "One arm is stretched out.",
+}
+#: interaction -> (clause, object or None, sentence about the pose)
+INTERACTION_PHRASES = {
     "drink": ("drinks from a cup", "a cup", "One hand lifts a cup to the mouth."),
     "read": ("reads a book", "a book", "Both hands hold an open book."),
     "kick": ("kicks a ball", "a ball", "One foot kicks a ball."),
@@ -70,24 +101,37 @@ INTERACTS = {
     "hug": ("hugs {other}", None, "Both arms are around {other}."),
     "handshake": ("shakes hands with {other}", None, "One hand shakes the hand of {other}."),
 }
-#: (what is heard, its class)
-HEARD = {
-    "dog": "a dog barks", "bell": "a bell rings", "rain": "rain falls", "engine": "an engine runs",
-    "siren": "a siren wails", "knocking": "somebody knocks on a door", "whistle": "somebody whistles",
-    "clapping": "people clap", "music": "music plays",
-}  # fmt: skip
-PLACES = {
-    "room": "in a room", "park": "in a park", "street": "on a street", "beach": "on a beach", "stage": "on a stage",
-}  # fmt: skip
+#: sound event -> clause
+SOUND_CLAUSES = {
+    "dog": "a dog barks",
+    "bell": "a bell rings",
+    "rain": "rain falls",
+    "engine": "an engine runs",
+    "siren": "a siren wails",
+    "knocking": "somebody knocks on a door",
+    "whistle": "somebody whistles",
+    "clapping": "people clap",
+    "music": "music plays",
+}
+PLACE_PHRASES = {
+    "room": "in a room",
+    "park": "in a park",
+    "street": "on a street",
+    "beach": "on a beach",
+    "stage": "on a stage",
+}
 
-#: emotion -> the words that say it, for open vocabularies and their metrics
+#: emotion -> synonyms, for open-vocabulary answers and their metrics
 SYNONYMS = {
-    "happy": ("happy", "joyful", "cheerful"), "sad": ("sad", "unhappy", "sorrowful"),
-    "neutral": ("neutral", "calm", "relaxed"), "angry": ("angry", "furious", "mad"),
-    "surprise": ("surprised", "amazed", "astonished"), "disgust": ("disgusted", "repelled", "sickened"),
+    "happy": ("happy", "joyful", "cheerful"),
+    "sad": ("sad", "unhappy", "sorrowful"),
+    "neutral": ("neutral", "calm", "relaxed"),
+    "angry": ("angry", "furious", "mad"),
+    "surprise": ("surprised", "amazed", "astonished"),
+    "disgust": ("disgusted", "repelled", "sickened"),
     "fear": ("afraid", "scared", "frightened"),
-}  # fmt: skip
-#: attribute of a face -> what can be chosen
+}
+#: attribute of a face -> labels
 ATTRIBUTES = {
     "gender": ("man", "woman"),
     "skin": world.SKINS,
@@ -100,16 +144,34 @@ ATTRIBUTES = {
     "eyes": ("calm", "wet with tears", "wide open", "narrow"),
     "mouth": ("calm", "smiling", "turned down", "closed teeth", "round and open", "tongue out"),
 }
-#: part of the face -> emotion -> its state, where it is told well from the others
-STATES = {
-    "brows": {"neutral": "level", "surprise": "raised high", "sad": "raised in the middle",
-              "fear": "raised in the middle", "angry": "pulled down", "disgust": "pulled down"},
-    "eyes": {"neutral": "calm", "sad": "wet with tears", "surprise": "wide open", "fear": "wide open",
-             "happy": "narrow", "disgust": "narrow"},
-    "mouth": {"neutral": "calm", "happy": "smiling", "sad": "turned down", "angry": "closed teeth",
-              "surprise": "round and open", "disgust": "tongue out"},
-}  # fmt: skip
-#: the first two are the official wordings of the emotion question, the others are ours
+#: part of the face -> emotion -> label, for emotions whose state is distinct
+FACE_STATES = {
+    "brows": {
+        "neutral": "level",
+        "surprise": "raised high",
+        "sad": "raised in the middle",
+        "fear": "raised in the middle",
+        "angry": "pulled down",
+        "disgust": "pulled down",
+    },
+    "eyes": {
+        "neutral": "calm",
+        "sad": "wet with tears",
+        "surprise": "wide open",
+        "fear": "wide open",
+        "happy": "narrow",
+        "disgust": "narrow",
+    },
+    "mouth": {
+        "neutral": "calm",
+        "happy": "smiling",
+        "sad": "turned down",
+        "angry": "closed teeth",
+        "surprise": "round and open",
+        "disgust": "tongue out",
+    },
+}
+#: questions about the emotion; the first two are the official ones
 EMOTION_STEMS = (
     "As an emotional recognition expert, in the video, when the characters display their emotions, "
     "which predominant feeling is most clearly expressed?",
@@ -119,13 +181,13 @@ EMOTION_STEMS = (
     "What is the main emotion?",
     "Choose the emotion that fits the person best.",
 )
-EMOTION_STEMS_HEARD = (
+VOICE_EMOTION_STEMS = (
     "Which emotion does the voice carry?",
     "What is the main emotion of the speaker?",
     "Choose the emotion that fits the voice best.",
 )
 
-ASK: dict[str, tuple[str, ...]] = {
+QUESTIONS: dict[str, tuple[str, ...]] = {
     "face_hair": ("What does the hair around the face look like?", "Describe the hair of the face."),
     "face_extras": ("Are there glasses or a beard on the face?", "Which facial features does the face have?"),
     "face_expression": ("Describe the facial expression.", "What does the face do?", "How does the face look?"),
@@ -143,8 +205,11 @@ ASK: dict[str, tuple[str, ...]] = {
     "interaction_place": ("Where does the interaction take place?", "In which place do objects and people interact?"),
     "caption_seen": ("Describe in detail what is seen.", "Give a detailed caption of the pictures."),
     "caption_both": ("Describe in detail what is seen and heard.", "Give a detailed caption with the sound."),
-    "expression": ("Describe how the expression changes over time.", "Tell how the expression begins, grows and ends.",
-                   "How does the expression change from start to end?"),
+    "expression": (
+        "Describe how the expression changes over time.",
+        "Tell how the expression begins, grows and ends.",
+        "How does the expression change from start to end?",
+    ),
     "audio_caption": ("Describe what is heard.", "Give a caption of the sound.", "What can be heard?"),
     "audio_voice": ("Describe the voice.", "How does the voice sound?"),
     "transcription": ("Write down the spoken words.", "What words are spoken?", "Transcribe the speech."),
@@ -173,50 +238,86 @@ ASK: dict[str, tuple[str, ...]] = {
     "open_emotion": ("List all emotion words that fit the person.", "Which words say what the person feels?"),
     "reason": ("Which emotion does the person feel? Give {clues} clues.", "What is felt and why? Give {clues} clues."),
     "same_person": ("Is it the same person in both shots?", "Do both shots show the same person?"),
-}  # fmt: skip
+}
 
 
-def joined(parts: list[str]) -> str:
-    """Parts; one phrase, with commas and ``and`` before the last.
+def join_phrases(parts: list[str]) -> str:
+    """Join phrases with commas, and with ``and`` before the last.
 
-    >>> joined(["a hat", "glasses", "a beard"])
+    >>> join_phrases(["a hat", "glasses", "a beard"])
     'a hat, glasses and a beard'
     """
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    if len(parts) == 1:
+        return parts[0]
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def hair(person: Identity) -> str:
-    """A person; the hair in words."""
+def describe_hair(person: Identity) -> str:
+    """Describe the style and the colour of the hair."""
     return "no hair" if person.hair == "no" else f"{person.hair} {person.hair_color} hair"
 
 
-def extras(person: Identity) -> list[str]:
-    """A person; glasses and beard in words, where there are any."""
+def list_accessories(person: Identity) -> list[str]:
+    """List glasses and beard, if any."""
     return ["glasses"] * person.glasses + ["a beard"] * person.beard
 
 
-def headwear(person: Identity) -> str:
-    """A person; the hat in words, ``no hat`` where there is none."""
+def describe_accessories(person: Identity) -> str:
+    """Describe glasses and beard, or their absence."""
+    return join_phrases(list_accessories(person) or ["no glasses and no beard"])
+
+
+def describe_headwear(person: Identity) -> str:
+    """Describe the hat, or its absence."""
     return f"a {person.hat} hat" if person.hat else "no hat"
 
 
-def clothes(person: Identity) -> list[str]:
-    """A person; shirt and hat in words."""
-    return [f"a {person.shirt} shirt", *([f"a {person.hat} hat"] if person.hat else [])]
+def list_clothes(person: Identity) -> list[str]:
+    """List the shirt, and the hat if any."""
+    clothes = [f"a {person.shirt} shirt"]
+    if person.hat:
+        clothes.append(describe_headwear(person))
+    return clothes
 
 
-def vocabulary() -> set[str]:
-    """Every word, in lower case and without punctuation, that a seed's corpus may say or ask."""
-    tables: list[Any] = [FEELS, LOOKS, MOUTHS, BROWS, EYES, VOICES, ACTS, POSES, INTERACTS, HEARD, PLACES, ASK]
-    tables += [tuple(LEXICON), _FRAME, EMOTION_STEMS, EMOTION_STEMS_HEARD, world.EMOTIONS, world.SOUNDS]
-    tables += [SYNONYMS, ATTRIBUTES, STATES]
-    tables += [world.HAIR_STYLES, world.HAIR_COLORS, world.SHIRT_COLORS, world.HAT_COLORS]
-    return {word for text in _strings(tables) for word in text.lower().translate(_NO_MARKS).split()}
+def build_vocabulary() -> set[str]:
+    """Return every word of every corpus, in lower case and without punctuation."""
+    tables: list[Any] = [
+        EMOTION_ADJECTIVES,
+        EXPRESSION_PHRASES,
+        MOUTH_SENTENCES,
+        BROW_SENTENCES,
+        EYE_SENTENCES,
+        VOICE_ADJECTIVES,
+        ACTION_PHRASES,
+        POSE_SENTENCES,
+        INTERACTION_PHRASES,
+        SOUND_CLAUSES,
+        PLACE_PHRASES,
+        QUESTIONS,
+        EMOTION_STEMS,
+        VOICE_EMOTION_STEMS,
+        SYNONYMS,
+        ATTRIBUTES,
+        FACE_STATES,
+        tuple(LEXICON),
+        _SENTENCE_WORDS,
+        world.EMOTIONS,
+        world.SOUNDS,
+        world.HAIR_STYLES,
+        world.HAIR_COLORS,
+        world.SHIRT_COLORS,
+        world.HAT_COLORS,
+    ]
+    vocabulary: set[str] = set()
+    for text in _iterate_strings(tables):
+        vocabulary |= set(text.lower().translate(_WITHOUT_PUNCTUATION).split())
+    return vocabulary
 
 
-_NO_MARKS = str.maketrans(",.;?{}\n", "       ")
-#: the words of the sentences above that stand in no table
-_FRAME = (
+_WITHOUT_PUNCTUATION = str.maketrans(",.;?{}\n", "       ")
+#: words of the sentences in ``description``, ``conversation`` and ``closeup`` that are in no table
+_SENTENCE_WORDS = (
     "a man woman with and is the face has no hair glasses beard looks of shirt hat wears seen from behind front it in "
     "there interaction object alone yes two people talk to each other they on left right says then voice sound "
     "expression tone sounds this first at end start stays neutral calm does not change calms down which "
@@ -224,12 +325,12 @@ _FRAME = (
 )
 
 
-def _strings(value: Any) -> Iterator[str]:
-    """Nested tables; all strings in them but keys, which nobody says."""
+def _iterate_strings(value: Any) -> Iterator[str]:
+    """Yield all strings of nested tables, keys of dictionaries excepted."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
-        yield from _strings(tuple(value.values()))
+        yield from _iterate_strings(tuple(value.values()))
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _strings(item)
+            yield from _iterate_strings(item)

@@ -1,62 +1,80 @@
-"""Sheets for a person to look at: pictures of everything the corpus shows, and mel pictures of what it sounds like."""
+"""Charts of the built-in corpus for visual inspection: frames of every topic, and log-mel spectrograms of the audio."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32
 from PIL import Image
 from PIL.ImageDraw import Draw
 
-from omnihuman.data.sample.draw import draw
-from omnihuman.data.sample.voice import SAMPLE_RATE, waveform
-from omnihuman.data.sample.world import ACTIONS, EMOTIONS, INTERACTIONS, SOUNDS, Scene, scenes
+from omnihuman.data.sample.draw import render_frame
+from omnihuman.data.sample.voice import SAMPLE_RATE, synthesize_waveform
+from omnihuman.data.sample.world import ACTIONS, EMOTIONS, INTERACTIONS, SOUNDS, Scene, build_scenes
 
-CELL, LINE = 128, 18  # pixels of a picture's side, and of the caption below it
+CELL, LINE = 128, 18  # pixels: side of a frame, height of the caption below it
+COLUMNS = 9
 
 
-def contact_sheet(path: Path | str, seed: int = 0) -> Path:
-    """A path and a seed; writes a PNG of each emotion over time, each action, each interaction, two people, a still."""
-    corpus = [scene for scene in scenes(seed) if scene.has_video]
-    rows: list[list[tuple[Scene, float, str]]] = []
+class _Cell(NamedTuple):
+    """A cell of the contact sheet: a scene at a time in seconds, and its caption."""
+
+    scene: Scene
+    time: float
+    caption: str
+
+
+def draw_contact_sheet(path: Path | str, seed: int = 0) -> Path:
+    """Write a PNG with frames of every emotion over time, every action and interaction, two people, and a still."""
+    scenes = [scene for scene in build_scenes(seed) if scene.has_video]
+    cells: list[_Cell] = []
     for emotion in EMOTIONS:
-        shown = _pick((s for s in corpus if s.kind == "talk" and s.face_emotion == s.emotion == emotion), 3)
-        rows.append([(scene, t, f"{emotion} {t:.1f} s") for scene in shown for t in (0.0, 0.7, 1.3)])
-    moving = [scene for scene in corpus if not scene.is_still]
-    whole = [_pick((s for s in moving if topic in (s.action, s.interaction)), 1) for topic in ACTIONS + INTERACTIONS]
-    whole += [_pick((s for s in moving if s.kind == "pair"), 1), _pick((s for s in moving if s.from_behind), 1)]
-    whole.append(_pick((s for s in corpus if s.is_still), 1))
-    cells = [(scene, t, f"{scene.action or scene.interaction or scene.kind} {t:.1f} s")
-             for group in whole for scene in group for t in (0.3, 0.8, 1.3)]  # fmt: skip
-    rows += [cells[start : start + 9] for start in range(0, len(cells), 9)]
-    sheet = Image.new("RGB", (9 * CELL, len(rows) * (CELL + LINE)), (255, 255, 255))
+        faces = [scene for scene in scenes if scene.kind == "talk" and scene.face_emotion == scene.emotion == emotion]
+        for scene in _select_people(faces, 3):
+            cells += [_Cell(scene, t, f"{emotion} {t:.1f} s") for t in (0.0, 0.7, 1.3)]
+    for scene in _select_topics(scenes):
+        topic = scene.action or scene.interaction or scene.kind
+        cells += [_Cell(scene, t, f"{topic} {t:.1f} s") for t in (0.3, 0.8, 1.3)]
+    num_rows = -(-len(cells) // COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * CELL, num_rows * (CELL + LINE)), (255, 255, 255))
     canvas = Draw(sheet)
-    for y, row in enumerate(rows):
-        for x, (scene, t, caption) in enumerate(row):
-            picture = Image.fromarray(draw(scene, t))
-            picture.thumbnail((CELL, CELL))
-            sheet.paste(picture, (x * CELL, y * (CELL + LINE)))
-            canvas.text((x * CELL + 4, y * (CELL + LINE) + CELL + 3), caption, fill=(0, 0, 0))
+    for index, cell in enumerate(cells):
+        x, y = index % COLUMNS * CELL, index // COLUMNS * (CELL + LINE)
+        frame = Image.fromarray(render_frame(cell.scene, cell.time))
+        frame.thumbnail((CELL, CELL))
+        sheet.paste(frame, (x, y))
+        canvas.text((x + 4, y + CELL + 3), cell.caption, fill=(0, 0, 0))
     sheet.save(path)
     return Path(path)
 
 
-def _pick(fitting: Iterable[Scene], count: int) -> list[Scene]:
-    """Scenes; the first ``count``, each of another person."""
+def _select_topics(scenes: Sequence[Scene]) -> list[Scene]:
+    """Select a scene of each action and interaction, of two people, of a person from behind, and a still."""
+    moving = [scene for scene in scenes if not scene.is_still]
+    selected: list[Scene] = []
+    for topic in ACTIONS + INTERACTIONS:
+        selected.append(next(scene for scene in moving if topic in (scene.action, scene.interaction)))
+    selected.append(next(scene for scene in moving if scene.kind == "pair"))
+    selected.append(next(scene for scene in moving if scene.from_behind))
+    selected.append(next(scene for scene in scenes if scene.is_still))
+    return selected
+
+
+def _select_people(scenes: Sequence[Scene], count: int) -> list[Scene]:
+    """Select the first scenes of ``count`` different people."""
     people: dict[int, Scene] = {}
-    for scene in fitting:
+    for scene in scenes:
         people.setdefault(scene.identity.index, scene)
-        if len(people) == count:
-            break
-    return list(people.values())
+    return list(people.values())[:count]
 
 
-def mel(samples: Float32[np.ndarray, " S"], bands: int = 64) -> Float[np.ndarray, "T M"]:
-    """A waveform [samples] at 16 kHz; its log mel picture every 10 ms, [T M], for the eye only.
+def compute_log_mel(samples: Float32[np.ndarray, " S"], bands: int = 64) -> Float[np.ndarray, "T M"]:
+    """Return a log-mel spectrogram with a hop of 10 ms, `[samples]` at 16 kHz -> `[T M]`, for display only.
 
-    >>> mel(np.zeros(16000, np.float32)).shape
+    >>> compute_log_mel(np.zeros(16000, np.float32)).shape
     (98, 64)
     """
     blocks = np.lib.stride_tricks.sliding_window_view(samples, 400)[::160] * np.hanning(400)
@@ -69,29 +87,43 @@ def mel(samples: Float32[np.ndarray, " S"], bands: int = 64) -> Float[np.ndarray
     return np.asarray(np.log10(power @ np.clip(np.minimum(rise, fall), 0, None).T + 1e-6))
 
 
-def listening_sheet(path: Path | str, seed: int = 0) -> Path:
-    """A path and a seed; writes a PNG of the mel pictures of each emotion's voice (man, woman) and of each sound."""
+def draw_mel_sheet(path: Path | str, seed: int = 0) -> Path:
+    """Write a PNG with log-mel spectrograms of every emotional voice (man, woman) and of every sound event."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    corpus = [scene for scene in scenes(seed) if scene.has_audio]
-    shown: list[tuple[Scene, str]] = []
-    for gender in ("man", "woman"):
-        for emotion in EMOTIONS:
-            spoken = (s for s in corpus if s.kind in ("talk", "speech") and s.words and s.voice_emotion == emotion)
-            for scene in _pick((s for s in spoken if s.identity.gender == gender), 1):
-                shown.append((scene, f"{gender}, {emotion}: {' '.join(scene.words)}"))
-    for name in SOUNDS:
-        shown += [(scene, name) for scene in _pick((s for s in corpus if s.kind == "sound" and s.sound == name), 1)]
+    panels = _select_voices(seed) + _select_sounds(seed)
     figure = Figure(figsize=(21, 10), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(-(-len(shown) // 7), 7).ravel()
-    for axes, (scene, title) in zip(grid, shown, strict=False):
-        axes.imshow(
-            mel(waveform(scene)).T, origin="lower", aspect="auto", extent=(0, scene.duration, 0, 64), vmin=-4, vmax=2
-        )
+    grid = figure.subplots(-(-len(panels) // 7), 7).ravel()
+    for axes, (scene, title) in zip(grid, panels, strict=False):
+        spectrogram = compute_log_mel(synthesize_waveform(scene)).T
+        extent = (0, scene.duration, 0, 64)
+        axes.imshow(spectrogram, origin="lower", aspect="auto", extent=extent, vmin=-4, vmax=2)
         axes.set_title(title, fontsize=9)
-    for axes in grid[len(shown) :]:
+    for axes in grid[len(panels) :]:
         axes.set_axis_off()
     figure.savefig(path, dpi=70)
     return Path(path)
+
+
+def _select_voices(seed: int) -> list[tuple[Scene, str]]:
+    """Select a speech clip for every gender and emotion, with a title."""
+    speech = [scene for scene in build_scenes(seed) if scene.kind in ("talk", "speech") and scene.transcript]
+    panels: list[tuple[Scene, str]] = []
+    for gender in ("man", "woman"):
+        for emotion in EMOTIONS:
+            for scene in speech:
+                if scene.identity.gender == gender and scene.voice_emotion == emotion:
+                    panels.append((scene, f"{gender}, {emotion}: {' '.join(scene.transcript)}"))
+                    break
+    return panels
+
+
+def _select_sounds(seed: int) -> list[tuple[Scene, str]]:
+    """Select a clip for every sound event, with a title."""
+    clips: dict[str, Scene] = {}
+    for scene in build_scenes(seed):
+        if scene.kind == "sound" and scene.sound is not None:
+            clips.setdefault(scene.sound, scene)
+    return [(clips[name], name) for name in SOUNDS]
