@@ -1,85 +1,84 @@
-"""Trains BERT on the corpus' questions, answers and captions: masked words, and whether an answer fits its question."""
+"""Train BERT on the corpus' questions and answers: masked tokens, and whether an answer belongs to its question."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import shape
 import torch
-from folder import NANO, save
-from language import told
-from probe import accuracies
+from folder import NANO, save_model
+from language import iterate_samples, remove_placeholders
+from probe import ProbeSet, measure_accuracies
 from torch import Tensor
+from training import Trainer
 from transformers import BertModel
 
-KINDS = ("face", "body", "interaction", "emotion")
+TASKS = ("face", "body", "interaction", "emotion")
+NUM_SPECIAL = 8  # the first ids of the tokenizer are special tokens
 
 
-def pairs(rng: np.random.Generator, split: str = "train") -> Iterator[tuple[str, str, str]]:
-    """A random generator; (task, question, answer) of one turn each."""
-    for item in told(rng, split):
-        turns = [turn["value"] for turn in item.record["conversations"]]
+class Pair(NamedTuple):
+    """A question and its answer."""
+
+    task: str
+    question: str
+    answer: str
+
+
+def iterate_pairs(rng: np.random.Generator, split: str = "train") -> Iterator[Pair]:
+    """Yield the pairs of records of a single turn."""
+    for sample in iterate_samples(rng, split):
+        turns = [turn["value"] for turn in sample.record["conversations"]]
         if len(turns) == 2:
-            question = turns[0]
-            for slot in ("<video>", "<audio>", "<image>"):
-                question = question.replace(slot, "")
-            yield item.record["task"], question.strip(), turns[1]
+            yield Pair(sample.record["task"], remove_placeholders(turns[0]), turns[1])
 
 
-def batch_of(
-    source: Iterator[tuple[str, str, str]], rng: np.random.Generator, size: int
-) -> tuple[list[str], list[str], Tensor]:
-    """Pairs; questions, answers and whether each answer belongs to another question [B] (the second half's do)."""
-    some = [next(source) for _ in range(size)]
-    questions, answers = [s[1] for s in some], [s[2] for s in some]
-    swapped = torch.from_numpy(rng.random(size) < 0.5).long()
-    others = [answers[i - 1] for i in range(size)]
-    mixed = [other if swap else own for own, other, swap in zip(answers, others, swapped.tolist(), strict=True)]
-    # an answer of the same task may fit by chance: then it is no swap worth the name
-    same = torch.tensor([some[i - 1][0] == some[i][0] for i in range(size)])
-    return questions, mixed, torch.where((swapped == 1) & same, -100, swapped)
+def build_batch(source: Iterator[Pair], rng: np.random.Generator, size: int) -> tuple[list[str], list[str], Tensor]:
+    """Return questions, answers, and labels `[B]`: 1 for an answer of another question, -100 for an unclear one."""
+    pairs = list(islice(source, size))
+    labels = torch.from_numpy(rng.random(size) < 0.5).long()
+    answers: list[str] = []
+    for index, pair in enumerate(pairs):
+        other = pairs[index - 1]
+        answers.append(other.answer if labels[index] else pair.answer)
+        if other.task == pair.task and labels[index]:
+            labels[index] = -100  # another answer of the same task may be right by chance
+    return [pair.question for pair in pairs], answers, labels
 
 
-def first_tokens(model: BertModel, seed: int, count: int, split: str) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """A model; its raw [CLS] states of questions alone [B 1 128], their mask, and the kind of each question."""
-    marks = shape.tokenizer("bert")
-    source = ((task, q) for task, q, _ in pairs(np.random.default_rng((seed, 8)), split) if task in KINDS)
-    some = [next(source) for _ in range(count)]
+def build_probe_set(model: BertModel, seed: int, count: int, split: str) -> ProbeSet:
+    """Return the [CLS] states of questions `[B 1 128]`, with their tasks as labels."""
+    tokenizer = shape.load_tokenizer("bert")
+    rng = np.random.default_rng((seed, 8))
+    pairs = list(islice((pair for pair in iterate_pairs(rng, split) if pair.task in TASKS), count))
     with torch.no_grad():
-        words = marks([q for _, q in some], return_tensors="pt", padding=True)
-        tokens = model.eval()(**words).last_hidden_state[:, :1]
-    return tokens, torch.ones(count, 1, dtype=torch.bool), {"kind": torch.tensor([KINDS.index(t) for t, _ in some])}
+        inputs = tokenizer([pair.question for pair in pairs], return_tensors="pt", padding=True)
+        tokens = model.eval()(**inputs).last_hidden_state[:, :1]
+    labels = torch.tensor([TASKS.index(pair.task) for pair in pairs])
+    return ProbeSet(tokens, torch.ones(len(pairs), 1, dtype=torch.bool), {"kind": labels})
 
 
-def make(seed: int, minutes: float = 1.2, batch: int = 48, rate: float = 1e-3) -> None:
-    """A seed and a time; writes the model of ``bert``."""
+def run(seed: int, minutes: float = 1.2, batch_size: int = 48, lr: float = 1e-3) -> None:
+    """Train the model of ``bert``."""
     torch.manual_seed(seed)
     rng = np.random.default_rng((seed, 7))
-    marks, model = shape.tokenizer("bert"), shape.bert()
-    optimizer = torch.optim.AdamW(model.parameters(), rate, betas=(0.9, 0.98), weight_decay=0.02)
-    source, start, step, mean = pairs(rng), time.process_time(), 0, 0.0
-    while (done := (time.process_time() - start) / (60 * minutes)) < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * done))
-        questions, answers, swapped = batch_of(source, rng, batch)
-        words = marks(questions, answers, return_tensors="pt", padding=True)
-        ids = words["input_ids"]
-        hidden = (torch.rand(ids.shape) < 0.15) & (ids >= 8)  # the first eight are special
-        labels = ids.masked_fill(~hidden, -100)
-        words["input_ids"] = ids.masked_fill(hidden & (torch.rand(ids.shape) < 0.9), marks.mask_token_id)
+    tokenizer, model = shape.load_tokenizer("bert"), shape.build_bert()
+    source = iterate_pairs(rng)
+    trainer = Trainer("bert", model.parameters(), lr, minutes, weight_decay=0.02, log_every=100)
+    while trainer.is_running():
+        questions, answers, next_labels = build_batch(source, rng, batch_size)
+        inputs = tokenizer(questions, answers, return_tensors="pt", padding=True)
+        ids = inputs["input_ids"]
+        is_hidden = (torch.rand(ids.shape) < 0.15) & (ids >= NUM_SPECIAL)
+        labels = ids.masked_fill(~is_hidden, -100)
+        inputs["input_ids"] = ids.masked_fill(is_hidden & (torch.rand(ids.shape) < 0.9), tokenizer.mask_token_id)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = model(**words, labels=labels, next_sentence_label=swapped).loss
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        mean = 0.98 * mean + 0.02 * loss.item() if step else loss.item()
-        if step % 100 == 0:
-            print(f"bert step {step} {60 * minutes * done:.0f} s loss {mean:.3f}", flush=True)
-        step += 1
-    save(model.bert, NANO / "bert")
-    ready = BertModel.from_pretrained(NANO / "bert")
-    sides = (first_tokens(ready, seed, 1000, "train"), first_tokens(ready, seed, 400, "val"))
-    print("bert val", accuracies(*sides, attends=False, epochs=15), flush=True)
+            loss = model(**inputs, labels=labels, next_sentence_label=next_labels).loss
+        trainer.step(loss, loss=loss)
+    save_model(model.bert, NANO / "bert")
+    saved = BertModel.from_pretrained(NANO / "bert")
+    train, val = build_probe_set(saved, seed, 1000, "train"), build_probe_set(saved, seed, 400, "val")
+    print("bert val", measure_accuracies(train, val, attends=False, epochs=15), flush=True)

@@ -1,14 +1,15 @@
-"""A small text decoder over an encoder's tokens: it teaches the tokens to hold what can be said, then it is dropped."""
+"""A small caption decoder on an encoder's tokens: it trains single tokens to carry content, and is then dropped."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 
-class Attend(nn.Module):
-    """Queries [B L D], a memory [B N D] and a mask [B 1 L|1 N]; what the queries find in the memory [B L D]."""
+class Attention(nn.Module):
+    """Self-attention `[B L D]`, or cross-attention to a memory `[B N D]`, with a mask `[B 1 L|1 N]`."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -24,45 +25,53 @@ class Attend(nn.Module):
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 
-class Captioner(nn.Module):
-    """Tokens [B N D] with their mask and texts [B L] -> mean cross-entropy of the texts, word by word."""
+class Layer(nn.Module):
+    """Self-attention, cross-attention and a feed-forward network, each with a residual connection."""
 
-    def __init__(self, dim: int, vocabulary: int, start: int, layers: int = 2, heads: int = 4) -> None:
+    def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
-        self.start = start
-        self.words, self.places = nn.Embedding(vocabulary, dim), nn.Embedding(96, dim)
-        nn.init.normal_(self.words.weight, std=0.05)
-        self.look = nn.LayerNorm(dim)
-        self.layers = nn.ModuleList(
-            nn.ModuleList(
-                [
-                    Attend(dim, heads),
-                    Attend(dim, heads),
-                    nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim)),
-                ]
-            )
-            for _ in range(layers)
+        self.self_attention = Attention(dim, heads)
+        self.cross_attention = Attention(dim, heads)
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim)
         )
+
+    def forward(self, x: Tensor, memory: Tensor, causal: Tensor, mask: Tensor) -> Tensor:
+        x = x + self.self_attention(x, None, causal)
+        x = x + self.cross_attention(x, memory, mask)
+        return x + self.feed_forward(x)
+
+
+class Captioner(nn.Module):
+    """Tokens `[B N D]` with a mask, and captions `[B L]` -> mean cross-entropy of the captions."""
+
+    def __init__(self, dim: int, tokenizer: PreTrainedTokenizerBase, layers: int = 2, heads: int = 4) -> None:
+        super().__init__()
+        self.start = tokenizer.convert_tokens_to_ids("<|im_start|>")
+        self.embedding, self.positions = nn.Embedding(len(tokenizer), dim), nn.Embedding(96, dim)
+        nn.init.normal_(self.embedding.weight, std=0.05)
+        self.memory_norm = nn.LayerNorm(dim)
+        self.layers = nn.ModuleList(Layer(dim, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, memory: Tensor, mask: Tensor, ids: Tensor, real: Tensor) -> Tensor:
+    def forward(self, memory: Tensor, mask: Tensor, ids: Tensor, valid: Tensor) -> Tensor:
         length = ids.shape[1]
-        before = F.pad(ids[:, :-1], (1, 0), value=self.start)
-        x = self.words(before) + self.places.weight[:length]
-        past = torch.ones(length, length, dtype=torch.bool).tril()
-        memory = self.look(memory)
-        for own, other, wide in self.layers:
-            x = x + own(x, None, past)
-            x = x + other(x, memory, mask[:, None, None])
-            x = x + wide(x)
-        logits = F.linear(self.norm(x)[real], self.words.weight)
-        return F.cross_entropy(logits.float(), ids[real])
+        inputs = F.pad(ids[:, :-1], (1, 0), value=self.start)
+        x = self.embedding(inputs) + self.positions.weight[:length]
+        causal = torch.ones(length, length, dtype=torch.bool).tril()
+        memory = self.memory_norm(memory)
+        for layer in self.layers:
+            x = layer(x, memory, causal, mask[:, None, None])
+        logits = F.linear(self.norm(x)[valid], self.embedding.weight)
+        return F.cross_entropy(logits.float(), ids[valid])
 
 
-def texts(tokenizer, lines: list[str], longest: int = 96) -> tuple[Tensor, Tensor]:
-    """A tokenizer and lines; their words with an end mark, padded [B L], and which are real."""
+def tokenize_texts(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int = 96) -> tuple[Tensor, Tensor]:
+    """Return the tokens of texts with an end-of-turn token, padded `[B L]`, and a mask of the valid ones."""
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    rows = [[*ids[: longest - 1], end] for ids in tokenizer(lines, add_special_tokens=False)["input_ids"]]
-    width = max(map(len, rows))
-    real = torch.tensor([[i < len(row) for i in range(width)] for row in rows])
-    return torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows]), real
+    rows: list[Tensor] = []
+    for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
+        rows.append(torch.tensor([*ids[: max_length - 1], end]))
+    lengths = torch.tensor([len(row) for row in rows])
+    padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id)
+    return padded, torch.arange(padded.shape[1]) < lengths[:, None]

@@ -1,24 +1,23 @@
-"""Trains the FaceXFormer-shaped Swin to tell looks and expressions from drawn faces, large and small."""
+"""Train the FaceXFormer-shaped Swin to classify attributes and expressions of drawn faces, large and small."""
 
 from __future__ import annotations
 
-import io
 import json
-import time
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from folder import NANO, replaced
-from people import random_scene
-from PIL import Image
-from probe import Facts, Reader, accuracies
+from folder import NANO, replace_files
+from people import sample_scene
+from probe import Labels, Probe, ProbeSet, collect_labels, measure_accuracies
 from safetensors.torch import save_file
+from siglip import compress_jpeg
 from torch import Tensor, nn
+from training import Trainer
 
 from omnihuman.data.face import FaceInput
-from omnihuman.data.record import Sighting
+from omnihuman.data.record import FaceDetection
 from omnihuman.data.sample import draw
 from omnihuman.data.sample.face import Expression
 from omnihuman.data.sample.world import EMOTIONS, HAIR_COLORS, HAIR_STYLES, HAT_COLORS, SKINS, Scene
@@ -26,185 +25,207 @@ from omnihuman.encoder.facexformer import FaceXFormer
 from omnihuman.nn.frames import SquareFrames
 from omnihuman.types import Features, Signal
 
-SIZES: dict[str, Any] = {
-    "embed_dim": 32, "depths": [1, 1, 3, 1], "num_heads": [1, 2, 4, 8], "window_size": 7, "dim": 128,
-}  # fmt: skip
+SHAPE: dict[str, Any] = {
+    "embed_dim": 32,
+    "depths": [1, 1, 3, 1],
+    "num_heads": [1, 2, 4, 8],
+    "window_size": 7,
+    "dim": 128,
+}
 SIZE, POOL, SHIFT = 112, 7, 5
-LOOKS: dict[str, tuple[str, ...]] = {
-    "expression": EMOTIONS, "hair style": HAIR_STYLES, "hair colour": HAIR_COLORS, "glasses": ("no", "yes"),
-    "beard": ("no", "yes"), "hat": ("none", *HAT_COLORS), "skin": SKINS, "gender": ("woman", "man"),
-}  # fmt: skip
-"""What is told from a face -> its classes."""
-NUMBERS = len(Expression._fields)
+FACTORS: dict[str, tuple[str, ...]] = {
+    "expression": EMOTIONS,
+    "hair style": HAIR_STYLES,
+    "hair colour": HAIR_COLORS,
+    "glasses": ("no", "yes"),
+    "beard": ("no", "yes"),
+    "hat": ("none", *HAT_COLORS),
+    "skin": SKINS,
+    "gender": ("woman", "man"),
+}
+"""Factor of a face -> its classes."""
 
 
 class Face(NamedTuple):
-    """A face cut out of a scene: the picture [3 112 112] uint8, how strong its expression is, what its muscles do."""
+    """A face crop `[3 112 112]` uint8, the intensity of its expression, and the activations of its muscles."""
 
-    picture: Tensor
+    pixels: Tensor
     scene: Scene
-    level: float
+    intensity: float
     muscles: Expression
 
 
-def encoder(weights: str | None = None) -> FaceXFormer:
-    """The encoder of the nano preset, at random or from a folder."""
-    return FaceXFormer(image_size=SIZE, pool=POOL, reads="faces", weights=weights, **SIZES)
+def build_encoder(weights: str | None = None) -> FaceXFormer:
+    """Build the encoder of the nano preset, with random weights or those of a folder."""
+    return FaceXFormer(image_size=SIZE, pool=POOL, weights=weights, **SHAPE)
 
 
-def faces(rng: np.random.Generator, count: int, split: str = "train", small: bool | None = None) -> list[Face]:
-    """A random generator; faces at random times of random scenes, cut as the project cuts them and varied in training.
-
-    Four of ten are ``small``: those of whole bodies or of two people.
-    """
-    square, made = SquareFrames(SIZE, "squash"), list[Face]()
-    while len(made) < count:
-        little = rng.random() < 0.4 if small is None else small
-        kind = str(rng.choice(["act", "interact", "pair"], p=[0.4, 0.4, 0.2]) if little else rng.choice(["talk"]))
-        scene = random_scene(rng, split, kind)
+def sample_faces(rng: np.random.Generator, count: int, split: str = "train", small: bool | None = None) -> list[Face]:
+    """Sample face crops at random times of random scenes; four of ten are small, of whole bodies or of two people."""
+    transform = SquareFrames(SIZE, "squash")
+    faces: list[Face] = []
+    while len(faces) < count:
+        is_small = rng.random() < 0.4 if small is None else small
+        if is_small:
+            kind = str(rng.choice(["act", "interact", "pair"], p=[0.4, 0.4, 0.2]))
+        else:
+            kind = str(rng.choice(["talk"]))
+        scene = sample_scene(rng, split, kind)
         t = float(rng.uniform(0, scene.duration))
-        box = draw.face_box(scene, t)
-        if box is None:
+        crop = _sample_crop(scene, t, rng, is_train=split == "train")
+        if crop is None:
             continue
-        picture = draw.draw(scene, t)
-        if rng.random() < 0.3:
-            packed = io.BytesIO()
-            Image.fromarray(picture).save(packed, "JPEG", quality=int(rng.integers(35, 90)))
-            picture = np.array(Image.open(packed))
-        if split == "train":  # a box found by a detector, or between two that a record gives
-            width, height = box[2] - box[0], box[3] - box[1]
-            moved = rng.uniform(-0.08, 0.08, 4)
-            box = tuple(x + s * d for x, s, d in zip(box, (width, height) * 2, moved, strict=True))
-        frame = torch.from_numpy(picture.copy()).permute(2, 0, 1)
-        (crop,) = FaceInput()(frame[None], [t], [Sighting(t, (box,))], scene.id)
-        if split == "train" and not little and rng.random() < 0.25:
+        if split == "train" and not is_small and rng.random() < 0.25:
             side = int(rng.integers(20, 64))
             crop = F.interpolate(crop[None].float(), (side, side), mode="area")[0].byte()
-        made.append(Face(square(crop[None])[0], scene, draw.level(scene, t), draw.expression(scene, t)))
-    return made
+        pixels = transform(crop[None])[0]
+        muscles = draw.compute_expression(scene, t)
+        faces.append(Face(pixels, scene, draw.expression_intensity(scene, t), muscles))
+    return faces
 
 
-def facts(some: list[Face]) -> Facts:
-    """Faces; the class of each in every look, -1 where the face does not show it."""
-    seen: dict[str, list[int]] = {name: [] for name in LOOKS}
-    for face in some:
-        scene, person = face.scene, face.scene.identity
-        # whole bodies and pairs are always calm, which would make a small face a calm one
-        shown = (scene.face_emotion if face.level > 0.3 else "neutral") if scene.is_portrait else None
-        told = {
-            "expression": shown, "hair style": person.hair, "glasses": "yes" if person.glasses else "no",
-            "hair colour": person.hair_color if person.hair != "no" else None, "hat": person.hat or "none",
-            "beard": "yes" if person.beard else "no", "skin": person.skin, "gender": person.gender,
-        }  # fmt: skip
-        for name, value in told.items():
-            seen[name].append(-1 if value is None else LOOKS[name].index(value))
-    return {name: torch.tensor(values) for name, values in seen.items()}
+def _sample_crop(scene: Scene, t: float, rng: np.random.Generator, is_train: bool) -> Tensor | None:
+    """Crop the main face as the project does, in training with a moved box; a third is compressed."""
+    box = draw.compute_face_box(scene, t)
+    if box is None:
+        return None
+    pixels = draw.render_frame(scene, t)
+    if rng.random() < 0.3:
+        pixels = compress_jpeg(pixels, int(rng.integers(35, 90)))
+    if is_train:  # like the box of a detector, or one between two boxes of a record
+        sizes = (box[2] - box[0], box[3] - box[1]) * 2
+        box = tuple(x + size * shift for x, size, shift in zip(box, sizes, rng.uniform(-0.08, 0.08, 4), strict=True))
+    frame = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    (crop,) = FaceInput()(frame[None], [t], [FaceDetection(t, (box,))], scene.id)
+    return crop
 
 
-def varied(pictures: Tensor, rng: np.random.Generator) -> Tensor:
-    """Pictures [B 3 S S] uint8; shifted a little and of another light."""
-    light = torch.from_numpy(rng.uniform(0.92, 1.08, (len(pictures), 1, 1, 1))).float()
-    right, down = (int(rng.integers(2 * SHIFT + 1)) for _ in range(2))
-    values = F.pad(pictures.float() * light, (SHIFT,) * 4, mode="replicate").round().clamp(0, 255).byte()
-    return values[:, :, down : down + SIZE, right : right + SIZE]
+def list_labels(face: Face) -> dict[str, int]:
+    """Return factor -> class for the factors that a face shows."""
+    scene, person = face.scene, face.scene.identity
+    labels = {
+        "hair style": HAIR_STYLES.index(person.hair),
+        "glasses": int(person.glasses),
+        "hat": FACTORS["hat"].index(person.hat or "none"),
+        "beard": int(person.beard),
+        "skin": SKINS.index(person.skin),
+        "gender": int(person.gender == "man"),
+    }
+    if person.hair != "no":
+        labels["hair colour"] = HAIR_COLORS.index(person.hair_color)
+    # whole bodies and pairs are always neutral: with a label, the size of a face would predict its expression
+    if scene.is_portrait:
+        emotion = scene.face_emotion if face.intensity > 0.3 else "neutral"
+        labels["expression"] = EMOTIONS.index(emotion)
+    return labels
 
 
-def read(model: FaceXFormer, pictures: Tensor) -> Features:
-    """Pictures [B 3 S S]; what the project reads from them, one face a sample: tokens [B 1 49 128]."""
-    return model(Signal(pictures[:, None], torch.ones(len(pictures), 1, dtype=torch.bool)))
+def build_labels(faces: list[Face]) -> Labels:
+    """Return the classes of faces for every factor, -1 where a face does not show it."""
+    return collect_labels([list_labels(face) for face in faces], FACTORS)
+
+
+def augment(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+    """Shift crops `[B 3 S S]` uint8 and vary their brightness."""
+    brightness = torch.from_numpy(rng.uniform(0.92, 1.08, (len(pixels), 1, 1, 1))).float()
+    left, top = (int(rng.integers(2 * SHIFT + 1)) for _ in range(2))
+    values = F.pad(pixels.float() * brightness, (SHIFT,) * 4, mode="replicate").round().clamp(0, 255).byte()
+    return values[:, :, top : top + SIZE, left : left + SIZE]
+
+
+def encode(model: FaceXFormer, pixels: Tensor) -> Features:
+    """Encode crops `[B 3 S S]` as the project does: tokens `[B 1 49 128]`."""
+    return model(Signal(pixels[:, None], torch.ones(len(pixels), 1, dtype=torch.bool)))
 
 
 class Heads(nn.Module):
-    """What learns beside the encoder and is dropped: looks and muscles from its tokens and from its deeper levels."""
+    """Training heads, dropped afterwards: factors and muscles from the tokens and from the deeper levels."""
 
     def __init__(self) -> None:
         super().__init__()
-        classes = {name: len(options) for name, options in LOOKS.items()}
-        self.mean, self.look, self.single = (Reader(SIZES["dim"], classes, attends) for attends in (False, True, False))
-        self.levels = nn.ModuleList(Reader(SIZES["embed_dim"] * 2**stage, classes, True) for stage in (2, 3))
-        self.muscles = nn.Sequential(nn.LayerNorm(SIZES["dim"]), nn.Linear(SIZES["dim"], NUMBERS))
+        classes = {name: len(options) for name, options in FACTORS.items()}
+        dim = SHAPE["dim"]
+        self.mean, self.look, self.single = (Probe(dim, classes, attends) for attends in (False, True, False))
+        self.levels = nn.ModuleList(Probe(SHAPE["embed_dim"] * 2**stage, classes, True) for stage in (2, 3))
+        self.muscles = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, len(Expression._fields)))
 
-    def forward(self, made: Features, truth: Facts, muscles: Tensor) -> dict[str, Tensor]:
-        """The losses: of looks told by each reader, and of the muscles."""
-        tokens, real = made.tokens[:, 0].float(), made.mask[:, 0]
-        one = torch.randint(tokens.shape[1], (len(tokens),))
-        alone = tokens[torch.arange(len(tokens)), one][:, None]
-        scores = [self.mean(tokens, real), self.look(tokens, real), self.single(alone, real[:, :1])]
-        for reader, level in zip(self.levels, made.levels[2:], strict=True):
-            scores.append(reader(level.tokens[:, 0].float(), level.mask[:, 0]))
-        told = [
-            F.cross_entropy(some[name], truth[name], ignore_index=-1, label_smoothing=0.05)
-            for some in scores
-            for name in LOOKS
-        ]
-        said = torch.stack([self.muscles(tokens.mean(1)), self.muscles(alone[:, 0])])
-        return {"looks": torch.stack(told).mean(), "muscles": F.smooth_l1_loss(said, muscles.expand_as(said), beta=0.2)}
+    def forward(self, features: Features, labels: Labels, muscles: Tensor) -> dict[str, Tensor]:
+        """Return the losses of the factors, over all heads, and of the muscles."""
+        tokens, mask = features.tokens[:, 0].float(), features.mask[:, 0]
+        index = torch.randint(tokens.shape[1], (len(tokens),))
+        single = tokens[torch.arange(len(tokens)), index][:, None]
+        scores = [self.mean(tokens, mask), self.look(tokens, mask), self.single(single, mask[:, :1])]
+        for probe, level in zip(self.levels, features.levels[2:], strict=True):
+            scores.append(probe(level.tokens[:, 0].float(), level.mask[:, 0]))
+        losses: list[Tensor] = []
+        for head_scores in scores:
+            for name in FACTORS:
+                loss = F.cross_entropy(head_scores[name], labels[name], ignore_index=-1, label_smoothing=0.05)
+                losses.append(loss)
+        predictions = torch.stack([self.muscles(tokens.mean(1)), self.muscles(single[:, 0])])
+        muscle_loss = F.smooth_l1_loss(predictions, muscles.expand_as(predictions), beta=0.2)
+        return {"looks": torch.stack(losses).mean(), "muscles": muscle_loss}
 
 
-def make(
-    seed: int, minutes: float = 12.0, batch: int = 64, pool: int = 8000, rate: float = 1.2e-3, on: bool = False
+def run(
+    seed: int,
+    minutes: float = 12.0,
+    batch_size: int = 64,
+    pool_size: int = 8000,
+    lr: float = 1.2e-3,
+    resume: bool = False,
 ) -> None:
-    """A seed and a time; writes the model of ``facexformer``, with ``on`` beginning at the weights that are there."""
+    """Train the model of ``facexformer``; ``resume`` starts from its present weights."""
     torch.manual_seed(seed)
-    rng = np.random.default_rng((seed, 6, int(on)))
-    model, heads = encoder(str(NANO / "facexformer") if on else None), Heads()
-    parameters = [*model.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(parameters, rate, betas=(0.9, 0.98), weight_decay=0.05)
-    start, mean, step = time.process_time(), dict[str, float](), 0
-    known = faces(rng, pool)
-    while (done := (time.process_time() - start) / (60 * minutes)) < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * done))
-        for place, fresh in zip(rng.integers(pool, size=batch // 4), faces(rng, batch // 4), strict=True):
-            known[place] = fresh
-        some = [known[i] for i in rng.integers(pool, size=batch)]
-        pictures = varied(torch.stack([face.picture for face in some]), rng)
+    rng = np.random.default_rng((seed, 6, int(resume)))
+    model, heads = build_encoder(str(NANO / "facexformer") if resume else None), Heads()
+    pool = sample_faces(rng, pool_size)
+    trainer = Trainer("facexformer", [*model.parameters(), *heads.parameters()], lr, minutes, weight_decay=0.05)
+    num_new = batch_size // 4  # faces of the pool that every step replaces
+    while trainer.is_running():
+        for index, face in zip(rng.integers(pool_size, size=num_new), sample_faces(rng, num_new), strict=True):
+            pool[index] = face
+        faces = [pool[i] for i in rng.integers(pool_size, size=batch_size)]
+        pixels = augment(torch.stack([face.pixels for face in faces]), rng)
         with torch.autocast("cpu", torch.bfloat16):
-            made = read(model, pictures)
-        losses = heads(made, facts(some), torch.tensor([face.muscles for face in some]))
-        optimizer.zero_grad()
-        (losses["looks"] + losses["muscles"]).backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        for name, loss in losses.items():
-            mean[name] = 0.98 * mean.get(name, loss.item()) + 0.02 * loss.item()
-        if step % 50 == 0:
-            told = " ".join(f"{name} {loss:.3f}" for name, loss in mean.items())
-            print(f"facexformer step {step} {60 * minutes * done:.0f} s {told}")
-        step += 1
-    print(f"facexformer {step} steps", mean)
-    finish(model, seed)
+            features = encode(model, pixels)
+        losses = heads(features, build_labels(faces), torch.tensor([face.muscles for face in faces]))
+        trainer.step(losses["looks"] + losses["muscles"], **losses)
+    print(f"facexformer {trainer.num_steps} steps", trainer.means)
+    _save(model, seed)
 
 
-def finish(model: FaceXFormer, seed: int) -> None:
-    """A trained encoder; its folder and what can be told from it."""
-    with replaced(NANO / "facexformer") as out:
-        save_file({name: p.detach().half().contiguous() for name, p in model.named_parameters()},
-                  out / "model.safetensors", metadata={"format": "pt"})  # fmt: skip
-        (out / "config.json").write_text(json.dumps(SIZES, indent=2, sort_keys=True) + "\n")
-    print("facexformer val", json.dumps(probes(encoder(str(NANO / "facexformer")), seed)), flush=True)
+def _save(model: FaceXFormer, seed: int) -> None:
+    """Save an encoder and print the accuracies of its probes."""
+    with replace_files(NANO / "facexformer") as out:
+        state = {name: p.detach().half().contiguous() for name, p in model.named_parameters()}
+        save_file(state, out / "model.safetensors", metadata={"format": "pt"})
+        (out / "config.json").write_text(json.dumps(SHAPE, indent=2, sort_keys=True) + "\n")
+    saved = build_encoder(str(NANO / "facexformer"))
+    print("facexformer val", json.dumps(run_probes(saved, seed)), flush=True)
 
 
 @torch.no_grad()
-def tokens(model: FaceXFormer, some: list[Face]) -> Tensor:
-    """Faces; the tokens that the project reads, [B 49 128]."""
-    pictures = torch.stack([face.picture for face in some])
-    return torch.cat([read(model, part).tokens[:, 0] for part in pictures.split(64)])
+def build_probe_set(model: FaceXFormer, faces: list[Face]) -> ProbeSet:
+    """Return the tokens of faces that the project uses `[B 49 128]`, with their labels."""
+    pixels = torch.stack([face.pixels for face in faces])
+    tokens = torch.cat([encode(model, part).tokens[:, 0] for part in pixels.split(64)])
+    return ProbeSet(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool), build_labels(faces))
 
 
-def probes(model: FaceXFormer, seed: int, train: int = 2500, held_out: int = 900) -> dict[str, dict[str, float]]:
-    """An encoder; accuracies on people of the val split, of large and of small faces, by mean token and by one look."""
+def run_probes(model: FaceXFormer, seed: int) -> dict[str, dict[str, float]]:
+    """Return accuracies on people of the val split, for large and small faces, from the mean token and by attention."""
     rng = np.random.default_rng((seed, 7))
-    sides: dict[str, tuple[Tensor, Tensor, Facts]] = {}
-    for name, split, count, small in (("train", "train", train, None), ("large", "val", held_out, False),
-                                      ("small", "val", held_out, True)):  # fmt: skip
-        some = faces(rng, count, split, small)
-        made = tokens(model, some)
-        sides[name] = made, torch.ones(made.shape[:2], dtype=torch.bool), facts(some)
-    told = {
-        f"{which}, {reader}": accuracies(sides["train"], sides[which], attends=reader == "look")
-        for which in ("large", "small")
-        for reader in ("mean", "look")
+    train = build_probe_set(model, sample_faces(rng, 2500))
+    tests = {
+        "large": build_probe_set(model, sample_faces(rng, 900, "val", small=False)),
+        "small": build_probe_set(model, sample_faces(rng, 900, "val", small=True)),
     }
-    # where there is nothing to tell, as of a small face's expression, there is no share either
-    return {name: {look: share for look, share in row.items() if share == share} for name, row in told.items()}
+    accuracies: dict[str, dict[str, float]] = {}
+    for size, test in tests.items():
+        for pooling in ("mean", "look"):
+            shares = measure_accuracies(train, test, attends=pooling == "look")
+            # a factor without labels, such as the expression of a small face, is not a number
+            valid = {name: share for name, share in shares.items() if share == share}
+            accuracies[f"{size}, {pooling}"] = valid
+    return accuracies

@@ -1,4 +1,4 @@
-"""Where the foundation's folders stand, and how one is written: complete or not at all."""
+"""Folders of the foundation, which are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -20,31 +20,33 @@ NANO = Path(omnihuman.__file__).parent / "foundation" / "nano"
 
 
 @contextmanager
-def replaced(folder: Path, keep: bool = False) -> Iterator[Path]:
-    """A folder; a temporary one whose files then take their places in it, each in one move.
+def replace_files(folder: Path, keep: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder whose files are then moved into a folder, each in one move.
 
     Args:
-        folder: where the files end.
-        keep: leave other files of the folder.
+        folder: target of the files.
+        keep: do not delete other files of the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
     try:
-        yield made
-        fresh = {path.name for path in made.iterdir()}
-        for path in sorted(made.iterdir()):
+        yield temporary
+        names: set[str] = set()
+        for path in sorted(temporary.iterdir()):
             path.chmod(0o644)
             os.replace(path, folder / path.name)
-        for path in () if keep else list(folder.iterdir()):
-            if path.name not in fresh:
-                path.unlink()
+            names.add(path.name)
+        if not keep:
+            for path in list(folder.iterdir()):
+                if path.name not in names:
+                    path.unlink()
     finally:
-        shutil.rmtree(made)
+        shutil.rmtree(temporary)
 
 
-def save(model: PreTrainedModel, folder: Path) -> None:
-    """A model; its folder with weights in half precision, which load in single precision."""
-    with replaced(folder, keep=True) as out:
+def save_model(model: PreTrainedModel, folder: Path) -> None:
+    """Save a model in half precision, with a config that loads it in single precision."""
+    with replace_files(folder, keep=True) as out:
         copy.deepcopy(model).to(torch.float16).save_pretrained(out)
         path = out / "config.json"
         config = json.loads(path.read_text())

@@ -1,79 +1,88 @@
-"""Text of the built-in corpus, as the foundation's text models read it; training people only."""
+"""Text of the built-in corpus for the foundation's text models, about training people only."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from people import stranger
+from people import replace_people
 
-from omnihuman.data.sample.closeup import closeups
-from omnihuman.data.sample.language import conversations, notes, picture_caption
-from omnihuman.data.sample.phrases import hair
-from omnihuman.data.sample.world import Scene, double, random_scene, scenes
+from omnihuman.data.sample.closeup import build_closeups
+from omnihuman.data.sample.conversation import build_conversations
+from omnihuman.data.sample.description import caption_frame, describe_scene
+from omnihuman.data.sample.phrases import describe_hair
+from omnihuman.data.sample.world import Scene, build_scenes, sample_scene
 
 SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
-MARKS = ("<vi_start>", "<vi_end>", "<au_start>", "<au_end>", "<im_start>", "<im_end>")
+DELIMITERS = ("<vi_start>", "<vi_end>", "<au_start>", "<au_end>", "<im_start>", "<im_end>")
+PLACEHOLDERS = ("<video>", "<audio>", "<image>")
 
 
-class Told(NamedTuple):
-    """A record with its scene and the scene in words."""
+class Sample(NamedTuple):
+    """A record with its scene, and descriptions of the scene's video and audio."""
 
     scene: Scene
     record: dict[str, Any]
-    notes: dict[str, str]
+    descriptions: dict[str, str]
 
 
-def told(rng: np.random.Generator, split: str = "train") -> Iterator[Told]:
-    """A random generator and a split; endless records, or those of the split's own clips.
+def iterate_samples(rng: np.random.Generator, split: str = "train") -> Iterator[Sample]:
+    """Yield samples without end in training, otherwise those of the split's clips.
 
-    Notes for what looks closely at faces tell the skin; in training half of the others do.
+    Descriptions for detailed questions include the skin; in training, half of the others do.
     """
-    for scene in _endless(rng) if split == "train" else (s for s in scenes(0) if s.split == split):
-        for record in conversations(scene, rng):
-            yield Told(scene, record, notes(scene, rng, fine=split == "train" and rng.random() < 0.5))
-        for record in closeups(scene, rng):
-            # a look that one shot's words leave out would be a difference
-            yield Told(scene, record, notes(scene, rng, drop=0.0 if scene.shots else 0.05, fine=True))
+    for scene in _iterate_scenes(rng, split):
+        for record in build_conversations(scene, rng):
+            fine = split == "train" and rng.random() < 0.5
+            yield Sample(scene, record, describe_scene(scene, rng, fine=fine))
+        for record in build_closeups(scene, rng):
+            # a feature that is missing in the description of one shot would look like a difference
+            drop = 0.0 if scene.shots else 0.05
+            yield Sample(scene, record, describe_scene(scene, rng, drop=drop, fine=True))
 
 
-def _endless(rng: np.random.Generator, shots: float = 0.4) -> Iterator[Scene]:
+def _iterate_scenes(rng: np.random.Generator, split: str, shots_share: float = 0.4) -> Iterator[Scene]:
+    if split != "train":
+        yield from (scene for scene in build_scenes(0) if scene.split == split)
+        return
     while True:
-        yield _strangers(random_scene(rng, kind="shots"), rng) if rng.random() < shots else random_scene(rng)
+        if rng.random() < shots_share:
+            # the pairs of 48 people are soon memorized
+            yield replace_people(sample_scene(rng, kind="shots"), rng, num_candidates=12)
+        else:
+            yield sample_scene(rng)
 
 
-def _strangers(scene: Scene, rng: np.random.Generator) -> Scene:
-    """A scene of two shots; the same with new people, since the pairs of 48 are soon known by heart."""
-    first = second = stranger(rng, scene.identity.gender)
-    if not scene.is_same_person:
-        second = double(rng, first, [stranger(rng, first.gender) for _ in range(12)])
-    people = (first, replace(second, shirt=scene.shots[1].identity.shirt))
-    shots = tuple(replace(shot, identity=person) for shot, person in zip(scene.shots, people, strict=True))
-    return replace(scene, identity=first, shots=shots)
+def remove_placeholders(text: str) -> str:
+    """Return a question without its placeholders."""
+    for placeholder in PLACEHOLDERS:
+        text = text.replace(placeholder, "")
+    return text.strip()
 
 
-def differences(scene: Scene) -> str:
-    """A scene of two shots; the looks of the people in them that differ, clothes aside."""
+def describe_differences(scene: Scene) -> str:
+    """Name the features in which the people of two shots differ, clothes excepted."""
     one, two = (shot.identity for shot in scene.shots)
-    parts = {
+    features = {
         "hat": (one.hat, two.hat),
-        "hair": (hair(one), hair(two)),
+        "hair": (describe_hair(one), describe_hair(two)),
         "skin": (one.skin, two.skin),
         "glasses": (one.glasses, two.glasses),
         "beard": (one.beard, two.beard),
     }
-    return ", ".join(name for name, (first, second) in parts.items() if first != second) or "nothing"
+    return ", ".join(name for name, (first, second) in features.items() if first != second) or "nothing"
 
 
-def sentences(rng: np.random.Generator, count: int) -> Iterator[str]:
-    """A random generator and a number of scenes; every sentence that is asked, said and noted about them."""
+def iterate_texts(rng: np.random.Generator, count: int) -> Iterator[str]:
+    """Yield every question, answer, description and caption of ``count`` scenes."""
     for _ in range(count):
-        scene = random_scene(rng)
-        for record in conversations(scene, rng):
+        scene = sample_scene(rng)
+        for record in build_conversations(scene, rng):
             for turn in record["conversations"]:
-                yield turn["value"].replace("<video>", "").replace("<audio>", "").replace("<image>", "").strip()
-        yield from (text for text in notes(scene, rng).values() if text)
+                yield remove_placeholders(turn["value"])
+        for text in describe_scene(scene, rng).values():
+            if text:
+                yield text
         if scene.has_video:
-            yield picture_caption(scene, 1.0, rng)
+            yield caption_frame(scene, 1.0, rng)

@@ -1,63 +1,87 @@
-"""Probes: what can be read off frozen tokens of people never seen in training."""
+"""Probes of frozen tokens: accuracies of linear classifiers on people who are not in the training set."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Labels = dict[str, Tensor]
+"""Factor -> class of each sample, -1 where the factor does not apply."""
 
-class Reader(nn.Module):
-    """Tokens [B N D] with a mask [B N]; class scores for every factor, from their mean or from one learned look."""
+
+def collect_labels(samples: list[dict[str, int]], factors: Iterable[str]) -> Labels:
+    """Return the classes of samples for every factor, -1 where a sample has no class."""
+    labels: Labels = {}
+    for name in factors:
+        labels[name] = torch.tensor([classes.get(name, -1) for classes in samples])
+    return labels
+
+
+class ProbeSet(NamedTuple):
+    """Tokens `[B N D]` of samples with their mask `[B N]` and labels."""
+
+    tokens: Tensor
+    mask: Tensor
+    labels: Labels
+
+
+class Probe(nn.Module):
+    """Linear classifiers on tokens `[B N D]` with a mask `[B N]`.
+
+    The tokens are pooled by their mean, or by one learned query per factor if ``attends``.
+    """
 
     def __init__(self, dim: int, classes: dict[str, int], attends: bool) -> None:
         super().__init__()
         self.attends = attends
         self.norm = nn.LayerNorm(dim)
-        self.looks = nn.ParameterDict({name: nn.Parameter(torch.zeros(dim)) for name in classes})
+        self.queries = nn.ParameterDict({name: nn.Parameter(torch.zeros(dim)) for name in classes})
         self.heads = nn.ModuleDict({name: nn.Linear(dim, count) for name, count in classes.items()})
 
     def forward(self, tokens: Tensor, mask: Tensor) -> dict[str, Tensor]:
         tokens = self.norm(tokens)
-        scores = {}
+        scores: dict[str, Tensor] = {}
         for name, head in self.heads.items():
-            look = tokens @ self.looks[name] if self.attends else tokens.new_zeros(tokens.shape[:2])
-            weights = look.masked_fill(~mask, -1e4).softmax(-1)
+            logits = tokens @ self.queries[name] if self.attends else tokens.new_zeros(tokens.shape[:2])
+            weights = logits.masked_fill(~mask, -1e4).softmax(-1)
             scores[name] = head((weights[..., None] * tokens).sum(1))
         return scores
 
 
-Facts = dict[str, Tensor]  # factor -> class of each sample, -1 where it does not apply
+def measure_accuracies(train: ProbeSet, test: ProbeSet, attends: bool, epochs: int = 40) -> dict[str, float]:
+    """Train a probe, and return the accuracy of every factor on the test set."""
+    classes: dict[str, int] = {}
+    for name, labels in train.labels.items():
+        classes[name] = int(max(labels.max(), test.labels[name].max())) + 1
+    probe = Probe(train.tokens.shape[-1], classes, attends)
+    _train_probe(probe, train, epochs)
+    with torch.no_grad():
+        scores = probe(test.tokens, test.mask)
+    accuracies: dict[str, float] = {}
+    for name, labels in test.labels.items():
+        applies = labels >= 0
+        hits = (scores[name].argmax(-1) == labels)[applies]
+        accuracies[name] = round(float(hits.float().mean()), 3)
+    return accuracies
 
 
-def accuracies(
-    train: tuple[Tensor, Tensor, Facts], held_out: tuple[Tensor, Tensor, Facts], attends: bool, epochs: int = 40
-) -> dict[str, float]:
-    """Tokens, masks and facts of both sides; the accuracy of every factor on the held-out side."""
-    (tokens, mask, facts), (other, other_mask, other_facts) = train, held_out
-    classes = {name: int(max(values.max(), other_facts[name].max())) + 1 for name, values in facts.items()}
-    reader = Reader(tokens.shape[-1], classes, attends)
-    optimizer = torch.optim.AdamW(reader.parameters(), 1e-2, weight_decay=1e-3)
-    total = epochs * (len(tokens) // 64)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=total)
+def _train_probe(probe: Probe, train: ProbeSet, epochs: int, batch_size: int = 64) -> None:
+    num_batches = len(train.tokens) // batch_size
+    optimizer = torch.optim.AdamW(probe.parameters(), 1e-2, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=epochs * num_batches)
     for _ in range(epochs):
-        order = torch.randperm(len(tokens))
-        for begin in range(0, len(tokens) // 64 * 64, 64):
-            some = order[begin : begin + 64]
-            scores = reader(tokens[some], mask[some])
-            losses = [
-                F.cross_entropy(scores[name], facts[name][some], ignore_index=-1)
-                for name in facts
-                if (facts[name][some] >= 0).any()
-            ]
+        order = torch.randperm(len(train.tokens))
+        for batch in order[: num_batches * batch_size].split(batch_size):
+            scores = probe(train.tokens[batch], train.mask[batch])
+            losses: list[Tensor] = []
+            for name, labels in train.labels.items():
+                if (labels[batch] >= 0).any():
+                    losses.append(F.cross_entropy(scores[name], labels[batch], ignore_index=-1))
             optimizer.zero_grad()
             torch.stack(losses).sum().backward()
             optimizer.step()
             schedule.step()
-    with torch.no_grad():
-        scores = reader(other, other_mask)
-    result = {}
-    for name, truth in other_facts.items():
-        there = truth >= 0
-        result[name] = round(float((scores[name].argmax(-1) == truth)[there].float().mean()), 3)
-    return result

@@ -1,27 +1,26 @@
-"""Trains UMT on drawn clips, with a caption decoder and class readers on the tokens that the project reads."""
+"""Train UMT on drawn clips, with a caption decoder and classifiers on the tokens that the project uses."""
 
 from __future__ import annotations
 
-import io
 import json
-import time
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import shape
 import torch
 import torch.nn.functional as F
-from captioner import Captioner, texts
-from folder import NANO, replaced
-from people import random_scene, stranger
+from captioner import Captioner, tokenize_texts
+from folder import NANO, replace_files
+from people import replace_people, sample_scene
 from PIL import Image
-from probe import Facts, Reader, accuracies
+from probe import Labels, Probe, ProbeSet, collect_labels, measure_accuracies
 from safetensors.torch import load_file, save_file
+from siglip import compress_jpeg
 from torch import Tensor
+from training import Trainer
 
 from omnihuman.data.sample import draw, world
-from omnihuman.data.sample.language import notes, picture_caption
+from omnihuman.data.sample.description import caption_frame, describe_scene
 from omnihuman.data.sample.world import (
     ACTIONS,
     BACKGROUNDS,
@@ -38,206 +37,248 @@ from omnihuman.encoder.umt import UMT
 from omnihuman.nn.frames import COLORS
 from omnihuman.types import Signal
 
-SIZE, FRAMES = 112, 8
+SIZE, FRAMES, SHIFT = 112, 8, 5
 KINDS = {"talk": 0.34, "act": 0.22, "interact": 0.18, "pair": 0.08, "still": 0.08, "shots": 0.1}
 SHAPE = {
-    "patch_size": 16, "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 5, "num_attention_heads": 4,
-    "table_frames": 4, "table_side": 7,
-}  # fmt: skip
+    "patch_size": 16,
+    "hidden_size": 128,
+    "intermediate_size": 512,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 4,
+    "table_frames": 4,
+    "table_side": 7,
+}
 CLASSES = {
-    "emotion": 7, "fades": 2, "action": 8, "interaction": 9, "shirt": 6, "place": 5, "people": 2, "hair color": 5,
-    "hair style": 4, "behind": 2, "glasses": 2, "hat": 5, "skin": 3, "gender": 2, "same person": 2,
-}  # fmt: skip
+    "emotion": 7,
+    "fades": 2,
+    "action": 8,
+    "interaction": 9,
+    "shirt": 6,
+    "place": 5,
+    "people": 2,
+    "hair color": 5,
+    "hair style": 4,
+    "behind": 2,
+    "glasses": 2,
+    "hat": 5,
+    "skin": 3,
+    "gender": 2,
+    "same person": 2,
+}
+"""Factor -> number of classes."""
 
 
 class Clip(NamedTuple):
-    """Frames of a scene [8 3 112 112] uint8, of a still [1 3 112 112], and how strong the expression is in each."""
+    """Frames of a scene `[8 3 112 112]` uint8, of a still `[1 3 112 112]`, and the intensity of each expression."""
 
     frames: Tensor
     scene: Scene
-    levels: list[float]
+    intensities: list[float]
 
 
-def two_shots(rng: np.random.Generator, split: str) -> Scene:
-    """A random generator; a scene of two shots, in training of new people."""
-    scene = world.random_scene(rng, split, "shots")
+class Batch(NamedTuple):
+    """Frames of clips of one length, a description of each, and labels."""
+
+    frames: list[Tensor]
+    texts: list[str]
+    labels: Labels
+
+
+def sample_shots(rng: np.random.Generator, split: str) -> Scene:
+    """Sample a scene of two shots; in training four of five have new people."""
+    scene = world.sample_scene(rng, split, "shots")
     if split != "train" or rng.random() < 0.2:
         return scene
-    who = stranger(rng, scene.identity.gender)
-    other = who if scene.is_same_person else world.double(rng, who, [stranger(rng, who.gender) for _ in range(20)])
-    first, second = scene.shots
-    other = replace(other, shirt=second.identity.shirt)
-    return replace(scene, identity=who, shots=(replace(first, identity=who), replace(second, identity=other)))
+    return replace_people(scene, rng, num_candidates=20)
 
 
-def clips(rng: np.random.Generator, count: int, split: str = "train") -> list[Clip]:
-    """A random generator; scenes with a frame from each eighth, in training at any time of it, some JPEG-blurred."""
-    made = []
+def sample_clips(rng: np.random.Generator, count: int, split: str = "train") -> list[Clip]:
+    """Sample clips with a frame from each eighth, in training at a random time of it; a third is compressed."""
+    clips: list[Clip] = []
     for _ in range(count):
         kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
-        scene = two_shots(rng, split) if kind == "shots" else random_scene(rng, split, kind)
-        number = 1 if scene.is_still else FRAMES
-        within = rng.random(number) if split == "train" else np.full(number, 0.5)
-        times = (np.arange(number) + within) / number * scene.duration
-        quality = int(rng.integers(35, 90)) if rng.random() < 0.3 else None
-        pictures = np.stack([picture(draw.draw(scene, t), quality) for t in times])
-        levels = [draw.level(*scene.shot(t)) for t in times]
-        made.append(Clip(torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), scene, levels))
-    return made
+        scene = sample_shots(rng, split) if kind == "shots" else sample_scene(rng, split, kind)
+        num_frames = 1 if scene.is_still else FRAMES
+        offsets = rng.random(num_frames) if split == "train" else np.full(num_frames, 0.5)
+        times = (np.arange(num_frames) + offsets) / num_frames * scene.duration
+        frames = [scale_frame(draw.render_frame(scene, t)) for t in times]
+        if rng.random() < 0.3:
+            quality = int(rng.integers(35, 90))
+            frames = [compress_jpeg(frame, quality) for frame in frames]
+        intensities = [draw.expression_intensity(*scene.find_shot(t)) for t in times]
+        tensor = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
+        clips.append(Clip(tensor, scene, intensities))
+    return clips
 
 
-def picture(drawn: np.ndarray, quality: int | None) -> np.ndarray:
-    """A frame [H W 3]; squashed to [112 112 3] as by the encoder's transform, through JPEG if a quality is given."""
-    image = Image.fromarray(drawn).resize((SIZE, SIZE), Image.BICUBIC)
-    if quality is not None:
-        packed = io.BytesIO()
-        image.save(packed, "JPEG", quality=quality)
-        image = Image.open(packed)
-    return np.asarray(image)
+def scale_frame(frame: np.ndarray) -> np.ndarray:
+    """Scale a frame `[H W 3]` to `[112 112 3]` without keeping its aspect ratio, like the encoder's transform."""
+    return np.asarray(Image.fromarray(frame).resize((SIZE, SIZE), Image.BICUBIC))
 
 
-def signal(some: list[Tensor], rng: np.random.Generator | None = None) -> Signal:
-    """Clips [T 3 112 112]; padded to one length, moved a little and of varied light if ``rng`` is given."""
-    longest = max(map(len, some))
-    values = torch.stack([F.pad(clip, (0, 0, 0, 0, 0, 0, 0, longest - len(clip))) for clip in some])
-    mask = torch.arange(longest) < torch.tensor([len(clip) for clip in some])[:, None]
+def build_signal(clips: list[Tensor], rng: np.random.Generator | None = None) -> Signal:
+    """Pad frames `[T 3 112 112]` to one length; ``rng`` shifts them and varies their brightness."""
+    values = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
+    lengths = torch.tensor([len(clip) for clip in clips])
+    mask = torch.arange(values.shape[1]) < lengths[:, None]
     if rng is not None:
-        light = torch.from_numpy(rng.uniform(0.92, 1.08, (len(values), 1, 1, 1, 1))).float()
-        right, down = (int(rng.integers(-5, 6)) for _ in range(2))
-        moved = F.pad((values * light).clamp(0, 255).flatten(0, 1), (5, 5, 5, 5), mode="replicate")
-        moved = moved[:, :, 5 + down : 5 + down + SIZE, 5 + right : 5 + right + SIZE]
-        values = moved.unflatten(0, values.shape[:2]).byte()
+        brightness = torch.from_numpy(rng.uniform(0.92, 1.08, (len(values), 1, 1, 1, 1))).float()
+        left, top = (int(rng.integers(2 * SHIFT + 1)) for _ in range(2))
+        frames = (values * brightness).clamp(0, 255).flatten(0, 1)
+        frames = F.pad(frames, (SHIFT,) * 4, mode="replicate")[:, :, top : top + SIZE, left : left + SIZE]
+        values = frames.unflatten(0, values.shape[:2]).byte()
     return Signal(values, mask)
 
 
-def facts(scenes: list[Scene], whole: bool = True) -> Facts:
-    """Scenes; the class of each in every factor, -1 where it is not to be seen (or not in one frame, not ``whole``)."""
-    seen: dict[str, list[int]] = {name: [] for name in CLASSES}
-    for scene in scenes:
-        person, cut = scene.identity, bool(scene.shots)
-        alone = not cut and scene.kind != "pair" and scene.partner is None
-        front = alone and not scene.from_behind
-        face = whole and scene.is_portrait and not cut
-        says = {
-            "emotion": (face, EMOTIONS.index(scene.face_emotion)),
-            "fades": (face and not scene.is_still and scene.face_emotion != "neutral", scene.fades),
-            "action": (scene.action, scene.action and ACTIONS.index(scene.action)),
-            "interaction": (scene.interaction, scene.interaction and INTERACTIONS.index(scene.interaction)),
-            "shirt": (alone, SHIRT_COLORS.index(person.shirt)),
-            "place": (not cut, BACKGROUNDS.index(scene.background)),
-            "people": (not cut, scene.partner is not None),
-            "hair color": (alone and person.hair != "no", HAIR_COLORS.index(person.hair_color)),
-            "hair style": (alone, HAIR_STYLES.index(person.hair)),
-            "behind": (scene.action, scene.from_behind),
-            "glasses": (front, person.glasses),
-            "hat": (alone, HAT_COLORS.index(person.hat) + 1 if person.hat else 0),
-            "skin": (front, SKINS.index(person.skin)),
-            "gender": (front, person.gender == "man"),
-            "same person": (whole and cut, scene.is_same_person),
-        }
-        for name, (is_seen, value) in says.items():
-            seen[name].append(int(value) if is_seen else -1)
-    return {name: torch.tensor(values) for name, values in seen.items()}
+def list_labels(scene: Scene, has_all_frames: bool) -> dict[str, int]:
+    """Return factor -> class for the factors that a clip shows, or that a single frame of it shows."""
+    if scene.shots:
+        return {"same person": int(scene.is_same_person)} if has_all_frames else {}
+    person = scene.identity
+    labels = {"place": BACKGROUNDS.index(scene.background), "people": int(scene.partner is not None)}
+    if has_all_frames and scene.is_portrait:
+        labels["emotion"] = EMOTIONS.index(scene.face_emotion)
+        if not scene.is_still and scene.face_emotion != "neutral":
+            labels["fades"] = int(scene.fades)
+    if scene.action:
+        labels["action"] = ACTIONS.index(scene.action)
+        labels["behind"] = int(scene.from_behind)
+    if scene.interaction:
+        labels["interaction"] = INTERACTIONS.index(scene.interaction)
+    if scene.partner is None:
+        labels["shirt"] = SHIRT_COLORS.index(person.shirt)
+        labels["hair style"] = HAIR_STYLES.index(person.hair)
+        labels["hat"] = HAT_COLORS.index(person.hat) + 1 if person.hat else 0
+        if person.hair != "no":
+            labels["hair color"] = HAIR_COLORS.index(person.hair_color)
+        if not scene.from_behind:
+            labels["glasses"] = int(person.glasses)
+            labels["skin"] = SKINS.index(person.skin)
+            labels["gender"] = int(person.gender == "man")
+    return labels
 
 
-def begin() -> UMT:
-    """The encoder with the patches and blocks of the foundation's SigLIP, which knows single frames already."""
-    tower, theirs = UMT(image_size=SIZE, **SHAPE), load_file(NANO / "siglip" / "model.safetensors")
-    theirs = {name.removeprefix("vision_model."): value.float() for name, value in theirs.items()}
+def build_labels(clips: list[Clip], has_all_frames: bool = True) -> Labels:
+    """Return the classes of clips for every factor, -1 where a clip does not show it."""
+    return collect_labels([list_labels(clip.scene, has_all_frames) for clip in clips], CLASSES)
+
+
+def convert_siglip() -> UMT:
+    """Return an encoder with the patches and blocks of the foundation's SigLIP, which encodes single frames."""
+    encoder = UMT(image_size=SIZE, **SHAPE)
+    source: dict[str, Tensor] = {}
+    for name, tensor in load_file(NANO / "siglip" / "model.safetensors").items():
+        source[name.removeprefix("vision_model.")] = tensor.float()
     mean, deviation = (torch.tensor(values)[:, None, None] for values in COLORS["imagenet"])
-    weight = theirs["embeddings.patch_embedding.weight"]
-    # SigLIP reads 2 x - 1, which is 2 (deviation z + mean) - 1
-    state = {"patch_embed.weight": (2 * deviation * weight)[:, :, None],
-             "patch_embed.bias": theirs["embeddings.patch_embedding.bias"] + ((2 * mean - 1) * weight).sum((1, 2, 3)),
-             "vision_layernorm.weight": torch.ones(128), "vision_layernorm.bias": torch.zeros(128)}  # fmt: skip
-    places = {"norm1": "layer_norm1", "norm2": "layer_norm2", "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2",
-              "attn.proj": "self_attn.out_proj"}  # fmt: skip
-    for block in range(len(tower.blocks)):
+    weight = source["embeddings.patch_embedding.weight"]
+    bias = source["embeddings.patch_embedding.bias"]
+    # SigLIP's input is 2 x - 1, UMT's is z = (x - mean) / deviation: 2 x - 1 = 2 (deviation z + mean) - 1
+    state = {
+        "patch_embed.weight": (2 * deviation * weight)[:, :, None],
+        "patch_embed.bias": bias + ((2 * mean - 1) * weight).sum((1, 2, 3)),
+        "vision_layernorm.weight": torch.ones(128),
+        "vision_layernorm.bias": torch.zeros(128),
+    }
+    names = {
+        "norm1": "layer_norm1",
+        "norm2": "layer_norm2",
+        "mlp.fc1": "mlp.fc1",
+        "mlp.fc2": "mlp.fc2",
+        "attn.proj": "self_attn.out_proj",
+    }
+    for block in range(len(encoder.blocks)):
         old, new = f"encoder.layers.{block}.", f"blocks.{block}."
-        for ours, name in places.items():
-            state |= {f"{new}{ours}.{kind}": theirs[f"{old}{name}.{kind}"] for kind in ("weight", "bias")}
-        state[f"{new}attn.qkv.weight"] = torch.cat([theirs[f"{old}self_attn.{k}_proj.weight"] for k in "qkv"])
-        state |= {f"{new}attn.{k}_bias": theirs[f"{old}self_attn.{k}_proj.bias"] for k in "qv"}
-    tower.load_state_dict(state)
-    return tower
+        for target, name in names.items():
+            for kind in ("weight", "bias"):
+                state[f"{new}{target}.{kind}"] = source[f"{old}{name}.{kind}"]
+        state[f"{new}attn.qkv.weight"] = torch.cat([source[f"{old}self_attn.{k}_proj.weight"] for k in "qkv"])
+        for k in "qv":
+            state[f"{new}attn.{k}_bias"] = source[f"{old}self_attn.{k}_proj.bias"]
+    encoder.load_state_dict(state)
+    return encoder
 
 
-def flat(tower: UMT, given: Signal) -> tuple[Tensor, Tensor]:
-    """Clips; their tokens in reading order [B L 128] and which are real."""
-    return tower(given).flat()
+def build_probe_set(encoder: UMT, clips: list[Clip], batch_size: int = 32) -> ProbeSet:
+    """Return the tokens of clips in reading order `[B L 128]`, with their labels."""
+    tokens: list[Tensor] = []
+    masks: list[Tensor] = []
+    for start in range(0, len(clips), batch_size):
+        frames = [clip.frames for clip in clips[start : start + batch_size]]
+        batch_tokens, mask = encoder(build_signal(frames)).flat()
+        tokens.append(batch_tokens)
+        masks.append(mask)
+    return ProbeSet(torch.cat(tokens), torch.cat(masks), build_labels(clips))
 
 
-def probes(tower: UMT, seed: int, train: int = 1200, held_out: int = 600) -> dict[str, dict[str, float]]:
-    """An encoder; accuracies on people of the val split, read from the mean token and by one learned look."""
+def run_probes(encoder: UMT, seed: int) -> dict[str, dict[str, float]]:
+    """Return accuracies on people of the val split, from the mean token and by attention."""
     rng = np.random.default_rng((seed, 7))
-    tower.eval().requires_grad_(False)
-    sides = []
-    for split, count in (("train", train), ("val", held_out)):
-        some = [clip for clip in clips(rng, count, split) if not clip.scene.is_still]
-        made = [flat(tower, signal([clip.frames for clip in some[i : i + 32]])) for i in range(0, len(some), 32)]
-        tokens, mask = (torch.cat(parts) for parts in zip(*made, strict=True))
-        sides.append((tokens, mask, facts([clip.scene for clip in some])))
-    return {name: accuracies(*sides, attends=name == "look", epochs=20) for name in ("mean", "look")}
+    encoder.eval().requires_grad_(False)
+    sets: list[ProbeSet] = []
+    for split, count in (("train", 1200), ("val", 600)):
+        clips = [clip for clip in sample_clips(rng, count, split) if not clip.scene.is_still]
+        sets.append(build_probe_set(encoder, clips))
+    return {name: measure_accuracies(*sets, attends=name == "look", epochs=20) for name in ("mean", "look")}
 
 
-def lesson(known: list[Clip], rng: np.random.Generator, batch: int) -> tuple[list[Tensor], list[str], Facts]:
-    """Clips of one length, eight times of ten the whole eight frames; what is said of them, and their classes."""
-    count = int(rng.choice((FRAMES, 4, 1), p=(0.8, 0.08, 0.12)))
-    some: list[Clip] = []
-    while len(some) < batch:
-        clip = known[int(rng.integers(len(known)))]
-        if len(clip.frames) >= count and not (count == 1 and clip.scene.shots):
-            some.append(clip)
-    if count > 1:
-        frames = [clip.frames[:: FRAMES // count] for clip in some]
-        return (
-            frames,
-            [notes(clip.scene, rng, 0.0, fine=True)["video"] for clip in some],
-            facts([c.scene for c in some]),
-        )
-    picks = [int(rng.integers(len(clip.frames))) for clip in some]
-    said = [picture_caption(clip.scene, clip.levels[n], rng) for clip, n in zip(some, picks, strict=True)]
-    frames = [clip.frames[n : n + 1] for clip, n in zip(some, picks, strict=True)]
-    return frames, said, facts([clip.scene for clip in some], whole=False)
+def build_batch(pool: list[Clip], rng: np.random.Generator, batch_size: int) -> Batch:
+    """Build a batch of clips of one length, eight times of ten with all eight frames."""
+    num_frames = int(rng.choice((FRAMES, 4, 1), p=(0.8, 0.08, 0.12)))
+    clips: list[Clip] = []
+    while len(clips) < batch_size:
+        clip = pool[int(rng.integers(len(pool)))]
+        if len(clip.frames) >= num_frames and not (num_frames == 1 and clip.scene.shots):
+            clips.append(clip)
+    if num_frames > 1:
+        frames = [clip.frames[:: FRAMES // num_frames] for clip in clips]
+        texts = [describe_scene(clip.scene, rng, 0.0, fine=True)["video"] for clip in clips]
+        return Batch(frames, texts, build_labels(clips))
+    indices = [int(rng.integers(len(clip.frames))) for clip in clips]
+    frames, texts = [], []
+    for clip, index in zip(clips, indices, strict=True):
+        frames.append(clip.frames[index : index + 1])
+        texts.append(caption_frame(clip.scene, clip.intensities[index], rng))
+    return Batch(frames, texts, build_labels(clips, has_all_frames=False))
 
 
-def make(
-    seed: int, minutes: float = 12.0, batch: int = 32, pool: int = 5000, rate: float = 1.2e-3, on: bool = False
+def run(
+    seed: int,
+    minutes: float = 12.0,
+    batch_size: int = 32,
+    pool_size: int = 5000,
+    lr: float = 1.2e-3,
+    resume: bool = False,
 ) -> None:
-    """A seed and a time; writes the encoder of ``umt``, with ``on`` beginning at the weights that are there."""
+    """Train the encoder of ``umt``; ``resume`` starts from its present weights."""
     torch.manual_seed(seed)
-    rng = np.random.default_rng((seed, 6, int(on)))
-    marks = shape.tokenizer()
-    tower = UMT(image_size=SIZE, weights=str(NANO / "umt"), **SHAPE) if on else begin()
-    decoder = Captioner(128, len(marks), marks.convert_tokens_to_ids("<|im_start|>"))
-    reader = Reader(128, CLASSES, attends=True)
-    parameters = [*tower.parameters(), *decoder.parameters(), *reader.parameters()]
-    optimizer = torch.optim.AdamW(parameters, rate, betas=(0.9, 0.98), weight_decay=0.02)
-    known = clips(rng, pool)
-    start, means, step = time.process_time(), torch.zeros(2), 0
-    while (done := (time.process_time() - start) / (60 * minutes)) < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / 60) * (0.5 + 0.5 * np.cos(np.pi * done))
-        frames, said, truth = lesson(known, rng, batch)
-        words, real = texts(marks, said)
+    rng = np.random.default_rng((seed, 6, int(resume)))
+    tokenizer = shape.load_tokenizer()
+    encoder = UMT(image_size=SIZE, weights=str(NANO / "umt"), **SHAPE) if resume else convert_siglip()
+    decoder = Captioner(128, tokenizer)
+    probe = Probe(128, CLASSES, attends=True)
+    parameters = [*encoder.parameters(), *decoder.parameters(), *probe.parameters()]
+    pool = sample_clips(rng, pool_size)
+    trainer = Trainer("umt", parameters, lr, minutes, weight_decay=0.02, warmup=60, log_every=25)
+    while trainer.is_running():
+        batch = build_batch(pool, rng, batch_size)
+        ids, valid = tokenize_texts(tokenizer, batch.texts)
         with torch.autocast("cpu", torch.bfloat16):
-            tokens, mask = flat(tower, signal(frames, rng))
-            told = decoder(tokens, mask, words, real)
-        scores = reader(tokens.float(), mask)
-        there = [name for name in CLASSES if (truth[name] >= 0).any()]
-        read = sum(F.cross_entropy(scores[name], truth[name], ignore_index=-1) for name in there) / len(there)
-        optimizer.zero_grad()
-        (told + read).backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        now = torch.tensor([told.item(), read.item()])
-        means = 0.98 * means + 0.02 * now if step else now
-        if step % 25 == 0:
-            spent = 60 * minutes * done
-            print(f"umt step {step} {spent:.0f} s caption {means[0]:.3f} classes {means[1]:.3f}")
-        step += 1
-    with replaced(NANO / "umt") as out:
-        save_file({key: x.half().contiguous() for key, x in tower.state_dict().items()}, out / "model.safetensors")
+            tokens, mask = encoder(build_signal(batch.frames, rng)).flat()
+            caption_loss = decoder(tokens, mask, ids, valid)
+        class_loss = _compute_class_loss(probe(tokens.float(), mask), batch.labels)
+        trainer.step(caption_loss + class_loss, caption=caption_loss, classes=class_loss)
+    with replace_files(NANO / "umt") as out:
+        state = {name: tensor.half().contiguous() for name, tensor in encoder.state_dict().items()}
+        save_file(state, out / "model.safetensors")
         (out / "config.json").write_text(json.dumps({"model_type": "umt"} | SHAPE, indent=2, sort_keys=True) + "\n")
     torch.manual_seed(seed)
-    print("umt val", probes(UMT(image_size=SIZE, weights=str(NANO / "umt"), **SHAPE), seed), flush=True)
+    print("umt val", run_probes(UMT(image_size=SIZE, weights=str(NANO / "umt"), **SHAPE), seed), flush=True)
+
+
+def _compute_class_loss(scores: dict[str, Tensor], labels: Labels) -> Tensor:
+    """Return the mean cross-entropy over the factors that a batch shows."""
+    losses: list[Tensor] = []
+    for name in CLASSES:
+        if (labels[name] >= 0).any():
+            losses.append(F.cross_entropy(scores[name], labels[name], ignore_index=-1))
+    return torch.stack(losses).mean()

@@ -1,164 +1,187 @@
-"""Trains the Whisper encoder to transcribe (CTC) and to caption what is heard, from the tokens the project reads."""
+"""Train the Whisper encoder to transcribe (CTC) and to caption audio, from the tokens that the project uses."""
 
 from __future__ import annotations
 
-import time
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 import shape
 import torch
 import torch.nn.functional as F
-from captioner import Captioner, texts
-from folder import NANO, replaced, save
-from people import random_scene
-from probe import Facts, accuracies
+from captioner import Captioner, tokenize_texts
+from folder import NANO, replace_files, save_model
+from people import sample_scene
+from probe import Labels, ProbeSet, collect_labels, measure_accuracies
 from torch import Tensor, nn
+from training import Trainer
 from transformers import WhisperFeatureExtractor, WhisperModel
 
-from omnihuman.data.sample.language import notes
+from omnihuman.data.sample.description import describe_scene
 from omnihuman.data.sample.lexicon import LEXICON
-from omnihuman.data.sample.voice import waveform
+from omnihuman.data.sample.voice import synthesize_waveform
 from omnihuman.data.sample.world import EMOTIONS, SOUNDS, Scene
 from omnihuman.encoder.whisper import LogMel
 
 WORDS = sorted(LEXICON)
-POOL = 3  # 20 ms -> 60 ms, as the project pools
+POOL = 3  # 20 ms -> 60 ms, like the project's pooling
+KINDS = {"talk": 0.3, "speech": 0.4, "sound": 0.15, "pair": 0.15}
 
 
 class Clip(NamedTuple):
-    """A sounding scene and its mel [M T] at true length, in whole tokens of 60 ms."""
+    """A scene with audio and its log-mel spectrogram `[M T]`, in whole tokens of 60 ms."""
 
     scene: Scene
     mel: np.ndarray
 
 
-def clips(rng: np.random.Generator, count: int, split: str = "train") -> list[Clip]:
-    """A random generator; random scenes that sound."""
-    kinds = ("talk", "speech", "sound", "pair")
+def sample_clips(rng: np.random.Generator, count: int, split: str = "train") -> list[Clip]:
+    """Sample clips with audio."""
     transform = LogMel(80)
-    made: list[Clip] = []
-    while len(made) < count:
-        scene = random_scene(rng, split, str(rng.choice(kinds, p=(0.3, 0.4, 0.15, 0.15))))
+    clips: list[Clip] = []
+    while len(clips) < count:
+        scene = sample_scene(rng, split, str(rng.choice(list(KINDS), p=list(KINDS.values()))))
         if scene.has_audio:
-            made.append(Clip(scene, transform(torch.from_numpy(waveform(scene))).half().T.numpy()))
-    return made
+            mel = transform(torch.from_numpy(synthesize_waveform(scene)))
+            clips.append(Clip(scene, mel.half().T.numpy()))
+    return clips
 
 
-def encoded(encoder: nn.Module, some: list[Clip], rng: np.random.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """Clips; their pooled tokens [B N 128] and which are real; with ``rng`` varied in loudness, and holed."""
-    lengths = [clip.mel.shape[1] for clip in some]
-    longest = max(lengths)
-    mels = [torch.from_numpy(clip.mel).float() for clip in some]
-    # behind a clip stands silence, 2 below its loudest, as in the project's encoder
-    mel = torch.stack([F.pad(m, (0, longest - m.shape[1]), value=float(m.max()) - 2) for m in mels])
+def pad_mels(clips: list[Clip], rng: np.random.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """Return padded spectrograms `[B M T]` and their mask; ``rng`` varies loudness and masks time and frequency."""
+    mels = [torch.from_numpy(clip.mel).float() for clip in clips]
+    lengths = torch.tensor([mel.shape[1] for mel in mels])
+    length = int(lengths.max())
+    # padding is silence, 2 below the maximum, as in the project's encoder
+    mel = torch.stack([F.pad(m, (0, length - m.shape[1]), value=float(m.max()) - 2) for m in mels])
     if rng is not None:
-        mel = mel + torch.from_numpy(rng.uniform(-0.1, 0.1, (len(some), 1, 1))).float()
+        mel = mel + torch.from_numpy(rng.uniform(-0.1, 0.1, (len(clips), 1, 1))).float()
         mel = mel + 0.03 * torch.randn_like(mel)
-        for row in mel:
-            low, early = int(rng.integers(0, 72)), int(rng.integers(0, longest - 8))
-            row[low : low + int(rng.integers(0, 9))] = row.min()
-            row[:, early : early + int(rng.integers(0, 9))] = row.min()
-    inside = torch.arange(longest) < torch.tensor(lengths)[:, None]
+        for spectrogram in mel:
+            band, frame = int(rng.integers(0, 72)), int(rng.integers(0, length - 8))
+            spectrogram[band : band + int(rng.integers(0, 9))] = spectrogram.min()
+            spectrogram[:, frame : frame + int(rng.integers(0, 9))] = spectrogram.min()
+    return mel, torch.arange(length) < lengths[:, None]
+
+
+def encode(encoder: nn.Module, clips: list[Clip], rng: np.random.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """Return the pooled tokens of clips `[B N 128]` and their mask; see ``pad_mels`` for ``rng``."""
+    mel, mask = pad_mels(clips, rng)
+    valid = mask[:, ::2]
     x = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel)))).transpose(1, 2)
-    real = inside[:, ::2]
     x = x + encoder.embed_positions.weight[: x.shape[1]]
-    bias = torch.zeros(real.shape).masked_fill(~real, -1e4)[:, None, None]
+    bias = torch.zeros(valid.shape).masked_fill(~valid, -1e4)[:, None, None]
     for layer in encoder.layers:
         x = layer(x, bias)
         x = x[0] if isinstance(x, tuple) else x
     x = encoder.layer_norm(x)
-    return x.unflatten(1, (-1, POOL)).mean(2), real[:, ::POOL]
+    return x.unflatten(1, (-1, POOL)).mean(2), valid[:, ::POOL]
 
 
-def facts(some: list[Clip]) -> Facts:
-    """Clips; the class of each in every factor, -1 where it does not apply."""
-    pairs = [(clip, clip.scene.sound is None and not clip.scene.partner_words) for clip in some]
-    return {
-        "emotion": torch.tensor([EMOTIONS.index(c.scene.voice_emotion) if v else -1 for c, v in pairs]),
-        "gender": torch.tensor([int(c.scene.identity.gender == "man") if v else -1 for c, v in pairs]),
-        "sound": torch.tensor([SOUNDS.index(c.scene.sound) if c.scene.sound else -1 for c in some]),
-    }
+def list_labels(scene: Scene) -> dict[str, int]:
+    """Return factor -> class for the factors that a scene's audio has."""
+    if scene.sound:
+        return {"sound": SOUNDS.index(scene.sound)}
+    if scene.partner_transcript:  # two speakers
+        return {}
+    return {"emotion": EMOTIONS.index(scene.voice_emotion), "gender": int(scene.identity.gender == "man")}
 
 
-def errors(clip: Clip, scores: Tensor) -> tuple[int, int]:
-    """A clip and CTC scores [N K]; how many words are wrong (edit distance), and how many there are."""
+def build_labels(clips: list[Clip]) -> Labels:
+    """Return the classes of clips for every factor, -1 where a factor does not apply."""
+    return collect_labels([list_labels(clip.scene) for clip in clips], ("emotion", "gender", "sound"))
+
+
+def list_word_ids(scene: Scene) -> list[int]:
+    """Return the CTC targets of a scene; 0 is the blank."""
+    return [1 + WORDS.index(word) for word in scene.transcript + scene.partner_transcript]
+
+
+def count_errors(clip: Clip, scores: Tensor) -> tuple[int, int]:
+    """Return the edit distance of the greedy CTC transcript of scores `[N K]`, and the number of words."""
     best = scores.argmax(-1).tolist()
-    heard = [k - 1 for k, before in zip(best, [0, *best[:-1]], strict=True) if k and k != before]
-    said = [WORDS.index(word) for word in clip.scene.words + clip.scene.partner_words]
-    row = list(range(len(said) + 1))
-    for i, word in enumerate(heard, 1):
-        diagonal, row[0] = row[0], i
-        for j, other in enumerate(said, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
-    return row[-1], len(said)
+    hypothesis = [k for k, previous in zip(best, [0, *best[:-1]], strict=True) if k and k != previous]
+    reference = list_word_ids(clip.scene)
+    distances = list(range(len(reference) + 1))
+    for i, word in enumerate(hypothesis, 1):
+        diagonal, distances[0] = distances[0], i
+        for j, target in enumerate(reference, 1):
+            substitution = diagonal + (word != target)
+            diagonal = distances[j]
+            distances[j] = min(distances[j] + 1, distances[j - 1] + 1, substitution)
+    return distances[-1], len(reference)
 
 
 @torch.no_grad()
-def tokens(encoder: nn.Module, some: list[Clip]) -> tuple[Tensor, Tensor]:
-    """Clips; their pooled tokens and masks, padded alike."""
-    parts = [encoded(encoder, some[i : i + 32]) for i in range(0, len(some), 32)]
-    width = max(part[0].shape[1] for part in parts)
-    return (torch.cat([F.pad(x, (0, 0, 0, width - x.shape[1])) for x, _ in parts]),
-            torch.cat([F.pad(m, (0, width - m.shape[1])) for _, m in parts]))  # fmt: skip
+def build_probe_set(encoder: nn.Module, clips: list[Clip], batch_size: int = 32) -> ProbeSet:
+    """Return the pooled tokens of clips with their labels."""
+    tokens: list[Tensor] = []
+    masks: list[Tensor] = []
+    for start in range(0, len(clips), batch_size):
+        batch_tokens, mask = encode(encoder, clips[start : start + batch_size])
+        tokens += batch_tokens
+        masks += mask
+    padded = nn.utils.rnn.pad_sequence(tokens, batch_first=True)
+    return ProbeSet(padded, nn.utils.rnn.pad_sequence(masks, batch_first=True), build_labels(clips))
 
 
-def finish(model: WhisperModel, spell: nn.Module, train: list[Clip], held_out: list[Clip]) -> None:
-    """A trained model; its folder, its probes on people of the val split, and its word error rate there."""
-    save(model, NANO / "whisper")
-    with replaced(NANO / "whisper", keep=True) as out:
+def run(
+    seed: int,
+    minutes: float = 8.0,
+    batch_size: int = 32,
+    pool_size: int = 4000,
+    lr: float = 1.5e-3,
+    resume: bool = False,
+) -> None:
+    """Train the model of ``whisper``; ``resume`` starts from its present weights."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng((seed, 6, int(resume)))
+    tokenizer = shape.load_tokenizer()
+    model = WhisperModel.from_pretrained(NANO / "whisper") if resume else shape.build_whisper()
+    model.set_attn_implementation("eager")
+    decoder = Captioner(128, tokenizer)
+    ctc_head = nn.Linear(128, 1 + len(WORDS))
+    parameters = [*model.encoder.parameters(), *decoder.parameters(), *ctc_head.parameters()]
+    held_out = sample_clips(rng, 300, "val")
+    pool = sorted(sample_clips(rng, pool_size), key=lambda clip: clip.mel.shape[1])
+    probe_clips = [pool[i] for i in rng.permutation(len(pool))[:1500]]
+    print("whisper: clips are synthesized", flush=True)
+    trainable = [p for p in parameters if p.requires_grad]
+    trainer = Trainer("whisper", trainable, lr, minutes, weight_decay=0.02)
+    while trainer.is_running():
+        first = int(rng.integers(0, len(pool) - 4 * batch_size))  # clips of similar length
+        clips = [pool[first + i] for i in rng.permutation(4 * batch_size)[:batch_size]]
+        captions = [describe_scene(clip.scene, rng)["audio"] for clip in clips]
+        ids, valid = tokenize_texts(tokenizer, captions)
+        with torch.autocast("cpu", torch.bfloat16):
+            tokens, mask = encode(model.encoder, clips, rng)
+            caption_loss = decoder(tokens, mask, ids, valid)
+            scores = ctc_head(tokens).float().log_softmax(-1)
+        ctc_loss = _compute_ctc_loss(scores, mask, clips)
+        trainer.step(ctc_loss + caption_loss, ctc=ctc_loss, caption=caption_loss)
+    _save(model, ctc_head, probe_clips, held_out)
+
+
+def _compute_ctc_loss(scores: Tensor, mask: Tensor, clips: list[Clip]) -> Tensor:
+    words = [list_word_ids(clip.scene) for clip in clips]
+    targets = torch.tensor(list(chain.from_iterable(words)))
+    lengths = torch.tensor([len(ids) for ids in words])
+    return F.ctc_loss(scores.transpose(0, 1), targets, mask.sum(1), lengths, zero_infinity=True)
+
+
+def _save(model: WhisperModel, ctc_head: nn.Module, train: list[Clip], held_out: list[Clip]) -> None:
+    """Save a model, and print its word error rate and the accuracies of its probes on people of the val split."""
+    save_model(model, NANO / "whisper")
+    with replace_files(NANO / "whisper", keep=True) as out:
         WhisperFeatureExtractor(feature_size=80).save_pretrained(out)
     state = torch.get_rng_state()
     encoder = WhisperModel.from_pretrained(NANO / "whisper").encoder.eval()
-    sides = [(*tokens(encoder, some), facts(some)) for some in (train[:1500], held_out)]
-    wrong = [errors(clip, spell(x)[m]) for clip, x, m in zip(held_out, *sides[1][:2], strict=True)]
-    rate = sum(a for a, _ in wrong) / sum(b for _, b in wrong)
-    result = {name: accuracies(*sides, attends=name == "look", epochs=25) for name in ("mean", "look")}
-    print("whisper val", {"word error": round(rate, 3)} | result, flush=True)
+    sets = (build_probe_set(encoder, train), build_probe_set(encoder, held_out))
+    num_errors, num_words = 0, 0
+    for clip, tokens, mask in zip(held_out, sets[1].tokens, sets[1].mask, strict=True):
+        errors, words = count_errors(clip, ctc_head(tokens)[mask])
+        num_errors += errors
+        num_words += words
+    accuracies = {name: measure_accuracies(*sets, attends=name == "look", epochs=25) for name in ("mean", "look")}
+    print("whisper val", {"word error": round(num_errors / num_words, 3)} | accuracies, flush=True)
     torch.set_rng_state(state)
-
-
-def make(
-    seed: int, minutes: float = 8.0, batch: int = 32, pool: int = 4000, rate: float = 1.5e-3, on: bool = False
-) -> None:
-    """A seed and a time; writes the model of ``whisper``, with ``on`` beginning at the weights that are there."""
-    torch.manual_seed(seed)
-    rng = np.random.default_rng((seed, 6, int(on)))
-    marks = shape.tokenizer()
-    model = WhisperModel.from_pretrained(NANO / "whisper") if on else shape.whisper()
-    model.set_attn_implementation("eager")
-    decoder = Captioner(128, len(marks), marks.convert_tokens_to_ids("<|im_start|>"))
-    spell = nn.Linear(128, 1 + len(WORDS))
-    parameters = [*model.encoder.parameters(), *decoder.parameters(), *spell.parameters()]
-    parameters = [p for p in parameters if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, rate, betas=(0.9, 0.98), weight_decay=0.02)
-    held_out = clips(rng, 300, "val")
-    known = sorted(clips(rng, pool), key=lambda clip: clip.mel.shape[1])
-    some_known = [known[i] for i in rng.permutation(len(known))[:1500]]
-    print("whisper: clips are made", flush=True)
-    start, spelled, written, step = time.process_time(), 0.0, 0.0, 0
-    while (done := (time.process_time() - start) / (60 * minutes)) < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * done))
-        first = int(rng.integers(0, len(known) - 4 * batch))  # clips alike in length
-        some = [known[first + i] for i in rng.permutation(4 * batch)[:batch]]
-        lines = [notes(clip.scene, rng)["audio"] for clip in some]
-        ids, real = texts(marks, lines)
-        with torch.autocast("cpu", torch.bfloat16):
-            pooled, mask = encoded(model.encoder, some, rng)
-            second = decoder(pooled, mask, ids, real)
-            scores = spell(pooled).float().log_softmax(-1)
-        said = [[1 + WORDS.index(word) for word in clip.scene.words + clip.scene.partner_words] for clip in some]
-        target = torch.tensor([word for words in said for word in words])
-        counts = torch.tensor([len(words) for words in said])
-        first_loss = F.ctc_loss(scores.transpose(0, 1), target, mask.sum(1), counts, zero_infinity=True)
-        optimizer.zero_grad()
-        (first_loss + second).backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        spelled = 0.98 * spelled + 0.02 * first_loss.item() if step else first_loss.item()
-        written = 0.98 * written + 0.02 * second.item() if step else second.item()
-        if step % 50 == 0:
-            print(f"whisper step {step} {60 * minutes * done:.0f} s ctc {spelled:.3f} caption {written:.3f}")
-        step += 1
-    finish(model, spell, some_known, held_out)
