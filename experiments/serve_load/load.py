@@ -1,4 +1,4 @@
-"""Many requests at once, each with a question and a clip of its own, to a server on loopback: which answers come back?
+"""Send many requests at once to a server on loopback, and check that every request gets its own answer.
 
 python experiments/serve_load/load.py runs/nano/humanomni_stage3 --requests 64
 """
@@ -22,41 +22,70 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from openai import OpenAI
 
-WORDS = ("happy", "sad", "angry", "surprised", "calm", "afraid", "tired", "proud")
-ASKS = ("Does this person look {}?", "Why would one be {} here?", "Who is {}?", "Describe what is {} in the clip.")
+ADJECTIVES = ("happy", "sad", "angry", "surprised", "calm", "afraid", "tired", "proud")
+TEMPLATES = ("Does this person look {}?", "Why would one be {} here?", "Who is {}?", "Describe what is {} in the clip.")
+SETTINGS = ((16, "data", False), (16, "path", False), (1, "data", False), (16, "data", True))
 
 
-def questions(count: int, root: Path) -> list[tuple[Path, str]]:
-    """Pairs that all differ; clips of several lengths, questions of several lengths."""
+class Question(NamedTuple):
+    """A question about a clip."""
+
+    clip: Path
+    text: str
+
+
+class Reply(NamedTuple):
+    """An answer, the seconds that it took, and the size of its batch."""
+
+    text: str
+    seconds: float
+    batch: int
+
+
+class Setting(NamedTuple):
+    """A setting of the server and of the requests; clips are sent as ``data`` URLs or by ``path``."""
+
+    batch_size: int
+    sent_as: str
+    stream: bool
+
+
+def build_questions(count: int, root: Path) -> list[Question]:
+    """Build questions that all differ, about clips of several lengths."""
     clips = sorted(root.glob("test_*.mp4"))
-    return [(clips[n % len(clips)], f"{n}. " + ASKS[n % 4].format(WORDS[n // 4 % 8])) for n in range(count)]
+    questions: list[Question] = []
+    for number in range(count):
+        text = TEMPLATES[number % 4].format(ADJECTIVES[number // 4 % 8])
+        questions.append(Question(clips[number % len(clips)], f"{number}. {text}"))
+    return questions
 
 
-def unserved(folder: Path, asked: list[tuple[Path, str]], tokens: int, device: str) -> list[str]:
-    """The answers of the model without a server, one by one."""
-    from omnihuman.data.messages import record_of
+def answer_directly(folder: Path, questions: list[Question], tokens: int, device: str) -> list[str]:
+    """Return the answers of the model without a server, one by one."""
+    from omnihuman.data.messages import build_record
     from omnihuman.evaluation.answerer import Answerer
 
-    answerer, answers = Answerer.of_run(folder, device=device), []
-    for clip, words in asked:
-        content = [{"type": "video", "url": str(clip)}, {"type": "text", "text": words}]
-        record = record_of([{"role": "user", "content": content}], "load", "load", clip.parent)
-        answers.append(answerer.ask([answerer.prompt(record)], max_new_tokens=tokens)[0].text)
+    answerer = Answerer.load(folder, device=device)
+    answers: list[str] = []
+    for question in questions:
+        content = [{"type": "video", "url": str(question.clip)}, {"type": "text", "text": question.text}]
+        record = build_record([{"role": "user", "content": content}], "load", "load", question.clip.parent)
+        answers.append(answerer.answer_prompts([answerer.build_prompt(record)], max_new_tokens=tokens)[0].text)
     return answers
 
 
 @contextmanager
-def server(folder: Path, clips: Path, *more: str) -> Iterator[tuple[str, int]]:
-    """Its address and the id of its process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def start_server(folder: Path, clips: Path, *overrides: str) -> Iterator[tuple[str, int]]:
+    """Start a server, and yield its address and the id of its process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     command = [sys.executable, "-m", "omnihuman.serve", f"run={folder.absolute()}", f"port={port}", f"allow=[{clips}]"]
-    process = subprocess.Popen([*command, *more], start_new_session=True)
+    process = subprocess.Popen([*command, *overrides], start_new_session=True)
     try:
         for _ in range(600):
             try:
@@ -70,109 +99,141 @@ def server(folder: Path, clips: Path, *more: str) -> Iterator[tuple[str, int]]:
         process.wait(60)
 
 
-def memory(root: int) -> dict[str, int]:
-    """MiB of the processes of a server, each page shared by n counted as 1/n."""
-    parents = {}
+def list_processes(root: int) -> list[int]:
+    """List a process and all its descendants."""
+    parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
     family = [root]
-    for one in family:
-        family += [child for child, parent in parents.items() if parent == one]
-    found = {"all": 0, "worker": 0}
-    for one in family:
+    for process in family:  # grows while it is read
+        family += [child for child, parent in parents.items() if parent == process]
+    return family
+
+
+def measure_memory(root: int) -> Counter[str]:
+    """Return the MiB of a server's processes; a page that n processes share counts as 1/n for each."""
+    sizes = Counter({"all": 0, "worker": 0})
+    for process in list_processes(root):
+        folder = Path(f"/proc/{process}")
         try:
-            size = int(re.search(r"^Pss: +(\d+)", Path(f"/proc/{one}/smaps_rollup").read_text(), re.M).group(1)) >> 10
-            found["all"] += size
-            if "spawn_main" in Path(f"/proc/{one}/cmdline").read_text():
-                found["worker"] = max(found["worker"], size)
-        except (OSError, AttributeError):
+            match = re.search(r"^Pss: +(\d+)", (folder / "smaps_rollup").read_text(), re.MULTILINE)
+            is_worker = "spawn_main" in (folder / "cmdline").read_text()
+        except OSError:
             continue
-    return found
+        if match:
+            size = int(match.group(1)) >> 10
+            sizes["all"] += size
+            if is_worker:
+                sizes["worker"] = max(sizes["worker"], size)
+    return sizes
 
 
-def load(address: str, model: str, asked: list[tuple[Path, str]], tokens: int, send: str, stream: bool) -> list[Any]:
-    """(answer, seconds, size of its batch) of every request, all sent at once."""
+@contextmanager
+def watch_memory(root: int) -> Iterator[Counter[str]]:
+    """Yield the largest memory of a server's processes, updated five times a second."""
+    largest, done = measure_memory(root), threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.2):
+            for name, size in measure_memory(root).items():
+                largest[name] = max(largest[name], size)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield largest
+    finally:
+        done.set()
+        watcher.join()
+
+
+def build_content(question: Question, sent_as: str) -> list[dict[str, Any]]:
+    """Build the content of a request's message."""
+    url = str(question.clip)
+    if sent_as == "data":
+        url = "data:video/mp4;base64," + base64.b64encode(question.clip.read_bytes()).decode()
+    return [{"type": "video_url", "video_url": {"url": url}}, {"type": "text", "text": question.text}]
+
+
+def send_requests(address: str, model: str, questions: list[Question], tokens: int, setting: Setting) -> list[Reply]:
+    """Send all requests at the same moment, and return their replies."""
     client = OpenAI(base_url=address, api_key="none", max_retries=0, timeout=600)
+    contents = [build_content(question, setting.sent_as) for question in questions]
+    barrier = threading.Barrier(len(contents))
 
-    def url(clip: Path) -> str:
-        return str(clip) if send == "path" else "data:video/mp4;base64," + base64.b64encode(clip.read_bytes()).decode()
-
-    bodies = [
-        [{"type": "video_url", "video_url": {"url": url(clip)}}, {"type": "text", "text": words}]
-        for clip, words in asked
-    ]
-    barrier = threading.Barrier(len(bodies))
-
-    def ask(content: list[Any]) -> tuple[str, float, int]:
+    def ask(content: list[dict[str, Any]]) -> Reply:
         barrier.wait()
-        started = time.perf_counter()
-        given: Any = {"model": model, "messages": [{"role": "user", "content": content}], "max_tokens": tokens}
-        if stream:
-            pieces = list(client.chat.completions.create(**given, stream=True))
+        start = time.perf_counter()
+        body: Any = {"model": model, "messages": [{"role": "user", "content": content}], "max_tokens": tokens}
+        if setting.stream:
+            pieces = list(client.chat.completions.create(**body, stream=True))
             text = "".join(piece.choices[0].delta.content or "" for piece in pieces)
-            return text, time.perf_counter() - started, pieces[-1].omnihuman["batch"]
-        reply = client.chat.completions.create(**given)
-        return reply.choices[0].message.content, time.perf_counter() - started, reply.omnihuman["batch"]
+            return Reply(text, time.perf_counter() - start, pieces[-1].omnihuman["batch"])
+        reply = client.chat.completions.create(**body)
+        return Reply(reply.choices[0].message.content, time.perf_counter() - start, reply.omnihuman["batch"])
 
-    with ThreadPoolExecutor(len(bodies)) as pool:
-        return list(pool.map(ask, bodies))
+    with ThreadPoolExecutor(len(contents)) as pool:
+        return list(pool.map(ask, contents))
+
+
+def measure(
+    arguments: argparse.Namespace, setting: Setting, questions: list[Question], references: list[str]
+) -> dict[str, Any]:
+    """Start a server with a setting, send all requests, and return a row of the table."""
+    overrides = (f"accelerator={arguments.accelerator}", f"batch_size={setting.batch_size}")
+    model = arguments.folder.name
+    with start_server(arguments.folder, arguments.clips, *overrides) as (address, process):
+        send_requests(address, model, questions[:2], arguments.tokens, setting)  # warm-up
+        with watch_memory(process) as memory:
+            start = time.perf_counter()
+            replies = send_requests(address, model, questions, arguments.tokens, setting)
+            seconds = time.perf_counter() - start
+    times = sorted(reply.seconds for reply in replies)
+    sizes = Counter(reply.batch for reply in replies)
+    batches = [f"{count // size} of {size}" for size, count in sorted(sizes.items())]
+    mixed_up = [reply.text != reference for reply, reference in zip(replies, references, strict=True)]
+    return {
+        "batch_size": setting.batch_size,
+        "clip sent as": setting.sent_as,
+        "streamed": setting.stream,
+        "lost": len(questions) - len(replies),
+        "mixed up": sum(mixed_up),
+        "requests/s": round(len(replies) / seconds, 2),
+        "p50 s": round(statistics.median(times), 2),
+        "p95 s": round(times[int(0.95 * (len(times) - 1))], 2),
+        "batches": ", ".join(batches),
+        "MiB worker": memory["worker"],
+        "MiB all": memory["all"],
+    }
 
 
 def main() -> None:
+    """Measure all settings and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="of a model")
+    parser.add_argument("folder", type=Path, help="folder of a model")
     parser.add_argument("--clips", type=Path, default=Path("data/sample/media").absolute())
     parser.add_argument("--requests", type=int, default=64)
-    parser.add_argument("--tokens", type=int, default=16, help="most of an answer")
+    parser.add_argument("--tokens", type=int, default=16, help="largest number of new tokens of an answer")
     parser.add_argument("--accelerator", default="cpu")
     arguments = parser.parse_args()
     device = "cuda" if arguments.accelerator == "cuda" else "cpu"
-    asked = questions(arguments.requests, arguments.clips)
-    started = time.perf_counter()
-    truth = unserved(arguments.folder, asked, arguments.tokens, device)
-    alone = time.perf_counter() - started
-    print(f"{len(set(truth))} different answers to {len(truth)} questions; {alone:.1f} s unserved, loading included")
-    rows = []
-    for batch, send, stream in ((16, "data", False), (16, "path", False), (1, "data", False), (16, "data", True)):
-        options = (f"accelerator={arguments.accelerator}", f"batch_size={batch}")
-        with server(arguments.folder, arguments.clips, *options) as (address, process):
-            load(
-                address, arguments.folder.name, asked[:2], arguments.tokens, send, stream
-            )  # what is only slow at first
-            most, done = Counter(memory(process)), threading.Event()
-
-            def watch(most: Counter = most, process: int = process, done: threading.Event = done) -> None:
-                while not done.wait(0.2):
-                    most |= Counter(memory(process))
-
-            watcher = threading.Thread(target=watch)
-            watcher.start()
-            started = time.perf_counter()
-            got = load(address, arguments.folder.name, asked, arguments.tokens, send, stream)
-            seconds = time.perf_counter() - started
-            done.set()
-            watcher.join()
-        times = sorted(one[1] for one in got)
-        sizes = Counter(one[2] for one in got)
-        rows.append({
-            "batch_size": batch, "sent as": send, "stream": stream,
-            "lost": len(asked) - len(got), "wrong": sum(a != b[0] for a, b in zip(truth, got, strict=True)),
-            "requests/s": round(len(got) / seconds, 2), "p50 s": round(statistics.median(times), 2),
-            "p95 s": round(times[int(0.95 * (len(times) - 1))], 2),
-            "batches": {size: count // size for size, count in sorted(sizes.items())},
-            "MiB worker": most["worker"], "MiB all": most["all"],
-        })  # fmt: skip
+    questions = build_questions(arguments.requests, arguments.clips)
+    start = time.perf_counter()
+    references = answer_directly(arguments.folder, questions, arguments.tokens, device)
+    seconds = time.perf_counter() - start
+    num_different = len(set(references))
+    print(f"{num_different} different answers to {len(references)} questions; {seconds:.1f} s without a server")
+    rows: list[dict[str, Any]] = []
+    for values in SETTINGS:
+        rows.append(measure(arguments, Setting(*values), questions, references))
         print(json.dumps(rows[-1]), flush=True)
     columns = list(rows[0])
     print("\n| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
     for row in rows:
-        cells = (
-            ", ".join(f"{n} of {k}" for k, n in v.items()) if isinstance(v, dict) else str(v) for v in row.values()
-        )
-        print("| " + " | ".join(cells) + " |")
+        print("| " + " | ".join(map(str, row.values())) + " |")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A page to talk with a model about clips: ``python -m omnihuman.chat run=humanomni_stage3``."""
+"""Chat with a model about clips on a page: ``python -m omnihuman.chat run=humanomni_stage3``."""
 
 from omegaconf import DictConfig
 
@@ -7,10 +7,10 @@ from omnihuman.verb import verb
 
 @verb("chat", "examples")
 def main(config: DictConfig) -> None:
-    """Load the model and show the page until it is interrupted."""
-    from omnihuman.serving.desk import show
+    """Load the model and serve the page until interrupted."""
+    from omnihuman.serving.app import serve_page
 
-    show(config)
+    serve_page(config)
 
 
 if __name__ == "__main__":

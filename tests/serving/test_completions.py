@@ -1,4 +1,4 @@
-"""Bodies of requests and of answers."""
+"""Request bodies become questions, replies become response bodies."""
 
 import base64
 import json
@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
+from omnihuman.modality import View
 from omnihuman.serving.completions import (
-    Asked,
+    ChunkEncoder,
     Question,
-    chunks,
-    completion,
-    error_body,
-    question_of,
-    read_request,
+    build_completion,
+    build_error_body,
+    build_question,
+    parse_request,
 )
-from omnihuman.serving.uploads import Limits, Refused, Uploads
+from omnihuman.serving.uploads import Limits, RequestError, Uploads
 
 
 @pytest.fixture
@@ -24,111 +24,111 @@ def clip(corpus: Path) -> Path:
     return next(iter(sorted((corpus / "media").glob("train_talk*.mp4"))))
 
 
-def body(content: Any = "Who?", **more: Any) -> bytes:
-    return json.dumps({"messages": [{"role": "user", "content": content}], **more}).encode()
+def build_body(content: Any = "Who?", **options: Any) -> bytes:
+    return json.dumps({"messages": [{"role": "user", "content": content}], **options}).encode()
 
 
-def question(folder: Path, *, allow: Any = (), sent: bytes = body()) -> Question:
-    return question_of(read_request(sent, "net"), Uploads(Limits(), allow), folder, 10, 100, 1000)
+def build(folder: Path, body: bytes, allow: Any = ()) -> Question:
+    return build_question(
+        parse_request(body, "net"),
+        Uploads(Limits(), allow),
+        folder,
+        max_new_tokens=10,
+        max_request_tokens=100,
+        max_characters=1000,
+    )
 
 
 @pytest.mark.parametrize(
-    ("sent", "code", "words"),
+    ("body", "code", "message"),
     [
         (b"{", "bad_request", "the body: Invalid JSON"),
         (b"[1]", "bad_request", "the body"),
         (b'{"messages": []}', "bad_request", "messages"),
         (b'{"messages": [{"content": "Who?"}]}', "bad_request", "messages.0.role"),
-        (body(7), "bad_request", "messages.0.content"),
-        (body(model="gpt-4o"), "model_not_found", "'gpt-4o' is not served here; 'net' is"),
-        (body(n=2), "unsupported_option", "n: 2"),
-        (body(logprobs=True), "unsupported_option", "logprobs"),
-        (body(tools=[{"type": "function"}]), "unsupported_option", "tools"),
-        (body(response_format={"type": "json_object"}), "unsupported_option", "response_format"),
-        (body(presence_penalty=0.5), "unsupported_option", "presence_penalty"),
-        (body(temperature=3), "bad_request", "temperature"),
-        (body(top_p=-0.1), "bad_request", "top_p"),
-        (body(max_tokens=0), "bad_request", "max_tokens"),
-        (body(modal="smell"), "bad_request", "'smell'; choose from video_audio"),
+        (build_body(7), "bad_request", "messages.0.content"),
+        (build_body(model="gpt-4o"), "model_not_found", "'gpt-4o' is not served here; 'net' is"),
+        (build_body(n=2), "unsupported_option", "n: 2 is not supported"),
+        (build_body(logprobs=True), "unsupported_option", "logprobs"),
+        (build_body(tools=[{"type": "function"}]), "unsupported_option", "tools"),
+        (build_body(response_format={"type": "json_object"}), "unsupported_option", "response_format"),
+        (build_body(presence_penalty=0.5), "unsupported_option", "presence_penalty"),
+        (build_body(temperature=3), "bad_request", "temperature"),
+        (build_body(top_p=-0.1), "bad_request", "top_p"),
+        (build_body(max_tokens=0), "bad_request", "max_tokens"),
+        (build_body(view="smell"), "bad_request", "view: smell: unknown view"),
     ],
 )
-def test_what_cannot_be_asked_is_named(sent: bytes, code: str, words: str) -> None:
-    with pytest.raises(Refused) as refused:
-        read_request(sent, "net")
-    assert refused.value.code == code and words in str(refused.value)
-    assert refused.value.status == (404 if code == "model_not_found" else 400)
+def test_invalid_requests_raise(body: bytes, code: str, message: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        parse_request(body, "net")
+    assert caught.value.code == code and message in str(caught.value)
+    assert caught.value.status == (404 if code == "model_not_found" else 400)
 
 
-def test_values_that_ask_for_nothing_are_no_options() -> None:
-    asked = read_request(
-        body(n=1, logprobs=False, tools=None, response_format={"type": "text"}, model="net", presence_penalty=0.0),
-        "net",
-    )
-    assert asked.model == "net"
+def test_neutral_values_of_unsupported_options_are_accepted() -> None:
+    neutral = {"n": 1, "logprobs": False, "tools": None, "response_format": {"type": "text"}, "presence_penalty": 0.0}
+    assert parse_request(build_body(model="net", **neutral), "net").model == "net"
 
 
-def test_a_request_becomes_a_question(clip: Path, tmp_path: Path) -> None:
-    sound = {
-        "type": "input_audio",
-        "input_audio": {"data": base64.b64encode(clip.read_bytes()).decode(), "format": "wav"},
-    }
+def test_request_becomes_a_question(clip: Path, tmp_path: Path) -> None:
+    audio = {"data": base64.b64encode(clip.read_bytes()).decode(), "format": "wav"}
     content = [
         {"type": "text", "text": "<video>\nWho speaks?"},
         {"type": "video_url", "video_url": {"url": str(clip)}},
-        sound,
+        {"type": "input_audio", "input_audio": audio},
     ]
-    sent = body(
-        content, max_tokens=7, temperature=0.5, top_p=0.9, seed=3, stop="x", stream=True, modal="audio", user="me"
-    )
-    made = question(tmp_path, allow=[clip.parent], sent=sent)
-    assert made.how == {"max_new_tokens": 7, "do_sample": True, "temperature": 0.5, "top_p": 0.9}
-    assert (made.seed, made.stops, made.stream, made.modal, made.record.meta) == (3, ("x",), True, "audio", {})
-    assert made.record.messages == (("user", "<video>\n<audio>\nWho speaks?"), ("assistant", ""))
-    assert made.record.file == clip and made.record.sound is not None and made.record.sound.parent == tmp_path
-    assert made.notes == ("not heeded: user",)
+    options = {"max_tokens": 7, "temperature": 0.5, "top_p": 0.9, "seed": 3, "stop": "x", "stream": True}
+    question = build(tmp_path, build_body(content, view="audio", user="me", **options), allow=[clip.parent])
+    expected = {"max_new_tokens": 7, "do_sample": True, "temperature": 0.5, "top_p": 0.9}
+    assert question.generation_kwargs == expected
+    assert (question.seed, question.stops, question.stream, question.view) == (3, ("x",), True, View("A"))
+    record = question.record
+    assert record.messages == (("user", "<video>\n<audio>\nWho speaks?"), ("assistant", ""))
+    assert record.file == clip and record.meta == {}
+    assert record.audio_track is not None and record.audio_track.parent == tmp_path
+    assert question.notes == ("ignored: user",)
 
 
-def test_turns_and_the_system_message(clip: Path, tmp_path: Path) -> None:
+def test_system_message_and_turns_become_the_record(clip: Path, tmp_path: Path) -> None:
     messages = [
         {"role": "system", "content": [{"type": "text", "text": "Be kind."}]},
         {"role": "user", "content": [{"type": "image_url", "image_url": str(clip)}, {"type": "text", "text": "Who?"}]},
         {"role": "assistant", "content": "Ann"},
         {"role": "user", "content": "And now?"},
     ]
-    made = question(tmp_path, allow=[clip.parent], sent=json.dumps({"messages": messages}).encode())
-    assert made.record.meta == {"system": "Be kind."} and made.how == {"max_new_tokens": 10}
-    assert [role for role, _ in made.record.messages] == ["user", "assistant", "user", "assistant"]
-    for wrong in (messages[:1], messages[:3], messages[2:]):
-        with pytest.raises(Refused, match="messages: a conversation is of user and assistant in turns"):
-            question(tmp_path, allow=[clip.parent], sent=json.dumps({"messages": wrong}).encode())
+    question = build(tmp_path, json.dumps({"messages": messages}).encode(), allow=[clip.parent])
+    assert question.record.meta == {"system": "Be kind."} and question.generation_kwargs == {"max_new_tokens": 10}
+    assert [role for role, _ in question.record.messages] == ["user", "assistant", "user", "assistant"]
+    for invalid in (messages[:1], messages[:3], messages[2:]):
+        with pytest.raises(RequestError, match="messages: user and assistant must alternate"):
+            build(tmp_path, json.dumps({"messages": invalid}).encode(), allow=[clip.parent])
 
 
 @pytest.mark.parametrize(
-    ("sent", "words"),
+    ("body", "message"),
     [
-        (body(max_tokens=101), "max_tokens: 101; at most 100"),
-        (body(stop=["a"] * 17), "stop"),
-        (body(stop=""), "stop"),
-        (body("x" * 1001), "1001 characters; at most 1000"),
-        (body(" "), "neither text nor a medium"),
-        (body([{"type": "banana"}]), "messages.0.content.0: a part is text, image_url, video_url"),
-        (body([{"type": "video_url", "image_url": "data:;base64,"}]), "messages.0.content.0: a part is text"),
-        (
-            body([{"type": "video_url", "video_url": "http://x/y.mp4"}]),
-            "messages.0.content.0: 'http://x/y.mp4' is neither",
-        ),
+        (build_body(max_tokens=101), "max_tokens: 101 exceeds the limit of 100"),
+        (build_body(stop=["a"] * 17), "stop"),
+        (build_body(stop=""), "stop"),
+        (build_body("x" * 1001), "1001 characters exceed the limit of 1000"),
+        (build_body(" "), "neither text nor a medium"),
+        (build_body([{"type": "banana"}]), "messages.0.content.0: expected a part of type text, image_url, video_url"),
+        (build_body([{"type": "video_url", "image_url": "data:;base64,"}]), "messages.0.content.0: expected a part"),
+        (build_body([{"type": "video_url", "video_url": "http://x/y.mp4"}]), "'http://x/y.mp4' is neither"),
     ],
 )
-def test_what_the_model_cannot_have_is_named(sent: bytes, words: str, tmp_path: Path) -> None:
-    with pytest.raises(Refused) as refused:
-        question(tmp_path, sent=sent)
-    assert words in str(refused.value)
+def test_requests_beyond_the_limits_or_the_model_raise(body: bytes, message: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError) as caught:
+        build(tmp_path, body)
+    assert message in str(caught.value)
 
 
-def test_a_second_medium_of_a_kind_is_not_even_kept(clip: Path, tmp_path: Path) -> None:
-    part = {"type": "video_url", "video_url": {"url": "data:;base64," + base64.b64encode(clip.read_bytes()).decode()}}
-    with pytest.raises(Refused, match=r"messages\.0\.content\.1: the model takes one video"):
-        question(tmp_path, sent=body([part, part]))
+def test_second_medium_of_a_kind_is_not_saved(clip: Path, tmp_path: Path) -> None:
+    url = "data:;base64," + base64.b64encode(clip.read_bytes()).decode()
+    part = {"type": "video_url", "video_url": {"url": url}}
+    with pytest.raises(RequestError, match=r"messages\.0\.content\.1: a message may have one video"):
+        build(tmp_path, build_body([part, part]))
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -136,28 +136,26 @@ USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
 END = {"reason": "length", "usage": USAGE, "more": {"weights": {}, "notes": []}}
 
 
-def test_a_whole_answer() -> None:
-    made = completion("net", {"text": "A face.", "end": END})
-    assert made["choices"][0]["message"] == {"role": "assistant", "content": "A face."}
-    assert (made["choices"][0]["finish_reason"], made["usage"], made["model"]) == ("length", USAGE, "net")
-    assert made["omnihuman"] == END["more"]
+def test_complete_answer() -> None:
+    body = build_completion("net", {"text": "A face.", "end": END})
+    assert body["choices"][0]["message"] == {"role": "assistant", "content": "A face."}
+    assert (body["choices"][0]["finish_reason"], body["usage"], body["model"]) == ("length", USAGE, "net")
+    assert body["omnihuman"] == END["more"]
 
 
-def test_events_of_an_answer() -> None:
-    asked = Asked(messages=[{"role": "user", "content": "Who?"}], stream_options={"include_usage": True})  # type: ignore[list-item]
-    made = chunks("net", asked)
-    lines = "".join(made.of(said) for said in ({"text": "A"}, {"text": " face"}, {"text": "", "end": END})).split(
-        "\n\n"
-    )
+def test_streamed_answer() -> None:
+    encoder = ChunkEncoder("net", with_usage=True)
+    replies = ({"text": "A"}, {"text": " face"}, {"text": "", "end": END})
+    lines = "".join(encoder.encode(reply) for reply in replies).split("\n\n")
     assert lines[-2:] == ["data: [DONE]", ""]
-    events = [json.loads(line.removeprefix("data: ")) for line in lines[:-2]]
-    deltas = [one["choices"][0]["delta"] for one in events if one["choices"]]
-    assert deltas == [{"role": "assistant", "content": "A"}, {"content": " face"}, {}]
-    assert [one["choices"][0]["finish_reason"] for one in events[:-1]] == [None, None, "length"]
-    assert events[-1]["usage"] == USAGE and len({one["id"] for one in events}) == 1
+    *chunks, usage = [json.loads(line.removeprefix("data: ")) for line in lines[:-2]]
+    choices = [chunk["choices"][0] for chunk in chunks]
+    assert [choice["delta"] for choice in choices] == [{"role": "assistant", "content": "A"}, {"content": " face"}, {}]
+    assert [choice["finish_reason"] for choice in choices] == [None, None, "length"]
+    assert usage["usage"] == USAGE and {chunk["id"] for chunk in chunks} == {usage["id"]}
 
 
-def test_an_error_as_clients_read_it() -> None:
-    assert error_body(Refused("overloaded", "come again", 503))["error"]["type"] == "server_error"
-    assert error_body(Refused("bad_request", "stop: give texts"))["error"]["param"] == "stop"
-    assert error_body(Refused("bad_request", "the body: no"))["error"]["param"] is None
+def test_errors_have_the_form_of_openai() -> None:
+    assert build_error_body(RequestError("overloaded", "try again", 503))["error"]["type"] == "server_error"
+    assert build_error_body(RequestError("bad_request", "stop: expected texts"))["error"]["param"] == "stop"
+    assert build_error_body(RequestError("bad_request", "the body: no"))["error"]["param"] is None

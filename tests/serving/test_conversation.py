@@ -8,7 +8,8 @@ import pytest
 
 from omnihuman.data.media import Header
 from omnihuman.evaluation.answerer import Answerer, Prompt
-from omnihuman.serving.conversation import TURNS, Conversation, Medium, Turn, modals_of
+from omnihuman.modality import View
+from omnihuman.serving.conversation import MAX_TURNS, Conversation, Medium, Turn, views_of
 from omnihuman.serving.uploads import Limits, Uploads
 
 OPTIONS = {"max_new_tokens": 6, "temperature": 0.0, "top_p": 1.0}
@@ -16,7 +17,7 @@ OPTIONS = {"max_new_tokens": 6, "temperature": 0.0, "top_p": 1.0}
 
 @pytest.fixture(scope="module")
 def answerer(model_folder: Callable[[str], Path]) -> Answerer:
-    return Answerer.of_run(model_folder("humanomni_stage3"))
+    return Answerer.load(model_folder("humanomni_stage3"))
 
 
 @pytest.fixture(scope="module")
@@ -25,148 +26,187 @@ def clips(corpus: Path) -> list[Path]:
 
 
 @pytest.fixture
-def talk(answerer: Answerer, clips: list[Path]) -> Conversation:
-    made = Conversation(answerer, Uploads(Limits(seconds=20.0)))
-    made.place("video", clips[0], "mine.mp4")
-    return made
+def conversation(answerer: Answerer, clips: list[Path]) -> Conversation:
+    """A conversation about a clip."""
+    conversation = Conversation(answerer, Uploads(Limits(seconds=20.0)))
+    conversation.open("video", clips[0], "mine.mp4")
+    return conversation
 
 
-def ask(talk: Conversation, question: str, modal: str = "video_audio", **options: Any) -> Turn:
-    return list(talk.ask(question, modal, OPTIONS | options, 0))[-1]
+@pytest.fixture
+def prompts(conversation: Conversation, monkeypatch: pytest.MonkeyPatch) -> list[Prompt]:
+    """The prompts of the questions so far."""
+    prompts: list[Prompt] = []
+    build_prompt = conversation.answerer.build_prompt
+
+    def record_prompt(*args: Any) -> Prompt:
+        prompts.append(build_prompt(*args))
+        return prompts[-1]
+
+    monkeypatch.setattr(conversation.answerer, "build_prompt", record_prompt)
+    return prompts
 
 
-def test_a_turn_grows_and_ends_with_what_it_was_made_of(talk: Conversation) -> None:
-    seen = [(turn.done, bool(turn.shown), turn.said) for turn in talk.ask("Who is it?", "video_audio", OPTIONS, 0)]
-    assert seen[0] == (False, False, "") and seen[1][:2] == (False, True) and seen[-1][0]
-    pieces = [said for is_done, _, said in seen if not is_done]
-    assert pieces == sorted(pieces, key=len)
-    turn = talk.turns[-1]
-    assert not turn.error and turn.shown.count("<img") == 9 and turn.weights.count("data-weight") == 3
-    counts = turn.facts["prompt tokens"].replace("=", "+").split(" + ")
-    assert [part.split()[-1] for part in counts[1:]] == ["video", "audio", "words"]
-    assert int(counts[0]) == sum(int(part.split()[0]) for part in counts[1:])
-    assert turn.facts["time"].endswith(" s") and int(turn.facts["new tokens"]) <= 6
+def ask(conversation: Conversation, question: str, view: str = "VA") -> Turn:
+    return list(conversation.ask(question, view, OPTIONS, 0))[-1]
 
 
-def test_a_question_follows_those_before_it_about_the_same_clip(
-    talk: Conversation, clips: list[Path], monkeypatch: pytest.MonkeyPatch
+def test_turn_grows_and_ends_with_inputs_weights_and_statistics(conversation: Conversation) -> None:
+    states: list[tuple[bool, bool, str]] = []
+    for turn in conversation.ask("Who is it?", "VA", OPTIONS, 0):
+        states.append((turn.is_done, bool(turn.inputs_html), turn.answer))
+    assert states[0] == (False, False, "") and states[1][:2] == (False, True) and states[-1][0]
+    answers = [answer for is_done, _, answer in states if not is_done]
+    assert answers == sorted(answers, key=len)
+    turn = conversation.turns[-1]
+    assert not turn.error and turn.inputs_html.count("<img") == 9 and turn.weights_html.count("data-weight") == 3
+    total, terms = turn.statistics["prompt tokens"].split(" = ")
+    assert [term.split()[-1] for term in terms.split(" + ")] == ["video", "audio", "text"]
+    assert int(total) == sum(int(term.split()[0]) for term in terms.split(" + "))
+    assert turn.statistics["time"].endswith(" s") and int(turn.statistics["new tokens"]) <= 6
+
+
+def test_question_includes_earlier_turns_about_the_same_clip(
+    conversation: Conversation, clips: list[Path], prompts: list[Prompt]
 ) -> None:
-    asked: list[Prompt] = []
-    inner = talk.answerer.prompt
-    monkeypatch.setattr(talk.answerer, "prompt", lambda *given: asked.append(inner(*given)) or asked[-1])
-    first = ask(talk, "Who is it?")
-    ask(talk, "   ")  # it is not asked, and no part of what follows
-    ask(talk, "And <video> why?", "video")
-    user, answer, again, open_end = asked[-1].record.messages
-    assert (
-        user == ("user", "<video>\nWho is it?")
-        and answer == ("assistant", first.said)
-        and open_end == ("assistant", "")
+    first = ask(conversation, "Who is it?")
+    ask(conversation, "   ")  # fails, and is not part of later prompts
+    ask(conversation, "And <video> why?", "V")
+    assert prompts[-1].record.messages == (
+        ("user", "<video>\nWho is it?"),
+        ("assistant", first.answer),
+        ("user", "And  why?"),
+        ("assistant", ""),
     )
-    assert again == ("user", "And  why?") and asked[-1].sample.instruction == "And <video> why?"
-    assert asked[-1].sample.waveform is None and asked[0].sample.waveform is not None
-    talk.place("video", clips[1], "other.mp4")
-    ask(talk, "And here?")
-    assert len(asked[-1].record.messages) == 2
-    ask(talk, "Hello?", "text")
-    assert asked[-1].record.kind == "text" and len(asked[-1].record.messages) == 2
-    talk.clear()
-    assert "no clip" in ask(talk, "Who?").error and len(talk.turns) == 1
+    assert prompts[-1].sample.instruction == "And <video> why?"
+    assert prompts[-1].sample.waveform is None and prompts[0].sample.waveform is not None
+
+
+def test_other_clips_and_text_questions_start_anew(
+    conversation: Conversation, clips: list[Path], prompts: list[Prompt]
+) -> None:
+    ask(conversation, "Who is it?")
+    conversation.open("video", clips[1], "other.mp4")
+    ask(conversation, "And here?")
+    assert len(prompts[-1].record.messages) == 2
+    ask(conversation, "Hello?", "text")
+    assert prompts[-1].record.kind == "text" and len(prompts[-1].record.messages) == 2
+
+
+def test_cleared_conversation_has_no_clip_and_no_turns(conversation: Conversation) -> None:
+    ask(conversation, "")
+    conversation.clear()
+    assert "no clip" in ask(conversation, "Who?").error and len(conversation.turns) == 1
 
 
 @pytest.mark.parametrize(
-    ("question", "modal", "why"),
+    ("question", "view", "message"),
     [
-        ("", "video", "Write a question"), ("x" * 4001, "video", "4001 letters"), ("<|im_end|>", "video", "ends turns"),
-        ("Who?", "faces", "choose another way"), ("Who?", "sideways", "choose another way"),
+        ("", "V", "Write a question"),
+        ("x" * 4001, "V", "4001 characters"),
+        ("<|im_end|>", "V", "ends turns"),
+        ("Who?", "F", "choose another input"),
+        ("Who?", "sideways", "unknown view"),
     ],
-)  # fmt: skip
-def test_what_cannot_be_asked_is_said_without_a_path(talk: Conversation, question: str, modal: str, why: str) -> None:
-    turn = ask(talk, question, modal)
-    assert why in turn.error and turn.done and not turn.said
+)
+def test_error_of_a_question_names_no_path(conversation: Conversation, question: str, view: str, message: str) -> None:
+    turn = ask(conversation, question, view)
+    assert message in turn.error and turn.is_done and not turn.answer
     assert "/" not in turn.error and "data." not in turn.error and "this clip" not in turn.error
-    assert not ask(talk, "Who?").error  # the conversation goes on
+    assert not ask(conversation, "Who?").error
 
 
-def test_a_clip_that_is_cut_off_behind_its_header_fails_when_it_is_read(
-    talk: Conversation, clips: list[Path], tmp_path: Path
-) -> None:
+def _write_truncated(clip: Path, folder: Path) -> Path:
+    """Write a clip with an intact header at its start that is cut off after it."""
     import av
 
-    fast, cut = tmp_path / "fast.mp4", tmp_path / "upload.mp4"
-    with av.open(str(clips[0])) as given, av.open(str(fast), "w", options={"movflags": "faststart"}) as made:
-        streams = {one.index: made.add_stream_from_template(one) for one in given.streams}
-        for packet in given.demux():
+    complete, truncated = folder / "whole.mp4", folder / "upload.mp4"
+    with av.open(str(clip)) as source, av.open(str(complete), "w", options={"movflags": "faststart"}) as target:
+        streams = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
             if packet.dts is not None:
-                index = packet.stream.index
-                packet.stream = streams[index]
-                made.mux(packet)
-    cut.write_bytes(fast.read_bytes()[: int(fast.stat().st_size * 0.6)])
-    talk.place("video", cut, "cut.mp4")
-    turn = ask(talk, "Who?")
-    assert turn.error.startswith("cut.mp4: ") and "cut" in turn.error[9:] and str(tmp_path) not in turn.error
-    assert "upload.mp4" not in turn.error
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)
+    truncated.write_bytes(complete.read_bytes()[: int(complete.stat().st_size * 0.6)])
+    return truncated
 
 
-def test_what_is_no_clip_is_refused_before_it_is_decoded(
-    answerer: Answerer, talk: Conversation, corpus: Path, tmp_path: Path
+def test_truncated_clip_is_an_error_under_its_display_name(
+    conversation: Conversation, clips: list[Path], tmp_path: Path
 ) -> None:
-    letter, sound = tmp_path / "letter.mp4", sorted((corpus / "media").glob("*.wav"))[0]
+    conversation.open("video", _write_truncated(clips[0], tmp_path), "cut.mp4")
+    turn = ask(conversation, "Who?")
+    assert turn.error.startswith("cut.mp4: ") and "cut" in turn.error[9:]
+    assert "upload.mp4" not in turn.error and str(tmp_path) not in turn.error
+
+
+def test_files_that_are_no_clip_are_rejected(conversation: Conversation, corpus: Path, tmp_path: Path) -> None:
+    letter, audio = tmp_path / "letter.mp4", sorted((corpus / "media").glob("*.wav"))[0]
     letter.write_text("Dear model, " * 100)
-    for kind, file, why in (
-        ("video", letter, "not a media file"), ("video", tmp_path / "none", "no such file"),
-        ("video", sound, "holds no pictures"), ("image", talk.medium.file if talk.medium else letter, "holds no still"),
-    ):  # fmt: skip
-        with pytest.raises(ValueError, match=f"shown.*{why}") as failure:
-            talk.place(kind, file, "shown")
-        assert str(file) not in str(failure.value) and talk.medium is None
+    assert conversation.medium is not None
+    for kind, file, message in (
+        ("video", letter, "not a media file"),
+        ("video", tmp_path / "none", "no such file"),
+        ("video", audio, "has no video; it has .* s, audio"),
+        ("image", conversation.medium.file, "has no image"),
+    ):
+        with pytest.raises(ValueError, match=f"upload.*{message}") as caught:
+            conversation.open(kind, file, "upload")
+        assert str(file) not in str(caught.value) and conversation.medium is None
+
+
+def test_clip_above_the_limit_is_rejected(answerer: Answerer, clips: list[Path]) -> None:
     with pytest.raises(ValueError, match=r"at most 0\.5 s"):
-        Conversation(answerer, Uploads(Limits(seconds=0.5))).place("audio", sound, "shown")
+        Conversation(answerer, Uploads(Limits(seconds=0.5))).open("video", clips[0], "upload")
 
 
-def test_a_stop_ends_the_answer_where_it_is(talk: Conversation) -> None:
-    turn = Turn("", "", None)
-    for turn in talk.ask("Describe it.", "video", {"max_new_tokens": 4000, "temperature": 90.0}, 1):
-        talk.stopped = len(turn.said) > 10
-    assert turn.done and turn.notes[-1] == "Stopped here." and int(turn.facts["new tokens"]) < 3000
-    assert ask(talk, "Again?").notes == () or ask(talk, "Again?").notes[-1].startswith("Cut at")
+def test_stop_ends_the_answer(conversation: Conversation) -> None:
+    turn = Turn("", View(""), None)
+    for turn in conversation.ask("Describe it.", "V", {"max_new_tokens": 4000, "temperature": 90.0}, 1):
+        conversation.stopped = len(turn.answer) > 10
+    assert turn.is_done and turn.notes[-1] == "Stopped." and int(turn.statistics["new tokens"]) < 3000
+    assert "Stopped." not in ask(conversation, "Again?").notes
 
 
-def test_what_nobody_foresaw_is_logged_and_not_shown(
-    talk: Conversation, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_unexpected_error_is_logged_and_not_shown(
+    conversation: Conversation, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("CUDA out of memory at /srv/models")
 
-    monkeypatch.setattr(talk.answerer, "stream", fail)
-    turn = ask(talk, "Who?")
+    monkeypatch.setattr(conversation.answerer, "stream", fail)
+    turn = ask(conversation, "Who?")
     assert "could not answer" in turn.error and "CUDA" not in turn.error and "CUDA out of memory" in caplog.text
 
 
-def test_only_the_last_turns_are_kept(talk: Conversation) -> None:
-    for _ in range(TURNS + 3):
-        ask(talk, "")
-    assert len(talk.turns) == TURNS
+def test_conversation_has_a_limited_number_of_turns(conversation: Conversation) -> None:
+    for _ in range(MAX_TURNS + 3):
+        ask(conversation, "")
+    assert len(conversation.turns) == MAX_TURNS
 
 
 @pytest.mark.parametrize(
-    ("senses", "kind", "modals"),
+    ("model_view", "kind", "views"),
     [
-        ("VAF", "video", ["video_audio", "video", "audio", "frames_audio", "frames", "faces_audio", "faces", "text"]),
-        ("VAF", "image", ["video", "frames", "faces", "text"]), ("F", "video", ["video", "text"]),
-        ("A", "video", ["audio", "text"]), ("VA", None, ["text"]), ("", "video", ["text"]),
+        ("VAF", "video", ["VAF", "VA", "VF", "AF", "V", "A", "F", "text"]),
+        ("VAF", "image", ["VF", "V", "F", "text"]),
+        ("F", "video", ["F", "text"]),
+        ("A", "video", ["A", "text"]),
+        ("VA", None, ["text"]),
+        ("", "video", ["text"]),
     ],
-)  # fmt: skip
-def test_a_clip_is_offered_in_the_ways_that_the_model_can_take(
-    senses: str, kind: str | None, modals: Sequence[str]
-) -> None:
-    assert modals_of(senses, kind) == modals
+)
+def test_views_fit_the_model_and_the_medium(model_view: str, kind: str | None, views: Sequence[str]) -> None:
+    assert [str(view) for view in views_of(View(model_view), kind)] == views
 
 
-def test_a_clip_is_described_by_its_header() -> None:
-    def words(kind: str, header: Header) -> str:
-        return Medium(kind, Path("a"), "a", header).words
-
-    assert words("video", Header(True, (0.0, 0.0), frames=120, rate=23.976)) == "5.0 s, 24 pictures a second, no sound"
-    assert words("video", Header(True, (0.0, 2.5))) == "2.5 s, sound"  # a recording, whose header says less
-    assert words("image", Header(True, is_still=True, frames=1)) == "a picture"
+@pytest.mark.parametrize(
+    ("kind", "header", "summary"),
+    [
+        ("video", Header(True, (0.0, 0.0), num_frames=120, fps=23.976), "5.0 s, 24 fps, no audio"),
+        ("video", Header(True, (0.0, 2.5)), "2.5 s, audio"),  # a webcam recording without a number of frames
+        ("image", Header(True, is_still=True, num_frames=1), "an image"),
+    ],
+)
+def test_summary_describes_the_header(kind: str, header: Header, summary: str) -> None:
+    assert Medium(kind, Path("a"), "a", header).summary == summary

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from omnihuman.serving.examples import TASKS, examples_of
+from omnihuman.serving.examples import TASKS, Example, find_examples
 
 
 @pytest.fixture
 def clips(corpus: Path, tmp_path: Path) -> Path:
-    """The corpus' test split."""
+    """The folder of a corpus with a test split."""
     root = tmp_path / "clips"
     root.mkdir()
     (root / "media").symlink_to(corpus / "media")
@@ -20,21 +20,33 @@ def clips(corpus: Path, tmp_path: Path) -> Path:
     return root
 
 
-def test_there_is_one_of_each_kind_with_its_question_and_a_picture(clips: Path, tmp_path: Path) -> None:
-    shown = tmp_path / "shown"
-    shown.mkdir()
-    found = examples_of(clips, {"video", "audio", "image"}, shown)
+@pytest.fixture
+def examples(clips: Path, tmp_path: Path) -> list[Example]:
+    (tmp_path / "copies").mkdir()
+    return find_examples(clips, {"video", "audio", "image"}, tmp_path / "copies")
+
+
+def test_examples_are_of_different_scenes_in_the_order_of_the_table(examples: list[Example]) -> None:
+    names = [example.name for example in examples]
+    assert names == [scene for scene in TASKS if scene in names]
+    assert {"talk", "act"} <= set(names) and {example.kind for example in examples} > {"video"}
+
+
+def test_examples_have_question_copy_and_thumbnail(examples: list[Example], clips: Path, tmp_path: Path) -> None:
     records = json.loads((clips / "test.json").read_text())
-    assert [one.name for one in found] == [scene for scene in TASKS if scene in {one.name for one in found}]
-    assert {"talk", "act"} <= {one.name for one in found} and {one.kind for one in found} > {"video"}
-    for one in found:
-        raw = next(raw for raw in records if raw["meta"]["kind"] == one.name and raw["task"] == TASKS[one.name])
-        assert raw[one.kind] == f"media/{one.file.name}" and raw["conversations"][0]["value"].endswith(one.question)
-        assert one.faces == raw.get("faces") and "<" not in one.question
-        assert one.shown.parent == shown and one.shown.read_bytes() == one.file.read_bytes()
-        assert Image.open(one.picture).size == (96, 96)
+    for example in examples:
+        key = (example.name, TASKS[example.name])
+        record = next(record for record in records if (record["meta"]["kind"], record["task"]) == key)
+        assert record[example.kind] == f"media/{example.file.name}"
+        assert record["conversations"][0]["value"].endswith(example.question) and "<" not in example.question
+        assert example.faces == record.get("faces")
+        assert example.copy.parent == tmp_path / "copies" and example.copy.read_bytes() == example.file.read_bytes()
+        assert Image.open(example.thumbnail).size == (96, 96)
 
 
-def test_a_model_is_offered_only_what_it_reads(clips: Path, tmp_path: Path) -> None:
-    assert {one.kind for one in examples_of(clips, {"audio"}, tmp_path)} <= {"audio"}
-    assert examples_of(tmp_path / "nowhere", {"video"}, tmp_path) == []
+def test_examples_are_of_kinds_that_the_model_reads(clips: Path, tmp_path: Path) -> None:
+    assert {example.kind for example in find_examples(clips, {"audio"}, tmp_path)} <= {"audio"}
+
+
+def test_missing_corpus_has_no_examples(tmp_path: Path) -> None:
+    assert find_examples(tmp_path / "missing", {"video"}, tmp_path) == []

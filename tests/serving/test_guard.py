@@ -1,4 +1,4 @@
-"""What a page may be asked for."""
+"""Requests that pass the guard of the page, and requests that it rejects."""
 
 import asyncio
 import json
@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from omnihuman.serving.guard import LARGEST_CALL, Guard
+from omnihuman.serving.guard import MAX_CALL, Guard
+
+JOIN = "/gradio_api/queue/join"
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application that returns the body of a request."""
     body, more = b"", True
     while more:
         message = await receive()
@@ -20,65 +23,89 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def asked(
-    path: str, folder: Path, body: bytes | None = None, host: str = "localhost:7860", length: int | None = None,
-    local: bool = True, kind: str = "http",
-) -> list[Message]:  # fmt: skip
+def request(
+    path: str,
+    folder: Path,
+    body: bytes | None = None,
+    host: str = "localhost:7860",
+    length: int | None = None,
+    local: bool = True,
+    kind: str = "http",
+) -> list[Message]:
+    """Send a request, a POST if it has a body, and return the messages of the response; a length of -1 is omitted."""
+    content = body or b""
     headers = [(b"host", host.encode())]
     if body is not None and length != -1:
-        headers.append((b"content-length", str(len(body) if length is None else length).encode()))
-    half = len(body or b"") // 2
-    parts = [{"body": (body or b"")[:half], "more_body": True}, {"body": (body or b"")[half:], "more_body": False}]
-    sent: list[Message] = []
+        headers.append((b"content-length", str(len(content) if length is None else length).encode()))
+    half = len(content) // 2
+    parts = [{"body": content[:half], "more_body": True}, {"body": content[half:], "more_body": False}]
+    responses: list[Message] = []
 
     async def receive() -> Message:
         return parts.pop(0)
 
     async def send(message: Message) -> None:
-        sent.append(message)
+        responses.append(message)
 
     scope = {"type": kind, "path": path, "method": "GET" if body is None else "POST", "headers": headers}
     asyncio.run(Guard(echo, folder, 100, local)(scope, receive, send))
-    return sent
+    return responses
 
 
-def call(*named: Any) -> bytes:
-    return json.dumps({"data": [{"path": one, "meta": {}} for one in named], "more": [[{"x": "y"}]]}).encode()
+def build_call(*paths: Any) -> bytes:
+    return json.dumps({"data": [{"path": path, "meta": {}} for path in paths], "more": [[{"x": "y"}]]}).encode()
 
 
 @pytest.mark.parametrize(
     ("path", "status"),
     [
-        ("/", 200), ("/config", 200), ("/assets/index.js", 200), ("/gradio_api/queue/data", 200),
-        ("/gradio_api/heartbeat/abc", 200), ("/gradio_api/file=/a/b.mp4", 200), ("/gradio_api/file=/a/../b.mp4", 404),
-        ("/gradio_api/file=http://a.b/", 404), ("/gradio_api/info", 404), ("/gradio_api/proxy=http://a.b/", 404),
-        ("/gradio_api/call/ask", 404), ("/docs", 404), ("/openapi.json", 404), ("/gradio_api", 404), ("/configx", 404),
+        ("/", 200),
+        ("/config", 200),
+        ("/assets/index.js", 200),
+        ("/gradio_api/queue/data", 200),
+        ("/gradio_api/heartbeat/abc", 200),
+        ("/gradio_api/file=/a/b.mp4", 200),
+        ("/gradio_api/file=/a/../b.mp4", 404),
+        ("/gradio_api/file=http://a.b/", 404),
+        ("/gradio_api/info", 404),
+        ("/gradio_api/proxy=http://a.b/", 404),
+        ("/gradio_api/call/ask", 404),
+        ("/docs", 404),
+        ("/openapi.json", 404),
+        ("/gradio_api", 404),
+        ("/configx", 404),
     ],
-)  # fmt: skip
-def test_only_what_the_page_needs_is_there(path: str, status: int, tmp_path: Path) -> None:
-    assert asked(path, tmp_path)[0]["status"] == status
+)
+def test_only_requests_of_the_page_pass(path: str, status: int, tmp_path: Path) -> None:
+    assert request(path, tmp_path)[0]["status"] == status
 
 
-def test_names_of_others_for_this_machine_are_not_answered(tmp_path: Path) -> None:
-    for host, status in (
-        ("127.0.0.1:1", 200),
-        ("[::1]:1", 200),
-        ("evil.example", 403),
-        ("localhost.evil", 403),
-        ("", 403),
-    ):
-        assert asked("/", tmp_path, host=host)[0]["status"] == status
-    assert asked("/", tmp_path, host="evil.example", local=False)[0]["status"] == 200
-    assert asked("/", tmp_path, kind="websocket")[0]["status"] == 404
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("127.0.0.1:1", 200), ("[::1]:1", 200), ("evil.example", 403), ("localhost.evil", 403), ("", 403)],
+)
+def test_only_loopback_hosts_pass_on_loopback(host: str, status: int, tmp_path: Path) -> None:
+    assert request("/", tmp_path, host=host)[0]["status"] == status
 
 
-def test_a_call_may_name_uploads_alone(tmp_path: Path) -> None:
-    join, mine = "/gradio_api/queue/join", str(tmp_path / "1" / "a.mp4")
-    given = call(mine, None)
-    answered = asked(join, tmp_path, given)
-    assert answered[0]["status"] == 200 and answered[1]["body"] == given  # read once, and handed on whole
+def test_any_host_passes_elsewhere(tmp_path: Path) -> None:
+    assert request("/", tmp_path, host="evil.example", local=False)[0]["status"] == 200
+
+
+def test_websockets_are_rejected(tmp_path: Path) -> None:
+    assert request("/", tmp_path, kind="websocket")[0]["status"] == 404
+
+
+def test_call_with_uploads_passes_unchanged(tmp_path: Path) -> None:
+    body = build_call(str(tmp_path / "1" / "a.mp4"), None)
+    start, content = request(JOIN, tmp_path, body)
+    assert start["status"] == 200 and content["body"] == body
+
+
+def test_call_with_other_files_is_rejected(tmp_path: Path) -> None:
+    upload = str(tmp_path / "1" / "a.mp4")
     (tmp_path / "link").symlink_to("/etc")
-    others = [
+    paths: list[Any] = [
         "/etc/passwd",
         f"{tmp_path}/../a.mp4",
         f"{tmp_path}/link/passwd",
@@ -86,25 +113,28 @@ def test_a_call_may_name_uploads_alone(tmp_path: Path) -> None:
         "",
         "http://a.b/a.mp4",
         7,
+        {"path": upload},
+        "a\0b",
     ]
-    for other in [*others, {"path": mine}, "a\0b"]:
-        assert asked(join, tmp_path, call(mine, other))[0]["status"] == 403, other
+    for path in paths:
+        assert request(JOIN, tmp_path, build_call(upload, path))[0]["status"] == 403, path
+
+
+def test_call_that_cannot_be_parsed_is_rejected(tmp_path: Path) -> None:
     deep = b'{"a":' * 20_000 + b'{"path":"/etc/passwd"}' + b"}" * 20_000
     for body in (b"not json", deep):
-        assert asked(join, tmp_path, body)[0]["status"] == 403
+        assert request(JOIN, tmp_path, body)[0]["status"] == 403
 
 
-def test_what_is_too_large_is_not_read(tmp_path: Path) -> None:
-    for path, most in (("/gradio_api/queue/join", LARGEST_CALL), ("/gradio_api/upload", LARGEST_CALL + 100)):
-        assert asked(path, tmp_path, b"{}", length=most + 1)[0]["status"] == 413
-        assert asked(path, tmp_path, b"{}", length=-1)[0]["status"] == 413
-        assert asked(path, tmp_path, b"{}", length=most)[0]["status"] == 200
+@pytest.mark.parametrize(("path", "limit"), [(JOIN, MAX_CALL), ("/gradio_api/upload", MAX_CALL + 100)])
+def test_bodies_above_the_limit_or_of_unknown_length_are_rejected(path: str, limit: int, tmp_path: Path) -> None:
+    assert request(path, tmp_path, b"{}", length=limit + 1)[0]["status"] == 413
+    assert request(path, tmp_path, b"{}", length=-1)[0]["status"] == 413
+    assert request(path, tmp_path, b"{}", length=limit)[0]["status"] == 200
 
 
-def test_the_browser_is_told_to_ask_nobody_else(tmp_path: Path) -> None:
-    headers = dict(asked("/", tmp_path)[0]["headers"])
-    assert (
-        b"default-src 'self'" in headers[b"content-security-policy"]
-        and b"http" not in headers[b"content-security-policy"]
-    )
+def test_responses_have_security_headers(tmp_path: Path) -> None:
+    headers = dict(request("/", tmp_path)[0]["headers"])
+    policy = headers[b"content-security-policy"]
+    assert b"default-src 'self'" in policy and b"http" not in policy
     assert headers[b"x-frame-options"] == b"DENY" and b"X-Frame-Options" not in headers

@@ -1,4 +1,4 @@
-"""Where a process listens, what it keeps, and how it ends."""
+"""A serving process: its port, its private folder, and its end."""
 
 import os
 import socket
@@ -13,51 +13,67 @@ import pytest
 from omnihuman.serving.process import check_port, private_folder
 
 
-def test_a_port_that_is_taken_is_told_before_a_model_is_loaded() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+def test_port_in_use_raises() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
         with pytest.raises(ValueError, match=rf"port={port}: Address already in use; choose another"):
             check_port("127.0.0.1", port)
     check_port("127.0.0.1", port)
-    for host, port in (("127.0.0.1", 99_999), ("192.0.2.1", 0), ("no.such.host.invalid", 0)):
-        with pytest.raises(ValueError, match=f"host={host} port={port}"):
-            check_port(host, port)
 
 
-def test_a_folder_goes_with_its_process_and_what_a_killed_one_left_goes_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 99_999), ("192.0.2.1", 0), ("no.such.host.invalid", 0)])
+def test_invalid_address_raises(host: str, port: int) -> None:
+    with pytest.raises(ValueError, match=f"host={host} port={port}"):
+        check_port(host, port)
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    """A temporary folder with the folders of other processes: abandoned, new, and of another kind."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    left, new, other = tmp_path / "omnihuman-chat-a", tmp_path / "omnihuman-chat-b", tmp_path / "omnihuman-serve-c"
-    for folder in (left, new, other):
+    folders = {
+        "abandoned": tmp_path / "omnihuman-chat-a",
+        "new": tmp_path / "omnihuman-chat-b",
+        "other": tmp_path / "omnihuman-serve-c",
+    }
+    for folder in folders.values():
         folder.mkdir()
-    (left / "clip.mp4").touch()
-    (tmp_path / "omnihuman-chat-link").symlink_to(other)
-    for folder in (left, other):
+    (folders["abandoned"] / "clip.mp4").touch()
+    (tmp_path / "omnihuman-chat-link").symlink_to(folders["other"])
+    os.utime(folders["abandoned"], (0, 0))
+    os.utime(folders["other"], (0, 0))
+    return folders
+
+
+def test_abandoned_folders_are_deleted(folders: dict[str, Path]) -> None:
+    with private_folder("chat"):
+        assert not folders["abandoned"].exists() and folders["new"].is_dir() and folders["other"].is_dir()
+
+
+def test_folder_exists_while_its_process_uses_it(folders: dict[str, Path]) -> None:
+    with private_folder("chat") as folder:
         os.utime(folder, (0, 0))
-    with private_folder("chat") as mine:
-        assert mine.is_dir() and not left.exists() and new.is_dir() and other.is_dir()
-        os.utime(mine, (0, 0))
         with private_folder("chat"):
-            assert mine.is_dir()  # somebody holds it
-    assert not mine.exists()
+            assert folder.is_dir()
+    assert not folder.exists()
 
 
-def test_a_process_ends_when_who_started_it_was_killed() -> None:
+def test_process_ends_after_its_parent_was_killed() -> None:
     code = """if 1:
         import os, time
         from omnihuman.serving.process import end_with_parent
         os.register_at_fork(after_in_child=end_with_parent)
-        if (child := os.fork()):
+        child = os.fork()
+        if child:
             print(child, flush=True)
         time.sleep(60)
     """
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as started:
-        assert started.stdout is not None
-        child = int(started.stdout.readline())
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
         os.kill(child, 0)
-        started.kill()
-        started.stdout.read()  # until nobody holds its end any more
+        parent.kill()
+        parent.stdout.read()  # returns when the child has ended, too
     with pytest.raises(ProcessLookupError):
         for _ in range(50):
             os.kill(child, 0)

@@ -1,4 +1,4 @@
-"""What strangers send: looked at, kept for a while, and nothing else read."""
+"""Media of requests: checked, saved for a while, and no other file is read."""
 
 import base64
 import io
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from omnihuman.serving.uploads import Limits, Refused, Uploads, plain
+from omnihuman.serving.uploads import Limits, RequestError, Uploads, clean_message
 
 
 @pytest.fixture
@@ -18,94 +18,154 @@ def clip(corpus: Path) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
+    """A private folder."""
     (tmp_path / "private").mkdir()
     return tmp_path / "private"
 
 
-def data(content: bytes, head: str = "data:;base64,") -> str:
+def data_url(content: bytes, head: str = "data:;base64,") -> str:
     return head + base64.b64encode(content).decode()
 
 
-def png(width: int, height: int) -> bytes:
+def draw_png(width: int, height: int) -> bytes:
     out = io.BytesIO()
     Image.new("1", (width, height)).save(out, "PNG")
     return out.getvalue()
 
 
-def test_the_ending_is_what_the_content_is(clip: Path, folder: Path) -> None:
+def test_suffix_follows_the_content(clip: Path, folder: Path) -> None:
     uploads = Uploads(Limits())
-    kept = uploads.take(data(clip.read_bytes(), "data:image/png;name=../../x.png;base64,"), folder)
-    assert kept.parent == folder and kept.suffix == ".mp4" and kept.read_bytes() == clip.read_bytes()
-    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
-    picture = uploads.take("DATA:video/mp4;base64," + base64.b64encode(png(8, 8)).decode(), folder)
-    assert picture.suffix == ".png" and picture.stem != kept.stem
+    video = uploads.fetch(data_url(clip.read_bytes(), "data:image/png;name=../../x.png;base64,"), folder)
+    assert video.parent == folder and video.suffix == ".mp4" and video.read_bytes() == clip.read_bytes()
+    assert stat.S_IMODE(video.stat().st_mode) == 0o600
+    image = uploads.fetch(data_url(draw_png(8, 8), "DATA:video/mp4;base64,"), folder)
+    assert image.suffix == ".png" and image.stem != video.stem
+
+
+def test_base64_may_have_line_breaks(clip: Path, folder: Path) -> None:
     lines = base64.encodebytes(clip.read_bytes()).decode()
-    assert uploads.take(f"data:;BASE64,{lines}", folder).read_bytes() == clip.read_bytes()
+    assert Uploads(Limits()).fetch(f"data:;BASE64,{lines}", folder).read_bytes() == clip.read_bytes()
 
 
-def test_what_is_no_medium_or_too_large_leaves_nothing_behind(clip: Path, folder: Path) -> None:
+@pytest.mark.parametrize("content", [b"#EXTM3U\n#EXTINF:1,\n/etc/passwd\n", b""], ids=["playlist", "empty"])
+def test_content_that_is_no_medium_is_not_saved(content: bytes, folder: Path) -> None:
+    with pytest.raises(RequestError) as caught:
+        Uploads(Limits()).fetch(data_url(content), folder)
+    assert (caught.value.code, caught.value.status) == ("unreadable_media", 400)
+    assert str(folder) not in str(caught.value) and not list(folder.iterdir())
+
+
+def test_truncated_clip_is_not_saved(clip: Path, folder: Path) -> None:
     content = clip.read_bytes()
-    small = Uploads(Limits(bytes=1000, pixels=100, seconds=0.5))
-    cases = [
-        (Uploads(Limits()), content[: len(content) // 2], "unreadable_media", 400),
-        (Uploads(Limits()), b"#EXTM3U\n#EXTINF:1,\n/etc/passwd\n", "unreadable_media", 400),
-        (Uploads(Limits()), b"", "unreadable_media", 400),
-        (small, b"x" * 1001, "media_too_large", 413),
-        (small, png(11, 10), "media_too_large", 413),
-        (Uploads(Limits()), png(20_000, 20_000), "media_too_large", 413),  # 50 kB that would be 400 MB of pixels
-        (Uploads(Limits(seconds=0.5)), content, "media_too_long", 413),
-        (Uploads(Limits(pixels=100)), content, "media_too_large", 413),
-    ]
-    for uploads, sent, code, status in cases:
-        with pytest.raises(Refused) as refused:
-            uploads.take(data(sent), folder)
-        assert (refused.value.code, refused.value.status) == (code, status)
-        assert str(folder) not in str(refused.value) and not list(folder.iterdir())
+    with pytest.raises(RequestError) as caught:
+        Uploads(Limits()).fetch(data_url(content[: len(content) // 2]), folder)
+    assert caught.value.code == "unreadable_media" and not list(folder.iterdir())
 
 
-def test_a_message_names_a_file_as_its_owner_does() -> None:
-    said = "this clip (question): /srv/tmp/ab12/a b.mp4 is cut (data.on_bad_sample=skip leaves such samples out.)"
-    assert plain(said, {Path("/srv/tmp/ab12/a b.mp4"): "a&b.mp4"}) == "a&b.mp4 is cut."
-    assert plain("messages: choose another view (data.views).", {}) == "choose another view."
+@pytest.mark.parametrize(
+    ("limits", "content"),
+    [
+        (Limits(bytes=1000), b"x" * 1001),
+        (Limits(pixels=100), draw_png(11, 10)),
+        (Limits(), draw_png(20_000, 20_000)),  # 50 kB that decode to 400 MB
+    ],
+    ids=["bytes", "pixels", "bomb"],
+)
+def test_too_large_content_is_not_saved(limits: Limits, content: bytes, folder: Path) -> None:
+    with pytest.raises(RequestError) as caught:
+        Uploads(limits).fetch(data_url(content), folder)
+    assert (caught.value.code, caught.value.status) == ("media_too_large", 413)
+    assert str(folder) not in str(caught.value) and not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("limits", "code"), [(Limits(seconds=0.5), "media_too_long"), (Limits(pixels=100), "media_too_large")]
+)
+def test_too_long_or_too_large_clip_is_not_saved(limits: Limits, code: str, clip: Path, folder: Path) -> None:
+    with pytest.raises(RequestError) as caught:
+        Uploads(limits).fetch(data_url(clip.read_bytes()), folder)
+    assert (caught.value.code, caught.value.status) == (code, 413) and not list(folder.iterdir())
+
+
+def test_messages_name_a_file_as_the_client_does() -> None:
+    message = "this clip (question): /srv/tmp/ab12/a b.mp4 is cut (data.on_bad_sample=skip leaves such samples out.)"
+    assert clean_message(message, {Path("/srv/tmp/ab12/a b.mp4"): "a&b.mp4"}) == "a&b.mp4 is cut."
+    assert clean_message("messages: choose another view (data.views).", {}) == "choose another view."
 
 
 @pytest.mark.parametrize(
     "url", ["data:video/mp4,abc", "data:video/mp4;base64", "data:;base64,a*c=", "data:;base64,a", "data:;base64,äöüß"]
 )
-def test_a_data_url_is_base64(url: str, folder: Path) -> None:
-    with pytest.raises(Refused, match="base64"):
-        Uploads(Limits()).take(url, folder)
+def test_data_url_without_valid_base64_raises(url: str, folder: Path) -> None:
+    with pytest.raises(RequestError, match="base64"):
+        Uploads(Limits()).fetch(url, folder)
 
 
-def test_only_files_below_the_allowed_folders_are_read(corpus: Path, clip: Path, folder: Path, tmp_path: Path) -> None:
-    mine, other = tmp_path / "mine", tmp_path / "mine too"
-    mine.mkdir()
+@pytest.fixture
+def allowed(clip: Path, tmp_path: Path) -> Path:
+    """A folder with files that requests may name, beside a folder with files that they may not."""
+    allowed, other = tmp_path / "mine", tmp_path / "mine too"
+    allowed.mkdir()
     other.mkdir()
-    (mine / "a clip.mp4").write_bytes(clip.read_bytes())
-    (mine / "in").symlink_to(mine / "a clip.mp4")
-    (mine / "out").symlink_to(clip)
-    (mine / "notes.txt").write_text("secret")
+    (allowed / "a clip.mp4").write_bytes(clip.read_bytes())
+    (allowed / "in").symlink_to(allowed / "a clip.mp4")
+    (allowed / "out").symlink_to(clip)
+    (allowed / "notes.txt").write_text("secret")
     (other / "b.mp4").write_bytes(clip.read_bytes())
-    uploads = Uploads(Limits(), [mine])
-    file = mine / "a clip.mp4"
-    for url in (str(file), f"file://{file}", file.as_uri(), f"file://localhost{file}", str(mine / "in")):
-        assert uploads.take(url, folder) == file
-    refusals = set()
-    there, nowhere = str(other / "b.mp4"), str(other / "c.mp4")
-    for url in (
-        there, nowhere, str(mine / "out"), str(mine / "gone.mp4"), f"{mine}/../mine too/b.mp4", str(mine), "a clip.mp4",
-        f"file://elsewhere{file}", f"http://127.0.0.1{file}", f"https://127.0.0.1{file}", "ftp://x/y", "file:///etc/passwd",
-        f"{mine}/%2e%2e/mine too/b.mp4", "/proc/self/environ", "\0", "x" * 10_000, "", "file://[", f"concat:{file}",
-    ):  # fmt: skip
-        with pytest.raises(Refused) as refused:
-            uploads.take(url, folder)
-        assert (refused.value.code, refused.value.status) == ("url_not_allowed", 400)
-        refusals.add(str(refused.value).replace(repr(url if len(url) <= 80 else f"{url[:80]}..."), "it"))
-    assert len(refusals) == 1  # nothing tells what is there
-    with pytest.raises(Refused, match="not a media file") as unread:
-        uploads.take(str(mine / "notes.txt"), folder)
-    assert "secret" not in str(unread.value) and not list(folder.iterdir())
-    with pytest.raises(Refused, match="neither a data: URL"):
-        Uploads(Limits()).take(str(file), folder)
-    with pytest.raises(ValueError, match=r"allow=.*nowhere.*there is no such folder"):
-        Uploads(Limits(), [tmp_path / "nowhere"])
+    return allowed
+
+
+def test_files_below_an_allowed_folder_are_read(allowed: Path, folder: Path) -> None:
+    uploads, file = Uploads(Limits(), [allowed]), allowed / "a clip.mp4"
+    for url in (str(file), f"file://{file}", file.as_uri(), f"file://localhost{file}", str(allowed / "in")):
+        assert uploads.fetch(url, folder) == file
+
+
+def test_other_files_have_the_same_error_whether_they_exist_or_not(allowed: Path, folder: Path) -> None:
+    uploads, file = Uploads(Limits(), [allowed]), allowed / "a clip.mp4"
+    other = allowed.parent / "mine too"
+    urls = [
+        str(other / "b.mp4"),
+        str(other / "missing.mp4"),
+        str(allowed / "out"),
+        str(allowed / "missing.mp4"),
+        f"{allowed}/../mine too/b.mp4",
+        str(allowed),
+        "a clip.mp4",
+        f"file://elsewhere{file}",
+        f"http://127.0.0.1{file}",
+        f"https://127.0.0.1{file}",
+        "ftp://x/y",
+        "file:///etc/passwd",
+        f"{allowed}/%2e%2e/mine too/b.mp4",
+        "/proc/self/environ",
+        "\0",
+        "x" * 10_000,
+        "",
+        "file://[",
+        f"concat:{file}",
+    ]
+    messages: set[str] = set()
+    for url in urls:
+        with pytest.raises(RequestError) as caught:
+            uploads.fetch(url, folder)
+        assert (caught.value.code, caught.value.status) == ("url_not_allowed", 400)
+        quoted = repr(url if len(url) <= 80 else f"{url[:80]}...")
+        messages.add(str(caught.value).replace(quoted, "it"))
+    assert len(messages) == 1
+
+
+def test_content_of_a_file_that_is_no_medium_is_not_revealed(allowed: Path, folder: Path) -> None:
+    with pytest.raises(RequestError, match="not a media file") as caught:
+        Uploads(Limits(), [allowed]).fetch(str(allowed / "notes.txt"), folder)
+    assert "secret" not in str(caught.value) and not list(folder.iterdir())
+
+
+def test_no_file_is_read_without_an_allowed_folder(allowed: Path, folder: Path) -> None:
+    with pytest.raises(RequestError, match="neither a data: URL"):
+        Uploads(Limits()).fetch(str(allowed / "a clip.mp4"), folder)
+
+
+def test_missing_allowed_folder_raises(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"allow=.*missing.*no such folder"):
+        Uploads(Limits(), [tmp_path / "missing"])

@@ -1,8 +1,8 @@
-"""Who is asked together, what each is told, and what happens where one of them fails."""
+"""Batches of questions, the replies to each, and failures of some of them."""
 
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from queue import Empty, Queue
 from types import SimpleNamespace
@@ -11,208 +11,233 @@ from typing import Any
 import fastapi
 import pytest
 
-from omnihuman.data.messages import record_of
+from omnihuman.data.messages import build_record
 from omnihuman.data.record import BadSample
 from omnihuman.evaluation.answerer import Answer
 from omnihuman.serving.completions import Question
-from omnihuman.serving.uploads import Refused
-from omnihuman.serving.worker import Loop, Patient, Worker
+from omnihuman.serving.uploads import RequestError
+from omnihuman.serving.worker import BlockingQueue, Loop, Reply, Worker
 
 
-def answer_to(words: str) -> Answer:
-    """Its letters, one token each, in capitals."""
-    return Answer(words.upper(), len(words), {"gate": {"face": 0.5}}, (), tuple(map(ord, words.upper())), 9, 0.1, True)
+def build_answer(text: str) -> Answer:
+    """Return the text in capitals as an answer, one token per letter."""
+    ids = tuple(map(ord, text.upper()))
+    return Answer(text.upper(), len(text), {"gate": {"face": 0.5}}, (), ids, 9, 0.1, True)
 
 
-class Stream(Iterator[str]):
-    def __init__(self, words: str) -> None:
-        self.answer, self._left, self.read = answer_to(words), list(f" {words.upper()} "), 0
+class FakeStream(Iterator[str]):
+    """An answer, letter by letter."""
+
+    def __init__(self, text: str) -> None:
+        self.answer, self.num_read = build_answer(text), 0
+        self._pieces = list(f" {text.upper()} ")
 
     def __next__(self) -> str:
-        if not self._left:
+        if not self._pieces:
             raise StopIteration
-        self.read += 1
-        return self._left.pop(0)
+        self.num_read += 1
+        return self._pieces.pop(0)
 
     def close(self) -> None:
-        self._left = []
+        self._pieces = []
 
 
-class Answerer:
-    """Says a question again, louder."""
+class FakeAnswerer:
+    """An answerer that repeats a question in capitals, and records its calls."""
 
     def __init__(self, fails: Sequence[str] = ()) -> None:
         config = SimpleNamespace(max_position_embeddings=30)
-        llm = SimpleNamespace(
-            model=SimpleNamespace(config=config),
-            texts=lambda rows: ["".join(map(chr, row)) for row in rows],
-        )
-        self.model, self.fails, self.asked = SimpleNamespace(llm=llm), fails, list[tuple[list[str], dict[str, Any]]]()
-        self.streams: list[Stream] = []
+        llm = SimpleNamespace(model=SimpleNamespace(config=config), decode=self._decode)
+        self.model, self.fails = SimpleNamespace(llm=llm), fails
+        self.calls: list[tuple[list[str], dict[str, Any]]] = []
+        self.streams: list[FakeStream] = []
 
-    def prompt(self, record: Any, modal: str | None) -> Any:
-        words = record.messages[0][1]
-        if words == "bad":
+    def _decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        return ["".join(map(chr, tokens)) for tokens in ids]
+
+    def build_prompt(self, record: Any, view: Any) -> Any:
+        text = record.messages[0][1]
+        if text == "bad":
             raise BadSample("corrupt", f"{record.source}: cut off")
-        if words == "broken":
+        if text == "broken":
             raise RuntimeError("a secret of the server")
-        return SimpleNamespace(words=words, length=29 if words == "long" else 30 if words == "longer" else 9, notes=())
+        return SimpleNamespace(text=text, length={"long": 29, "longer": 30}.get(text, 9), notes=())
 
-    def ask(self, prompts: Sequence[Any], *, seed: int | None, stopping_criteria: Any, **how: Any) -> list[Answer]:
-        words = [prompt.words for prompt in prompts]
-        self.asked.append((words, how))
-        if set(words) & set(self.fails):
+    def answer_prompts(
+        self, prompts: Sequence[Any], *, seed: int | None, stopping_criteria: Any, **kwargs: Any
+    ) -> list[Answer]:
+        texts = [prompt.text for prompt in prompts]
+        self.calls.append((texts, kwargs))
+        if set(texts) & set(self.fails):
             raise RuntimeError("out of memory")
-        return [answer_to(one) for one in words]
+        return [build_answer(text) for text in texts]
 
-    def stream(self, prompt: Any, *, seed: int | None, **how: Any) -> Stream:
-        self.streams.append(Stream(prompt.words))
+    def stream(self, prompt: Any, *, seed: int | None, **kwargs: Any) -> FakeStream:
+        self.streams.append(FakeStream(prompt.text))
         return self.streams[-1]
 
 
+BuildQuestion = Callable[..., Question]
+
+
 @pytest.fixture
-def questions(tmp_path: Path) -> Any:
-    def make(
-        words: str, *, stream: bool = False, seed: int | None = None, stops: tuple[str, ...] = (), **how: Any
-    ) -> Any:
+def build_question(tmp_path: Path) -> BuildQuestion:
+    """Return a function that builds the question of a client who waits."""
+
+    def build(
+        text: str, *, stream: bool = False, seed: int | None = None, stops: tuple[str, ...] = (), **kwargs: Any
+    ) -> Question:
         folder = Path(tempfile.mkdtemp(dir=tmp_path))
-        record = record_of([{"role": "user", "content": words}], "request", "messages", folder)
-        how = {"max_new_tokens": 20, **how}
-        return Question(folder, record, None, how, seed, stops, stream, ())
+        record = build_record([{"role": "user", "content": text}], "request", "messages", folder)
+        return Question(folder, record, None, {"max_new_tokens": 20, **kwargs}, seed, stops, stream, ())
 
-    return make
+    return build
 
 
-def told(answerer: Answerer, questions: Sequence[Question]) -> list[list[dict[str, Any]]]:
-    """What each is told."""
+def build_worker(answerer: FakeAnswerer) -> Worker:
     worker = Worker(Path("unused"), 16, None, {})
     worker.answerer = answerer  # type: ignore[assignment]
-    rows = list(worker.encode_response(worker.predict(questions)))
-    assert all(len(row) == len(questions) for row in rows)
-    return [[row[number] for row in rows if row[number] is not None] for number in range(len(questions))]  # type: ignore[misc]
+    return worker
 
 
-def test_those_with_the_same_options_are_asked_at_once(questions: Any) -> None:
-    answerer = Answerer()
-    asked = [
-        questions("one"),
-        questions("two", max_new_tokens=5),
-        questions("three"),
-        questions("four", max_new_tokens=5),
-    ]
-    said = told(answerer, asked)
-    assert [[message["text"] for message in one] for one in said] == [["ONE"], ["TWO"], ["THREE"], ["FOUR"]]
-    assert sorted(words for words, _ in answerer.asked) == [["one", "three"], ["two", "four"]]
-    end = said[2][0]["end"]
+def collect_replies(answerer: FakeAnswerer, questions: Sequence[Question]) -> list[list[Reply]]:
+    """Return the replies to each question."""
+    worker = build_worker(answerer)
+    replies: list[list[Reply]] = [[] for _ in questions]
+    for batch in worker.encode_response(worker.predict(questions)):
+        for reply, question_replies in zip(batch, replies, strict=True):
+            if reply is not None:
+                question_replies.append(reply)
+    return replies
+
+
+def test_questions_with_the_same_options_are_answered_together(build_question: BuildQuestion) -> None:
+    answerer = FakeAnswerer()
+    limits = {"one": 20, "two": 5, "three": 20, "four": 5}
+    questions = [build_question(text, max_new_tokens=limit) for text, limit in limits.items()]
+    replies = collect_replies(answerer, questions)
+    assert [reply["text"] for (reply,) in replies] == ["ONE", "TWO", "THREE", "FOUR"]
+    assert sorted(texts for texts, _ in answerer.calls) == [["one", "three"], ["two", "four"]]
+    end = replies[2][0]["end"]
     assert end["usage"] == {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}
     assert (end["reason"], end["more"]["weights"], end["more"]["batch"]) == ("stop", {"gate": {"face": 0.5}}, 2)
 
 
-def test_what_is_sampled_from_a_seed_is_asked_alone(questions: Any) -> None:
-    answerer, warm = Answerer(), {"do_sample": True, "temperature": 1.0}
-    told(
-        answerer,
-        [questions(words, seed=seed, **warm) for words, seed in (("a", 1), ("b", 1), ("c", None), ("d", None))],
-    )
-    assert sorted(words for words, _ in answerer.asked) == [["a"], ["b"], ["c", "d"]]
+def test_samples_from_a_seed_are_answered_alone(build_question: BuildQuestion) -> None:
+    answerer = FakeAnswerer()
+    seeds = {"a": 1, "b": 1, "c": None, "d": None}
+    questions = [build_question(text, seed=seed, do_sample=True, temperature=1.0) for text, seed in seeds.items()]
+    collect_replies(answerer, questions)
+    assert sorted(texts for texts, _ in answerer.calls) == [["a"], ["b"], ["c", "d"]]
 
 
-def test_one_that_fails_leaves_the_others_their_answers(questions: Any, caplog: pytest.LogCaptureFixture) -> None:
-    answerer = Answerer(fails=["heavy"])
-    asked = [questions(words) for words in ("bad", "one", "heavy", "broken", "two")]
-    bad, one, heavy, broken, two = told(answerer, asked)
+def test_failed_question_does_not_affect_the_others(
+    build_question: BuildQuestion, caplog: pytest.LogCaptureFixture
+) -> None:
+    answerer = FakeAnswerer(fails=["heavy"])
+    questions = [build_question(text) for text in ("bad", "one", "heavy", "broken", "two")]
+    bad, one, heavy, broken, two = collect_replies(answerer, questions)
     assert (one[0]["text"], two[0]["text"]) == ("ONE", "TWO")
     assert bad[0]["error"] == {"code": "corrupt", "message": "messages: cut off.", "status": 400}
-    for failed in (heavy, broken):
-        assert failed[0]["error"]["status"] == 500 and "secret" not in failed[0]["error"]["message"]
-    assert "one by one now" in caplog.text and "a secret of the server" in caplog.text
+    for (reply,) in (heavy, broken):
+        assert reply["error"]["status"] == 500 and "secret" not in reply["error"]["message"]
+    assert "one by one" in caplog.text and "a secret of the server" in caplog.text
 
 
-def test_an_answer_ends_where_the_context_does(questions: Any) -> None:
-    answerer = Answerer()
-    long, longer = told(answerer, [questions("long"), questions("longer")])
-    assert answerer.asked == [(["long"], {"max_new_tokens": 1})] and "end" in long[0]
+def test_answer_is_limited_by_the_context(build_question: BuildQuestion) -> None:
+    answerer = FakeAnswerer()
+    long, longer = collect_replies(answerer, [build_question("long"), build_question("longer")])
+    assert answerer.calls == [(["long"], {"max_new_tokens": 1})] and "end" in long[0]
     assert longer[0]["error"]["code"] == "context_length_exceeded"
 
 
-def test_who_has_left_is_not_asked_for(questions: Any) -> None:
-    answerer, gone = Answerer(), questions("gone")
-    gone.folder.rmdir()
-    assert told(answerer, [gone, questions("here")])[0] == [] and answerer.asked[0][0] == ["here"]
-    leaving = questions("leaving", stream=True)
-    worker = Worker(Path("unused"), 16, None, {})
-    worker.answerer = answerer  # type: ignore[assignment]
-    rows = worker.predict([leaving])
-    next(rows)
-    leaving.folder.rmdir()
-    list(rows)
-    assert answerer.streams[0].read < len("leaving")
+def test_questions_of_clients_who_left_are_skipped(build_question: BuildQuestion) -> None:
+    answerer, abandoned = FakeAnswerer(), build_question("abandoned")
+    abandoned.folder.rmdir()
+    replies = collect_replies(answerer, [abandoned, build_question("here")])
+    assert replies[0] == [] and answerer.calls[0][0] == ["here"]
 
 
-def test_pieces_make_up_the_answer(questions: Any) -> None:
-    said = told(Answerer(), [questions("so be it", stream=True), questions("one")])
-    assert "".join(message["text"] for message in said[0]) == "SO BE IT" and len(said[0]) > 5
-    assert ["end" in message for message in said[0]] == [False] * (len(said[0]) - 1) + [True]
-    assert said[1][0]["text"] == "ONE"
+def test_stream_ends_when_the_client_leaves(build_question: BuildQuestion) -> None:
+    answerer, question = FakeAnswerer(), build_question("leaving", stream=True)
+    replies = build_worker(answerer).predict([question])
+    next(replies)
+    question.folder.rmdir()
+    list(replies)
+    assert answerer.streams[0].num_read < len("leaving")
+
+
+def test_pieces_of_a_stream_join_to_the_answer(build_question: BuildQuestion) -> None:
+    questions = [build_question("so be it", stream=True), build_question("one")]
+    pieces, complete = collect_replies(FakeAnswerer(), questions)
+    assert "".join(reply["text"] for reply in pieces) == "SO BE IT" and len(pieces) > 5
+    assert ["end" in reply for reply in pieces] == [False] * (len(pieces) - 1) + [True]
+    assert complete[0]["text"] == "ONE"
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_answer_ends_before_a_stop(questions: Any, stream: bool) -> None:
-    answerer = Answerer()
-    said = told(answerer, [questions("so be it", stream=stream, stops=("XX", "E I"))])[0]
-    assert "".join(message["text"] for message in said) == "SO B"
-    assert said[-1]["end"]["reason"] == "stop" and said[-1]["end"]["usage"]["completion_tokens"] == len("SO BE I")
-    assert not stream or answerer.streams[0].read < len(" SO BE IT ")
+def test_answer_ends_before_a_stop(build_question: BuildQuestion, stream: bool) -> None:
+    answerer = FakeAnswerer()
+    (replies,) = collect_replies(answerer, [build_question("so be it", stream=stream, stops=("XX", "E I"))])
+    assert "".join(reply["text"] for reply in replies) == "SO B"
+    end = replies[-1]["end"]
+    assert end["reason"] == "stop" and end["usage"]["completion_tokens"] == len("SO BE I")
+    assert not stream or answerer.streams[0].num_read < len(" SO BE IT ")
 
 
-def test_a_key_opens() -> None:
-    def request(**headers: str) -> fastapi.Request:
-        pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
-        return fastapi.Request({"type": "http", "headers": pairs})
-
-    worker = Worker(Path("unused"), 1, "s3cret", {})
-    worker.authorize(request(authorization="Bearer s3cret"))
-    for headers in ({}, {"authorization": "Bearer s3cre"}, {"authorization": "Bearer "}, {"authorization": "Bearer ü"}):
-        with pytest.raises(Refused, match="no key, or a wrong one"):
-            worker.authorize(request(**headers))
-    Worker(Path("unused"), 1, None, {}).authorize(request())
+def build_http_request(**headers: str) -> fastapi.Request:
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+    return fastapi.Request({"type": "http", "headers": pairs})
 
 
-def test_an_empty_queue_is_waited_at() -> None:
-    waits = list[float | None]()
+def test_right_key_is_accepted() -> None:
+    Worker(Path("unused"), 1, "s3cret", {}).authorize(build_http_request(authorization="Bearer s3cret"))
+    Worker(Path("unused"), 1, None, {}).authorize(build_http_request())
 
-    class Counted(Queue):  # type: ignore[type-arg]
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"authorization": "Bearer s3cre"}, {"authorization": "Bearer "}, {"authorization": "Bearer ü"}]
+)
+def test_missing_or_wrong_key_raises(headers: dict[str, str]) -> None:
+    with pytest.raises(RequestError, match="missing or wrong API key"):
+        Worker(Path("unused"), 1, "s3cret", {}).authorize(build_http_request(**headers))
+
+
+def test_queue_blocks_after_it_was_empty() -> None:
+    timeouts: list[float | None] = []
+
+    class CountingQueue(Queue):  # type: ignore[type-arg]
         def get(self, block: bool = True, timeout: float | None = None) -> Any:
-            waits.append(timeout if block else None)
+            timeouts.append(timeout if block else None)
             return super().get(block, 0.01 if block else None)
 
-    queue = Counted()
-    patient = Patient(queue)
+    inner = CountingQueue()
+    queue = BlockingQueue(inner)
     for _ in range(2):
         with pytest.raises(Empty):
-            patient.get_nowait()
-    queue.put(1)
-    queue.put(2)
-    assert [patient.get_nowait(), patient.get_nowait()] == [1, 2]
+            queue.get_nowait()
+    inner.put(1)
+    inner.put(2)
+    assert [queue.get_nowait(), queue.get_nowait()] == [1, 2]
     with pytest.raises(Empty):
-        patient.get_nowait()
-    assert waits == [1.0, 1.0, 1.0, None, None]
+        queue.get_nowait()
+    assert timeouts == [1.0, 1.0, 1.0, None, None]
 
 
-def test_nothing_to_tell_is_not_sent() -> None:
-    sent = list[Any]()
-    transport = SimpleNamespace(send=lambda item, consumer_id: sent.append(item))
+def test_missing_replies_are_not_sent() -> None:
+    items: list[Any] = []
+    transport = SimpleNamespace(send=lambda item, consumer_id: items.append(item))
     Loop().put_response(transport, 0, "a", None, "OK", "STREAMING")
     Loop().put_response(transport, 0, "a", "b", "OK", "STREAMING")
-    assert len(sent) == 1
+    assert len(items) == 1
 
 
-def test_what_was_started_wrongly_is_one_line(
+def test_error_of_the_user_is_printed_as_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("omnihuman.serving.worker.end_with_parent", lambda: None)
     log = logging.getLogger("litserve.loops.loops")
     monkeypatch.setattr(log, "disabled", False)
-    with pytest.raises(ValueError, match="holds no finished run"):
+    with pytest.raises(ValueError, match=str(tmp_path)) as caught:
         Worker(tmp_path, 1, None, {}).setup("cpu")
-    assert capsys.readouterr().err.startswith(f"error: {tmp_path} holds no finished run") and log.disabled
+    assert capsys.readouterr().err == f"error: {caught.value}\n" and log.disabled

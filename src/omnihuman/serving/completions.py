@@ -1,4 +1,4 @@
-"""Chat completions: the body of a request -> a question for the worker; what the worker said -> bodies of answers."""
+"""Chat completions: request bodies -> questions for the worker; the worker's replies -> response bodies."""
 
 import json
 import time
@@ -10,14 +10,15 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from omnihuman.data.messages import options_of, record_of
-from omnihuman.data.record import MODALS, Record
-from omnihuman.serving.uploads import Refused, Uploads
+from omnihuman.data.messages import build_record, parse_generation_options
+from omnihuman.data.record import Record
+from omnihuman.modality import View
+from omnihuman.serving.uploads import RequestError, Uploads
 
 MEDIA = {"image_url": "image", "video_url": "video", "audio_url": "audio", "input_audio": "audio"}
-"""Part of a message -> the medium that it holds."""
+"""Type of a content part -> kind of its medium."""
 
-NOTHING: dict[str, tuple[Any, ...]] = {
+NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
     "n": (1,),
     "logprobs": (False,),
     "top_logprobs": (0,),
@@ -29,48 +30,53 @@ NOTHING: dict[str, tuple[Any, ...]] = {
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
 }
-"""What the interface has and a model of ours has not -> the values that ask for nothing, beside none."""
+"""Options of OpenAI's interface that this server does not support -> the values without effect, beside null."""
 
 
-class Address(BaseModel):
-    """Where a medium is: a ``data:`` URL, or a file that the server may read."""
+class MediaURL(BaseModel):
+    """Place of a medium: a ``data:`` URL, or a file that the server may read."""
 
     url: str
 
 
-class Sound(BaseModel):
-    """Sound in base64, or as a ``data:`` URL; of what format it is, its content says."""
+class InputAudio(BaseModel):
+    """Audio in base64 or as a ``data:`` URL; its format is read from the content."""
 
     data: str
 
     @property
     def url(self) -> str:
-        """As a ``data:`` URL."""
-        return self.data if self.data.startswith("data:") else f"data:;base64,{self.data}"
+        """The audio as a ``data:`` URL."""
+        if self.data.startswith("data:"):
+            return self.data
+        return f"data:;base64,{self.data}"
 
 
-class Part(BaseModel):
-    """A piece of a message."""
+class ContentPart(BaseModel):
+    """A part of a message: text or a medium."""
 
     type: str
     text: str = ""
-    image_url: Address | str | None = None
-    video_url: Address | str | None = None
-    audio_url: Address | str | None = None
-    input_audio: Sound | None = None
+    image_url: MediaURL | str | None = None
+    video_url: MediaURL | str | None = None
+    audio_url: MediaURL | str | None = None
+    input_audio: InputAudio | None = None
 
 
-class Turn(BaseModel):
-    """A message."""
+class Message(BaseModel):
+    """A message of a conversation."""
 
     role: str
-    content: str | list[Part] | None = None
+    content: str | list[ContentPart] | None = None
 
 
-class Asked(BaseModel, extra="allow"):
-    """The body of a request; ``modal``, ``top_k``, ``repetition_penalty`` are ours (``extra_body`` of the client)."""
+class ChatRequest(BaseModel, extra="allow"):
+    """Body of a request.
 
-    messages: list[Turn] = Field(min_length=1)
+    ``view``, ``top_k`` and ``repetition_penalty`` extend OpenAI's interface (``extra_body`` of its client).
+    """
+
+    messages: list[Message] = Field(min_length=1)
     model: str = ""
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
@@ -82,208 +88,257 @@ class Asked(BaseModel, extra="allow"):
     seed: int | None = Field(None, ge=0, lt=2**63)
     stream: bool | None = None
     stream_options: dict[str, Any] | None = None
-    modal: str | None = None
+    view: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What goes to the worker.
+    """A question for the worker.
 
     Attributes:
-        folder: private; there for as long as somebody waits for the answer.
+        folder: private folder of the request; it exists while the client waits.
         record: the conversation and its files.
-        modal: what of its media is used.
-        how: options of transformers' ``generate``.
+        view: the part of the media that the model gets; ``None`` for all.
+        generation_kwargs: arguments of transformers' ``generate``.
         seed: of sampling.
-        stops: where the answer ends, too.
-        stream: it is wanted piece by piece.
-        notes: what of the request is not heeded.
+        stops: texts that end the answer.
+        stream: send the answer in pieces.
+        notes: options of the request that are ignored.
     """
 
     folder: Path
     record: Record
-    modal: str | None
-    how: Mapping[str, Any]
+    view: View | None
+    generation_kwargs: Mapping[str, Any]
     seed: int | None
     stops: tuple[str, ...]
     stream: bool
     notes: tuple[str, ...]
 
 
-def read_request(body: bytes | bytearray, name: str) -> Asked:
-    """The checked body of a request.
+def parse_request(body: bytes | bytearray, name: str) -> ChatRequest:
+    """Parse and check the body of a request.
 
     Args:
         body: JSON.
-        name: of the model that is served.
+        name: of the served model.
 
     Raises:
-        Refused: something in it does not hold, or asks for what there is not.
+        RequestError: the body is invalid, or an option is not supported.
     """
     try:
-        asked = Asked.model_validate_json(body)
+        request = ChatRequest.model_validate_json(body)
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, one['loc'])) or 'the body'}: {one['msg']}" for one in error.errors()[:3]]
-        raise Refused("bad_request", "; ".join(wrong)[:1000]) from None
-    if asked.model not in ("", name):
-        raise Refused("model_not_found", f"model: {asked.model[:80]!r} is not served here; {name!r} is.", 404)
-    extra = asked.model_extra or {}
-    for key, nothing in NOTHING.items():
-        if extra.get(key) is not None and extra[key] not in nothing:
-            raise Refused(
-                "unsupported_option", f"{key}: {str(extra[key])[:80]} asks for what this server has not; leave it out."
-            )
-    if asked.modal is not None and asked.modal not in MODALS:
-        raise Refused("bad_request", f"modal: {asked.modal[:80]!r}; choose from {', '.join(MODALS)}, or leave it out.")
-    return asked
+        problems = [f"{'.'.join(map(str, item['loc'])) or 'the body'}: {item['msg']}" for item in error.errors()[:3]]
+        raise RequestError("bad_request", "; ".join(problems)[:1000]) from None
+    check_model_name(request.model or name, name)
+    extra = request.model_extra or {}
+    for key, neutral in NEUTRAL_VALUES.items():
+        value = extra.get(key)
+        if value is not None and value not in neutral:
+            raise RequestError("unsupported_option", f"{key}: {str(value)[:80]} is not supported; omit the option.")
+    _parse_view(request)
+    return request
 
 
-def question_of(
-    asked: Asked, uploads: Uploads, folder: Path, tokens: int, most_tokens: int, most_characters: int
+def _parse_view(request: ChatRequest) -> View | None:
+    if request.view is None:
+        return None
+    try:
+        return View.parse(request.view)
+    except ValueError as error:
+        # clients read the name of the parameter before the colon
+        raise RequestError("bad_request", str(error).replace("view=", "view: ", 1)) from None
+
+
+def check_model_name(requested: str, name: str) -> None:
+    """Check that a request names the served model.
+
+    Raises:
+        RequestError: it names another model.
+    """
+    if requested != name:
+        raise RequestError("model_not_found", f"model: {requested[:80]!r} is not served here; {name!r} is.", 404)
+
+
+def build_question(
+    request: ChatRequest,
+    uploads: Uploads,
+    folder: Path,
+    *,
+    max_new_tokens: int,
+    max_request_tokens: int,
+    max_characters: int,
 ) -> Question:
-    """A request -> the question, its media in files that were looked at.
+    """Build the question of a request, with its media as checked files.
 
     Args:
-        asked: the request.
-        uploads: takes the media.
-        folder: private, for them.
-        tokens: of an answer whose request says no number.
-        most_tokens: that a request may ask for.
-        most_characters: of the whole conversation.
+        request: a checked request.
+        uploads: fetches the media.
+        folder: private folder for the media.
+        max_new_tokens: for a request without a number.
+        max_request_tokens: largest number that a request may set.
+        max_characters: largest length of the conversation.
 
     Raises:
-        Refused: it is no conversation that the model can have, or asks for too much.
+        RequestError: the conversation is invalid, or a limit is exceeded.
     """
-    wanted = asked.max_completion_tokens or asked.max_tokens or tokens
-    if wanted > most_tokens:
-        raise Refused("bad_request", f"max_tokens: {wanted}; at most {most_tokens} are given (most_tokens=).")
-    until = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
-    if len(until) > 16 or not all(0 < len(stop) <= 100 for stop in until):
-        raise Refused("bad_request", "stop: give at most 16 texts of 1 to 100 characters.")
-    given = asked.model_dump(include={"temperature", "top_p", "top_k", "repetition_penalty"})
-    how, stops, _ = options_of({**given, "max_new_tokens": wanted, "until": until})
-    system, turns = _without_system(asked.messages)
-    if (characters := sum(_characters(turn) for turn in asked.messages)) > most_characters:
-        raise Refused(
-            "context_length_exceeded", f"messages: {characters} characters; at most {most_characters} are read."
-        )
-    first = len(asked.messages) - len(turns)
-    media = [_files(turn, number, uploads, folder) for number, turn in enumerate(turns, first)]
+    max_tokens = request.max_completion_tokens or request.max_tokens or max_new_tokens
+    if max_tokens > max_request_tokens:
+        message = f"max_tokens: {max_tokens} exceeds the limit of {max_request_tokens} (max_request_tokens=)."
+        raise RequestError("bad_request", message)
+    options = request.model_dump(include={"temperature", "top_p", "top_k", "repetition_penalty"})
+    options |= {"max_new_tokens": max_tokens, "until": _list_stops(request)}
+    generation_kwargs, stops, _ = parse_generation_options(options)
+    num_characters = sum(_count_characters(message) for message in request.messages)
+    if num_characters > max_characters:
+        message = f"messages: {num_characters} characters exceed the limit of {max_characters}."
+        raise RequestError("context_length_exceeded", message)
+    ignored = sorted(set(request.model_extra or {}) - set(NEUTRAL_VALUES))
+    notes: tuple[str, ...] = ()
+    if ignored:
+        notes = (f"ignored: {', '.join(ignored)}"[:300],)
+    return Question(
+        folder=folder,
+        record=_build_record(request, uploads, folder),
+        view=_parse_view(request),
+        generation_kwargs=generation_kwargs,
+        seed=request.seed,
+        stops=stops,
+        stream=bool(request.stream),
+        notes=notes,
+    )
+
+
+def _list_stops(request: ChatRequest) -> list[str]:
+    stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
+    if len(stops) > 16 or not all(0 < len(stop) <= 100 for stop in stops):
+        raise RequestError("bad_request", "stop: expected at most 16 texts of 1 to 100 characters.")
+    return stops
+
+
+def _build_record(request: ChatRequest, uploads: Uploads, folder: Path) -> Record:
+    """Build the record of a conversation; its media become files in the folder."""
+    system, messages = _split_system(request.messages)
+    first = len(request.messages) - len(messages)
+    turns = [_fetch_media(message, number, uploads, folder) for number, message in enumerate(messages, first)]
     try:
-        record = record_of(media, "request", "messages", folder, {"system": system} if system else None)
+        record = build_record(turns, "request", "messages", folder, {"system": system} if system else None)
     except ValueError as error:
-        raise Refused(getattr(error, "reason", "bad_request"), str(error)) from None
+        raise RequestError(getattr(error, "reason", "bad_request"), str(error)) from None
     if record.kind == "text" and not record.messages[-2][1].strip():
-        raise Refused("bad_request", "messages: the last one has neither text nor a medium.")
-    ignored = sorted(set(asked.model_extra or {}) - set(NOTHING))
-    notes = (f"not heeded: {', '.join(ignored)}"[:300],) if ignored else ()
-    return Question(folder, record, asked.modal, how, asked.seed, stops, bool(asked.stream), notes)
+        raise RequestError("bad_request", "messages: the last one has neither text nor a medium.")
+    return record
 
 
-def completion(name: str, said: Mapping[str, Any]) -> dict[str, Any]:
-    """The body of a whole answer."""
-    message = {"role": "assistant", "content": said["text"]}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": said["end"]["reason"]}
-    end = said["end"]
-    return {**_head(name, "chat.completion"), "choices": [choice], "usage": end["usage"], "omnihuman": end["more"]}
+def build_completion(name: str, reply: Mapping[str, Any]) -> dict[str, Any]:
+    """Build the response body of a complete answer."""
+    end = reply["end"]
+    message = {"role": "assistant", "content": reply["text"]}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": end["reason"]}
+    head = _build_head(name, "chat.completion")
+    return {**head, "choices": [choice], "usage": end["usage"], "omnihuman": end["more"]}
 
 
-def chunks(name: str, asked: Asked) -> "Chunks":
-    """What writes the events of a streamed answer."""
-    return Chunks(_head(name, "chat.completion.chunk"), bool((asked.stream_options or {}).get("include_usage")))
+class ChunkEncoder:
+    """Encode the replies to one question as server-sent events.
 
-
-@dataclass
-class Chunks:
-    """Events of one streamed answer.
-
-    Attributes:
-        head: what all have in common.
-        with_usage: one more at the end counts the tokens.
-        begun: the first says whose message it is.
+    Args:
+        name: of the model.
+        with_usage: end with an event that counts the tokens.
     """
 
-    head: Mapping[str, Any]
-    with_usage: bool
-    begun: bool = False
+    def __init__(self, name: str, with_usage: bool) -> None:
+        self.head = _build_head(name, "chat.completion.chunk")
+        self.with_usage = with_usage
+        self._is_first = True
 
-    def of(self, said: Mapping[str, Any]) -> str:
-        """A piece of the answer, or its end, as events."""
-        events, delta = list[dict[str, Any]](), {"content": said["text"]}
-        if not self.begun:
-            delta, self.begun = {"role": "assistant", **delta}, True
-        if said["text"] or "role" in delta:
-            events.append(self._choice(delta, None))
-        if end := said.get("end"):
-            events.append({**self._choice({}, end["reason"]), "omnihuman": end["more"]})
-            if self.with_usage:
-                events.append({**self.head, "choices": [], "usage": end["usage"]})
-        return "".join(event(one) for one in events) + ("data: [DONE]\n\n" if end else "")
+    def encode(self, reply: Mapping[str, Any]) -> str:
+        """Encode a piece of the answer, or its end."""
+        chunks: list[dict[str, Any]] = []
+        delta = {"content": reply["text"]}
+        if self._is_first:
+            delta = {"role": "assistant", **delta}
+        if reply["text"] or self._is_first:
+            chunks.append(self._build_chunk(delta, None))
+        self._is_first = False
+        end = reply.get("end")
+        if end:
+            chunks.append({**self._build_chunk({}, end["reason"]), "omnihuman": end["more"]})
+        if end and self.with_usage:
+            chunks.append({**self.head, "choices": [], "usage": end["usage"]})
+        events = [encode_event(chunk) for chunk in chunks]
+        if end:
+            events.append("data: [DONE]\n\n")
+        return "".join(events)
 
-    def _choice(self, delta: Mapping[str, Any], reason: str | None) -> dict[str, Any]:
+    def _build_chunk(self, delta: Mapping[str, Any], reason: str | None) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
         return {**self.head, "choices": [choice]}
 
 
-def event(body: Mapping[str, Any]) -> str:
-    r"""A server-sent event.
+def encode_event(body: Mapping[str, Any]) -> str:
+    r"""Encode a server-sent event.
 
-    >>> event({"text": "a\nb"})
+    >>> encode_event({"text": "a\nb"})
     'data: {"text": "a\\nb"}\n\n'
     """
     return f"data: {json.dumps(body)}\n\n"
 
 
-def error_body(error: Refused) -> dict[str, Any]:
-    """A refusal as OpenAI's clients read it.
+def build_error_body(error: RequestError) -> dict[str, Any]:
+    """Build the response body of an error, in the form of OpenAI.
 
-    >>> error_body(Refused("bad_request", "stop: give texts."))["error"]["type"]
+    >>> build_error_body(RequestError("bad_request", "stop: expected texts."))["error"]["type"]
     'invalid_request_error'
     """
     kind = "server_error" if error.status >= 500 else "invalid_request_error"
-    place, colon, _ = str(error).partition(":")
-    param = place if colon and " " not in place else None
+    prefix, colon, _ = str(error).partition(":")
+    param = prefix if colon and " " not in prefix else None
     return {"error": {"message": str(error), "type": kind, "param": param, "code": error.code}}
 
 
-def _head(name: str, kind: str) -> dict[str, Any]:
+def _build_head(name: str, kind: str) -> dict[str, Any]:
     return {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": name}
 
 
-def _without_system(messages: Sequence[Turn]) -> tuple[str, Sequence[Turn]]:
-    """The text of the system message and the turns behind it."""
+def _split_system(messages: Sequence[Message]) -> tuple[str, Sequence[Message]]:
+    """Return the text of the system message and the messages after it."""
     if messages[0].role not in ("system", "developer"):
         return "", messages
     content = messages[0].content or ""
-    if not isinstance(content, str) and any(part.type != "text" for part in content):
-        raise Refused("bad_request", "messages.0: a system message is text.")
-    text = content if isinstance(content, str) else "\n".join(part.text for part in content)
-    return text.strip(), messages[1:]
+    if isinstance(content, str):
+        return content.strip(), messages[1:]
+    if any(part.type != "text" for part in content):
+        raise RequestError("bad_request", "messages.0: a system message must be text.")
+    return "\n".join(part.text for part in content).strip(), messages[1:]
 
 
-def _characters(turn: Turn) -> int:
-    return len(turn.content or "") if isinstance(turn.content, str | None) else sum(len(p.text) for p in turn.content)
+def _count_characters(message: Message) -> int:
+    if isinstance(message.content, list):
+        return sum(len(part.text) for part in message.content)
+    return len(message.content or "")
 
 
-def _files(turn: Turn, number: int, uploads: Uploads, folder: Path) -> dict[str, Any]:
-    """A turn whose media are files."""
-    if isinstance(turn.content, str | None):
-        return {"role": turn.role, "content": turn.content or ""}
-    parts, seen = list[dict[str, Any]](), set[str]()
-    for place, part in enumerate(turn.content):
-        what = f"messages.{number}.content.{place}"
+def _fetch_media(message: Message, number: int, uploads: Uploads, folder: Path) -> dict[str, Any]:
+    """Return a message with its media as files."""
+    if not isinstance(message.content, list):
+        return {"role": message.role, "content": message.content or ""}
+    parts: list[dict[str, Any]] = []
+    kinds: set[str] = set()
+    for index, part in enumerate(message.content):
+        label = f"messages.{number}.content.{index}"
         if part.type == "text":
             parts.append({"type": "text", "text": part.text})
             continue
         medium = getattr(part, part.type) if part.type in MEDIA else None
         if medium is None:
-            raise Refused(
-                "bad_request", f"{what}: a part is text, {', '.join(MEDIA)}, with its content under its type's name."
-            )
+            expected = f"text, {', '.join(MEDIA)}, with its content under the name of its type"
+            raise RequestError("bad_request", f"{label}: expected a part of type {expected}.")
         kind = MEDIA[part.type]
-        if kind in seen:  # before more is kept and looked at
-            raise Refused("bad_request", f"{what}: the model takes one {kind}; this message has more.")
-        seen.add(kind)
+        if kind in kinds:  # before another file is saved and checked
+            raise RequestError("bad_request", f"{label}: a message may have one {kind}; this one has more.")
+        kinds.add(kind)
         url = medium if isinstance(medium, str) else medium.url
-        parts.append({"type": kind, "url": str(uploads.take(url, folder, what))})
-    return {"role": turn.role, "content": parts}
+        parts.append({"type": kind, "url": str(uploads.fetch(url, folder, label))})
+    return {"role": message.role, "content": parts}

@@ -1,4 +1,4 @@
-"""Several questions about one clip: what is asked, what is answered, and what goes wrong, without a page."""
+"""A conversation about a clip: questions, answers and errors, independent of the page."""
 
 import logging
 import time
@@ -8,30 +8,31 @@ from pathlib import Path
 from typing import Any
 
 from omnihuman.data.media import SAMPLE_RATE, Header, probe
-from omnihuman.data.messages import options_of, record_of
-from omnihuman.data.record import HIDES, MODALS, Record
+from omnihuman.data.messages import build_record, parse_generation_options
+from omnihuman.data.record import Record
 from omnihuman.evaluation.answerer import Answerer, Prompt
-from omnihuman.serving import pictures
-from omnihuman.serving.uploads import Uploads, plain
+from omnihuman.modality import View
+from omnihuman.serving import rendering
+from omnihuman.serving.uploads import Uploads, clean_message
 
 log = logging.getLogger(__name__)
-TURNS = 20
-"""Turns that are kept; older ones are forgotten, by the page and by the model."""
+MAX_TURNS = 20
+"""Turns of a conversation; the page and the model forget older ones."""
 
-LETTERS = 4000
-"""Letters of a question."""
+MAX_CHARACTERS = 4000
+"""Characters of a question."""
 
 
 @dataclass(frozen=True)
 class Medium:
-    """What a conversation is about.
+    """The file that a conversation is about.
 
     Attributes:
         kind: ``video``, ``audio`` or ``image``.
-        file: where it lies.
-        name: by which the user knows it.
-        header: what the file holds.
-        faces: where faces are, as a record says it; ``None`` where nobody has said.
+        file: its path.
+        name: as the user knows it.
+        header: of the file.
+        faces: bounding boxes of its record; ``None`` if unknown.
     """
 
     kind: str
@@ -42,70 +43,72 @@ class Medium:
 
     @property
     def seconds(self) -> float:
-        """How long it is, as far as its header says."""
-        return max(self.header.audio[1], self.header.frames / self.header.rate if self.header.has_video else 0.0)
+        """Duration, as far as the header contains it."""
+        video = self.header.num_frames / self.header.fps if self.header.has_video else 0.0
+        return max(self.header.audio[1], video)
 
     @property
-    def words(self) -> str:
-        """What it holds, in words.
+    def summary(self) -> str:
+        """Duration, frame rate and audio in words.
 
-        >>> Medium("video", Path("a.mp4"), "a.mp4", Header(True, (0.0, 2.0), frames=50)).words
-        '2.0 s, 25 pictures a second, sound'
+        >>> Medium("video", Path("a.mp4"), "a.mp4", Header(True, (0.0, 2.0), num_frames=50)).summary
+        '2.0 s, 25 fps, audio'
         """
         if self.header.is_still:
-            return "a picture"
-        said = [f"{self.seconds:.1f} s"] if self.seconds else []
-        said += [f"{self.header.rate:.3g} pictures a second"] if self.header.frames else []
-        return ", ".join([*said, "sound" if self.header.has_audio else "no sound"])
+            return "an image"
+        parts: list[str] = []
+        if self.seconds:
+            parts.append(f"{self.seconds:.1f} s")
+        if self.header.num_frames:
+            parts.append(f"{self.header.fps:.3g} fps")
+        parts.append("audio" if self.header.has_audio else "no audio")
+        return ", ".join(parts)
 
 
 @dataclass
 class Turn:
-    """A question and what became of it.
+    """A question and its answer.
 
     Attributes:
-        question: the user's words.
-        modal: how the clip was looked at.
-        medium: the clip; ``None`` where only words were asked.
-        said: the answer as far as it is there.
-        shown: what the model saw and heard, as HTML.
-        weights: what its fusions weighed, as HTML.
-        facts: (name, figure) in the order of the page.
-        notes: what was asked for and is not there.
-        error: why there is no answer.
-        done: nothing more will come.
+        question: of the user.
+        view: the part of the clip that the model gets.
+        medium: the clip; ``None`` for a question without one.
+        answer: the text so far.
+        inputs_html: frames, faces and audio that the model gets, as HTML.
+        weights_html: weights of the fusions, as HTML.
+        statistics: name -> value, in the order of the page.
+        notes: warnings about the answer.
+        error: the reason for a missing answer.
+        is_done: no update follows.
     """
 
     question: str
-    modal: str
+    view: View
     medium: Medium | None
-    said: str = ""
-    shown: str = ""
-    weights: str = ""
-    facts: dict[str, str] = field(default_factory=dict)
+    answer: str = ""
+    inputs_html: str = ""
+    weights_html: str = ""
+    statistics: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     error: str = ""
-    done: bool = False
+    is_done: bool = False
 
 
-def modals_of(senses: str, kind: str | None) -> list[str]:
-    """Ways in which a model can be asked about a medium, that of all its senses first.
+def views_of(model_view: View, kind: str | None) -> list[View]:
+    """Return the views in which a model can be asked about a medium, the largest first and text alone last.
 
-    >>> modals_of("VA", "video"), modals_of("VF", "image"), modals_of("V", "audio")
-    (['video_audio', 'video', 'audio', 'text'], ['video', 'frames', 'faces', 'text'], ['text'])
+    >>> [str(view) for view in views_of(View("VA"), "video")], [str(view) for view in views_of(View("V"), "audio")]
+    (['VA', 'V', 'A', 'text'], ['text'])
     """
-    gives = {"video": {"video", "audio"}, "image": {"video"}, "audio": {"audio"}, None: set[str]()}[kind]
-    reads = {slot for slot, letters in (("video", "VF"), ("audio", "A")) if set(senses) & set(letters)} & gives
-    has_views = {"V", "F"} <= set(senses)
-    return [modal for modal, slots in MODALS.items() if set(slots) <= reads and (modal not in HIDES or has_views)]
+    return (model_view & View.of_kind(kind or "text")).subviews()
 
 
 class Conversation:
-    """Questions about one clip at a time, each with all that was said about that clip before.
+    """Questions about one clip at a time; the model gets all earlier turns about the same clip.
 
     Args:
         answerer: the model.
-        uploads: what may be given.
+        uploads: checks files.
     """
 
     def __init__(self, answerer: Answerer, uploads: Uploads) -> None:
@@ -114,140 +117,156 @@ class Conversation:
         self.medium: Medium | None = None
         self.stopped = False
 
-    def place(self, kind: str, file: Path, name: str, faces: Any = None) -> Medium:
-        """Look at the header of a file and talk about it from now on.
+    def open(self, kind: str, file: Path, name: str, faces: Any = None) -> Medium:
+        """Check the header of a file and make it the subject of the conversation.
 
         Raises:
-            ValueError: it is no such medium, the model cannot read it, or it is too large or too long.
+            ValueError: the file is of another kind, exceeds a limit, or the model cannot read it.
         """
         self.medium = None
-        self.uploads.look(file, name)
+        self.uploads.check(file, name)
         medium = Medium(kind, file, name, probe(file), faces)
-        self._check(medium)
+        self._check_medium(medium)
         self.medium = medium
         return medium
 
-    def ask(self, question: str, modal: str, options: Mapping[str, Any], seed: int | None = None) -> Iterator[Turn]:
-        """The turn of a question, again and again while it grows; what goes wrong stands in it.
+    def ask(
+        self, question: str, view: View | str, options: Mapping[str, Any], seed: int | None = None
+    ) -> Iterator[Turn]:
+        """Yield the turn of a question after every update; an error is stored in the turn.
 
         Args:
-            question: the user's words.
-            modal: one of ``modals_of``.
+            question: of the user.
+            view: one of ``views_of``.
             options: of generation: ``max_new_tokens``, ``temperature``, ``top_p``.
             seed: of sampling.
         """
         self.stopped = False
-        turn = Turn(question.strip(), modal, None if modal == "text" else self.medium)
-        self.turns = [*self.turns, turn][-TURNS:]
+        turn = self._open_turn(question.strip(), view)
+        self.turns = [*self.turns, turn][-MAX_TURNS:]
         yield turn
-        began = time.perf_counter()
+        start = time.perf_counter()
         try:
-            yield from self._answer(turn, options, seed, began)
+            if not turn.error:
+                yield from self._answer(turn, options, seed, start)
         except ValueError as error:
-            turn.error = plain(str(error), _names(turn))
-        except Exception:  # whatever it is, the page goes on, and whoever runs it reads what it was
+            turn.error = clean_message(str(error), _display_names(turn))
+        except Exception:  # the page must survive any error; the log has the details
             log.exception("no answer to %r", turn.question)
-            turn.error = "The model could not answer; the terminal in which the page was started says why."
-        turn.done = True
+            turn.error = "The model could not answer; see the terminal in which the page was started."
+        turn.is_done = True
         yield turn
+
+    def _open_turn(self, question: str, view: View | str) -> Turn:
+        try:
+            parsed = View.parse(view)
+        except ValueError as error:
+            return Turn(question, View(""), None, error=str(error))
+        return Turn(question, parsed, self.medium if parsed else None)
 
     def clear(self) -> None:
-        """Forget the clip and all that was said."""
+        """Forget the clip and all turns."""
         self.stopped, self.medium, self.turns = True, None, []
 
-    def record(self, turn: Turn) -> Record:
-        """The record of a turn: the clip, what was said about it before, and the question.
+    def build_record(self, turn: Turn) -> Record:
+        """Build the record of a turn: the clip, earlier turns about it, and the question.
 
         Raises:
-            ValueError: there is no question, it is too long, or there is no clip to ask it about.
+            ValueError: the question is empty or too long, or there is no clip.
         """
         if not turn.question:
             raise ValueError("Write a question first.")
-        if len(turn.question) > LETTERS:
-            raise ValueError(f"The question has {len(turn.question)} letters, {LETTERS} are allowed: shorten it.")
-        self._check_modal(turn)
-        past = [
-            one for one in self.turns if one is not turn and one.done and not one.error and one.medium == turn.medium
-        ]
+        if len(turn.question) > MAX_CHARACTERS:
+            raise ValueError(f"The question has {len(turn.question)} characters; at most {MAX_CHARACTERS} are allowed.")
+        self._check_view(turn)
         messages: list[dict[str, Any]] = []
-        for one in past:
-            messages += [_said("user", one.question), _said("assistant", one.said)]
-        messages.append(_said("user", turn.question))
+        for past in self.turns:
+            if past is not turn and past.is_done and not past.error and past.medium == turn.medium:
+                messages += [_text_message("user", past.question), _text_message("assistant", past.answer)]
+        messages.append(_text_message("user", turn.question))
         extra: dict[str, Any] = {"instruction": turn.question}
+        folder = Path()
         if turn.medium is not None:
+            folder = turn.medium.file.parent
             messages[0]["content"].insert(0, {"type": turn.medium.kind, "url": str(turn.medium.file)})
-            extra |= {} if turn.medium.faces is None else {"faces": turn.medium.faces}
-        return record_of(messages, "question", "this clip", turn.medium.file.parent if turn.medium else Path(), extra)
+            if turn.medium.faces is not None:
+                extra["faces"] = turn.medium.faces
+        return build_record(messages, "question", "this clip", folder, extra)
 
-    def _answer(self, turn: Turn, options: Mapping[str, Any], seed: int | None, began: float) -> Iterator[Turn]:
-        prompt = self.answerer.prompt(self.record(turn), turn.modal)
-        turn.shown, turn.facts = self._shown(prompt), _counts(prompt)
-        turn.notes = tuple(plain(note, _names(turn)) for note in prompt.notes)
+    def _answer(self, turn: Turn, options: Mapping[str, Any], seed: int | None, start: float) -> Iterator[Turn]:
+        prompt = self.answerer.build_prompt(self.build_record(turn), turn.view)
+        turn.inputs_html = self._render_inputs(prompt)
+        turn.statistics = _count_prompt_tokens(prompt)
+        turn.notes = tuple(clean_message(note, _display_names(turn)) for note in prompt.notes)
         yield turn
-        how, _, _ = options_of(options)
-        stream = self.answerer.stream(prompt, seed=seed, **how)
+        generation_kwargs, _, _ = parse_generation_options(options)
+        stream = self.answerer.stream(prompt, seed=seed, **generation_kwargs)
         try:
             for piece in stream:
-                turn.said += piece
+                turn.answer += piece
                 if self.stopped:
                     break
                 yield turn
-        finally:  # also where nobody waits for more
+        finally:  # also if the caller stops iterating
             stream.close()
         answer = stream.answer
-        turn.said, turn.weights = answer.text, pictures.bars(answer.weights)
-        turn.facts |= {"new tokens": str(answer.tokens), "time": f"{time.perf_counter() - began:.2f} s"}
+        turn.answer = answer.text
+        turn.weights_html = rendering.render_bars(answer.weights)
+        turn.statistics["new tokens"] = str(answer.tokens)
+        turn.statistics["time"] = f"{time.perf_counter() - start:.2f} s"
         if not answer.finished:
-            turn.notes += ("Stopped here." if self.stopped else f"Cut at {answer.tokens} new tokens (see options).",)
+            note = "Stopped." if self.stopped else f"Cut off at {answer.tokens} new tokens (see Options)."
+            turn.notes = (*turn.notes, note)
 
-    def _shown(self, prompt: Prompt) -> str:
-        """The frames, the faces and the sound that the encoders get."""
-        sample, made = prompt.sample, []
+    def _render_inputs(self, prompt: Prompt) -> str:
+        """Render the frames, the faces and the audio that the encoders get."""
+        sample = prompt.sample
         times = list(sample.meta.get("times", ()))
+        parts: list[str] = []
         if sample.frames is not None:
-            made.append(pictures.film(list(sample.frames), times, "frame"))
+            parts.append(rendering.render_strip(list(sample.frames), times, "frame"))
         if any(face is not None for face in sample.faces):
-            made.append(pictures.film(sample.faces, times, "face"))
+            parts.append(rendering.render_strip(sample.faces, times, "face"))
         if sample.waveform is not None:
-            heard = [name for name, (reads, _) in self.answerer.model.transforms.items() if reads == "waveform"]
             seconds = len(sample.waveform) / SAMPLE_RATE
-            made += [pictures.spectrogram(prompt.packable.signals[name], seconds) for name in heard]
-        return "".join(made)
+            for name, (reads, _) in self.answerer.model.transforms.items():
+                if reads == "waveform":
+                    parts.append(rendering.render_spectrogram(prompt.packable.signals[name], seconds))
+        return "".join(parts)
 
-    def _check_modal(self, turn: Turn) -> None:
-        if turn.medium is None and turn.modal != "text":
-            raise ValueError(f"There is no clip to ask about ({turn.modal}): give one, or choose text.")
-        if turn.modal not in modals_of(self.answerer.senses, turn.medium.kind if turn.medium else None):
-            raise ValueError(f"This model cannot be asked {turn.modal} here: choose another way.")
-        if turn.medium is not None:
-            header = turn.medium.header
-            gives = {"video": header.has_video, "audio": header.has_audio}
-            if not any(gives[slot] for slot in MODALS[turn.modal]):
-                raise ValueError(f"{turn.medium.name} holds {turn.medium.words}: choose another way of asking.")
+    def _check_view(self, turn: Turn) -> None:
+        medium = turn.medium
+        if medium is None and turn.view:
+            raise ValueError(f"There is no clip ({turn.view}); choose a clip, or text.")
+        usable = turn.view & self.answerer.view
+        offered = views_of(self.answerer.view, medium.kind if medium else None)
+        if usable not in offered or (turn.view and not usable):
+            raise ValueError(f"This model cannot read {turn.view} here; choose another input.")
+        if medium is not None and not medium.header.slots & set(turn.view.slots):
+            raise ValueError(f"{medium.name} has {medium.summary}; choose another input.")
 
-    def _check(self, medium: Medium) -> None:
+    def _check_medium(self, medium: Medium) -> None:
         header = medium.header
-        gives = {"video": header.has_video, "image": header.is_still, "audio": header.has_audio}
-        wanted = {"video": "pictures", "image": "still", "audio": "sound"}[medium.kind]
-        if not gives[medium.kind]:
-            raise ValueError(f"{medium.name} holds no {wanted}: it holds {medium.words}.")
-        if modals_of(self.answerer.senses, medium.kind) == ["text"]:
-            reads = {"V": "pictures", "F": "faces", "A": "sound"}
-            said = " and ".join(reads[sense] for sense in self.answerer.senses)
-            raise ValueError(f"{medium.name}: this model reads {said} only.")
+        has_kind = header.is_still if medium.kind == "image" else medium.kind in header.slots
+        if not has_kind:
+            raise ValueError(f"{medium.name} has no {medium.kind}; it has {medium.summary}.")
+        if not self.answerer.view & View.of_kind(medium.kind):
+            raise ValueError(f"{medium.name}: this model reads {' and '.join(self.answerer.view.nouns)} only.")
 
 
-def _names(turn: Turn) -> dict[Path, str]:
+def _display_names(turn: Turn) -> dict[Path, str]:
     return {} if turn.medium is None else {turn.medium.file: turn.medium.name}
 
 
-def _said(role: str, text: str) -> dict[str, Any]:
+def _text_message(role: str, text: str) -> dict[str, Any]:
     return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
-def _counts(prompt: Prompt) -> dict[str, str]:
-    """Tokens of the prompt, slot by slot and those of its words."""
+def _count_prompt_tokens(prompt: Prompt) -> dict[str, str]:
+    """Return the number of tokens of the prompt, split into slots and text."""
     slots = {slot: count for slot, count in prompt.counts.items() if slot in prompt.record.slots and count}
-    parts = {**slots, "words": prompt.length - sum(slots.values())}
-    said = " + ".join(f"{count} {slot}" for slot, count in parts.items())
-    return {"prompt tokens": f"{prompt.length} = {said}" if slots else str(prompt.length)}
+    if not slots:
+        return {"prompt tokens": str(prompt.length)}
+    terms = [f"{count} {slot}" for slot, count in slots.items()]
+    terms.append(f"{prompt.length - sum(slots.values())} text")
+    return {"prompt tokens": f"{prompt.length} = {' + '.join(terms)}"}

@@ -1,4 +1,4 @@
-"""A few clips of the built-in corpus, to try a model on."""
+"""Clips of the built-in corpus to try a model on."""
 
 import json
 import shutil
@@ -9,9 +9,9 @@ from typing import Any
 from PIL import Image
 
 from omnihuman.data.media import probe, read
-from omnihuman.data.record import MEDIA, TAGS
 from omnihuman.encoder.whisper import LogMel
-from omnihuman.serving.pictures import painted
+from omnihuman.modality import KINDS, strip_tags
+from omnihuman.serving.rendering import draw_spectrogram
 
 TASKS = {
     "talk": "emotion",
@@ -21,66 +21,68 @@ TASKS = {
     "sound": "sound",
     "still": "face",
 }
-"""Kind of scene -> what is asked about it."""
+"""Kind of scene -> task of its example question."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A clip of the built-in corpus.
+    """A clip of the built-in corpus with a question.
 
     Attributes:
-        kind: of the file: ``video``, ``audio``, ``image``.
-        file: where it lies.
-        shown: a copy that a page may show.
-        name: of the scene's kind.
-        question: that goes with it.
-        picture: a small one of what is seen, or else heard.
-        faces: where they are, as the record says.
+        kind: ``video``, ``audio`` or ``image``.
+        file: path of the clip.
+        copy: path of a copy that the page may show.
+        name: kind of the scene.
+        question: about the clip.
+        thumbnail: path of a small image: a frame, or the spectrogram of audio.
+        faces: bounding boxes of the record.
     """
 
     kind: str
     file: Path
-    shown: Path
+    copy: Path
     name: str
     question: str
-    picture: Path
+    thumbnail: Path
     faces: Any = None
 
 
-def examples_of(root: Path, kinds: set[str], folder: Path) -> list[Example]:
-    """One clip for each kind of scene in the corpus' test split; none where the corpus is not there.
+def find_examples(root: Path, kinds: set[str], folder: Path) -> list[Example]:
+    """Return one clip for each kind of scene in the test split of the corpus, none if there is no corpus.
 
     Args:
-        root: of the corpus.
-        kinds: of files that the model can be asked about.
-        folder: where copies go that the page may show.
+        root: folder of the corpus.
+        kinds: of media that the model reads.
+        folder: for copies that the page may show.
     """
     records = root / "test.json"
     if not records.is_file():
         return []
-    found: dict[str, Example] = {}
+    examples: dict[str, Example] = {}
     for raw in json.loads(records.read_text(encoding="utf-8")):
         scene = raw.get("meta", {}).get("kind")
-        kind = next((kind for kind in MEDIA if kind in raw), "")
-        if scene not in found and TASKS.get(scene) == raw.get("task") and kind in kinds:
-            found[scene] = _example(raw, kind, scene, root, folder)
-    return [found[scene] for scene in TASKS if scene in found]
+        kind = next((kind for kind in KINDS if kind in raw), "")
+        if scene not in examples and TASKS.get(scene) == raw.get("task") and kind in kinds:
+            examples[scene] = _build_example(raw, kind, scene, root, folder)
+    return [examples[scene] for scene in TASKS if scene in examples]
 
 
-def _example(raw: dict[str, Any], kind: str, scene: str, root: Path, folder: Path) -> Example:
-    file, question = root / raw[kind], raw["conversations"][0]["value"]
-    for tag in TAGS:
-        question = question.replace(f"{tag}\n", "")
-    shown = folder / file.name
-    shutil.copyfile(file, shown)
-    picture = folder / f"{file.stem}.jpg"
+def _build_example(raw: dict[str, Any], kind: str, scene: str, root: Path, folder: Path) -> Example:
+    file = root / raw[kind]
+    question = strip_tags(raw["conversations"][0]["value"])
+    copy = folder / file.name
+    shutil.copyfile(file, copy)
+    thumbnail = folder / f"{file.stem}.jpg"
+    _draw_thumbnail(file, kind).resize((96, 96)).save(thumbnail)
+    return Example(kind, file, copy, scene, question, thumbnail, raw.get("faces"))
+
+
+def _draw_thumbnail(file: Path, kind: str) -> Image.Image:
+    """Return the spectrogram of audio, or a frame of a video or image."""
     if kind == "audio":
         _, _, waveform = read(file, num_samples=probe(file).num_samples())
         assert waveform is not None
-        small = painted(LogMel(40)(waveform)).convert("RGB")
-    else:
-        frames, _, _ = read(file, num_frames=1)
-        assert frames is not None
-        small = Image.fromarray(frames[0].permute(1, 2, 0).numpy())
-    small.resize((96, 96)).save(picture)
-    return Example(kind, file, shown, scene, question, picture, raw.get("faces"))
+        return draw_spectrogram(LogMel(40)(waveform)).convert("RGB")
+    frames, _, _ = read(file, num_frames=1)
+    assert frames is not None
+    return Image.fromarray(frames[0].permute(1, 2, 0).numpy())

@@ -1,4 +1,4 @@
-"""What a page may be asked for, and by whom: everything else is not there."""
+"""A filter in front of the page: only the requests that the page itself sends, and only from allowed hosts."""
 
 import json
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from omnihuman.serving.process import LOOPBACK
 
 PAGE = {"/", "/config", "/theme.css", "/manifest.json", "/favicon.ico", "/robots.txt"}
-PARTS = ("/assets/", "/static/", "/svelte/")
+ASSETS = ("/assets/", "/static/", "/svelte/")
 CALLS = ("startup-events", "queue/join", "queue/data", "upload", "upload_progress", "heartbeat/", "cancel", "file=")
-"""What a page of Gradio asks its own server for; not its API, its docs, its proxy to other servers."""
+"""Paths that a Gradio page requests from its server; its API, its docs and its proxy are not among them."""
 
-LARGEST_CALL = 2**20
-"""Bytes of what the page tells its server, uploads aside."""
+MAX_CALL = 2**20
+"""Largest body of a request in bytes, uploads excepted."""
 
 HEADERS = {
     "content-security-policy": (
@@ -30,132 +30,161 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
-"""The browser is told to ask nobody else, whatever an answer of the model holds."""
+"""Security headers: the browser requests nothing from other servers, whatever an answer of the model contains."""
 
 
 class Guard:
-    """An ASGI application behind a list of what it may be asked for.
+    """An ASGI application behind a filter.
 
     Args:
         inner: the application.
         uploads: folder of the files that a call may name.
-        largest: bytes of an upload.
-        local: answer those only who call this machine by a name of the loopback: another page in the same browser
-            may have pointed a name of its own at it.
+        max_upload: largest upload in bytes.
+        local: accept only requests that name this machine by a loopback name; a web page in the same browser may have
+            pointed a domain name of its own at this machine (DNS rebinding).
     """
 
-    def __init__(self, inner: ASGIApp, uploads: Path, largest: int, local: bool) -> None:
-        self.inner, self.uploads, self.largest, self.local = inner, uploads.resolve(), largest, local
+    def __init__(self, inner: ASGIApp, uploads: Path, max_upload: int, local: bool) -> None:
+        self.inner, self.uploads, self.max_upload, self.local = inner, uploads.resolve(), max_upload, local
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self.inner(scope, receive, send)
             return
-        path, body = str(scope["path"]), b""
-        if scope["type"] != "http" or not is_part(path):
-            await _refuse(send, 404)
-        elif self.local and host_of(scope) not in LOOPBACK:
-            await _refuse(send, 403)
-        elif scope["method"] == "POST" and not 0 <= length_of(scope) <= self._most(path):
-            await _refuse(send, 413)
-        else:
-            if scope["method"] == "POST" and not path.endswith("/upload"):
-                body = await _whole(receive)
-                if not self._names_uploads(body):
-                    await _refuse(send, 403)
-                    return
-                receive = _again(body, receive)
-            # an upload that was deleted while it was sent; 500 has been answered
-            gone = (FileNotFoundError, RuntimeError) if "/file=" in path else ()
-            with suppress(*gone):
-                await self.inner(scope, receive, _with_headers(send))
+        status = self._check(scope)
+        path = str(scope["path"])
+        if status == 200 and scope["method"] == "POST" and not path.endswith("/upload"):
+            body = await _read_body(receive)
+            receive = _replay_body(body, receive)
+            if not self._names_uploads(body):
+                status = 403
+        if status != 200:
+            await _reject(send, status)
+            return
+        # the file may be deleted while it is sent: the response ends early, without a traceback
+        errors = (FileNotFoundError, RuntimeError) if "/file=" in path else ()
+        with suppress(*errors):
+            await self.inner(scope, receive, _add_headers(send))
 
-    def _most(self, path: str) -> int:
-        return self.largest + LARGEST_CALL if path.endswith("/upload") else LARGEST_CALL
+    def _check(self, scope: Scope) -> int:
+        """Return 200 for a request that may pass, otherwise the status of its rejection."""
+        path = str(scope["path"])
+        if scope["type"] != "http" or not is_page_request(path):
+            return 404
+        if self.local and read_host(scope) not in LOOPBACK:
+            return 403
+        if scope["method"] == "POST" and not 0 <= read_length(scope) <= self._max_body(path):
+            return 413
+        return 200
+
+    def _max_body(self, path: str) -> int:
+        if path.endswith("/upload"):
+            return self.max_upload + MAX_CALL
+        return MAX_CALL
 
     def _names_uploads(self, body: bytes) -> bool:
-        """Whether every file that a call names was uploaded; Gradio would copy others, or fetch them from elsewhere."""
+        """Return True if every file that a call names is an upload; Gradio would copy or fetch any other."""
         try:
-            named = list(_paths(json.loads(body or b"null")))
-            return all(self.uploads in Path(str(path)).resolve().parents for path in named)
+            paths = list(_iterate_paths(json.loads(body or b"null")))
+            return all(self.uploads in Path(str(path)).resolve().parents for path in paths)
         except (ValueError, OSError, RecursionError, RuntimeError):
             return False
 
 
-def _paths(node: Any) -> Iterator[Any]:
-    """Every ``path`` in a JSON value."""
-    inner = list(node.values()) if isinstance(node, dict) else node if isinstance(node, list) else []
-    if isinstance(node, dict) and node.get("path") is not None:
-        yield node["path"]
-    for one in inner:
-        yield from _paths(one)
+def _iterate_paths(node: Any) -> Iterator[Any]:
+    """Yield the value of every key ``path`` in a JSON value."""
+    children: list[Any] = []
+    if isinstance(node, list):
+        children = node
+    elif isinstance(node, dict):
+        children = list(node.values())
+        if node.get("path") is not None:
+            yield node["path"]
+    for child in children:
+        yield from _iterate_paths(child)
 
 
-def is_part(path: str) -> bool:
-    """Whether a path is one that the page itself asks for.
+def is_page_request(path: str) -> bool:
+    """Return True for a path that the page itself requests.
 
-    >>> is_part("/gradio_api/queue/join"), is_part("/gradio_api/info"), is_part("/gradio_api/file=http://other/")
-    (True, False, False)
+    >>> is_page_request("/gradio_api/queue/join"), is_page_request("/gradio_api/info")
+    (True, False)
+    >>> is_page_request("/gradio_api/file=http://other/")
+    False
     """
-    if path in PAGE or path.startswith(PARTS):
+    if path in PAGE or path.startswith(ASSETS):
         return True
     call = path.removeprefix("/gradio_api/")
     if call == path:
         return False
-    if call.startswith("file="):  # of another server there is none
+    if call.startswith("file="):  # local files only
         return "://" not in call and ".." not in call.split("/") and "\0" not in call
     return call in CALLS or call.startswith("heartbeat/")
 
 
-def host_of(scope: Scope) -> str:
-    """The name by which a request calls this machine, without the port.
+def read_host(scope: Scope) -> str:
+    """Return the host of a request, without the port.
 
-    >>> host_of({"headers": [(b"host", b"[::1]:7860")]}), host_of({"headers": [(b"host", b"evil.example:7860")]})
+    >>> read_host({"headers": [(b"host", b"[::1]:7860")]}), read_host({"headers": [(b"host", b"evil.example:7860")]})
     ('::1', 'evil.example')
     """
-    host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
-    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    host = _read_header(scope, b"host").decode("latin-1")
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
 
 
-def length_of(scope: Scope) -> int:
-    """Bytes that a request says it has, -1 where it does not say.
+def read_length(scope: Scope) -> int:
+    """Return the length of a request's body in bytes, -1 if the header is missing.
 
-    >>> length_of({"headers": [(b"content-length", b"12")]}), length_of({"headers": []})
+    >>> read_length({"headers": [(b"content-length", b"12")]}), read_length({"headers": []})
     (12, -1)
     """
-    said = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
-    return int(said) if said.isdigit() else -1
+    length = _read_header(scope, b"content-length")
+    return int(length) if length.isdigit() else -1
 
 
-async def _whole(receive: Receive) -> bytes:
-    """The body of a request whose length was checked."""
+def _read_header(scope: Scope, header: bytes) -> bytes:
+    return next((bytes(value) for name, value in scope["headers"] if name == header), b"")
+
+
+async def _read_body(receive: Receive) -> bytes:
+    """Read the body of a request whose length has been checked."""
     body, more = b"", True
     while more:
         message = await receive()
-        body, more = body + message.get("body", b""), message.get("more_body", False)
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
     return body
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
-    """A body that was read, to be read again; then whatever comes."""
-    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+def _replay_body(body: bytes, receive: Receive) -> Receive:
+    """Return a receiver that yields a body that has been read already, then further messages."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def received() -> Message:
-        return waiting.pop() if waiting else await receive()
+    async def replay() -> Message:
+        if messages:
+            return messages.pop()
+        return await receive()
 
-    return received
+    return replay
 
 
-def _with_headers(send: Send) -> Send:
-    async def sent(message: Message) -> None:
+def _add_headers(send: Send) -> Send:
+    """Return a sender that sets the security headers of every response."""
+
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            kept = [(name, value) for name, value in message.get("headers", []) if name.decode().lower() not in HEADERS]
-            message["headers"] = [*kept, *((name.encode(), value.encode()) for name, value in HEADERS.items())]
+            headers = [
+                (name, value) for name, value in message.get("headers", []) if name.decode().lower() not in HEADERS
+            ]
+            headers += [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+            message["headers"] = headers
         await send(message)
 
-    return sent
+    return send_with_headers
 
 
-async def _refuse(send: Send, status: int) -> None:
+async def _reject(send: Send, status: int) -> None:
     await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]})
-    await send({"type": "http.response.body", "body": b"Not here."})
+    await send({"type": "http.response.body", "body": b"Not available."})

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible endpoint on LitServe: who may ask, how much at a time, and what each is told."""
+"""An OpenAI-compatible endpoint on LitServe: authorization, limits, queueing and responses."""
 
 import asyncio
 import json
@@ -24,260 +24,288 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from omnihuman.serving.completions import (
-    Asked,
+    ChatRequest,
+    ChunkEncoder,
     Question,
-    chunks,
-    completion,
-    error_body,
-    event,
-    question_of,
-    read_request,
+    build_completion,
+    build_error_body,
+    build_question,
+    check_model_name,
+    encode_event,
+    parse_request,
 )
 from omnihuman.serving.process import LOOPBACK
-from omnihuman.serving.uploads import Limits, Refused, Uploads
-from omnihuman.serving.worker import Said, Worker
+from omnihuman.serving.uploads import Limits, RequestError, Uploads
+from omnihuman.serving.worker import Reply, Worker
 
 logger = logging.getLogger(__name__)
-TOGETHER = 4
-"""How many of the largest bodies may come in at a time."""
+MAX_CONCURRENT_BODIES = 4
+"""Number of bodies of the largest size that are read at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """What strangers may do.
+class RequestLimits:
+    """Limits of requests.
 
     Attributes:
-        body: bytes of a request.
-        waiting: requests at a time; more are told to come again.
-        seconds: that a request may take, from its first byte to the last of its answer.
-        characters: of a conversation.
-        new_tokens: of an answer whose request says no number.
-        most_tokens: that a request may ask for.
-        media: how large each may be.
-        allow: folders whose files may be named.
+        max_body: bytes of a request.
+        max_pending_requests: requests at the same time; further ones get status 503.
+        max_seconds: of a request, from its first byte to the last byte of its answer.
+        max_characters: of a conversation.
+        max_new_tokens: of an answer, for a request without a number.
+        max_request_tokens: largest number of new tokens that a request may set.
+        media: limits of each medium.
+        allow: folders with files that requests may name.
     """
 
-    body: int = 96 * 2**20
-    waiting: int = 128
-    seconds: float = 300.0
-    characters: int = 32_768
-    new_tokens: int = 256
-    most_tokens: int = 4096
+    max_body: int = 96 * 2**20
+    max_pending_requests: int = 128
+    max_seconds: float = 300.0
+    max_characters: int = 32_768
+    max_new_tokens: int = 256
+    max_request_tokens: int = 4096
     media: Limits = field(default_factory=Limits)
     allow: Sequence[str] = ()
 
 
-class Completions(OpenAISpec):
+class ChatCompletions(OpenAISpec):
     """``/v1/chat/completions`` and ``/v1/models`` in front of a ``Worker``.
 
     Reference: LitServe's ``OpenAISpec``, whose queue and endpoint these are.
-    Differs from it: media may be videos; what is sent is looked at, and written to a private folder, before it is
-    queued, so that the queue carries names only; a request that cannot be answered gets a status and OpenAI's error
-    body, alone; tokens and the reason of an end are the model's own; nothing of a request is left behind.
+    Differs from it: videos are accepted; media are checked and saved to a private folder before a request is queued,
+    so that the queue carries file names only; a failed request gets its own status and OpenAI's error body; token
+    counts and finish reasons come from the model; all files of a request are deleted with it.
 
     Args:
-        name: of the model, as requests call it.
-        rules: what they may do.
-        root: private folder, where each request has one of its own.
+        name: of the model in requests.
+        limits: of requests.
+        root: private folder; every request gets a folder in it.
     """
 
-    def __init__(self, name: str, rules: Rules, root: Path) -> None:
+    def __init__(self, name: str, limits: RequestLimits, root: Path) -> None:
         super().__init__()
-        self.name, self.rules, self.root, self.waiting = name, rules, root, 0
-        self.held = 0  # bytes of bodies that are being read
-        self.uploads = Uploads(rules.media, rules.allow)
+        self.name, self.limits, self.root = name, limits, root
+        self.num_pending = 0
+        self.num_bytes = 0  # of bodies that are being read
+        self.uploads = Uploads(limits.media, limits.allow)
 
     def pre_setup(self, lit_api: LitAPI) -> None:
-        """LitServe's hook: two endpoints more."""
+        """LitServe's hook: add the endpoints of the models."""
         super().pre_setup(lit_api)
-        self.add_endpoint("/v1/models", self.models, ["GET"])
-        self.add_endpoint("/v1/models/{name}", self.model, ["GET"])
+        self.add_endpoint("/v1/models", self.list_models, ["GET"])
+        self.add_endpoint("/v1/models/{name}", self.describe_model, ["GET"])
 
     def populate_context(self, context: Any, request: Any) -> None:
-        """LitServe's hook: a question says all of itself."""
+        """LitServe's hook; a question needs no context."""
 
-    async def models(self) -> dict[str, Any]:
-        """What is served."""
-        return {"object": "list", "data": [await self.model(self.name)]}
+    async def list_models(self) -> dict[str, Any]:
+        """Return the served model as a list."""
+        return {"object": "list", "data": [await self.describe_model(self.name)]}
 
-    async def model(self, name: str) -> dict[str, Any]:
-        """The one model, by its name.
+    async def describe_model(self, name: str) -> dict[str, Any]:
+        """Return the served model.
 
         Raises:
-            Refused: it is another's.
+            RequestError: the name is of another model.
         """
-        if name != self.name:
-            raise Refused("model_not_found", f"model: {name[:80]!r} is not served here; {self.name!r} is.", 404)
+        check_model_name(name, self.name)
         return {"id": self.name, "object": "model", "created": 0, "owned_by": "omnihuman"}
 
     async def chat_completion(self, request: Request) -> Response:  # type: ignore[override]
-        """Answer a request, or say why not."""
-        deadline = time.monotonic() + self.rules.seconds
-        async with AsyncExitStack() as held:
-            folder = held.enter_context(self._place())
+        """Answer a request."""
+        deadline = time.monotonic() + self.limits.max_seconds
+        async with AsyncExitStack() as resources:
+            folder = resources.enter_context(self._enter_request())
             try:
-                async with asyncio.timeout(self.rules.seconds):
-                    asked, question = await self._received(request, folder)
+                async with asyncio.timeout(self.limits.max_seconds):
+                    chat_request, question = await self._receive(request, folder)
             except TimeoutError:
-                raise self._late() from None
+                raise self._build_timeout() from None
             except ClientDisconnect:
                 return Response(status_code=400)
-            answers = self._answers(question, request, deadline)
-            first = await anext(answers)
+            replies = self._iterate_replies(question, request, deadline)
+            first = await anext(replies)
             if not question.stream:
-                return JSONResponse(completion(self.name, first))
-            return Held(self._events(asked, first, answers), held.pop_all())
+                return JSONResponse(build_completion(self.name, first))
+            return EventStream(self._encode_events(chat_request, first, replies), resources.pop_all())
 
     @contextmanager
-    def _place(self) -> Iterator[Path]:
-        """One of the places, with a private folder that is there for as long as it is held.
+    def _enter_request(self) -> Iterator[Path]:
+        """Count a pending request and create its private folder.
 
         Raises:
-            Refused: all are taken.
+            RequestError: there are too many pending requests.
         """
-        if self.waiting >= self.rules.waiting:
-            raise Refused("overloaded", f"{self.waiting} requests are waiting already; ask again in a moment.", 503)
-        self.waiting += 1
+        if self.num_pending >= self.limits.max_pending_requests:
+            raise RequestError("overloaded", f"{self.num_pending} requests are pending; try again later.", 503)
+        self.num_pending += 1
         folder = Path(tempfile.mkdtemp(dir=self.root))
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-            self.waiting -= 1
+            self.num_pending -= 1
 
-    async def _received(self, request: Request, folder: Path) -> tuple[Asked, Question]:
-        """The question of a request; of its body nothing stays in memory.
+    async def _receive(self, request: Request, folder: Path) -> tuple[ChatRequest, Question]:
+        """Read a request and build its question; the body does not stay in memory.
 
         Raises:
-            Refused: it is too large, or those that come in together are, or it cannot be asked.
+            RequestError: the body is too large or invalid, or the bodies of all requests together are too large.
         """
-        body, most, told = bytearray(), self.rules.body, request.headers.get("content-length", "0")
-        if told.isdecimal() and int(told) > most:
-            raise Refused("too_large", f"the request has {told} bytes; at most {most} are taken.", 413)
+        max_body = self.limits.max_body
+        length = request.headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > max_body:
+            raise RequestError("too_large", f"the request has {length} bytes; at most {max_body} are accepted.", 413)
+        body = bytearray()
         try:
-            async for piece in request.stream():  # where no length is told, LitServe's max_payload_size counts
+            # without a content length, LitServe's max_payload_size limits the body
+            async for piece in request.stream():
                 body += piece
-                self.held += len(piece)
-                if self.held > TOGETHER * most:
-                    raise Refused("overloaded", "too much comes in at the moment; ask again in a moment.", 503)
-            return await asyncio.to_thread(self._question, body, folder)
+                self.num_bytes += len(piece)
+                if self.num_bytes > MAX_CONCURRENT_BODIES * max_body:
+                    raise RequestError("overloaded", "too many large requests at once; try again later.", 503)
+            return await asyncio.to_thread(self._build_question, body, folder)
         finally:
-            self.held -= len(body)
+            self.num_bytes -= len(body)
 
-    def _question(self, body: bytearray, folder: Path) -> tuple[Asked, Question]:
-        asked, rules = read_request(body, self.name), self.rules
-        question = question_of(asked, self.uploads, folder, rules.new_tokens, rules.most_tokens, rules.characters)
-        return asked.model_copy(update={"messages": []}), question
+    def _build_question(self, body: bytearray, folder: Path) -> tuple[ChatRequest, Question]:
+        request, limits = parse_request(body, self.name), self.limits
+        question = build_question(
+            request,
+            self.uploads,
+            folder,
+            max_new_tokens=limits.max_new_tokens,
+            max_request_tokens=limits.max_request_tokens,
+            max_characters=limits.max_characters,
+        )
+        return request.model_copy(update={"messages": []}), question
 
-    async def _answers(self, question: Question, request: Request, deadline: float) -> AsyncIterator[Said]:
-        """What the worker says to one question, up to the end of the answer.
+    async def _iterate_replies(self, question: Question, request: Request, deadline: float) -> AsyncIterator[Reply]:
+        """Queue a question and yield the worker's replies, up to the end of the answer.
 
         Raises:
-            Refused: it cannot be answered, or not in time.
+            RequestError: the worker replies with an error, the deadline has passed, or the client has left.
         """
-        uid, said, news = uuid.uuid4(), deque[tuple[Any, str]](), asyncio.Event()
-        self.response_buffer[uid] = ResponseBufferItem(response_queue=said, event=news)
+        uid = uuid.uuid4()
+        responses: deque[tuple[Any, str]] = deque()
+        arrival = asyncio.Event()
+        self.response_buffer[uid] = ResponseBufferItem(response_queue=responses, event=arrival)
         try:
             self.request_queue.put((self.response_queue_id, uid, time.monotonic(), question))
             while True:
-                while said:
-                    content, status = said.popleft()
-                    if status != LitAPIStatus.OK:  # neither an answer nor a reason: an error in this program
-                        raise Refused("server_error", "the model could not answer; the server's log says why.", 500)
-                    message: Said = json.loads(content)
-                    if error := message.get("error"):
-                        raise Refused(**error)
-                    yield message
-                    if "end" in message:
+                while responses:
+                    reply = _read_response(*responses.popleft())
+                    yield reply
+                    if "end" in reply:
                         return
-                news.clear()
+                arrival.clear()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(news.wait(), 0.5)
+                    await asyncio.wait_for(arrival.wait(), 0.5)
                 if time.monotonic() > deadline:
-                    raise self._late()
-                if not news.is_set() and await request.is_disconnected():
-                    raise Refused("client_left", "nobody waits for the answer.", 400)
+                    raise self._build_timeout()
+                if not arrival.is_set() and await request.is_disconnected():
+                    raise RequestError("client_left", "the client has disconnected.", 400)
         finally:
             self.response_buffer.pop(uid, None)
 
-    async def _events(self, asked: Asked, first: Said, answers: AsyncIterator[Said]) -> AsyncIterator[str]:
-        made = chunks(self.name, asked)
-        yield made.of(first)
+    async def _encode_events(
+        self, request: ChatRequest, first: Reply, replies: AsyncIterator[Reply]
+    ) -> AsyncIterator[str]:
+        options = request.stream_options or {}
+        encoder = ChunkEncoder(self.name, with_usage=bool(options.get("include_usage")))
+        yield encoder.encode(first)
         try:
-            async for message in answers:
-                yield made.of(message)
-        except Refused as error:
-            yield event(error_body(error))
+            async for reply in replies:
+                yield encoder.encode(reply)
+        except RequestError as error:
+            yield encode_event(build_error_body(error))
 
-    def _late(self) -> Refused:
-        return Refused("timeout", f"not answered within {self.rules.seconds:g} s.", 504)
+    def _build_timeout(self) -> RequestError:
+        return RequestError("timeout", f"not answered within {self.limits.max_seconds:g} s.", 504)
 
 
-class Held(StreamingResponse):
-    """Events of an answer; what is held for it is let go when it ends, however it ends."""
+def _read_response(content: Any, status: str) -> Reply:
+    """Return the reply in a response of the worker.
 
-    def __init__(self, events: AsyncIterator[str], held: AsyncExitStack) -> None:
+    Raises:
+        RequestError: the reply is an error.
+    """
+    if status != LitAPIStatus.OK:  # the worker handles all expected errors: this is a fault of the program
+        raise RequestError("server_error", "the model could not answer; see the server's log.", 500)
+    reply: Reply = json.loads(content)
+    if "error" in reply:
+        raise RequestError(**reply["error"])
+    return reply
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events of an answer; the resources of the request are released at its end, however it ends."""
+
+    def __init__(self, events: AsyncIterator[str], resources: AsyncExitStack) -> None:
         super().__init__(events, media_type="text/event-stream", headers={"cache-control": "no-cache"})
-        self._held = held
+        self._resources = resources
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._held:
+        async with self._resources:
             await super().__call__(scope, receive, send)
 
 
-def make_server(
+def build_server(
     folder: Path,
     root: Path,
     *,
     name: str | None = None,
     host: str = "127.0.0.1",
-    rules: Rules | None = None,
+    limits: RequestLimits | None = None,
     batch_size: int = 16,
     api_key: str | None = None,
     accelerator: str = "auto",
     devices: int | str = 1,
     workers_per_device: int = 1,
-    model: Mapping[str, Any] | None = None,
+    model_kwargs: Mapping[str, Any] | None = None,
 ) -> LitServer:
-    """A server of one model, ready to ``run``.
+    """Build the server of one model, ready to ``run``.
 
     Args:
         folder: of the model.
-        root: an empty private folder, for what is sent.
-        name: of the model, as requests call it; ``None``: the folder's.
-        host: where it listens; on loopback it answers to no other name, so that no web page can ask it.
-        rules: what requests may do.
-        batch_size: questions that are asked at once.
-        api_key: that every request must bring.
+        root: an empty private folder for uploads.
+        name: of the model in requests; ``None`` for the folder's name.
+        host: address of the server; on loopback, requests must use a loopback name, so that no web page can send any.
+        limits: of requests.
+        batch_size: largest number of questions that are answered together.
+        api_key: that every request must send.
         accelerator: ``cpu``, ``cuda``, ``mps`` or ``auto``.
-        devices: how many.
-        workers_per_device: models on each.
-        model: further arguments of ``Answerer.of_run``.
+        devices: number of devices.
+        workers_per_device: number of models on each device.
+        model_kwargs: further arguments of ``Answerer.load``.
     """
-    rules = rules or Rules()
-    spec = Completions(name or folder.resolve().name, rules, root)
+    limits = limits or RequestLimits()
+    spec = ChatCompletions(name or folder.resolve().name, limits, root)
     hosts = list(LOOPBACK) if host in LOOPBACK else ["*"]
     server = LitServer(
-        Worker(folder, batch_size, api_key, model or {}, spec=spec),
+        Worker(folder, batch_size, api_key, model_kwargs or {}, spec=spec),
         accelerator=accelerator,
         devices=devices,
         workers_per_device=workers_per_device,
-        timeout=False,  # a request's own time counts from its first byte
-        max_payload_size=rules.body,
+        timeout=False,  # LitServe's timeout starts late; max_seconds counts from the first byte
+        max_payload_size=limits.max_body,
         middlewares=[(TrustedHostMiddleware, {"allowed_hosts": hosts})],
         disable_openapi_url=True,
     )
-    for kind in (Refused, HTTPException):
-        server.app.add_exception_handler(kind, _refusal)
+    for error in (RequestError, HTTPException):
+        server.app.add_exception_handler(error, _handle_error)
     return server
 
 
-async def _refusal(request: Request, error: Exception) -> JSONResponse:
-    """OpenAI's error body."""
+async def _handle_error(request: Request, error: Exception) -> JSONResponse:
+    """Return an error in the form of OpenAI."""
     if isinstance(error, HTTPException):
-        error = Refused("too_large" if error.status_code == 413 else "http_error", str(error.detail), error.status_code)
-    assert isinstance(error, Refused)
-    headers = {"retry-after": "1"} if error.code == "overloaded" else {}
+        code = "too_large" if error.status_code == 413 else "http_error"
+        error = RequestError(code, str(error.detail), error.status_code)
+    assert isinstance(error, RequestError)
+    headers: dict[str, str] = {}
+    if error.code == "overloaded":
+        headers["retry-after"] = "1"
     if error.status == 413:
         headers["connection"] = "close"  # the rest of the body is not read
-    return JSONResponse(error_body(error), error.status, headers)
+    return JSONResponse(build_error_body(error), error.status, headers)

@@ -1,4 +1,4 @@
-"""A process that serves: where it listens, what it keeps on disk, and its end."""
+"""A serving process: its port, its private folder, and its end."""
 
 import os
 import shutil
@@ -14,50 +14,52 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def check_port(host: str, port: int) -> None:
-    """Whether somebody may listen there, before a model is loaded for it.
+    """Check that a port is free, before a model is loaded.
 
     Raises:
-        ValueError: the port is taken, or there is no such address here.
+        ValueError: the port is in use, or this machine does not have the address.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.create_server((host, port), family=family).close()
     except (OSError, OverflowError) as error:
-        why = str(getattr(error, "strerror", error)).partition(" (while")[0]
-        raise ValueError(f"host={host} port={port}: {why}; choose another, as in port=8001.") from None
+        reason = str(getattr(error, "strerror", error)).partition(" (while")[0]
+        raise ValueError(f"host={host} port={port}: {reason}; choose another, as in port=8001.") from None
 
 
 @contextmanager
 def private_folder(name: str) -> Iterator[Path]:
-    """A folder for what strangers send, which goes with this process; what killed ones have left goes now.
+    """Create a folder for uploads that is deleted with this process, and delete those of killed processes.
 
     Args:
-        name: of the kind of process.
+        name: kind of process, part of the folder's name.
     """
-    for left in Path(tempfile.gettempdir()).glob(f"omnihuman-{name}-*"):
-        with suppress(OSError), _locked(left) as said:  # in use, or somebody else's
-            if said.st_uid == os.getuid() and time.time() - said.st_mtime > 60:  # a new one is not locked yet
-                shutil.rmtree(left, ignore_errors=True)
-    made = tempfile.TemporaryDirectory(prefix=f"omnihuman-{name}-", ignore_cleanup_errors=True)
-    with made as folder, _locked(Path(folder)):
-        yield Path(folder)
+    for folder in Path(tempfile.gettempdir()).glob(f"omnihuman-{name}-*"):
+        # locking fails for a folder in use or of another user
+        with suppress(OSError), _lock_folder(folder) as status:
+            # a folder of the last minute may not be locked yet
+            if status.st_uid == os.getuid() and time.time() - status.st_mtime > 60:
+                shutil.rmtree(folder, ignore_errors=True)
+    temporary = tempfile.TemporaryDirectory(prefix=f"omnihuman-{name}-", ignore_cleanup_errors=True)
+    with temporary as path, _lock_folder(Path(path)):
+        yield Path(path)
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[os.stat_result]:
-    """Hold a folder, in the eyes of all processes, for as long as this one lives."""
+def _lock_folder(folder: Path) -> Iterator[os.stat_result]:
+    """Lock a folder for other processes while this one lives, and return its status."""
     import fcntl
 
-    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield os.fstat(held)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield os.fstat(descriptor)
     finally:
-        os.close(held)
+        os.close(descriptor)
 
 
 def end_with_parent() -> None:
-    """End this process soon after the one that started it, which may have been killed and could not say."""
+    """End this process soon after its parent, also if the parent was killed."""
     parent = os.getppid()
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""Who talks about what, and which uploads may go."""
+"""Sessions of the page: their conversations and their uploads."""
 
 import threading
 from collections.abc import Callable
@@ -9,53 +9,53 @@ from omnihuman.serving.conversation import Conversation
 
 
 class Sessions:
-    """The conversations of those who have the page open, and the uploads that they hold.
+    """Conversations of the open pages, and the uploads that they use.
 
-    Two sessions that upload the same content share one file: it goes when nobody holds it any more.
+    Two sessions that upload the same content share one file: it is deleted when no session uses it any more.
 
     Args:
-        make: a new conversation.
-        folder: where uploads lie; nothing outside it is ever deleted.
+        create: return a new conversation.
+        folder: of the uploads; nothing outside it is ever deleted.
     """
 
-    def __init__(self, make: Callable[[], Conversation], folder: Path) -> None:
-        self.make, self.folder = make, folder.resolve()
-        self._open: dict[str, Conversation] = {}
-        self._held: dict[str, set[Path]] = {}
+    def __init__(self, create: Callable[[], Conversation], folder: Path) -> None:
+        self.create, self.folder = create, folder.resolve()
+        self._conversations: dict[str, Conversation] = {}
+        self._files: dict[str, set[Path]] = {}
         self._lock = threading.Lock()
 
-    def of(self, session: str) -> Conversation:
-        """The conversation of a session, a new one if it has none."""
+    def get(self, session: str) -> Conversation:
+        """Return the conversation of a session, a new one if it has none."""
         with self._lock:
-            return self._open.setdefault(session, self.make())
+            return self._conversations.setdefault(session, self.create())
 
-    def hold(self, session: str, file: Path) -> None:
-        """Keep an upload for a session, and let its others go."""
+    def use(self, session: str, file: Path) -> None:
+        """Mark an upload as used by a session, in place of its other uploads."""
         file = file.resolve()
         with self._lock:
-            before = self._held.get(session, set())
-            self._held[session] = {file}
+            before = self._files.get(session, set())
+            self._files[session] = {file}
             self._delete(before - {file})
 
     def release(self, session: str) -> None:
-        """Let the uploads of a session go."""
+        """Release the uploads of a session."""
         with self._lock:
-            self._delete(self._held.pop(session, set()))
+            self._delete(self._files.pop(session, set()))
 
     def close(self, session: str) -> None:
-        """End a session: its uploads go, and what was said is forgotten."""
+        """End a session: clear its conversation and release its uploads."""
         with self._lock:
-            conversation = self._open.pop(session, None)
+            conversation = self._conversations.pop(session, None)
         if conversation is not None:
             conversation.clear()
         self.release(session)
 
     def _delete(self, files: set[Path]) -> None:
-        """Remove files that nobody holds, each with the folder of its own that it lies in."""
-        for file in files.difference(*self._held.values()):
+        """Delete files that no session uses, and their folders."""
+        for file in files.difference(*self._files.values()):
             if self.folder not in file.parents:
                 continue
             file.unlink(missing_ok=True)
             if file.parent != self.folder:
-                with suppress(OSError):  # others lie there, too
+                with suppress(OSError):  # the folder holds other files
                     file.parent.rmdir()

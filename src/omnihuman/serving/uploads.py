@@ -1,4 +1,4 @@
-"""Media that strangers send, or name: looked at before they are decoded, kept in private files, and no others read."""
+"""Media of requests: checked before they are decoded, saved in private files, and no other file is read."""
 
 import base64
 import re
@@ -15,20 +15,20 @@ from omnihuman.data.media import FORMATS, probe
 from omnihuman.data.record import BadSample
 
 SUFFIXES = {"mov": "mp4", "matroska": "webm", "jpeg": "jpg"}
-"""FFmpeg's name of a format -> the ending that browsers know it by, where the two differ."""
+"""FFmpeg's name of a format -> the suffix that browsers expect, where the two differ."""
 
-STILLS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
-"""What Pillow may take a file for: those that our decoder reads, and the GIF."""
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
+"""Formats that Pillow may open: those of the decoder, and GIF."""
 
-NOT_ALLOWED = "is neither a data: URL nor a file below the folders that the server was told to read (allow=)"
+NOT_ALLOWED = "is neither a data: URL nor a file below one of the allowed folders (allow=)"
 
 
-class Refused(ValueError):
-    """What was sent cannot be taken.
+class RequestError(ValueError):
+    """A request that is not answered.
 
     Attributes:
         code: a short name of the reason: ``media_too_large``, ``unreadable_media``, ``url_not_allowed`` ...
-        status: of an HTTP answer.
+        status: HTTP status.
     """
 
     def __init__(self, code: str, message: str, status: int = 400) -> None:
@@ -38,12 +38,12 @@ class Refused(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How large one medium may be.
+    """Largest size of one medium.
 
     Attributes:
-        bytes: of a file that is sent.
-        pixels: of one picture, width times height.
-        seconds: of a clip.
+        bytes: size of a file.
+        pixels: width times height of a frame.
+        seconds: duration of a clip.
     """
 
     bytes: int = 64 * 2**20
@@ -51,134 +51,140 @@ class Limits:
     seconds: float = 600.0
 
 
-def plain(said: str, names: Mapping[Path, str]) -> str:
-    """A message in words for a stranger: files by these names, no place of the question, no option of training.
+def clean_message(message: str, names: Mapping[Path, str]) -> str:
+    """Return a message for a client: files under other names, without the source and without training options.
 
-    >>> plain("messages (request): /srv/a1.mp4 is odd (data.on_bad_sample=skip ...)", {Path("/srv/a1.mp4"): "it"})
-    'it is odd.'
+    >>> clean_message("messages (request): /srv/a1.mp4 is cut off (data.root=...)", {Path("/srv/a1.mp4"): "a.mp4"})
+    'a.mp4 is cut off.'
     """
     for file, name in names.items():
-        for written in (str(file), str(file.resolve()), file.name):
-            said = said.replace(written, name)
-    said = re.sub(r" \(data\.[^)]*\)", "", re.sub(r"^(messages|this clip)( \(\w+\))?: ", "", said))
-    return said if said.endswith((".", ")", "!", "?")) else f"{said}."
+        for path in (str(file), str(file.resolve()), file.name):
+            message = message.replace(path, name)
+    message = re.sub(r"^(messages|this clip)( \(\w+\))?: ", "", message)
+    message = re.sub(r" \(data\.[^)]*\)", "", message)
+    return message if message.endswith((".", ")", "!", "?")) else f"{message}."
 
 
 class Uploads:
-    """What was sent or named -> files that may be decoded.
+    """Turn data URLs and file names of requests into files that are safe to decode.
 
     Args:
-        limits: of each.
-        allow: folders whose files may be named.
+        limits: largest size of each medium.
+        allow: folders with files that requests may name.
 
     Raises:
-        ValueError: one of the folders is none.
+        ValueError: one of the folders does not exist.
     """
 
     def __init__(self, limits: Limits, allow: Sequence[str | Path] = ()) -> None:
         self.limits = limits
         self.allowed = tuple(Path(folder).expanduser().resolve() for folder in allow)
-        if lost := [str(folder) for folder in self.allowed if not folder.is_dir()]:
-            raise ValueError(f"allow={lost}: there is no such folder; name folders whose files may be asked about.")
+        missing = [str(folder) for folder in self.allowed if not folder.is_dir()]
+        if missing:
+            raise ValueError(f"allow={missing}: no such folder; name folders with files that requests may use.")
 
-    def take(self, url: str, folder: Path, what: str = "the medium") -> Path:
-        """A ``data:`` URL, a ``file://`` URL or an absolute path -> a file that was looked at.
+    def fetch(self, url: str, folder: Path, label: str = "the medium") -> Path:
+        """Return the checked file of a ``data:`` URL, a ``file://`` URL or an absolute path.
 
         Args:
-            url: what the stranger wrote.
-            folder: private, where what was sent is kept.
-            what: the medium's name, for messages.
+            url: as the client wrote it.
+            folder: private folder for the content of a data URL.
+            label: name of the medium in messages.
 
         Raises:
-            Refused: the URL is of another kind, the file is not to be read, or not what may be decoded. Whether a file
-                exists that may not be read is not told.
+            RequestError: the URL is of another kind, the file is not allowed, or its content must not be decoded. The
+                message does not reveal whether a file exists that is not allowed.
         """
         if url[:5].lower() != "data:":
-            file = self._local(url, what)
-            self.look(file, what)
+            file = self._find_allowed(url, label)
+            self.check(file, label)
             return file
+        return self._save(self._decode_data_url(url, label), folder, label)
+
+    def _decode_data_url(self, url: str, label: str) -> bytes:
         head, comma, content = url.partition(",")
         if not comma or not head.lower().endswith(";base64"):
-            raise Refused(
-                "bad_data_url", f"{what}: write data:<type>;base64,<content>; this begins with {head[:40]!r}."
-            )
-        if any(sign in content for sign in "\n\r \t"):  # lines, as many programs write base64
+            message = f"{label}: expected data:<type>;base64,<content>, got {head[:40]!r}."
+            raise RequestError("bad_data_url", message)
+        if any(space in content for space in "\n\r \t"):  # many programs break base64 into lines
             content = "".join(content.split())
         size = len(content) * 3 // 4 - content[-2:].count("=")
-        if size > self.limits.bytes:  # before it is held a second time
-            raise Refused("media_too_large", f"{what}: {size} bytes; at most {self.limits.bytes} are taken.", 413)
+        if size > self.limits.bytes:  # checked first: decoding holds the content in memory a second time
+            message = f"{label}: {size} bytes; at most {self.limits.bytes} are accepted."
+            raise RequestError("media_too_large", message, 413)
         try:
-            held = base64.b64decode(content, validate=True)
+            return base64.b64decode(content, validate=True)
         except ValueError as error:
-            raise Refused("bad_base64", f"{what}: the content is no base64 ({error}).") from None
-        return self._keep(held, folder, what)
+            raise RequestError("bad_base64", f"{label}: the content is not base64 ({error}).") from None
 
-    def _keep(self, content: bytes, folder: Path, what: str) -> Path:
-        """Bytes -> a private file of a random name whose ending says what it is; nothing is left of what is refused."""
+    def _save(self, content: bytes, folder: Path, label: str) -> Path:
+        """Save bytes to a private file with a random name and the suffix of the content; delete invalid content."""
         with tempfile.NamedTemporaryFile(dir=folder, delete=False) as out:
             file = Path(out.name)
             out.write(content)
         try:
-            return file.rename(file.with_suffix(f".{self.look(file, what)}"))
+            return file.rename(file.with_suffix(f".{self.check(file, label)}"))
         except BaseException:
             file.unlink(missing_ok=True)
             raise
 
-    def look(self, file: Path, what: str = "the medium") -> str:
-        """A file -> the ending that its content deserves; nothing is decoded.
+    def check(self, file: Path, label: str = "the medium") -> str:
+        """Check a file without decoding it, and return the suffix of its content.
 
         Raises:
-            Refused: it is no medium, is cut off, or has more pixels or seconds than may be decoded.
+            RequestError: it is no medium, is cut off, or exceeds a limit.
         """
-        width, height, seconds = *_still_size(file), 0.0
+        width, height = _read_image_size(file)
+        name, seconds = "", 0.0
         try:
-            if width * height <= self.limits.pixels:  # FFmpeg decodes a picture to tell its size
+            # FFmpeg decodes an image to read its size, so a large image must not reach it
+            if width * height <= self.limits.pixels:
                 header = probe(file, timeout=10.0)
-                with av.open(
-                    str(file), options={"format_whitelist": FORMATS, "protocol_whitelist": "file"}
-                ) as container:
+                seconds = max(header.num_frames / header.fps, header.audio[1])
+                options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+                with av.open(str(file), options=options) as container:
                     name = container.format.name.split(",")[0].removesuffix("_pipe")
-                    sizes = [(stream.width, stream.height) for stream in container.streams.video]
-                    width, height = max([(width, height), *sizes], key=lambda size: size[0] * size[1])
-                    told = 0.0 if header.is_still else (container.duration or 0) / av.time_base
-                    seconds = max(told, header.frames / header.rate, header.audio[1])
+                    for stream in container.streams.video:
+                        if stream.width * stream.height > width * height:
+                            width, height = stream.width, stream.height
+                    if not header.is_still:
+                        seconds = max(seconds, (container.duration or 0) / av.time_base)
         except (BadSample, av.FFmpegError, OSError) as error:
-            raise Refused("unreadable_media", f"{what}: {str(error).replace(f'{file}: ', '')}") from None
+            message = str(error).replace(f"{file}: ", "")
+            raise RequestError("unreadable_media", f"{label}: {message}") from None
         if width * height > self.limits.pixels:
-            raise Refused(
-                "media_too_large", f"{what}: {width} x {height} pixels; at most {self.limits.pixels} are taken.", 413
-            )
+            message = f"{label}: {width} x {height} pixels; at most {self.limits.pixels} are accepted."
+            raise RequestError("media_too_large", message, 413)
         if seconds > self.limits.seconds:
-            raise Refused(
-                "media_too_long", f"{what}: {seconds:.1f} s; at most {self.limits.seconds:g} s are taken.", 413
-            )
-        return str(SUFFIXES.get(name, name))
+            message = f"{label}: {seconds:.1f} s; at most {self.limits.seconds:g} s are accepted."
+            raise RequestError("media_too_long", message, 413)
+        return SUFFIXES.get(name, name)
 
-    def _local(self, url: str, what: str) -> Path:
-        """The file that a URL names, links resolved; one refusal for all that may not be read, there or not."""
-        shown = url if len(url) <= 80 else f"{url[:80]}..."
-        refused = Refused("url_not_allowed", f"{what}: {shown!r} {NOT_ALLOWED}.")
+    def _find_allowed(self, url: str, label: str) -> Path:
+        """Return the file of a URL, links resolved; the error is the same for every file that is not allowed."""
+        quoted = repr(url if len(url) <= 80 else f"{url[:80]}...")
+        not_allowed = RequestError("url_not_allowed", f"{label}: {quoted} {NOT_ALLOWED}.")
         try:
             parts = urlsplit(url)
             if parts.scheme == "file" and parts.netloc in ("", "localhost"):
                 url = unquote(parts.path)
             file = Path(url)
             if not file.is_absolute() or not self.allowed:
-                raise refused
+                raise not_allowed
             file = file.resolve()
             if any(file.is_relative_to(folder) for folder in self.allowed) and file.is_file():
                 return file
         except (ValueError, OSError, RuntimeError):  # a null byte, a name too long, a loop of links
             pass
-        raise refused
+        raise not_allowed
 
 
-def _still_size(file: Path) -> tuple[int, int]:
-    """Width and height of a picture as its header says; 0 of anything else."""
+def _read_image_size(file: Path) -> tuple[int, int]:
+    """Return width and height from the header of an image, (0, 0) for other files."""
     try:
-        with Image.open(file, formats=STILLS) as image:
+        with Image.open(file, formats=IMAGE_FORMATS) as image:
             return image.width, image.height
     except Image.DecompressionBombError:
-        return 2**15, 2**15  # Pillow refuses to tell; it is more than anybody takes
+        return 2**15, 2**15  # Pillow does not report the size; it is above every limit
     except (OSError, SyntaxError, ValueError):
         return 0, 0
