@@ -1,4 +1,4 @@
-"""Names that every docstring example may use without importing them, and what cannot be imported everywhere."""
+"""Names that doctests use without importing them, and the modules that cannot be imported everywhere."""
 
 from importlib.util import find_spec
 from typing import Any

@@ -1,4 +1,4 @@
-"""Every experiment fits its model and data, and those with faces take steps."""
+"""Every experiment fits its model and data, and stages with faces train and answer."""
 
 from pathlib import Path
 
@@ -8,25 +8,25 @@ from omnihuman.build import compose_config, config_dir
 from omnihuman.training.runs import Run
 from omnihuman.training.stage import run_stage
 
-from .test_generate import run as verb
-from .test_train import column, overrides
+from .test_generate import run_verb
+from .test_train import build_overrides, read_column, read_losses
 
 EXPERIMENTS = sorted(path.stem for path in (Path(config_dir()) / "experiment").glob("*.yaml"))
 
 
-def run(experiment: str, *given: str) -> Run:
-    line = [f"+experiment={experiment}", *given]
-    return run_stage(compose_config(line), line)
+def run_experiment(experiment: str, *overrides: str) -> Run:
+    arguments = [f"+experiment={experiment}", *overrides]
+    return run_stage(compose_config(arguments), arguments)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_can_be_rehearsed(experiment: str, corpus: Path, tmp_path: Path) -> None:
-    run(experiment, *overrides(corpus, tmp_path), "dry_run=true")
+def test_dry_run_of_every_experiment(experiment: str, corpus: Path, tmp_path: Path) -> None:
+    run_experiment(experiment, *build_overrides(corpus, tmp_path), "dry_run=true")
 
 
 @pytest.mark.parametrize("experiment", ["omni_emotion_stage3", "favchat_stage2"])
-def test_the_papers_size_can_be_rehearsed(experiment: str, corpus: Path, tmp_path: Path) -> None:
-    run(experiment, *overrides(corpus, tmp_path), "size=7b", "trainer=fsdp", "dry_run=true")
+def test_dry_run_in_the_size_of_the_paper(experiment: str, corpus: Path, tmp_path: Path) -> None:
+    run_experiment(experiment, *build_overrides(corpus, tmp_path), "size=7b", "trainer=fsdp", "dry_run=true")
 
 
 @pytest.mark.parametrize(
@@ -34,14 +34,31 @@ def test_the_papers_size_can_be_rehearsed(experiment: str, corpus: Path, tmp_pat
     [("omni_emotion_stage3", "omni_emotion"), ("favchat_stage2", "favchat"), ("favchat_stage2", "favchat_text")],
 )
 def test_stages_with_faces_train_and_answer(experiment: str, model: str, corpus: Path, tmp_path: Path) -> None:
-    more = (f"model={model}", "init_from=[]", "trainer.max_steps=2", "stage.batch_size=4", "frames=2",
-            "answers.limit=2", "trainer.limit_val_batches=1", "validate_first=true")  # fmt: skip
-    trained = run(experiment, *overrides(corpus, tmp_path), *more)
-    losses = column(trained)
+    overrides = (
+        f"model={model}",
+        "init_from=[]",
+        "trainer.max_steps=2",
+        "stage.batch_size=4",
+        "frames=2",
+        "validation.limit=2",
+        "trainer.limit_val_batches=1",
+        "validate_first=true",
+    )
+    run = run_experiment(experiment, *build_overrides(corpus, tmp_path), *overrides)
+    losses = read_losses(run)
     assert len(losses) == 2 and all(loss > 0 for loss in losses)
-    assert trained.weights.is_file() and column(trained, "val/loss")
-    if model == "favchat":
-        clip = min((corpus / "media").glob("train_talk*.mp4"))
-        said = verb("generate", f"run={experiment}", f"runs={tmp_path}", f"video={clip}", "instruction=Who?",
-                    "faces=whole", "merge_lora=true", "max_new_tokens=4")  # fmt: skip
-        assert "answer:" in said and f"{experiment} reads no audio; answered without" in said
+    assert run.weights.is_file() and read_column(run, "val/loss")
+    if model != "favchat":
+        return
+    clip = min((corpus / "media").glob("train_talk*.mp4"))
+    output = run_verb(
+        "generate",
+        f"run={experiment}",
+        f"runs={tmp_path}",
+        f"video={clip}",
+        "instruction=Who?",
+        "faces=whole",
+        "merge_lora=true",
+        "max_new_tokens=4",
+    )
+    assert "answer:" in output and f"{experiment} reads no audio; answered without" in output

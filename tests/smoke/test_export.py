@@ -1,3 +1,5 @@
+"""Export on the command line."""
+
 import subprocess
 import sys
 from collections.abc import Callable
@@ -5,24 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from omnihuman.export import num_bytes
+from omnihuman.export import parse_size
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
 
 
-def test_export_then_ask_with_transformers_in_another_process(
+def test_printed_example_answers_like_generate(
     model_folder: Callable[[str], Path], corpus: Path, tmp_path: Path
 ) -> None:
     folder, out, clip = model_folder("humanomni_stage3"), tmp_path / "mine", min((corpus / "media").glob("*.mp4"))
-    done = run("-m", "omnihuman.export", f"run={folder}", f"out={out}", "max_shard_size=8MB")
-    assert done.returncode == 0, done.stderr
-    assert "model-00001-of-" in done.stdout and f"in {out}" in done.stdout and not done.stderr
-    lines = "\n".join(line.strip() for line in done.stdout.splitlines()[-3:]).replace("clip.mp4", str(clip))
-    told = run("-c", lines)
-    assert told.returncode == 0, told.stderr
-    asked = run(
+    export = run_python("-m", "omnihuman.export", f"run={folder}", f"out={out}", "max_shard_size=8MB")
+    assert export.returncode == 0, export.stderr
+    assert "model-00001-of-" in export.stdout and f"in {out}" in export.stdout and not export.stderr
+    example = "\n".join(line.strip() for line in export.stdout.splitlines()[-3:])
+    transformers = run_python("-c", example.replace("clip.mp4", str(clip)))
+    assert transformers.returncode == 0, transformers.stderr
+    generate = run_python(
         "-m",
         "omnihuman.generate",
         f"run={folder}",
@@ -30,11 +32,15 @@ def test_export_then_ask_with_transformers_in_another_process(
         "instruction=What is the main emotion?",
         "stream=false",
     )
-    assert asked.stdout.splitlines()[0] == f"answer: {told.stdout.strip()}"
+    assert generate.stdout.splitlines()[0] == f"answer: {transformers.stdout.strip()}"
 
 
-def test_bad_options_are_named(tmp_path: Path) -> None:
-    done = run("-m", "omnihuman.export", "run=any", f"out={tmp_path / 'x'}", "format=gguf")
-    assert done.returncode and "choose from huggingface, humanomni" in done.stderr and not (tmp_path / "x").exists()
-    with pytest.raises(ValueError, match="write it as 200MB or 5GB"):
-        num_bytes("big")
+def test_unknown_format_raises_before_writing(tmp_path: Path) -> None:
+    export = run_python("-m", "omnihuman.export", "run=any", f"out={tmp_path / 'x'}", "format=gguf")
+    assert export.returncode and "choose from huggingface, humanomni" in export.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_invalid_size_raises() -> None:
+    with pytest.raises(ValueError, match="expected a size such as 200MB or 5GB"):
+        parse_size("big")

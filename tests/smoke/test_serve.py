@@ -1,4 +1,4 @@
-"""The server, as OpenAI's clients meet it."""
+"""The server, with OpenAI's client."""
 
 import base64
 import http.client
@@ -20,14 +20,16 @@ import openai
 import pytest
 
 from omnihuman.data.chat import SYSTEM
-from omnihuman.data.messages import record_of
+from omnihuman.data.messages import build_record
 from omnihuman.evaluation.answerer import Answerer
 
 EXPERIMENT = "humanomni_stage3"
 
 
 @dataclass
-class Served:
+class Server:
+    """A running server, and its model in this process."""
+
     port: int
     private: Path
     clips: list[Path]
@@ -38,41 +40,51 @@ class Served:
     def client(self) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", api_key="none", max_retries=0, timeout=60)
 
-    def ask(self, content: Any, **more: Any) -> Any:
-        given = {"model": EXPERIMENT, "messages": [{"role": "user", "content": content}], "max_tokens": 6, **more}
-        return self.client.chat.completions.create(**given)
+    def ask(self, content: Any, **options: Any) -> Any:
+        """Send a request with one message, or with the messages of the options."""
+        body = {"model": EXPERIMENT, "messages": [{"role": "user", "content": content}], "max_tokens": 6, **options}
+        return self.client.chat.completions.create(**body)
 
-    def unserved(self, clip: Path, words: str) -> str:
-        content = [{"type": "video", "url": str(clip)}, {"type": "text", "text": words}]
-        record = record_of([{"role": "user", "content": content}], "test", "test", clip.parent)
-        return self.answerer.ask([self.answerer.prompt(record)], max_new_tokens=6)[0].text
+    def answer_directly(self, clip: Path, question: str) -> str:
+        """Return the answer of the model without the server."""
+        content = [{"type": "video", "url": str(clip)}, {"type": "text", "text": question}]
+        record = build_record([{"role": "user", "content": content}], "test", "test", clip.parent)
+        return self.answerer.answer_prompts([self.answerer.build_prompt(record)], max_new_tokens=6)[0].text
 
-    def kept(self) -> list[Path]:
-        """What lies in the server's private folder, once it has had the time to delete it."""
+    def list_files(self) -> list[Path]:
+        """Return the files of requests that the server has not deleted after five seconds."""
         for _ in range(50):
-            if not (found := list(self.private.glob("omnihuman-serve-*/*"))):
-                return []
+            files = list(self.private.glob("omnihuman-serve-*/*"))
+            if not files:
+                break
             time.sleep(0.1)
-        return found
+        return files
 
 
 @pytest.fixture(scope="module")
-def served(
+def server(
     model_folder: Callable[[str], Path], corpus: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Served]:
-    """An untrained model."""
+) -> Iterator[Server]:
+    """The server of an untrained model."""
     private, folder = tmp_path_factory.mktemp("private"), model_folder(EXPERIMENT)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     command = [
-        sys.executable, "-m", "omnihuman.serve", f"run={folder}", f"port={port}", f"allow=[{corpus / 'media'}]",
-        "accelerator=cpu", "max_body=4000000", "max_waiting=16",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "omnihuman.serve",
+        f"run={folder}",
+        f"port={port}",
+        f"allow=[{corpus / 'media'}]",
+        "accelerator=cpu",
+        "max_body=4000000",
+        "max_pending_requests=16",
+    ]
     environment = os.environ | {"TMPDIR": str(private), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, cwd=private)
     try:
-        answerer = Answerer.of_run(folder, device="cpu")
+        answerer = Answerer.load(folder, device="cpu")
         for _ in range(600):
             assert process.poll() is None
             try:
@@ -80,7 +92,7 @@ def served(
                 break
             except OSError:
                 time.sleep(0.1)
-        yield Served(port, private, sorted((corpus / "media").glob("*.mp4")), process, answerer)
+        yield Server(port, private, sorted((corpus / "media").glob("*.mp4")), process, answerer)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -90,112 +102,129 @@ def served(
         assert not list(private.glob("omnihuman-*"))
 
 
-def url(clip: Path) -> dict[str, Any]:
+def video_part(clip: Path) -> dict[str, Any]:
     return {"type": "video_url", "video_url": {"url": "data:;base64," + base64.b64encode(clip.read_bytes()).decode()}}
 
 
-def text(words: str) -> dict[str, Any]:
-    return {"type": "text", "text": words}
+def text_part(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
 
 
-def test_answers_are_those_of_the_model_and_each_gets_its_own(served: Served) -> None:
-    asked = [
-        (served.clips[number % len(served.clips)], f"Who is number {number}?" * (1 + number % 3))
-        for number in range(12)
-    ]
+def test_concurrent_requests_get_the_answers_of_the_model(server: Server) -> None:
+    questions: list[tuple[Path, str]] = []
+    for number in range(12):
+        clip = server.clips[number % len(server.clips)]
+        questions.append((clip, f"Who is number {number}?" * (1 + number % 3)))
+
+    def ask(question: tuple[Path, str]) -> Any:
+        clip, text = question
+        return server.ask([video_part(clip), text_part(text)])
+
     with ThreadPoolExecutor(12) as pool:
-        replies = list(pool.map(lambda one: served.ask([url(one[0]), text(one[1])]), asked))
-    said = [reply.choices[0].message.content for reply in replies]
-    assert said == [served.unserved(*one) for one in asked]
-    assert len(set(said)) > 1 and max(reply.omnihuman["batch"] for reply in replies) > 1
-    one = replies[0]
-    assert one.usage.total_tokens == one.usage.prompt_tokens + one.usage.completion_tokens
-    assert set(one.omnihuman["weights"]["gate"]) == {"interaction", "body", "face"} and not served.kept()
+        replies = list(pool.map(ask, questions))
+    answers = [reply.choices[0].message.content for reply in replies]
+    assert answers == [server.answer_directly(clip, text) for clip, text in questions]
+    assert len(set(answers)) > 1 and max(reply.omnihuman["batch"] for reply in replies) > 1
+    usage = replies[0].usage
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+    assert set(replies[0].omnihuman["weights"]["gate"]) == {"interaction", "body", "face"} and not server.list_files()
 
 
-def test_a_streamed_answer_is_the_same(served: Served) -> None:
-    clip = served.clips[0]
-    pieces = list(served.ask([url(clip), text("Who?")], stream=True, stream_options={"include_usage": True}))
-    whole = served.ask([{"type": "video_url", "video_url": {"url": clip.as_uri()}}, text("Who?")])
-    assert "".join(p.choices[0].delta.content or "" for p in pieces if p.choices) == whole.choices[0].message.content
-    assert pieces[-1].usage == whole.usage and pieces[-2].choices[0].finish_reason == whole.choices[0].finish_reason
+def test_streamed_answer_equals_the_complete_one(server: Server) -> None:
+    clip = server.clips[0]
+    content = [video_part(clip), text_part("Who?")]
+    pieces = list(server.ask(content, stream=True, stream_options={"include_usage": True}))
+    reply = server.ask([{"type": "video_url", "video_url": {"url": clip.as_uri()}}, text_part("Who?")])
+    text = "".join(piece.choices[0].delta.content or "" for piece in pieces if piece.choices)
+    assert text == reply.choices[0].message.content
+    assert pieces[-1].usage == reply.usage and pieces[-2].choices[0].finish_reason == reply.choices[0].finish_reason
 
 
-def test_media_of_all_kinds(served: Served) -> None:
-    clip = next(clip for clip in served.clips if "talk" in clip.name)
-    sound = {
-        "type": "input_audio",
-        "input_audio": {"data": base64.b64encode(clip.read_bytes()).decode(), "format": "wav"},
-    }
-    picture = {"type": "image_url", "image_url": {"url": str(next(clip.parent.glob("*.png")))}}
-    tokens = {}
-    for name, content, modal in (
-        ("both", [url(clip), text("Who?")], None), ("seen", [url(clip), text("Who?")], "video"),
-        ("heard", [url(clip), text("Who?")], "audio"), ("sound", [sound, text("Who?")], None), ("words", "Who?", None),
-        ("still", [picture, text("Who?")], None),
-    ):  # fmt: skip
-        tokens[name] = served.ask(content, extra_body={"modal": modal}).usage.prompt_tokens
-    assert tokens["both"] > tokens["seen"] > tokens["words"] and tokens["heard"] == tokens["sound"] > tokens["words"]
-    assert tokens["seen"] > tokens["still"] > tokens["words"]
+def test_media_of_all_kinds_add_prompt_tokens(server: Server) -> None:
+    clip = next(clip for clip in server.clips if "talk" in clip.name)
+    question = text_part("Who?")
+    audio = {"data": base64.b64encode(clip.read_bytes()).decode(), "format": "wav"}
+    audio_part = {"type": "input_audio", "input_audio": audio}
+    image_part = {"type": "image_url", "image_url": {"url": str(next(clip.parent.glob("*.png")))}}
+
+    def count_tokens(content: Any, view: str | None = None) -> int:
+        return int(server.ask(content, extra_body={"view": view}).usage.prompt_tokens)
+
+    text = count_tokens("Who?")
+    video = count_tokens([video_part(clip), question], "video")
+    assert count_tokens([video_part(clip), question]) > video > count_tokens([image_part, question]) > text
+    assert count_tokens([video_part(clip), question], "audio") == count_tokens([audio_part, question]) > text
 
 
-def test_a_conversation(served: Served) -> None:
-    turns = [("user", [url(served.clips[0]), text("Who?")]), ("assistant", "Ann"), ("user", "And now?")]
-    reply = served.ask("", messages=[{"role": role, "content": content} for role, content in turns])
-    assert reply.usage.prompt_tokens > served.ask([url(served.clips[0]), text("Who?")]).usage.prompt_tokens
+def test_earlier_turns_are_part_of_the_prompt(server: Server) -> None:
+    question = [video_part(server.clips[0]), text_part("Who?")]
+    messages = [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": "Ann"},
+        {"role": "user", "content": "And now?"},
+    ]
+    conversation = server.ask("", messages=messages)
+    assert conversation.usage.prompt_tokens > server.ask(question).usage.prompt_tokens
 
 
-def test_what_is_refused(served: Served) -> None:
-    cut = url(served.clips[0])
-    cut["video_url"]["url"] = cut["video_url"]["url"][: len("data:;base64,") + 4000]
+@pytest.mark.parametrize("stream", [False, True])
+def test_invalid_requests_have_an_error_code(server: Server, stream: bool) -> None:
+    truncated = video_part(server.clips[0])
+    truncated["video_url"]["url"] = truncated["video_url"]["url"][: len("data:;base64,") + 4000]
     for content, code in (
-        ([cut, text("Who?")], "unreadable_media"),
+        ([truncated, text_part("Who?")], "unreadable_media"),
         ([{"type": "video_url", "video_url": {"url": "file:///etc/passwd"}}], "url_not_allowed"),
         ([{"type": "image_url", "image_url": {"url": "http://127.0.0.1/a.png"}}], "url_not_allowed"),
-        ("What does <|im_end|> mean?", "mark_in_text"),
+        ("What does <|im_end|> mean?", "special_token_in_text"),
     ):
-        for stream in (False, True):
-            with pytest.raises(openai.BadRequestError) as refused:
-                served.ask(content, stream=stream)
-            assert refused.value.code == code and str(served.private) not in str(refused.value)
+        with pytest.raises(openai.BadRequestError) as caught:
+            server.ask(content, stream=stream)
+        assert caught.value.code == code and str(server.private) not in str(caught.value)
+    assert not server.list_files()
+
+
+def test_only_the_served_model_is_found(server: Server) -> None:
     with pytest.raises(openai.NotFoundError):
-        served.ask("Who?", model="gpt-4o")
-    assert served.client.models.list().data[0].id == EXPERIMENT and not served.kept()
+        server.ask("Who?", model="gpt-4o")
+    assert server.client.models.list().data[0].id == EXPERIMENT
 
 
-def test_a_system_message_takes_the_place_of_the_usual_one(served: Served) -> None:
-    def tokens(*system: str) -> int:
-        first = [{"role": "system", "content": words} for words in system]
-        usage = served.ask("", messages=[*first, {"role": "user", "content": "Who?"}]).usage
+def test_system_message_replaces_the_default(server: Server) -> None:
+    def count_tokens(*system: str) -> int:
+        messages = [{"role": "system", "content": text} for text in system]
+        usage = server.ask("", messages=[*messages, {"role": "user", "content": "Who?"}]).usage
         return int(usage.prompt_tokens)
 
-    assert tokens(SYSTEM) == tokens("") == tokens() > tokens("Be kind.")
+    assert count_tokens(SYSTEM) == count_tokens("") == count_tokens() > count_tokens("Be kind.")
 
 
-def test_two_gigabytes_are_not_read(served: Served) -> None:
-    connection, sent = socket.create_connection(("127.0.0.1", served.port)), 0
+def test_body_of_unknown_length_is_not_read_beyond_the_limit(server: Server) -> None:
+    connection, num_bytes = socket.create_connection(("127.0.0.1", server.port)), 0
     connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ntransfer-encoding: chunked\r\n\r\n")
     with pytest.raises(OSError):
-        while sent < 2**31:
+        while num_bytes < 2**31:
             connection.sendall(b"100000\r\n" + b"x" * 2**20 + b"\r\n")
-            sent += 2**20
-    assert sent < 2**27
-    told = http.client.HTTPConnection("127.0.0.1", served.port)
-    told.putrequest("POST", "/v1/chat/completions")
-    told.putheader("content-length", str(2**31))
-    told.endheaders()
-    reply = told.getresponse()
-    assert reply.status == 413 and json.loads(reply.read())["error"]["code"] == "too_large"
+            num_bytes += 2**20
+    assert num_bytes < 2**27
 
 
-def test_who_leaves_amid_an_answer_is_forgotten(served: Served) -> None:
-    for stream in (True, False):
-        body = {"messages": [{"role": "user", "content": "Who?"}], "max_tokens": 2000, "stream": stream}
-        connection = http.client.HTTPConnection("127.0.0.1", served.port)
-        connection.request("POST", "/v1/chat/completions", json.dumps(body))
-        if stream:
-            assert connection.getresponse().read(20)
-        assert list(served.private.glob("omnihuman-serve-*/*")) or not stream
-        connection.close()
-        assert not served.kept()
-    assert served.ask("Who?").choices[0].message.content is not None
+def test_body_of_known_length_is_rejected_at_once(server: Server) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port)
+    connection.putrequest("POST", "/v1/chat/completions")
+    connection.putheader("content-length", str(2**31))
+    connection.endheaders()
+    response = connection.getresponse()
+    assert response.status == 413 and json.loads(response.read())["error"]["code"] == "too_large"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_files_are_deleted_when_the_client_leaves(server: Server, stream: bool) -> None:
+    body = {"messages": [{"role": "user", "content": "Who?"}], "max_tokens": 2000, "stream": stream}
+    connection = http.client.HTTPConnection("127.0.0.1", server.port)
+    connection.request("POST", "/v1/chat/completions", json.dumps(body))
+    if stream:
+        assert connection.getresponse().read(20)
+        assert list(server.private.glob("omnihuman-serve-*/*"))
+    connection.close()
+    assert not server.list_files()
+    assert server.ask("Who?").choices[0].message.content is not None

@@ -1,4 +1,4 @@
-"""A study as a user runs it: cells that finish, fail and are killed; its table from the predictions alone."""
+"""Studies on the command line: cells that finish, fail and are killed; the table from the predictions alone."""
 
 import json
 import subprocess
@@ -18,65 +18,68 @@ SWEEP = {
         "linear": {"label": "one layer", "train": ["projector@model.projectors.face=linear_half"]},
         "broken": {"train": ["model.drop=[projectors.nose]"]},
     },
-    "reference": "mlp",
-    "evaluate": {"emotion": ["benchmark=sample", "benchmark.split=val", "cards=2", "limit=4", "num_workers=0"]},
+    "baseline": "mlp",
     "scores": {"emotion/war": "emotion WAR"},
     "paper": {"columns": ["DFEW WAR"], "rows": {"mlp": [70.0]}, "source": "nobody", "note": "invented"},
     "claims": [{"text": "depth helps", "better": "mlp", "worse": "linear", "score": "emotion/war"}],
 }
 
 
-def study(folder: Path, *arguments: str, code: int) -> str:
-    done = subprocess.run([sys.executable, "-m", "omnihuman.study", str(folder), *arguments], capture_output=True,
-                          text=True, check=False, timeout=500)  # fmt: skip
-    assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout + done.stderr
+def call(module: str, *arguments: str, code: int = 0) -> str:
+    """Return the output of a command that must end with an exit code."""
+    process = subprocess.run(
+        [sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False, timeout=500
+    )
+    assert process.returncode == code, process.stdout[-3000:] + process.stderr[-3000:]
+    return process.stdout + process.stderr
 
 
 @pytest.fixture
 def toy(corpus: Path, tmp_path: Path) -> Path:
-    where = {
-        "runs": str(tmp_path / "runs"),
-        "common": ["data=jsonl", f"data.records={corpus}/train.json", f"data.root={corpus}", "trainer.max_steps=1",
-                   "data.num_workers=0", "stage.batch_size=2", "validate_first=false"],
-    }  # fmt: skip
-    sweep = json.loads(json.dumps(SWEEP | where))
-    sweep["evaluate"]["emotion"].append(f"benchmark.root={corpus}")
+    common = [
+        "data=jsonl",
+        f"data.records={corpus}/train.json",
+        f"data.root={corpus}",
+        "trainer.max_steps=1",
+        "data.num_workers=0",
+        "stage.batch_size=2",
+        "validate_first=false",
+    ]
+    emotion = ["benchmark=sample", "benchmark.split=val", f"benchmark.root={corpus}", "cards=2", "limit=4"]
+    evaluations = {"emotion": [*emotion, "num_workers=0"]}
+    sweep = {**SWEEP, "runs": str(tmp_path / "runs"), "common": common, "evaluations": evaluations}
     (tmp_path / "toy").mkdir()
     OmegaConf.save(OmegaConf.create(sweep), tmp_path / "toy" / "sweep.yaml")
     return tmp_path / "toy"
 
 
-def test_a_study_finishes_reports_what_failed_and_goes_on(toy: Path, tmp_path: Path) -> None:
-    said = study(toy, code=1)
+def test_study_reports_failed_cells_and_resumes_killed_ones(toy: Path, tmp_path: Path) -> None:
+    output = call("omnihuman.study", str(toy), code=1)
     folder = tmp_path / "runs" / "nano" / "studies" / "toy"
-    outcomes = {cell: json.loads((folder / f"{cell}.json").read_text()) for cell in SWEEP["cells"]}
-    assert {cell: one["status"] for cell, one in outcomes.items()} == {
-        "mlp": "finished", "linear": "finished", "broken": "failed",
-    }  # fmt: skip
-    assert "projectors.nose" in outcomes["broken"]["error"] and "projectors.nose" in said
-    assert outcomes["mlp"]["order"] == outcomes["linear"]["order"] != ""
-    assert outcomes["mlp"]["trained"] > 0 and outcomes["mlp"]["flops"] > 0
+    mlp, linear, broken = (json.loads((folder / f"{cell}.json").read_text()) for cell in ("mlp", "linear", "broken"))
+    assert (mlp["status"], linear["status"], broken["status"]) == ("finished", "finished", "failed")
+    assert "projectors.nose" in broken["error"] and "projectors.nose" in output
+    assert mlp["order_digest"] == linear["order_digest"] != ""
+    assert mlp["num_trainable"] > 0 and mlp["flops"] > 0
     table = (folder / "table.md").read_text()
     assert "an MLP" in table and "70.00" in table and "**failed**" in table and "depth helps" in table
-    assert Image.open(folder / "chart.png").size[0] > 300
+    with Image.open(folder / "chart.png") as chart:
+        assert chart.size[0] > 300
     assert json.loads((folder / "claims.json").read_text())[0]["verdict"] in ("not shown", "shown", "contradicted")
 
-    # a cell that was killed in its training, and one whose predictions were cut short
-    linear = Path(outcomes["linear"]["run"])
-    (linear / "weights.safetensors").unlink()
-    predictions = Path(outcomes["mlp"]["evaluations"]["emotion"]) / "predictions.jsonl"
-    whole = predictions.read_text()
-    predictions.write_text("".join(whole.splitlines(keepends=True)[:2]))
-    (folder / "mlp.json").write_text(json.dumps(outcomes["mlp"] | {"status": "running"}))
-    study(toy, "cell=mlp,linear", code=1)  # the broken one is still broken
-    again = [json.loads(line) for line in predictions.read_text().splitlines()]
-    assert [one["id"] for one in again] == [json.loads(line)["id"] for line in whole.splitlines()]
-    assert (linear / "weights.safetensors").is_file()
+    # a cell that was killed in its training, and one that was killed in its evaluation
+    weights = Path(linear["run"]) / "weights.safetensors"
+    weights.unlink()
+    predictions = Path(mlp["evaluations"]["emotion"]) / "predictions.jsonl"
+    lines = predictions.read_text().splitlines(keepends=True)
+    predictions.write_text("".join(lines[:2]))
+    (folder / "mlp.json").write_text(json.dumps(mlp | {"status": "running"}))
+    call("omnihuman.study", str(toy), "cell=mlp,linear", code=1)  # the table still has the broken cell
+    resumed = predictions.read_text().splitlines()
+    assert [json.loads(line)["id"] for line in resumed] == [json.loads(line)["id"] for line in lines]
+    assert weights.is_file()
 
-    # the table again, from what was written
-    before = (folder / "table.csv").read_bytes()
-    done = subprocess.run([sys.executable, "-m", "omnihuman.report", f"study={toy}", f"runs={tmp_path}/runs"],
-                          capture_output=True, text=True, check=False)  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert (folder / "table.csv").read_bytes() == before
+    # the table again, from the predictions
+    table_csv = (folder / "table.csv").read_bytes()
+    call("omnihuman.report", f"study={toy}", f"runs={tmp_path}/runs")
+    assert (folder / "table.csv").read_bytes() == table_csv

@@ -1,4 +1,4 @@
-"""Whole runs on a few real clips: what the README promises of them."""
+"""Whole runs on a few clips: seeds, checkpoints, bad samples, several processes."""
 
 import csv
 import json
@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,136 +21,172 @@ from omnihuman.training.stage import run_stage
 from omnihuman.training.supervised import Supervised
 
 
-def overrides(corpus: Path, runs: Path, *more: str) -> list[str]:
+def build_overrides(corpus: Path, runs: Path, *more: str) -> list[str]:
     return [
-        "data=jsonl", f"data.records={corpus}/train.json", f"data.val_records={corpus}/val.json", f"data.root={corpus}",
-        f"runs={runs}", "data.num_workers=0", "stage.batch_size=8", "stage.max_epochs=4", "validate_first=false", *more,
-    ]  # fmt: skip
+        "data=jsonl",
+        f"data.records={corpus}/train.json",
+        f"data.val_records={corpus}/val.json",
+        f"data.root={corpus}",
+        f"runs={runs}",
+        "data.num_workers=0",
+        "stage.batch_size=8",
+        "stage.max_epochs=4",
+        "validate_first=false",
+        *more,
+    ]
 
 
 def train(corpus: Path, runs: Path, *more: str, experiment: str = "humanomni_stage1_face") -> Run:
-    given = [f"+experiment={experiment}", *overrides(corpus, runs, *more)]
-    return run_stage(compose_config(given), given)
+    overrides = [f"+experiment={experiment}", *build_overrides(corpus, runs, *more)]
+    return run_stage(compose_config(overrides), overrides)
 
 
-def column(run: Run, name: str = "train/loss") -> list[float]:
+def read_column(run: Run, name: str) -> list[float]:
+    """Return the values of a metric; empty if the run has no such metric."""
     with (run.folder / "metrics.csv").open(newline="") as lines:
         return [float(row[name]) for row in csv.DictReader(lines) if row.get(name)]
 
 
-def test_one_seed_gives_identical_losses_and_a_finished_run_is_not_trained_again(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def read_losses(run: Run) -> list[float]:
+    return read_column(run, "train/loss")
+
+
+def read_ledger(run: Run) -> dict[str, Any]:
+    ledger: dict[str, Any] = json.loads((run.folder / "ledger.json").read_text())
+    return ledger
+
+
+def test_one_seed_gives_identical_losses_and_weights(corpus: Path, tmp_path: Path) -> None:
     first = train(corpus, tmp_path / "a", "trainer.max_steps=4")
     second = train(corpus, tmp_path / "b", "trainer.max_steps=4", "data.num_workers=2")
-    assert column(first) == column(second) and len(column(first)) == 4
-    ours, theirs = load_file(first.weights), load_file(second.weights)
-    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert read_losses(first) == read_losses(second) and len(read_losses(first)) == 4
+    weights, other_weights = load_file(first.weights), load_file(second.weights)
+    assert weights.keys() == other_weights.keys()
+    assert all(torch.equal(tensor, other_weights[name]) for name, tensor in weights.items())
     other = train(corpus, tmp_path / "c", "trainer.max_steps=4", "seed=7")
-    assert column(other) != column(first)
+    assert read_losses(other) != read_losses(first)
+
+
+def test_finished_run_is_not_trained_again(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(corpus, tmp_path, "trainer.max_steps=1")
     monkeypatch.setattr("omnihuman.training.stage.fit", lambda *args: pytest.fail("trained again"))
-    train(corpus, tmp_path / "a", "trainer.max_steps=4")
+    train(corpus, tmp_path, "trainer.max_steps=1")
 
 
-def test_a_run_that_ends_within_an_epoch_has_a_loss_where_it_is_asked_for(corpus: Path, tmp_path: Path) -> None:
+def test_validate_last_gives_a_loss_to_a_run_that_ends_within_an_epoch(corpus: Path, tmp_path: Path) -> None:
     more = ("trainer.max_steps=1", "stage.batch_size=2")
     assert train(corpus, tmp_path / "without", *more).loss is None
     loss = train(corpus, tmp_path / "with", *more, "validate_last=true").loss
     assert loss is not None and 0 < loss < 10
 
 
-def test_an_interrupted_run_goes_on_with_the_losses_it_would_have_had(
+def fail_at_step(step: int) -> Callable[..., Any]:
+    """Return a training step that raises at an optimizer step."""
+    training_step = Supervised.training_step
+
+    def failing_step(self: Supervised, batch: Any, batch_idx: int) -> Any:
+        if self.trainer.global_step == step:
+            raise RuntimeError("power failure")
+        return training_step(self, batch, batch_idx)
+
+    return failing_step
+
+
+def test_resumed_run_has_the_losses_of_an_uninterrupted_one(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    more = ("stage.checkpoint_every=2", "stage.max_tokens=500")  # several packed rows a step
-    whole = train(corpus, tmp_path / "whole", "trainer.max_steps=14", *more)
-
-    step = Supervised.training_step
-
-    def cut(self: Supervised, batch: Any, batch_idx: int) -> Any:
-        if self.trainer.global_step == 9:
-            raise RuntimeError("the power is gone")
-        return step(self, batch, batch_idx)
-
-    monkeypatch.setattr(Supervised, "training_step", cut)
-    with pytest.raises(RuntimeError, match="power"):
-        train(corpus, tmp_path / "cut", "trainer.max_steps=14", *more)
-    monkeypatch.setattr(Supervised, "training_step", step)
-    again = train(corpus, tmp_path / "cut", "trainer.max_steps=14", *more)
-    assert column(again) == column(whole)
-    ledgers = [json.loads((run.folder / "ledger.json").read_text()) for run in (whole, again)]
-    assert ledgers[0]["trained"] == ledgers[1]["trained"] == ledgers[0]["planned"]
+    # several packed sequences for each step
+    more = ("trainer.max_steps=14", "stage.checkpoint_every=2", "stage.max_tokens=500")
+    uninterrupted = train(corpus, tmp_path / "uninterrupted", *more)
+    with monkeypatch.context() as patch:
+        patch.setattr(Supervised, "training_step", fail_at_step(9))
+        with pytest.raises(RuntimeError, match="power failure"):
+            train(corpus, tmp_path / "resumed", *more)
+    resumed = train(corpus, tmp_path / "resumed", *more)
+    assert read_losses(resumed) == read_losses(uninterrupted)
+    ledger = read_ledger(uninterrupted)
+    assert read_ledger(resumed)["trained"] == ledger["trained"] == ledger["planned"]
 
 
-def test_samples_add_up_when_some_are_bad(corpus: Path, tmp_path: Path) -> None:
-    videos = [r for r in json.loads((corpus / "train.json").read_text()) if "video" in r and r["task"] == "face"][:4]
-    corpus = shutil.copytree(corpus, tmp_path / "corpus")  # other tests ask about any clip of theirs
+def test_trained_and_skipped_samples_are_the_planned_ones(corpus: Path, tmp_path: Path) -> None:
+    records = json.loads((corpus / "train.json").read_text())
+    videos = [record for record in records if "video" in record and record["task"] == "face"][:4]
+    corpus = shutil.copytree(corpus, tmp_path / "corpus")  # other tests use the shared corpus
     (corpus / "media" / "broken.mp4").write_bytes((corpus / videos[0]["video"]).read_bytes()[:3000])
-    bad = [dict(videos[0], id="cut", video="media/broken.mp4"), dict(videos[1], id="gone", video="media/nowhere.mp4")]
-    (corpus / "some.json").write_text(json.dumps(bad + videos))
+    truncated = dict(videos[0], id="truncated", video="media/broken.mp4")
+    missing = dict(videos[1], id="missing", video="media/nowhere.mp4")
+    (corpus / "some.json").write_text(json.dumps([truncated, missing, *videos]))
     more = (f"data.records={corpus}/some.json", "stage.batch_size=4", "stage.max_epochs=1")
     with pytest.raises(ValueError, match=r"broken\.mp4|nowhere\.mp4"):
         train(corpus, tmp_path, *more)
     run = train(corpus, tmp_path, *more, "data.on_bad_sample=skip")
-    ledger = json.loads((run.folder / "ledger.json").read_text())
+    ledger = read_ledger(run)
     assert ledger["planned"] == ledger["trained"] + sum(ledger["skipped"].values())
-    named = [json.loads(line)["id"] for line in (run.folder / "skipped.jsonl").read_text().splitlines()]
-    assert named == ["cut", "gone"] and ledger["trained"] == 4
+    skipped = [json.loads(line)["id"] for line in (run.folder / "skipped.jsonl").read_text().splitlines()]
+    assert skipped == ["truncated", "missing"] and ledger["trained"] == 4
 
 
-def test_a_rehearsal_at_the_papers_size_reads_no_weights_and_says_what_would_happen(
+def test_dry_run_of_7b_loads_no_weights_and_writes_no_files(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     console = Console(record=True, width=160)
     monkeypatch.setattr("omnihuman.training.stage.console", console)
     train(corpus, tmp_path, "size=7b", "trainer=fsdp", "dry_run=true", experiment="humanomni_stage3")
-    said = console.export_text()
-    assert "humanomni_stage1/weights.safetensors (missing)" in said
-    assert "7,615,616,512" in said and "376,889,248" in said  # Qwen2.5-7B, one STC branch
-    assert "32 frames, 10 s of sound: 3136 video tokens, 167 audio tokens" in said
-    assert not list(tmp_path.iterdir())  # nothing is written
+    output = console.export_text()
+    assert "humanomni_stage1/weights.safetensors (missing)" in output
+    assert "7,615,616,512" in output and "376,889,248" in output  # Qwen2.5-7B, one STC branch
+    assert "32 frames, 10 s of audio: 3136 video tokens, 167 audio tokens" in output
+    assert not list(tmp_path.iterdir())
 
 
-def launch(arguments: list[str]) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-m", "omnihuman.train", *arguments], env=environment, capture_output=True,
-                          text=True, check=False, timeout=400)  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-
-
-def both_ways(corpus: Path, runs: Path, *more: str, trainer: str = "ddp") -> list[list[float]]:
-    """The losses of stage 3 in one process, and in two at equal global batch."""
-    given = ["+experiment=humanomni_stage3", *overrides(corpus, runs, "init_from=[]", "answers.modals=[]", *more)]
-    given.append("trainer.limit_val_batches=0")
-    launch([*given, "variant=one"])
-    launch([*given, "variant=two", f"trainer={trainer}", "trainer.accelerator=cpu", "trainer.devices=2"])
-    return [column(Run(runs / "nano/humanomni_stage3" / name, "")) for name in ("one", "two")]
-
-
-def test_two_processes_give_the_losses_of_one(corpus: Path, tmp_path: Path) -> None:
-    """At equal global batch over 20 steps, every kind of sample among them."""
-    one, two = both_ways(corpus, tmp_path, "trainer.max_steps=20", "stage.batch_size=4")
-    assert len(one) == 20 and one == pytest.approx(two, abs=1e-5)
-
-
-def test_one_rank_that_only_sees_and_one_that_only_hears(corpus: Path, tmp_path: Path) -> None:
-    """No hang: every trainable part takes part on both, and the losses are those of one process."""
-    records = json.loads((corpus / "train.json").read_text())
-    sees = [r for r in records if "video" in r and "<audio>" not in r["conversations"][0]["value"]]
-    hears = [r for r in records if "audio" in r]
-    # one record of each kind, so that every step of two has one for each rank
-    (corpus / "pairs.json").write_text(json.dumps([sees[0], hears[0]]))
-    more = (f"data.records={corpus}/pairs.json", "stage.batch_size=2", "trainer.max_steps=4")
-    one, two = both_ways(corpus, tmp_path, *more)
-    assert len(one) == 4 and one == pytest.approx(two, abs=1e-5)
-
-
-def test_sharded_over_two_processes_it_trains_the_same_and_saves_whole_weights(corpus: Path, tmp_path: Path) -> None:
-    one, two = both_ways(corpus, tmp_path, "trainer.max_steps=4", "stage.checkpoint_every=2", trainer="fsdp")
-    assert len(one) == 4 and one == pytest.approx(two, abs=1e-5)
-    whole, sharded = (
-        load_file(tmp_path / f"nano/humanomni_stage3/{name}/weights.safetensors") for name in ("one", "two")
+def launch(overrides: list[str]) -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "omnihuman.train", *overrides],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
     )
-    assert whole.keys() == sharded.keys()
-    for name in whole:
-        torch.testing.assert_close(whole[name], sharded[name], atol=1e-4, rtol=1e-4)
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
+
+
+def train_on_one_and_two_ranks(corpus: Path, runs: Path, *more: str, trainer: str = "ddp") -> tuple[Run, Run]:
+    """Return the runs of stage 3 in one process and in two, with the same global batch."""
+    more = ("init_from=[]", "validation.views=[]", "trainer.limit_val_batches=0", *more)
+    overrides = ["+experiment=humanomni_stage3", *build_overrides(corpus, runs, *more)]
+    launch([*overrides, "variant=one"])
+    launch([*overrides, "variant=two", f"trainer={trainer}", "trainer.accelerator=cpu", "trainer.devices=2"])
+    folder = runs / "nano/humanomni_stage3"
+    return Run(folder / "one", ""), Run(folder / "two", "")
+
+
+def test_two_processes_have_the_losses_of_one(corpus: Path, tmp_path: Path) -> None:
+    """In 20 steps every kind of sample occurs."""
+    one, two = train_on_one_and_two_ranks(corpus, tmp_path, "trainer.max_steps=20", "stage.batch_size=4")
+    losses = read_losses(one)
+    assert len(losses) == 20 and losses == pytest.approx(read_losses(two), abs=1e-5)
+
+
+def test_ranks_with_different_modalities_have_the_losses_of_one_process(corpus: Path, tmp_path: Path) -> None:
+    """Every trainable part takes part on both ranks, so none waits for the other."""
+    records = json.loads((corpus / "train.json").read_text())
+    video_only = next(r for r in records if "video" in r and "<audio>" not in r["conversations"][0]["value"])
+    audio_only = next(r for r in records if "audio" in r)
+    # one record of each kind: every batch of two has one for each rank
+    (corpus / "pairs.json").write_text(json.dumps([video_only, audio_only]))
+    more = (f"data.records={corpus}/pairs.json", "stage.batch_size=2", "trainer.max_steps=4")
+    one, two = train_on_one_and_two_ranks(corpus, tmp_path, *more)
+    losses = read_losses(one)
+    assert len(losses) == 4 and losses == pytest.approx(read_losses(two), abs=1e-5)
+
+
+def test_sharded_run_has_the_losses_and_the_weights_of_one_process(corpus: Path, tmp_path: Path) -> None:
+    more = ("trainer.max_steps=4", "stage.checkpoint_every=2")
+    one, two = train_on_one_and_two_ranks(corpus, tmp_path, *more, trainer="fsdp")
+    losses = read_losses(one)
+    assert len(losses) == 4 and losses == pytest.approx(read_losses(two), abs=1e-5)
+    weights, sharded_weights = load_file(one.weights), load_file(two.weights)
+    assert weights.keys() == sharded_weights.keys()
+    for name, tensor in weights.items():
+        torch.testing.assert_close(tensor, sharded_weights[name], atol=1e-4, rtol=1e-4)
