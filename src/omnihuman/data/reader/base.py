@@ -57,12 +57,13 @@ class Reader(ABC):
     def count(self, record: Record, header: Header) -> int:
         """Return the amount from which tokens are planned, such as frames or audio samples.
 
-        Only the reader of a field that a modality is planned from is asked.
+        It is called only for a field that a row of ``omnihuman.modality`` names as ``planned_from``; other readers do
+        not override it.
 
         Raises:
             BadSample: the clip holds nothing of the modality.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no amount, but a modality is planned from its field.")
 
     def prepare(self, record: Record, header: Header) -> Record:
         """Return the record with what reading needs, checked against the header.
