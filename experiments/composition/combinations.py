@@ -33,8 +33,6 @@ ROOT = Path(__file__).parents[2]
 VARIANTS = ("humanomni", "omni_emotion", "favchat", "favchat_text")
 GROUPS = {"encoders": "encoder", "early_fusions": "fusion", "projectors": "projector", "fusions": "fusion"}
 """Group of a model's slots -> group of the presets that fit there."""
-SAME_LAYOUT = ("siglip_squash", "siglip_levels", "qformer_favchat")
-"""Presets that combine as siglip, umt_levels and qformer do: left out of the products, not of the swaps."""
 WIRING = ("inputs", "output", "condition")
 """Keys of a fusion's node that belong to the model, not to its preset."""
 AMOUNTS = {"frames": 3, "waveform": 16000}
@@ -72,12 +70,6 @@ def presets(group: str) -> tuple[str, ...]:
 
 
 @cache
-def distinct_presets(group: str) -> tuple[str, ...]:
-    """Return the presets of a group for the products."""
-    return tuple(preset for preset in presets(group) if preset not in SAME_LAYOUT)
-
-
-@cache
 def part(group: str, preset: str) -> dict[str, Any]:
     """Return the node of a preset at nano size."""
     folder = Path(config_dir()) / group / preset
@@ -99,6 +91,14 @@ def build_whole(node: Mapping[str, Any]) -> Any:
 
 
 # ---- encoder x projector x fusion
+
+
+def preset_of_each_class(group: str) -> list[str]:
+    """Return one preset of each class of a group; presets that differ in options are swapped, not multiplied."""
+    first: dict[str, str] = {}
+    for preset in presets(group):
+        first.setdefault(part(group, preset)["_target_"], preset)
+    return list(first.values())
 
 
 def derive_wiring(fusion: type[Fusion]) -> dict[str, Any]:
@@ -316,7 +316,7 @@ def main() -> int:
     """Attempt everything, write the report, and return 1 if a model fails with anything but a refusal."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    products = product(*map(distinct_presets, ("encoder", "projector", "fusion")))
+    products = product(*map(preset_of_each_class, ("encoder", "projector", "fusion")))
     tables = {"encoder x projector x fusion": tabulate((" x ".join(n), lambda n=n: attempt(*n)) for n in products)}
     for variant in VARIANTS:
         swaps = list_swaps([variant])
