@@ -8,6 +8,7 @@ import torch
 
 from omnihuman.types import Features, Layout, Signal
 
+pytest_plugins = ["tests.official.fixtures"]
 collect_ignore_glob = [] if find_spec("lmms_eval") else ["src/omnihuman/integrations/lmms_eval*"]
 
 

@@ -21,10 +21,10 @@ import numpy as np
 import torch
 
 from omnihuman.build import build, compose_config
-from omnihuman.convert.humanomni import map_to_official
+from omnihuman.official.humanomni.keys import map_to_official
 
 ROOT = Path(__file__).parents[2]
-KEYS = ROOT / "tests" / "convert" / "humanomni_7b_keys.tsv"
+KEYS = ROOT / "tests" / "official" / "humanomni" / "7b_keys.tsv"
 MAX_SHARD_SIZE = 5_000_000_000
 CASES = (
     ("7b", "sparse", "prepare"),
@@ -107,8 +107,8 @@ def write_sparse(folder: Path, shapes: Shapes) -> list[int]:
 
 def write_values(folder: Path, shapes: Shapes, is_pickle: bool) -> list[int]:
     """Write one file of random values, as safetensors or as a pickle, and return its size."""
-    from omnihuman.release.checkpoint_reader import Header
-    from omnihuman.release.safetensors_writer import write_safetensors
+    from omnihuman.official.checkpoint import Header
+    from omnihuman.official.safetensors_writer import write_safetensors
 
     if is_pickle:
         state = {key: torch.randn(shape).bfloat16() for key, shape in shapes.items()}

@@ -18,11 +18,11 @@ from training import Trainer
 
 from omnihuman.data.face import FaceInput
 from omnihuman.data.record import FaceDetection
-from omnihuman.data.sample import draw
-from omnihuman.data.sample.face import Expression
-from omnihuman.data.sample.world import EMOTIONS, HAIR_COLORS, HAIR_STYLES, HAT_COLORS, SKINS, Scene
 from omnihuman.encoder.facexformer import FaceXFormer
 from omnihuman.nn.frames import SquareFrames
+from omnihuman.sample import draw
+from omnihuman.sample.face import Expression
+from omnihuman.sample.world import EMOTIONS, HAIR_COLORS, HAIR_STYLES, HAT_COLORS, SKINS, Scene
 from omnihuman.types import Features, Signal
 
 SHAPE: dict[str, Any] = {

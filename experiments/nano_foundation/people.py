@@ -7,8 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from omnihuman.data.sample import world
-from omnihuman.data.sample.world import Identity, Scene
+from omnihuman.sample import world
+from omnihuman.sample.world import Identity, Scene
 
 
 def list_looks(person: Identity) -> tuple[object, ...]:

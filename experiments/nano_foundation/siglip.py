@@ -18,9 +18,9 @@ from torch import Tensor
 from training import Trainer
 from transformers import SiglipImageProcessor, SiglipVisionModel
 
-from omnihuman.data.sample import draw
-from omnihuman.data.sample.description import caption_frame, describe_scene
-from omnihuman.data.sample.world import (
+from omnihuman.sample import draw
+from omnihuman.sample.description import caption_frame, describe_scene
+from omnihuman.sample.world import (
     ACTIONS,
     BACKGROUNDS,
     EMOTIONS,

@@ -19,9 +19,11 @@ from siglip import compress_jpeg
 from torch import Tensor
 from training import Trainer
 
-from omnihuman.data.sample import draw, world
-from omnihuman.data.sample.description import caption_frame, describe_scene
-from omnihuman.data.sample.world import (
+from omnihuman.encoder.umt import UMT
+from omnihuman.nn.frames import COLORS
+from omnihuman.sample import draw, world
+from omnihuman.sample.description import caption_frame, describe_scene
+from omnihuman.sample.world import (
     ACTIONS,
     BACKGROUNDS,
     EMOTIONS,
@@ -33,8 +35,6 @@ from omnihuman.data.sample.world import (
     SKINS,
     Scene,
 )
-from omnihuman.encoder.umt import UMT
-from omnihuman.nn.frames import COLORS
 from omnihuman.types import Signal
 
 SIZE, FRAMES, SHIFT = 112, 8, 5

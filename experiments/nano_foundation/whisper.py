@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from training import Trainer
 from transformers import WhisperFeatureExtractor, WhisperModel
 
-from omnihuman.data.sample.description import describe_scene
-from omnihuman.data.sample.lexicon import LEXICON
-from omnihuman.data.sample.voice import synthesize_waveform
-from omnihuman.data.sample.world import EMOTIONS, SOUNDS, Scene
 from omnihuman.encoder.whisper import LogMel
+from omnihuman.sample.description import describe_scene
+from omnihuman.sample.lexicon import LEXICON
+from omnihuman.sample.voice import synthesize_waveform
+from omnihuman.sample.world import EMOTIONS, SOUNDS, Scene
 
 WORDS = sorted(LEXICON)
 POOL = 3  # 20 ms -> 60 ms, like the project's pooling

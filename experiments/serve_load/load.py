@@ -67,7 +67,7 @@ def build_questions(count: int, root: Path) -> list[Question]:
 def answer_directly(folder: Path, questions: list[Question], tokens: int, device: str) -> list[str]:
     """Return the answers of the model without a server, one by one."""
     from omnihuman.data.messages import build_record
-    from omnihuman.evaluation.answerer import Answerer
+    from omnihuman.inference.answerer import Answerer
 
     answerer = Answerer.load(folder, device=device)
     answers: list[str] = []

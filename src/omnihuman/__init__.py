@@ -1,6 +1,6 @@
 """Human-centric video, audio and face language models from composable parts."""
 
-from omnihuman.release.hub.registry import install_hook
+from omnihuman.hub.registry import install_hook
 
 __version__ = "0.1.0"
 

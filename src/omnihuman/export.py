@@ -42,7 +42,7 @@ def main(config: DictConfig) -> None:
     folder, out = find_run_folder(config), Path(config.out).expanduser()
     max_shard_size = parse_size(str(config.max_shard_size))
     if config.format == "humanomni":
-        from omnihuman.release.source.humanomni import write_official
+        from omnihuman.official.humanomni.read import write_official
 
         if config.lora != "merge":
             raise ValueError(f"lora={config.lora}: the official layout has no adapters; leave lora= out.")
@@ -56,7 +56,7 @@ def main(config: DictConfig) -> None:
         )
         _print_files(out, notes)
     elif config.format == "huggingface":
-        from omnihuman.release.hub.export import export
+        from omnihuman.hub.export import export
 
         result = export(folder, out, lora=config.lora, max_shard_size=f"{max_shard_size // 1000}KB", dtype=config.dtype)
         _print_files(out, result.notes)

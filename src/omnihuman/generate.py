@@ -15,7 +15,7 @@ from omnihuman.verb import verb
 
 if TYPE_CHECKING:
     from omnihuman.data.record import Record
-    from omnihuman.evaluation.answerer import Answer, Answerer, Prompt
+    from omnihuman.inference.answerer import Answer, Answerer, Prompt
     from omnihuman.types import Sample
 
 QUESTION_KEYS = {"id", "instruction", "start", "end", "view", *KINDS}
@@ -84,8 +84,8 @@ def main(config: DictConfig) -> None:
     import transformers
 
     from omnihuman.data.messages import GENERATION_KEYS, parse_generation_options
-    from omnihuman.evaluation.answerer import Answerer
-    from omnihuman.evaluation.official import GENERATION_KWARGS
+    from omnihuman.inference.answerer import Answerer
+    from omnihuman.inference.official_prompt import GENERATION_KWARGS
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

@@ -29,7 +29,7 @@ def main(config: DictConfig) -> None:
         draw_records(records, config.num_records, data.options["num_frames"], chart)
         print("drawn:", chart)
     if data.create_corpus is not None:
-        from omnihuman.data.sample.sheet import draw_contact_sheet, draw_mel_sheet
+        from omnihuman.sample.sheet import draw_contact_sheet, draw_mel_sheet
 
         draw_contact_sheet(out / "contact_sheet.png", config.data.create_corpus.seed)
         draw_mel_sheet(out / "listening_sheet.png", config.data.create_corpus.seed)

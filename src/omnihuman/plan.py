@@ -20,7 +20,7 @@ from omnihuman.build import compose_config, config_dir, register_resolvers
 from omnihuman.overrides import expand_sweep, parse_overrides, select_keys
 
 if TYPE_CHECKING:
-    from omnihuman.training.forecast import Forecast
+    from omnihuman.cost.forecast import Forecast
 
 CONFIG_ERRORS = (ValueError, RuntimeError, HydraException, OmegaConfBaseException)
 """Errors of a config that cannot run."""
@@ -75,7 +75,7 @@ def _compose(cell: Sequence[str]) -> DictConfig | str:
 def _forecast_configs(configs: Iterable[DictConfig | str]) -> "list[Forecast | str]":
     import transformers
 
-    from omnihuman.training.forecast import Forecaster
+    from omnihuman.cost.forecast import Forecaster
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

@@ -31,8 +31,8 @@ def main(config: DictConfig) -> None:
 
 def report_studies(config: DictConfig) -> None:
     """Write the tables of one or several studies, and their claims in one file."""
-    from omnihuman.study.config import compose_study
-    from omnihuman.study.report import report_study, write_claims
+    from omnihuman.studies.config import compose_study
+    from omnihuman.studies.report import report_study, write_claims
 
     names = config.study
     if isinstance(names, str):

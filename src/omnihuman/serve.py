@@ -12,7 +12,7 @@ from omnihuman.verb import verb
 @verb("serve", "name")
 def main(config: DictConfig) -> None:
     """Serve until interrupted or terminated."""
-    from omnihuman.evaluation.answerer import read_options
+    from omnihuman.inference.answerer import read_options
     from omnihuman.serving.openai import RequestLimits, build_server
     from omnihuman.serving.process import LOOPBACK, check_port, end_with_parent, private_folder
     from omnihuman.serving.uploads import Limits

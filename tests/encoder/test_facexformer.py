@@ -1,7 +1,6 @@
 """FaceXFormer: gaps between faces, levels, a pooled grid, and weights in our layout and the official one."""
 
 import json
-import logging
 import pickle
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,6 @@ from torch import Tensor
 from torchvision.models import swin_b
 
 from omnihuman.build import build, compose_part
-from omnihuman.convert.facexformer import ENTRY, FILE
-from omnihuman.encoder import facexformer
 from omnihuman.encoder.facexformer import FaceXFormer
 from omnihuman.nn.frames import SquareFrames
 from omnihuman.types import Features, Layout, Signal
@@ -38,17 +35,6 @@ def draw_frames(seed: int = 0) -> Tensor:
 
 def signal() -> Signal:
     return Signal(draw_frames(), torch.tensor(MASK).bool())
-
-
-def official_state(encoder: FaceXFormer) -> dict[str, Tensor]:
-    """Rename the encoder's weights to the official names and add the other weights of an official file."""
-    state = {"backbone.1.weight": torch.ones(16), "face_decoder.iou_token.weight": torch.ones(1)}
-    for name, tensor in encoder.state_dict().items():
-        kind, _, rest = name.partition(".")
-        stage, _, last = rest.partition(".")
-        names = {"features": f"backbone.0.{rest}", "linears": f"linear_c.{stage}.proj.{last}"}
-        state[names.get(kind, f"linear_fuse.{rest}")] = tensor
-    return state
 
 
 def save_folder(encoder: FaceXFormer, folder: Path, **changes: Any) -> str:
@@ -169,46 +155,6 @@ def test_folder_of_our_names_loads(encoder: FaceXFormer, tmp_path: Path) -> None
         assert torch.equal(parameter.half(), expected.half())
 
 
-def test_official_file_loads_from_path_folder_or_hub(
-    encoder: FaceXFormer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    file = tmp_path / FILE
-    file.parent.mkdir()
-    torch.save({ENTRY: official_state(encoder)}, file)
-    downloads = []
-
-    def download(repository: str, name: str) -> str:
-        downloads.append((repository, name))
-        return str(file)
-
-    monkeypatch.setattr(facexformer, "hf_hub_download", download)
-    for weights in (str(file), str(tmp_path), "kartiknarayan/facexformer"):
-        with caplog.at_level(logging.INFO):
-            loaded = FaceXFormer(**SIZES, image_size=32, weights=weights)
-        assert is_equal(loaded(signal()), encoder(signal()))
-    assert downloads == [("kartiknarayan/facexformer", FILE)]
-    assert f"{len(list(encoder.parameters()))} tensors loaded, 5 dropped" in caplog.text
-
-
 def test_other_size_than_the_weights_raises(encoder: FaceXFormer, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"depths: \[1, 2\] in the preset, \[1, 3\] in the weights"):
         FaceXFormer(**SIZES, image_size=32, weights=save_folder(encoder, tmp_path, depths=[1, 3]))
-
-
-def test_official_weights_that_do_not_fit_raise(encoder: FaceXFormer, tmp_path: Path) -> None:
-    file, state = tmp_path / "model.pt", official_state(encoder)
-    torch.save({ENTRY: state}, file)
-    with pytest.raises(ValueError, match=r"\d of another shape .such as fuse.weight"):
-        FaceXFormer(**SIZES | {"dim": 6}, image_size=32, weights=str(file))
-    torch.save({ENTRY: state | {"backbone.0.9.weight": torch.ones(1)}}, file)
-    with pytest.raises(ValueError, match=r"1 unknown .such as features.9.weight"):
-        FaceXFormer(**SIZES, image_size=32, weights=str(file))
-    del state["backbone.0.1.0.mlp.0.bias"]
-    torch.save({ENTRY: state}, file)
-    with pytest.raises(ValueError, match=r"1 missing .such as features.1.0.mlp.0.bias"):
-        FaceXFormer(**SIZES, image_size=32, weights=str(file))
-
-
-def test_folder_without_weights_raises(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=FILE):
-        FaceXFormer(**SIZES, image_size=32, weights=str(tmp_path))

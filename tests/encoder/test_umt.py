@@ -1,7 +1,6 @@
 """UMT: clips of any length with invalid frames in one pass; weights of every official layout load or raise."""
 
 import json
-import logging
 import pickle
 from pathlib import Path
 from typing import Any
@@ -220,34 +219,6 @@ def save_folder(encoder: UMT, folder: Path, **changes: int) -> str:
     return str(folder)
 
 
-def save_official(encoder: UMT, folder: Path, prefix: str = "vision_encoder.encoder.", wrapper: str = "model") -> str:
-    """Save the encoder as VideoChat2's file, with the last block and the final norm that are not built."""
-    state = {}
-    for key, tensor in encoder.state_dict().items():
-        state[official_name(key, prefix)] = tensor
-        if key.startswith("blocks.1."):
-            state[official_name(key.replace("blocks.1.", "blocks.2."), prefix)] = tensor
-    state |= {f"{prefix}norm.weight": torch.ones(16), f"{prefix}norm.bias": torch.ones(16)}
-    torch.save({wrapper: state, "epoch": 3}, folder / "official.pth")
-    return str(folder / "official.pth")
-
-
-def official_name(key: str, prefix: str) -> str:
-    if key.startswith("vision_layernorm."):
-        return key
-    return prefix + key.replace("patch_embed.", "patch_embed.proj.")
-
-
-def edit_official(file: str, remove: str | None = None, old: str = "", new: str = "") -> str:
-    """Remove the keys that contain ``remove`` from the file, and replace ``old`` by ``new`` in the others."""
-    state = {}
-    for key, tensor in torch.load(file, weights_only=True)["model"].items():
-        if remove is None or remove not in key:
-            state[key.replace(old, new, 1)] = tensor
-    torch.save({"model": state}, file)
-    return file
-
-
 def is_equal(encoder: UMT, expected: UMT, atol: float = 0.0) -> bool:
     left, right = encoder.state_dict(), expected.state_dict()
     return left.keys() == right.keys() and all(torch.allclose(left[key], right[key], atol=atol) for key in left)
@@ -267,58 +238,3 @@ def test_other_size_than_the_weights_raises(encoder: UMT, tmp_path: Path) -> Non
 def test_block_missing_in_the_folder_raises(encoder: UMT, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"do not fit the encoder: 13 missing .such as blocks\.2\."):
         UMT(**SIZES, image_size=8, select_layer=-1, weights=save_folder(encoder, tmp_path))
-
-
-@pytest.mark.parametrize("wrapper", ["model", "module"])
-@pytest.mark.parametrize("prefix", ["vision_encoder.encoder.", "encoder.", "module.vision_encoder.encoder."])
-def test_official_file_loads(encoder: UMT, tmp_path: Path, prefix: str, wrapper: str) -> None:
-    assert is_equal(UMT(**SIZES, image_size=8, weights=save_official(encoder, tmp_path, prefix, wrapper)), encoder)
-
-
-def test_last_block_of_an_official_file_loads(encoder: UMT, tmp_path: Path) -> None:
-    loaded = UMT(**SIZES, image_size=8, select_layer=-1, weights=save_official(encoder, tmp_path))
-    assert torch.equal(loaded.blocks[2].mlp["fc1"].weight, encoder.blocks[1].mlp["fc1"].weight)
-
-
-def test_umt_file_without_vision_layernorm_loads(
-    encoder: UMT, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    file = edit_official(save_official(encoder, tmp_path, "encoder."), remove="vision_layernorm")
-    with caplog.at_level(logging.WARNING):
-        loaded = UMT(**SIZES, image_size=8, weights=file)
-    assert "without vision_layernorm" in caplog.text
-    assert (loaded.vision_layernorm.weight == 1).all() and not loaded.vision_layernorm.bias.any()
-    assert torch.equal(loaded.blocks[1].attn.q_bias, encoder.blocks[1].attn.q_bias)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"remove": "encoder.blocks.1."}, r"blocks\.1 "),
-        ({"remove": "patch_embed"}, "patch_embed "),
-        ({"remove": "blocks.1.mlp.fc1.bias"}, r"do not fit the encoder: 1 missing .such as blocks\.1\.mlp\.fc1\.bias"),
-        ({"remove": "vision_encoder"}, r"has no vision encoder, as VideoChat2's stage 1"),
-        ({"new": "visual."}, r"visual\.vision_encoder\.encoder\.patch_embed\."),
-        ({"old": "fc2", "new": "fc9"}, r"4 missing .such as blocks\.0\.mlp\.fc2"),
-    ],
-    ids=["missing block", "missing patch embedding", "missing tensor", "stage 1", "wrong prefix", "wrong name"],
-)
-def test_incomplete_official_file_raises(encoder: UMT, tmp_path: Path, change: dict[str, str], message: str) -> None:
-    """The official loader continues here, because it passes ``strict=False``."""
-    with pytest.raises(ValueError, match=message):
-        UMT(**SIZES, image_size=8, weights=edit_official(save_official(encoder, tmp_path), **change))
-
-
-def test_official_file_of_other_size_raises(encoder: UMT, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="of another shape"):
-        UMT(**SIZES | {"intermediate_size": 32}, image_size=8, weights=save_official(encoder, tmp_path))
-
-
-def test_file_comes_from_path_folder_or_hub(encoder: UMT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = save_official(encoder, tmp_path)
-    assert is_equal(UMT(**SIZES, image_size=8, weights=str(tmp_path), file="official.pth"), encoder)
-    assert is_equal(UMT(**SIZES, image_size=8, weights=file, file="of the preset.pth"), encoder)
-    monkeypatch.setattr(umt, "hf_hub_download", lambda repository, name: file if repository == "a/b" else None)
-    assert is_equal(UMT(**SIZES, image_size=8, weights="a/b", file="stage2.pth"), encoder)
-    with pytest.raises(ValueError, match="'a/b' is no file or folder; for a hub repository, set `file`"):
-        UMT(**SIZES, image_size=8, weights="a/b")

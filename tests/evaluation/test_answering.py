@@ -16,8 +16,6 @@ from omnihuman.data import dataset
 from omnihuman.data.dataset import Planned
 from omnihuman.data.media import Header
 from omnihuman.data.record import Record
-from omnihuman.evaluation import answerer as evaluation_answerer
-from omnihuman.evaluation.answerer import Answer
 from omnihuman.evaluation.answering import (
     LEADER,
     EvalOptions,
@@ -26,6 +24,8 @@ from omnihuman.evaluation.answering import (
     merge_predictions,
     read_all_predictions,
 )
+from omnihuman.inference import answerer as evaluation_answerer
+from omnihuman.inference.answerer import Answer
 from omnihuman.metric.score import Score
 from omnihuman.modality import View
 

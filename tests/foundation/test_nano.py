@@ -16,9 +16,9 @@ from transformers import (
 )
 
 import omnihuman
-from omnihuman.data.sample.conversation import build_conversations
-from omnihuman.data.sample.description import describe_scene
-from omnihuman.data.sample.world import build_scenes
+from omnihuman.sample.conversation import build_conversations
+from omnihuman.sample.description import describe_scene
+from omnihuman.sample.world import build_scenes
 
 NANO = Path(omnihuman.__file__).parent / "foundation" / "nano"
 MODELS = {

@@ -17,7 +17,7 @@ from omnihuman.benchmark.base import Prediction, Question
 from omnihuman.data.messages import build_record
 from omnihuman.data.packing import MicroBatch
 from omnihuman.data.record import FaceDetection, Record
-from omnihuman.evaluation.answerer import Answer, Answerer
+from omnihuman.inference.answerer import Answer, Answerer
 from omnihuman.integrations.lmms_eval_tasks import utils
 from omnihuman.modality import View
 

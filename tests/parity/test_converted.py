@@ -23,16 +23,16 @@ from transformers import (
     WhisperModel,
 )
 
-from omnihuman.evaluation.official import apply_official_inference
+from omnihuman.inference.official_prompt import apply_official_inference
 from omnihuman.model.omni import OmniModel
-from omnihuman.release.convert import Request, convert
+from omnihuman.official.conversion import Request, convert
 from omnihuman.training.model_folder import build_with_weights, read_config
 from omnihuman.types import Batch, Signal
 
 from .reference_humanomni import AUDIO, AUDIO_TOWER, IGNORE_INDEX, VIDEO, VISION_TOWER, ReferenceHumanOmni
 
 ATOL = 1e-5
-KEYS = Path(__file__).parents[1] / "convert" / "humanomni_7b_keys.tsv"
+KEYS = Path(__file__).parents[1] / "official" / "humanomni" / "7b_keys.tsv"
 DIM, VISION_DIM, AUDIO_DIM, TEXT_DIM, NUM_BINS, VOCABULARY = 32, 16, 24, 20, 80, 320
 WIDTHS = {3584: DIM, 1152: VISION_DIM, 288: VISION_DIM // 4, 896: DIM // 4, 1280: AUDIO_DIM, 768: TEXT_DIM, 256: 8}
 """Size in the released model -> size in this test."""

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from omnihuman.convert.facexformer import convert_state
 from omnihuman.encoder.facexformer import FaceXFormer
+from omnihuman.official.facexformer.keys import convert_state
 from omnihuman.types import Features, Signal
 
 WIDTHS, DEPTHS, HEADS, WINDOW, DIM = (8, 16, 32, 64), (2, 2, 3, 1), (1, 2, 2, 4), 7, 12

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from omnihuman.convert.videochat2 import convert_state
+from omnihuman.official.videochat2.keys import convert_state
 from omnihuman.projector.qformer import QFormer
 from omnihuman.types import Features
 

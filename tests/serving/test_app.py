@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from omnihuman.evaluation.answerer import Answerer
+from omnihuman.inference.answerer import Answerer
 from omnihuman.serving.app import build_app
 from omnihuman.serving.guard import Guard
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from omnihuman.data.media import Header
-from omnihuman.evaluation.answerer import Answerer, Prompt
+from omnihuman.inference.answerer import Answerer, Prompt
 from omnihuman.modality import View
 from omnihuman.serving.conversation import MAX_TURNS, Conversation, Medium, Turn, views_of
 from omnihuman.serving.uploads import Limits, Uploads

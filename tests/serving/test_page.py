@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from omnihuman.evaluation.answerer import Answerer
+from omnihuman.inference.answerer import Answerer
 from omnihuman.modality import View
 from omnihuman.serving.conversation import Conversation, Turn
 from omnihuman.serving.examples import Example

@@ -13,7 +13,7 @@ import pytest
 
 from omnihuman.data.messages import build_record
 from omnihuman.data.record import BadSample
-from omnihuman.evaluation.answerer import Answer
+from omnihuman.inference.answerer import Answer
 from omnihuman.serving.completions import Question
 from omnihuman.serving.uploads import RequestError
 from omnihuman.serving.worker import BlockingQueue, Loop, Reply, Worker

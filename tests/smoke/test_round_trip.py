@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 from omnihuman.build import compose_config
-from omnihuman.release.convert import Request, convert
-from omnihuman.release.hub.export import export
+from omnihuman.hub.export import export
+from omnihuman.official.conversion import Request, convert
 from omnihuman.training.stage import run_stage
-from tests.release.official import write_official
+from tests.official.folders import write_official
 
 TRANSFORMERS_SCRIPT = """
 import json, sys

@@ -21,7 +21,7 @@ import pytest
 
 from omnihuman.data.chat import SYSTEM
 from omnihuman.data.messages import build_record
-from omnihuman.evaluation.answerer import Answerer
+from omnihuman.inference.answerer import Answerer
 
 EXPERIMENT = "humanomni_stage3"
 

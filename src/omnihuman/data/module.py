@@ -415,7 +415,7 @@ def _check_tasks(
 
 def create_sample_corpus(folder: str, seed: int, is_main: bool = True, max_wait: float = 900.0) -> None:
     """Create the built-in corpus if it is missing; all processes but the main one wait for it."""
-    from omnihuman.data.sample.write import is_complete, write_corpus
+    from omnihuman.sample.write import is_complete, write_corpus
 
     if is_main and not is_complete(Path(folder), seed):
         Path(folder).parent.mkdir(parents=True, exist_ok=True)

@@ -1,26 +1,20 @@
 """FaceXFormer's encoder: faces -> fused tokens and the levels of a Swin."""
 
-import logging
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from huggingface_hub import hf_hub_download
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torchvision.models.swin_transformer import SwinTransformer
 
-from omnihuman.convert import facexformer as official
 from omnihuman.encoder.base import Encoder
 from omnihuman.encoder.weights import load_parameters, read_folder
 from omnihuman.nn.frames import SquareFrames, normalize_colors
 from omnihuman.nn.masking import run_on_valid
 from omnihuman.types import Features, Layout, Signal
-
-log = logging.getLogger(__name__)
 
 PATCH = 4
 """Side of a patch in pixels."""
@@ -37,8 +31,7 @@ class FaceXFormer(Encoder):
     can be pooled to a smaller grid, and a frame without a face has no tokens.
 
     Args:
-        weights: folder with ``config.json`` and ``model.safetensors`` under our names, the official file, or the hub id
-            of its repository; ``null`` initializes the sizes at random.
+        weights: folder that ``omnihuman.convert official=facexformer`` writes; ``null`` initializes at random.
         image_size: side S of a frame in pixels.
         embed_dim: width of the first stage; it doubles with every stage.
         depths: blocks of each stage.
@@ -104,7 +97,7 @@ class FaceXFormer(Encoder):
                 "window_size": window_size,
                 "dim": dim,
             }
-            self._load(weights, sizes)
+            load_parameters(self, weights, read_folder(weights, sizes, "facexformer"))
         self.eval()
 
     def train(self, mode: bool = True) -> "FaceXFormer":
@@ -144,23 +137,3 @@ class FaceXFormer(Encoder):
         fused = F.adaptive_avg_pool2d(self.fuse(torch.cat(maps[::-1], dim=1)), self.grid)
         vectors = [level.flatten(1) for level in levels]
         return torch.cat([*vectors, rearrange(fused, "K D H W -> K (H W D)")], dim=1)
-
-    def _load(self, weights: str, sizes: dict[str, Any]) -> None:
-        path = Path(weights)
-        if (path / "model.safetensors").is_file():
-            state = read_folder(path, sizes)
-        else:
-            path = _find_official(weights)
-            state, report = official.convert_state(official.read_state(path))
-            log.info("%s: %d tensors loaded, %d dropped", path, len(report.names), len(report.dropped))
-        load_parameters(self, weights, state)
-
-
-def _find_official(weights: str) -> Path:
-    """Return the path of the official file, downloaded from the hub if necessary."""
-    path = Path(weights)
-    if path.is_file():
-        return path
-    if path.is_dir():
-        return path / official.FILE
-    return Path(hf_hub_download(weights, official.FILE))

@@ -1,29 +1,23 @@
 """UMT: the frames of a clip, encoded jointly -> patch tokens."""
 
-import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from huggingface_hub import hf_hub_download
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from omnihuman.convert import videochat2
 from omnihuman.encoder.base import Encoder, count_blocks
 from omnihuman.encoder.weights import load_parameters, read_folder
 from omnihuman.nn.frames import COLORS, SquareFrames, normalize_colors
 from omnihuman.nn.levels import select_blocks, split_states, stack_states
 from omnihuman.nn.masking import run_on_valid
 from omnihuman.types import Features, Layout, Signal
-
-log = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=16)
@@ -121,9 +115,7 @@ class UMT(Encoder):
     Differs from the official code, which fixes the number of frames when it builds its table of positions.
 
     Args:
-        weights: folder with ``config.json`` and ``model.safetensors`` under our names, an official file of VideoChat2
-            or UMT, or a hub id with ``file``; ``null`` initializes the sizes at random.
-        file: name of the official file in that folder or hub repository.
+        weights: folder that ``omnihuman.convert official=umt`` writes; ``null`` initializes at random.
         image_size: side S of a frame in pixels.
         patch_size: side of a patch in pixels.
         hidden_size: width D of a token.
@@ -162,7 +154,6 @@ class UMT(Encoder):
         num_hidden_layers: int,
         num_attention_heads: int,
         weights: str | None = None,
-        file: str | None = None,
         select_layer: int = -2,
         levels: int | Sequence[int] = 0,
         table_frames: int = 4,
@@ -197,7 +188,9 @@ class UMT(Encoder):
                 "table_frames": table_frames,
                 "table_side": table_side,
             }
-            self._load(weights, file, sizes)
+            above = range(num_blocks, num_hidden_layers)
+            dropped = tuple(f"blocks.{block}.*" for block in above)
+            load_parameters(self, weights, read_folder(weights, sizes, "umt"), dropped)
 
     def layout(self, amount: int) -> Layout:
         layout = Layout(amount, self.grid[0] * self.grid[1], self.grid)
@@ -247,55 +240,3 @@ class UMT(Encoder):
             table = compute_positions(length, self.grid[0], self.out_dim, *self.table, device)
             tables.append(table.repeat(count, 1, 1))
         return torch.cat(tables)
-
-    def _load(self, weights: str, file: str | None, sizes: Mapping[str, int]) -> None:
-        path = Path(weights)
-        if path.is_dir() and file is None:
-            state = read_folder(path, sizes)
-        else:
-            state = self._read_official(_find_official(weights, file))
-        above = range(len(self.blocks), sizes["num_hidden_layers"])
-        load_parameters(self, weights, state, dropped=tuple(f"blocks.{block}.*" for block in above))
-
-    def _read_official(self, path: Path) -> dict[str, Tensor]:
-        """Read the vision encoder from an official checkpoint, under our names.
-
-        Several files contain this encoder. UMT's own has the vision encoder alone, with all blocks and a final norm.
-        VideoChat2's stage 1 freezes the encoder and saves nothing of it; stages 2 and 3 save the blocks that they run,
-        beside a Q-Former and a language model. ``convert.videochat2`` gives all of them the names of the complete
-        FaVChat model, ``encoders.video.*`` for this encoder, and reports every key, because the official loader passes
-        ``strict=False`` and continues with random weights after a wrong prefix. ``vision_layernorm`` is VideoChat2's
-        own layer: if it is missing beside a Q-Former, loading fails, but UMT's file cannot contain it, and its initial
-        values are then correct: stage 1 also starts from them.
-        """
-        state, report = videochat2.convert_state(videochat2.read_state(path), num_blocks=len(self.blocks))
-        log.info("%s: %d tensors loaded, %d dropped", path, len(report.names), len(report.dropped))
-        prefix = "encoders.video."
-        encoder_state = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-        if "patch_embed.weight" not in encoder_state:
-            raise ValueError(
-                f"umt: {path} has no vision encoder, as VideoChat2's stage 1; expected UMT's own file or one of "
-                "VideoChat2's stages 2 and 3."
-            )
-        is_umt_file = len(encoder_state) == len(state)
-        norm = {f"vision_layernorm.{name}": tensor for name, tensor in self.vision_layernorm.state_dict().items()}
-        if is_umt_file and norm.keys().isdisjoint(encoder_state):
-            log.warning("%s is UMT's own file, without vision_layernorm: it starts at 1 and 0, as in stage 1", path)
-            encoder_state |= norm
-        return encoder_state
-
-
-def _find_official(weights: str, file: str | None) -> Path:
-    """Return the path of the official file, downloaded from the hub if necessary.
-
-    Raises:
-        ValueError: ``weights`` is no path, and no file of the hub repository is named.
-    """
-    path = Path(weights)
-    if path.is_file():
-        return path
-    if file is None:
-        raise ValueError(f"umt: {weights!r} is no file or folder; for a hub repository, set `file`.")
-    if path.is_dir():
-        return path / file
-    return Path(hf_hub_download(weights, file))

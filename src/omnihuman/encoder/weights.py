@@ -56,13 +56,24 @@ def _matches(key: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
-def read_folder(path: Path, sizes: Mapping[str, Any]) -> dict[str, Tensor]:
+def read_folder(weights: str, sizes: Mapping[str, Any], official: str) -> dict[str, Tensor]:
     """Read ``model.safetensors`` of a folder under our names, with its sizes in ``config.json``.
 
+    Args:
+        weights: the folder.
+        sizes: of the preset.
+        official: value of ``official=`` whose conversion writes such a folder, for the message.
+
     Raises:
-        ValueError: the sizes differ from ``sizes``.
+        ValueError: it is no such folder, or its sizes differ from ``sizes``.
     """
-    check_sizes(str(path), SimpleNamespace(**json.loads((path / "config.json").read_text())), sizes)
+    path = Path(weights)
+    if not (path / "model.safetensors").is_file():
+        raise ValueError(
+            f"{official}: weights={weights} is no folder with model.safetensors. Convert the official file: python -m "
+            f"omnihuman.convert official={official} path=<file or hub id> out={weights}"
+        )
+    check_sizes(weights, SimpleNamespace(**json.loads((path / "config.json").read_text())), sizes)
     return load_file(path / "model.safetensors")
 
 

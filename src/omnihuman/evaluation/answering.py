@@ -22,9 +22,9 @@ from omnihuman.benchmark.base import Benchmark, Prediction, Question
 from omnihuman.data.dataset import Planned, Samples
 from omnihuman.data.packing import MicroBatch
 from omnihuman.data.record import Record
-from omnihuman.evaluation.answerer import Answer, Answerer
 from omnihuman.evaluation.control import apply_view, select_donors
 from omnihuman.evaluation.folder import read_predictions, repair_last_line
+from omnihuman.inference.answerer import Answer, Answerer
 from omnihuman.modality import SLOTS, TAGS, View, strip_tags
 from omnihuman.training.summary import peak_memory
 

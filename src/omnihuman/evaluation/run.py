@@ -14,8 +14,8 @@ from omnihuman.training.runs import find_run_folder
 
 if TYPE_CHECKING:
     from omnihuman.benchmark.base import Benchmark, Question
-    from omnihuman.evaluation.answerer import Answerer
     from omnihuman.evaluation.answering import EvalOptions
+    from omnihuman.inference.answerer import Answerer
 
 
 def evaluate(config: DictConfig, overrides: Sequence[str]) -> Path:
@@ -31,8 +31,8 @@ def evaluate(config: DictConfig, overrides: Sequence[str]) -> Path:
     import torch
     import transformers
 
-    from omnihuman.evaluation.answerer import Answerer
     from omnihuman.evaluation.answering import answer_questions, run_processes
+    from omnihuman.inference.answerer import Answerer
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     transformers.utils.logging.set_verbosity_error()

@@ -70,7 +70,7 @@ class OmniHumanChat(lmms):  # type: ignore[misc]
         import transformers
 
         from omnihuman.build import register_resolvers
-        from omnihuman.evaluation.answerer import Answerer
+        from omnihuman.inference.answerer import Answerer
         from omnihuman.training.runs import find_run_folder
 
         super().__init__()

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:
-    from omnihuman.evaluation.answerer import Answerer
+    from omnihuman.inference.answerer import Answerer
     from omnihuman.serving.page import PageOptions
 
-EXAMPLES_HINT = "Write the built-in corpus with python -m omnihuman.data.sample to see its clips here."
+EXAMPLES_HINT = "Write the built-in corpus with python -m omnihuman.sample to see its clips here."
 
 
 def serve_page(config: DictConfig) -> None:
@@ -27,7 +27,7 @@ def serve_page(config: DictConfig) -> None:
     import transformers
     import uvicorn
 
-    from omnihuman.evaluation.answerer import Answerer
+    from omnihuman.inference.answerer import Answerer
     from omnihuman.serving.process import LOOPBACK, check_port, private_folder
 
     check_port(config.host, config.port)

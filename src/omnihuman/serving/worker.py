@@ -19,7 +19,7 @@ from omnihuman.serving.process import end_with_parent
 from omnihuman.serving.uploads import RequestError, clean_message
 
 if TYPE_CHECKING:
-    from omnihuman.evaluation.answerer import Answer, Answerer, Prompt
+    from omnihuman.inference.answerer import Answer, Answerer, Prompt
 
 logger = logging.getLogger(__name__)
 Reply = dict[str, Any]
@@ -56,7 +56,7 @@ class Worker(LitAPI):
         """Load the model in this process."""
         import transformers
 
-        from omnihuman.evaluation.answerer import Answerer
+        from omnihuman.inference.answerer import Answerer
 
         end_with_parent()
         transformers.utils.logging.set_verbosity_error()

@@ -35,7 +35,7 @@ def read_config(folder: Path) -> DictConfig:
             source = "omnihuman"
         raise ValueError(
             f"{folder} has the layout of Hugging Face; convert it to a model folder: python -m omnihuman.convert "
-            f"source={source} path={folder} out={folder.absolute().name}_ours"
+            f"official={source} path={folder} out={folder.absolute().name}_ours"
         )
     if not Run(folder, "").weights.is_file() or not (folder / "config.yaml").is_file():
         runs = sorted({path.parent.name for path in folder.parent.glob("*/weights.safetensors")})

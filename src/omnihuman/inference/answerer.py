@@ -1,0 +1,338 @@
+"""A trained model that answers questions about files."""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from omnihuman.build import build
+from omnihuman.data.collate import Packable, pack
+from omnihuman.data.dataset import Samples
+from omnihuman.data.module import OmniData
+from omnihuman.data.record import Record
+from omnihuman.inference.official_prompt import DTYPE, apply_official_inference
+from omnihuman.modality import View
+from omnihuman.model.omni import OmniModel
+from omnihuman.training.model_folder import load_model
+from omnihuman.training.runs import find_run_folder
+from omnihuman.types import Batch, Sample
+
+OPTIONS = {
+    "merge_lora": "merge_lora",
+    "faces": "faces",
+    "dtype": "dtype",
+    "official": "official_prompt",
+}
+"""Argument of ``Answerer.load`` -> key of a verb's config."""
+
+FusionWeights = Mapping[str, Mapping[str, float]]
+"""Fusion -> stream -> weight."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer of a model.
+
+    Attributes:
+        text: of the answer.
+        tokens: number of its tokens.
+        weights: mean weight of each stream in the fusions that have weights.
+        log_probs: of the options, if they were requested.
+        ids: its tokens, without the end-of-turn token.
+        prompt_tokens: length of the prompt, media included.
+        seconds: of generating the whole batch.
+        finished: the answer ends with an end-of-turn token, not at ``max_new_tokens``.
+    """
+
+    text: str
+    tokens: int
+    weights: FusionWeights = field(default_factory=dict)
+    log_probs: tuple[float, ...] = ()
+    ids: tuple[int, ...] = ()
+    prompt_tokens: int = 0
+    seconds: float = 0.0
+    finished: bool = True
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question with decoded media.
+
+    Attributes:
+        record: of the question, without the slots that stay empty.
+        sample: decoded media.
+        counts: tokens of each slot.
+        length: tokens of the whole prompt.
+        notes: for the user: modalities that are missing or that the model does not read.
+        packable: signals and ids.
+    """
+
+    record: Record
+    sample: Sample
+    counts: Mapping[str, int]
+    length: int
+    notes: tuple[str, ...]
+    packable: Packable
+
+
+class Answerer:
+    """A model with the data path that it was trained with.
+
+    Args:
+        model: on its device.
+        data: connected to the model.
+        name: of the run, for messages.
+    """
+
+    def __init__(self, model: OmniModel, data: OmniData, name: str = "the run") -> None:
+        self.model, self.data, self.name = model.eval(), data, name
+        self._lock = threading.Lock()  # fusions store the weights of the last batch
+        self._blanks: Mapping[str, torch.Tensor] = {}
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        *,
+        merge_lora: bool = False,
+        faces: str | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        official: bool = False,
+    ) -> "Answerer":
+        """Load the model of a run folder or of a converted checkpoint.
+
+        Args:
+            folder: of the model.
+            merge_lora: merge LoRA into the weights first.
+            faces: source of faces if it is not the run's own: ``whole``, ``none`` ...
+            device: ``None`` for the first GPU or the CPU.
+            dtype: of the parameters, ``float16`` ...; ``None`` for that of the weights.
+            official: use prompts and preprocessing of HumanOmni's released inference.
+
+        Raises:
+            ValueError: the folder has no complete run, or an option is invalid.
+        """
+        change = None
+        if official:
+            dtype, change = dtype or DTYPE, apply_official_inference
+        config, model = load_model(folder, merge_lora=merge_lora, dtype=dtype, change=change)
+        if faces is not None:
+            config.data.face.source = faces
+        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        data: OmniData = build(config.data, create_corpus=None)
+        data.connect(model.transforms, model.count_tokens, model.llm.tokenizer, model.llm.chat, model.frozen_encoders)
+        return cls(model, data, folder.name)
+
+    @classmethod
+    def from_config(cls, config: DictConfig, device: str | None = None) -> "Answerer":
+        """Load the model that the config of a verb names.
+
+        Raises:
+            ValueError: see ``load``.
+        """
+        return cls.load(find_run_folder(config), device=device, **read_options(config))
+
+    @property
+    def view(self) -> View:
+        """The modalities that the model reads."""
+        return View.of_fields(field for field, _ in self.model.transforms.values())
+
+    def plan_questions(self, records: Sequence[Record]) -> Samples:
+        """Return questions as planned samples; those that cannot be used are in ``skipped`` with the reason."""
+        return self.data.plan_questions(records)
+
+    def build_prompt(self, record: Record, view: View | None = None) -> Prompt:
+        """Decode the media of a question, as far as the model reads them.
+
+        Args:
+            record: of the question.
+            view: the part of the media to use; ``None`` for all that the file has and the model reads.
+
+        Raises:
+            BadSample: the file cannot be used.
+            ValueError: the view leaves nothing that the file has and the model reads.
+        """
+        question, unread = record.prepare(view, self.view, self.name)
+        samples = self.data.plan_question(question)
+        planned = samples.planned[0]
+        sample = samples.sample(planned)
+        missing = sorted(set(question.slots) - set(planned.record.slots))
+        notes = []
+        if missing:
+            notes.append(f"{record.file.name} has no {' and no '.join(missing)}; answered without")
+        if unread:
+            notes.append(f"{self.name} reads no {' and no '.join(unread)}; answered without")
+        if samples.num_unlocated:
+            notes.append(f"no box locates the faces of {record.file.name}; faces=whole uses whole frames instead")
+        self._blanks = self._blanks or samples.blanks
+        packable = samples.to_packable(planned, sample)
+        return Prompt(planned.record, sample, planned.counts, planned.length, tuple(notes), packable)
+
+    def pack_prompts(self, prompts: Sequence[Prompt]) -> Batch:
+        """Return prompts as one batch."""
+        return pack([prompt.packable for prompt in prompts], self._blanks, step_targets=0)
+
+    def answer_prompts(
+        self, prompts: Sequence[Prompt], *, seed: int | None = None, **generation_kwargs: Any
+    ) -> list[Answer]:
+        """Answer questions in one batch.
+
+        Args:
+            prompts: the questions.
+            seed: of sampling; a sampled answer depends on the whole batch.
+            generation_kwargs: of transformers' ``generate``: ``max_new_tokens``, ``do_sample`` ...
+        """
+        answers = self.answer_batch(self.pack_prompts(prompts), seed=seed, **generation_kwargs)
+        return [
+            replace(answer, weights=self._relevant_weights(answer, prompt))
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+
+    def _relevant_weights(self, answer: Answer, prompt: Prompt) -> FusionWeights:
+        """Return the weights of fusions that fill a slot of the prompt: in a batch, fusions run for all samples."""
+        relevant = {}
+        for name, weights in answer.weights.items():
+            if prompt.counts.get(self.model.fusion(name).output, 1):
+                relevant[name] = weights
+        return relevant
+
+    def stream(self, prompt: Prompt, *, seed: int | None = None, **generation_kwargs: Any) -> "Stream":
+        """Answer one question piece by piece."""
+        return Stream(self, prompt, {"seed": seed, **generation_kwargs})
+
+    def answer_batch(
+        self,
+        batch: Batch,
+        options: Sequence[Sequence[str]] = (),
+        *,
+        seed: int | None = None,
+        **generation_kwargs: Any,
+    ) -> list[Answer]:
+        """Answer a batch of prompts.
+
+        Args:
+            batch: of ``Samples`` with prompts.
+            options: of every sample, the answers whose log-probabilities are computed.
+            seed: of sampling.
+            generation_kwargs: of transformers' ``generate``: ``max_new_tokens``, ``do_sample`` ...
+        """
+        started = time.perf_counter()
+        batch = batch.to(next(self.model.parameters()).device)
+        with self._lock, fixed_seed(seed):
+            generated = self.model.answer_ids(batch, frugal=True, **generation_kwargs).tolist()
+            weights = self._read_weights()
+            log_probs = self.model.option_log_probs(batch, options) if any(options) else [()] * len(generated)
+        end_ids = {*self.model.llm.end_ids}
+        lengths = [_find_end(tokens, end_ids) for tokens in generated]
+        ids = [tuple(tokens[:length]) for tokens, length in zip(generated, lengths, strict=True)]
+        texts, prompt_tokens = self.model.llm.decode(ids), batch.bounds.diff().tolist()
+        seconds = time.perf_counter() - started
+        answers = []
+        for index, text in enumerate(texts):
+            answers.append(
+                Answer(
+                    text,
+                    len(ids[index]),
+                    {name: by_sample[index] for name, by_sample in weights.items()},
+                    tuple(round(value, 4) for value in log_probs[index]),
+                    ids[index],
+                    prompt_tokens[index],
+                    seconds,
+                    lengths[index] is not None,
+                )
+            )
+        return answers
+
+    def _read_weights(self) -> dict[str, list[dict[str, float]]]:
+        """Return, by fusion, the weights of the last batch: stream -> weight for every sample."""
+        by_fusion = {}
+        for name, weights in self.model.last_fusion_weights().items():
+            streams = self.model.fusion(name).inputs
+            by_fusion[name] = [_round_weights(streams, values) for values in weights.tolist()]
+        return by_fusion
+
+
+def read_options(config: DictConfig) -> dict[str, Any]:
+    """Return the arguments of ``Answerer.load`` that the config of a verb holds."""
+    return {argument: config[key] for argument, key in OPTIONS.items() if key in config}
+
+
+def _round_weights(streams: Sequence[str], weights: Sequence[float]) -> dict[str, float]:
+    return {stream: round(weight, 4) for stream, weight in zip(streams, weights, strict=True)}
+
+
+def _find_end(tokens: Sequence[int], end_ids: set[int]) -> int | None:
+    """Return the position of the first end-of-turn token."""
+    for position, token in enumerate(tokens):
+        if token in end_ids:
+            return position
+    return None
+
+
+class Stream(Iterator[str]):
+    """Iterates over the pieces of one answer; after the last one, ``answer`` is the complete answer.
+
+    Args:
+        answerer: the model.
+        prompt: the question.
+        options: of ``Answerer.answer_batch``.
+
+    Raises:
+        Exception: an error of the model is raised where the next piece is read.
+    """
+
+    answer: Answer
+
+    def __init__(self, answerer: Answerer, prompt: Prompt, options: Mapping[str, Any]) -> None:
+        from transformers import TextIteratorStreamer
+
+        def is_closed(input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+            return torch.full((len(input_ids),), self._closed, device=input_ids.device)
+
+        self._closed, self._error = False, list[BaseException]()
+        tokenizer: Any = answerer.model.llm.tokenizer
+        self._pieces = TextIteratorStreamer(tokenizer, skip_prompt=False, skip_special_tokens=True)
+
+        def generate() -> None:
+            try:
+                batch = answerer.pack_prompts([prompt])
+                answers = answerer.answer_batch(batch, streamer=self._pieces, stopping_criteria=[is_closed], **options)
+                self.answer = answers[0]
+            except BaseException as error:  # raised again in the thread that reads the pieces
+                self._error.append(error)
+                self._pieces.end()
+
+        self._thread = threading.Thread(target=generate, daemon=True)
+        self._thread.start()
+
+    def __next__(self) -> str:
+        try:
+            return str(next(self._pieces))
+        except StopIteration:
+            self._thread.join()
+            if self._error:
+                raise self._error[0] from None
+            raise
+
+    def close(self) -> None:
+        """Stop generating."""
+        self._closed = True
+        self._thread.join()
+
+
+@contextmanager
+def fixed_seed(seed: int | None) -> Iterator[None]:
+    """Sample with a seed, and leave the global random state as it was; without a seed, change nothing."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,116 @@
+"""Writing safetensors files tensor by tensor: only one tensor is in memory, whatever the size of the file."""
+
+import hashlib
+import json
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from omnihuman.official.checkpoint import DTYPES, Header
+
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+MAX_SHARD_SIZE = 5_000_000_000
+"""Bytes of one shard, as in transformers."""
+
+
+def write_safetensors(
+    file: Path,
+    headers: Mapping[str, Header],
+    read: Callable[[str], Tensor],
+    metadata: Mapping[str, str] | None = None,
+) -> str:
+    """Write one file from headers and a function that reads a tensor; the file is created complete or not at all.
+
+    Tensors are read in the order of ``headers``, which should be the order of their files, and cast to their dtype.
+
+    Args:
+        file: to write.
+        headers: of all tensors.
+        read: returns the tensor of a name; called once for each.
+        metadata: of the file's header.
+
+    Returns:
+        sha256 of the file.
+
+    Raises:
+        ValueError: a tensor has another shape than its header.
+    """
+    order = sorted(headers, key=lambda name: -headers[name].dtype.itemsize)  # wide dtypes first: all stay aligned
+    partial = file.with_name(f"{file.name}.partial")
+    digest = hashlib.sha256()
+    try:
+        with partial.open("wb") as stream:
+            _write(stream, digest, _encode_header(order, headers, metadata or {}))
+            for name in order:
+                _write(stream, digest, _encode_tensor(name, read(name), headers[name]))
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+    return digest.hexdigest()
+
+
+def write_sharded(
+    folder: Path, headers: Mapping[str, Header], read: Callable[[str], Tensor], max_shard_size: int = MAX_SHARD_SIZE
+) -> list[Path]:
+    """Write ``model.safetensors``, or shards of ``max_shard_size`` bytes with their index, as transformers does."""
+    shards = _split(headers, max_shard_size)
+    if len(shards) == 1:
+        file = folder / "model.safetensors"
+        write_safetensors(file, shards[0], read, {"format": "pt"})
+        return [file]
+    files = []
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(shards, start=1):
+        file = folder / f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        write_safetensors(file, shard, read, {"format": "pt"})
+        weight_map |= dict.fromkeys(shard, file.name)
+        files.append(file)
+    metadata = {"total_size": sum(header.nbytes for header in headers.values())}
+    index = json.dumps({"metadata": metadata, "weight_map": weight_map}, indent=2)
+    (folder / "model.safetensors.index.json").write_text(f"{index}\n")
+    return files
+
+
+def _split(headers: Mapping[str, Header], max_shard_size: int) -> list[dict[str, Header]]:
+    """Split headers into shards, in their order; a tensor above the limit gets a shard of its own."""
+    shards: list[dict[str, Header]] = [{}]
+    size = 0
+    for name, header in headers.items():
+        if size and size + header.nbytes > max_shard_size:
+            shards.append({})
+            size = 0
+        shards[-1][name] = header
+        size += header.nbytes
+    return shards
+
+
+def _encode_header(order: list[str], headers: Mapping[str, Header], metadata: Mapping[str, str]) -> bytes:
+    entries: dict[str, object] = {}
+    if metadata:
+        entries["__metadata__"] = dict(metadata)
+    start = 0
+    for name in order:
+        header = headers[name]
+        end = start + header.nbytes
+        entries[name] = {"dtype": DTYPE_NAMES[header.dtype], "shape": header.shape, "data_offsets": (start, end)}
+        start = end
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def _encode_tensor(name: str, tensor: Tensor, header: Header) -> bytes | memoryview:
+    if tuple(tensor.shape) != header.shape:
+        raise ValueError(f"{name} is {tuple(tensor.shape)}, its header has {header.shape}.")
+    flat = tensor.detach().cpu().to(header.dtype).contiguous().reshape(-1)
+    data: memoryview = flat.view(torch.uint8).numpy().data
+    return data
+
+
+def _write(stream: BinaryIO, digest: "hashlib._Hash", data: bytes | memoryview) -> None:
+    stream.write(data)
+    digest.update(data)

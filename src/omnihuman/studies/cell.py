@@ -1,0 +1,192 @@
+"""One cell of a study: trained unless it is finished, evaluated as the study configures, and its outcome written."""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from omnihuman.build import compose_config
+from omnihuman.overrides import select_keys, without_keys
+from omnihuman.studies.config import read_cells
+from omnihuman.studies.outcome import Outcome, locate_results, read_outcome, write_outcome
+from omnihuman.training.chain import Chain, resolve_variant
+
+log = logging.getLogger(__name__)
+
+FOLDER_LINE = re.compile(r"^written to (.+)$", re.MULTILINE)
+"""The last line that ``omnihuman.evaluate`` prints for each benchmark."""
+
+
+def run_cell(config: DictConfig) -> Outcome:
+    """Train and evaluate one cell as far as it is not finished; write and return its outcome.
+
+    A failure is an outcome as well, so that the other cells are still run.
+    """
+    folder = locate_results(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    outcome = Outcome(_name_outcome(config), "running")
+    try:
+        chain, evaluations = build_chain(config, config.cell), build_evaluations(config, config.cell)
+        digest = hashlib.sha256(json.dumps([chain.run.digest, evaluations], sort_keys=True).encode()).hexdigest()[:16]
+        previous = read_outcome(folder, outcome.cell)
+        if previous is not None and previous.is_current(digest) and chain.run.is_finished():
+            log.info("%s: already finished", outcome.cell)
+            return previous
+        outcome = replace(outcome, digest=digest, command=" ".join(chain.command), run=str(chain.run.folder))
+        if config.halving and not survives_halving(config, folder, str(config.cell)):
+            outcome.status = "halved"
+        else:
+            write_outcome(folder, outcome)
+            _train_and_evaluate(config, outcome, chain, evaluations)
+            outcome.status = "finished"
+    except Exception as error:  # any error is this cell's outcome, which the table reports
+        outcome.status, outcome.error = "failed", str(error)
+        log.error("%s failed: %s", outcome.cell, error)
+    write_outcome(folder, outcome)
+    return outcome
+
+
+def _name_outcome(config: DictConfig) -> str:
+    """Return ``cell``, or ``cell@steps`` at a rung of successive halving."""
+    if config.rung is None:
+        return str(config.cell)
+    return f"{config.cell}@{config.halving.steps[config.rung]}"
+
+
+def build_chain(config: DictConfig, cell: str) -> Chain:
+    """Return the run of a cell with its parents; cells that agree in a run share its folder.
+
+    Raises:
+        ValueError: the study has no such cell.
+    """
+    cells = read_cells(config)
+    if cell not in cells:
+        raise ValueError(f"cell={cell}: unknown cell of the study {config.study}; expected {', '.join(cells)}.")
+    train = cells[cell].get("train", ())
+    overrides = [f"size={config.size}", f"runs={config.runs}", f"seed={config.seed}"]
+    overrides += [*config.common, *config.extra_overrides, *train]
+    # a cell without overrides has the experiment's own folder: it may be a parent, or a cell of another study
+    folder_name = None
+    if train:
+        folder_name = f"{config.study}.{cell}"
+    if config.rung is not None:
+        # cells are ranked by their last validation loss
+        overrides += [f"trainer.max_steps={config.halving.steps[config.rung]}", "validate_last=true"]
+        folder_name = f"{config.study}.{cell}@{config.rung}"
+    experiment = cells[cell].get("experiment", config.experiment)
+    return resolve_variant(str(experiment), list(map(str, overrides)), folder_name)
+
+
+def build_evaluations(config: DictConfig, cell: str) -> dict[str, list[str]]:
+    """Return name -> overrides of ``omnihuman.evaluate``: those of the study, then those of the cell."""
+    extra = read_cells(config)[cell].get("evaluate", ())
+    evaluations: Any = OmegaConf.to_container(config.evaluations, resolve=True)
+    return {name: [*map(str, overrides), *map(str, extra)] for name, overrides in evaluations.items()}
+
+
+def survives_halving(config: DictConfig, folder: Path, cell: str) -> bool:
+    """Return whether a cell is among the best of the previous rung by validation loss; before the first, all are.
+
+    Raises:
+        ValueError: no cell of the previous rung is finished.
+    """
+    rung = config.rung
+    if rung is None:
+        rung = len(config.halving.steps)
+    if rung == 0:
+        return True
+    steps = config.halving.steps[rung - 1]
+    names = list(read_cells(config))
+    ranking = []
+    for name in names:
+        outcome = read_outcome(folder, f"{name}@{steps}")
+        if outcome is not None and outcome.status == "finished" and outcome.loss is not None:
+            ranking.append((outcome.loss, name))
+    if not ranking:
+        raise ValueError(f"{folder}: no cell is finished at {steps} steps; run rung={rung - 1} first.")
+    num_survivors = max(1, round(len(names) * config.halving.fraction**rung))
+    return cell in [name for _, name in sorted(ranking)[:num_survivors]]
+
+
+def _train_and_evaluate(
+    config: DictConfig, outcome: Outcome, chain: Chain, evaluations: Mapping[str, Sequence[str]]
+) -> None:
+    """Run the commands of a cell and fill in its outcome."""
+    log.info("%s: %s", outcome.cell, outcome.command)
+    log_file = locate_results(config) / f"{outcome.cell}.log"
+    _run_python(chain.command[1:], log_file, config.threads)
+    if config.rung is None:
+        name = chain.run.folder.relative_to(Path(config.runs) / config.size).parts[0]
+        variant = map(str, select_keys(chain.overrides, "variant"))
+        run = [f"run={name}", *variant, f"size={config.size}", f"runs={config.runs}"]
+        command_lines = [[*run, f"tag={tag}", *overrides] for tag, overrides in evaluations.items()]
+        output = _run_python(["-m", "omnihuman.studies.evaluate", json.dumps(command_lines)], log_file, config.threads)
+        outcome.evaluations |= dict(zip(evaluations, FOLDER_LINE.findall(output), strict=True))
+    _compute_costs(outcome, chain)
+
+
+def _run_python(arguments: Sequence[str], log_file: Path, threads: int | None) -> str:
+    """Return the output of a Python process; in a process of its own, so that a crash ends this cell alone.
+
+    Raises:
+        RuntimeError: the process failed.
+    """
+    environment = dict(os.environ)
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    process = subprocess.run(
+        [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    with log_file.open("a") as lines:
+        lines.write(f"$ python {' '.join(arguments)}\n{process.stdout}\n")
+    if process.returncode == 0:
+        return process.stdout
+    reason = f"exit status {process.returncode}"
+    if process.returncode < 0:
+        reason = f"killed by signal {-process.returncode}"
+    last_line = ""
+    for line in process.stdout.splitlines():
+        if line.strip() and "HYDRA_FULL_ERROR" not in line:  # Hydra's hint after the error itself
+            last_line = line.strip()
+    raise RuntimeError(f"{reason}: {last_line}\ncommand: python {' '.join(arguments)}\noutput: {log_file}")
+
+
+def _compute_costs(outcome: Outcome, chain: Chain) -> None:
+    """Fill in the costs of a cell, from the ledgers of its chain and the forecast of its last stage."""
+    import transformers
+
+    from omnihuman.cost.forecast import Forecaster
+
+    transformers.utils.logging.set_verbosity_error()
+    # two parents may share a parent, whose time counts once
+    ledgers = {run: json.loads((run / "ledger.json").read_text()) for run in _list_run_folders(chain)}
+    ledger = ledgers[chain.run.folder]
+    total = 0.0
+    for stage in ledgers.values():
+        total += stage["seconds"]
+    outcome.seconds = (ledger["seconds"], total)
+    outcome.loss = ledger["best"].get("val/loss")
+    outcome.order_digest = ledger.get("order", "")
+    forecast = Forecaster()(compose_config(without_keys(chain.overrides, "variant"), "plan"))
+    outcome.flops, outcome.num_trainable = forecast.training * ledger["trained"], forecast.trained
+
+
+def _list_run_folders(chain: Chain) -> list[Path]:
+    folders = [chain.run.folder]
+    for parent in chain.parents:
+        folders += _list_run_folders(parent)
+    return folders

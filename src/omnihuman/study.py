@@ -1,0 +1,85 @@
+"""Run a study: ``python -m omnihuman.study favchat_ablation [cell=full] [hydra/launcher=joblib] [-- frames=4]``.
+
+Overrides after ``--`` apply to the training of all cells.
+"""
+
+import logging
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from omegaconf import DictConfig
+
+from omnihuman.overrides import quote, select_keys
+from omnihuman.studies.config import build_arguments, compose_study, read_cells, register_cell_names
+from omnihuman.verb import verb
+
+register_cell_names()
+
+
+@verb("study")
+def run(config: DictConfig) -> float | None:
+    """Run one cell; return its validation loss, which a sweeper such as Optuna's minimises."""
+    from omnihuman.studies.cell import run_cell
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    return run_cell(config).loss
+
+
+def quote_extra_overrides(arguments: Sequence[str]) -> list[str]:
+    """Return the command line with the overrides after ``--`` as one override of the study.
+
+    >>> quote_extra_overrides(["favchat_ablation", "threads=1", "--", "frames=4", "trainer=fsdp"])
+    ['favchat_ablation', 'threads=1', "extra_overrides=['frames=4','trainer=fsdp']"]
+    """
+    if "--" not in arguments:
+        return list(arguments)
+    separator = list(arguments).index("--")
+    quoted = ",".join(map(quote, arguments[separator + 1 :]))
+    return [*arguments[:separator], f"extra_overrides=[{quoted}]"]
+
+
+def check_cells(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Check that ``cell=full,without_moe`` names cells of the study.
+
+    Raises:
+        ValueError: the study has no such cell.
+    """
+    cells = read_cells(config)
+    unknown = []
+    for override in select_keys(overrides, "cell"):
+        unknown += [name for name in override.choices if name not in cells]
+    if unknown:
+        names = ", ".join(cells)
+        raise ValueError(f"cell={','.join(unknown)}: unknown cells of the study {config.study}; expected {names}.")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run all cells and write the table; return 1 where a cell failed, 2 for an invalid command line."""
+    if not arguments or arguments[0].startswith("-"):
+        print(f"{__doc__}\nStudies: experiments/*/sweep.yaml. Keys of a study: conf/study.yaml.")
+        return int(not arguments)
+    arguments = quote_extra_overrides(arguments)
+    study, *overrides = arguments
+    try:
+        config = compose_study(study, overrides)
+        check_cells(config, overrides)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    is_rung = bool(select_keys(overrides, "rung"))
+    if config.halving and not is_rung:
+        for rung in range(len(config.halving.steps)):
+            # Hydra sweeps only once per process
+            subprocess.run([sys.executable, "-m", "omnihuman.study", *arguments, f"rung={rung}"], check=True)
+    sys.argv[1:] = build_arguments(study, overrides)
+    run()
+    if is_rung:
+        return 0
+    from omnihuman.studies.report import report_study
+
+    return int(not report_study(config))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,87 @@
+"""Safetensors files are written tensor by tensor, and created complete or not at all."""
+
+import json
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from omnihuman.official import checkpoint as checkpoint_reader
+from omnihuman.official.checkpoint import Header, open_checkpoint
+from omnihuman.official.safetensors_writer import write_safetensors, write_sharded
+from tests.official.folders import write_files
+
+STATE = {
+    "a.weight": torch.randn(3, 4, dtype=torch.float32),
+    "b.weight": torch.randn(5, 2).to(torch.bfloat16),
+    "c.bias": torch.randn(7).to(torch.float16),
+    "scale": torch.tensor(2.5),
+    "ids": torch.arange(3),
+    "odd": torch.randn(3).to(torch.bfloat16),
+}
+
+
+def make_headers(dtype: torch.dtype | None = None) -> dict[str, Header]:
+    return {key: Header(tuple(tensor.shape), dtype or tensor.dtype) for key, tensor in STATE.items()}
+
+
+def test_safetensors_reads_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    write_safetensors(file, make_headers(), STATE.__getitem__, {"source": "test"})
+    loaded, checkpoint = load_file(file), open_checkpoint(file)
+    assert set(loaded) == set(checkpoint) == set(STATE)
+    for key, tensor in STATE.items():
+        assert loaded[key].dtype == tensor.dtype
+        assert torch.equal(loaded[key], tensor) and torch.equal(checkpoint[key], tensor)
+    with safe_open(file, "pt") as opened:
+        assert opened.metadata() == {"source": "test"}
+
+
+def test_digest_depends_on_the_content(tmp_path: Path) -> None:
+    first = write_safetensors(tmp_path / "first", make_headers(), STATE.__getitem__, {"source": "test"})
+    assert first == write_safetensors(tmp_path / "again", make_headers(), STATE.__getitem__, {"source": "test"})
+    assert first != write_safetensors(tmp_path / "other", make_headers(torch.float32), STATE.__getitem__)
+    assert load_file(tmp_path / "other")["b.weight"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("layout", ["shards", "bin shards"])
+def test_one_tensor_at_a_time_is_in_memory(tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint_reader, "MAX_MAPPED_BYTES", 30)  # so that a pickle is reopened in between
+    write_files(tmp_path, STATE, layout)
+    checkpoint, alive = open_checkpoint(tmp_path), weakref.WeakSet[torch.Tensor]()
+
+    def read(name: str) -> torch.Tensor:
+        assert not alive
+        tensor = checkpoint[name].clone()
+        alive.add(tensor)
+        return tensor
+
+    write_safetensors(tmp_path / "out.safetensors", checkpoint.headers, read)
+    loaded = load_file(tmp_path / "out.safetensors")
+    for key, tensor in STATE.items():
+        assert torch.equal(loaded[key], tensor)
+
+
+def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    def read(name: str) -> torch.Tensor:
+        return torch.ones(2) if name == "odd" else STATE[name]
+
+    with pytest.raises(ValueError, match=r"odd is \(2,\), its header has \(3,\)"):
+        write_safetensors(tmp_path / "model.safetensors", make_headers(), read)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_shards_stay_below_their_limit(tmp_path: Path) -> None:
+    headers = make_headers()
+    files = write_sharded(tmp_path, headers, STATE.__getitem__, max_shard_size=50)
+    assert len(files) == 3 and files[0].name == "model-00001-of-00003.safetensors"
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_size"] == sum(header.nbytes for header in headers.values())
+    checkpoint = open_checkpoint(tmp_path)
+    for key, tensor in STATE.items():
+        assert torch.equal(checkpoint[key], tensor)
+    for file in files:
+        assert file.stat().st_size < 1000
