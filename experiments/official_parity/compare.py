@@ -95,12 +95,12 @@ def compute_outputs(answerer: Answerer, batch: Batch, official: State) -> Output
     embeds = torch.cat((prompt, model.llm.embed(answer)), dim=1)
     length, count = embeds.shape[1], answer.shape[1]
     labels = torch.cat((torch.full((1, length - count), IGNORE_INDEX), answer), dim=1)
-    loss, _ = model.llm(embeds, labels, torch.arange(length)[None], [0, length])
+    log_probs, _ = model.llm(embeds, labels, torch.arange(length)[None], [0, length])
     model.llm.model.set_attn_implementation("sdpa")
     logits = model.llm.model(inputs_embeds=embeds).logits[:, -count - 1 :]
     model.llm.model.set_attn_implementation(packed.NAME)
     ids = model.llm.generate_ids(prompt, [0, prompt.shape[1]], max_new_tokens=official["generated"].shape[1])
-    return Outputs(embeds, logits, loss / count, remove_end(ids, answerer))
+    return Outputs(embeds, logits, -log_probs.sum() / count, remove_end(ids, answerer))
 
 
 def compare_pixels(batch: Batch, official: State) -> str:

@@ -9,7 +9,15 @@ from typing import Any, Literal, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 
-ALLOWED_TARGETS = ("omnihuman.", "torch.optim.", "lightning.pytorch.", "pytorch_lightning.", "hydra.utils.get_")
+ALLOWED_TARGETS = (
+    "omnihuman.",
+    "torch.optim.",
+    "torchao.optim.",
+    "bitsandbytes.optim.",
+    "lightning.pytorch.",
+    "pytorch_lightning.",
+    "hydra.utils.get_",
+)
 """Prefixes of the targets that a config may build: a downloaded yaml must not run arbitrary code."""
 
 PART_GROUPS = ("encoders", "projectors", "early_fusions", "fusions")

@@ -9,7 +9,7 @@ K  streams or classes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
@@ -245,14 +245,26 @@ class Output:
     """Output of the model for a batch.
 
     Attributes:
-        loss: cross-entropy summed over the supervised tokens of the batch.
-        targets: number of supervised tokens.
+        log_probs: natural log-probability of each of the S supervised tokens, after everything that precedes it.
+        positions: of the supervised tokens in the packed sequence.
+        bounds: where each sample begins in that sequence, and the end of the last one.
         streams: the streams in the slots, by slot.
     """
 
-    loss: Float[Tensor, ""]
-    targets: int
+    log_probs: Float[Tensor, S]
+    positions: Int[Tensor, S]
+    bounds: Sequence[int]
     streams: Mapping[str, Features] = field(default_factory=dict)
+
+    @property
+    def loss(self) -> Float[Tensor, ""]:
+        """Cross-entropy summed over the supervised tokens."""
+        return -self.log_probs.sum()
+
+    @property
+    def targets(self) -> int:
+        """Number of supervised tokens."""
+        return len(self.log_probs)
 
 
 def _map(batch: Batch, move: Callable[[Tensor], Tensor]) -> Batch:

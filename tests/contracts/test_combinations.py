@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from omnihuman.model.omni import OmniModel
-from omnihuman.training.trainable import set_trainable
+from omnihuman.model.trainable import set_trainable
 
 FILE = Path(__file__).parents[2] / "experiments" / "composition" / "combinations.py"
 spec = importlib.util.spec_from_file_location("combinations", FILE)

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 import omnihuman
 from omnihuman.build import config_dir
 
-GROUPS = ("encoder", "projector", "fusion", "llm", "model", "data", "metric", "benchmark")
+GROUPS = ("encoder", "projector", "fusion", "llm", "model", "data", "metric", "benchmark", "objective")
 """Groups of parts, each with a package of the same name."""
 ONE_CLASS = {"model": "omni", "data": "module"}
 """Groups whose yamls are variants or sources of one class, and the module of that class."""

@@ -10,7 +10,7 @@ from omnihuman.build import compose_config
 from omnihuman.cost.forecast import Forecast, Forecaster
 from omnihuman.cost.meter import MetaCounter, measure_call
 from omnihuman.llm.causal import CausalLM
-from omnihuman.training.trainable import set_trainable
+from omnihuman.model.trainable import set_trainable
 
 HIDDEN, MLP, LAYERS, VOCABULARY = 16, 40, 3, 400
 ARCHITECTURE = {

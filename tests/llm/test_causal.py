@@ -67,9 +67,12 @@ def test_packed_loss_and_gradients_equal_single_samples(llm: CausalLM) -> None:
         total = total + F.cross_entropy(logits, labels[0, 1:], ignore_index=IGNORE_INDEX, reduction="sum")
         supervised += int((labels[0, 1:] != IGNORE_INDEX).sum())
     total.backward()
-    loss, targets = llm(*pack(samples))
+    log_probs, positions = llm(*pack(samples))
+    loss = -log_probs.sum()
     loss.backward()
-    assert targets == supervised
+    assert len(log_probs) == supervised
+    labels = pack(samples)[1][0]
+    assert (labels[positions] != IGNORE_INDEX).all()
     torch.testing.assert_close(loss, total, atol=1e-5, rtol=1e-5)
     for (name, parameter), expected in zip(llm.model.named_parameters(), plain.parameters(), strict=True):
         if expected.grad is not None:
@@ -79,22 +82,22 @@ def test_packed_loss_and_gradients_equal_single_samples(llm: CausalLM) -> None:
 def test_samples_do_not_attend_to_each_other(llm: CausalLM) -> None:
     first, second = draw_samples(llm, 7, 12)
     other = (torch.randn_like(first[0]), torch.full_like(first[1], IGNORE_INDEX))
-    alone, _ = llm(*pack([second]))
+    alone = llm(*pack([second]))[0]
     torch.testing.assert_close(llm(*pack([other, second]))[0], alone)
 
 
 def test_logits_exist_only_before_supervised_tokens(llm: CausalLM) -> None:
     counts: list[int] = []
     llm.model.lm_head.register_forward_hook(lambda module, inputs, output: counts.append(output.shape[1]))
-    _, targets = llm(*pack(draw_samples(llm, 8, 6)))
-    assert counts == [targets]
+    log_probs, _ = llm(*pack(draw_samples(llm, 8, 6)))
+    assert counts == [len(log_probs)]
 
 
 def test_sequence_without_targets_has_zero_loss_and_gradients(llm: CausalLM) -> None:
     embeds = torch.randn(1, 4, llm.hidden_size, requires_grad=True)
-    loss, targets = llm(embeds, torch.full((1, 4), IGNORE_INDEX), torch.arange(4)[None], [0, 4])
-    loss.backward()
-    assert (float(loss.detach()), targets) == (0.0, 0)
+    log_probs, _ = llm(embeds, torch.full((1, 4), IGNORE_INDEX), torch.arange(4)[None], [0, 4])
+    log_probs.sum().backward()
+    assert len(log_probs) == 0
     assert embeds.grad is not None and not embeds.grad.any()
     assert all(p.grad is not None for p in llm.model.lm_head.parameters())
 

@@ -16,9 +16,9 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from omnihuman.build import compose_config
+from omnihuman.objective.base import Objective
 from omnihuman.training.runs import Run
 from omnihuman.training.stage import run_stage
-from omnihuman.training.supervised import Supervised
 
 
 def build_overrides(corpus: Path, runs: Path, *more: str) -> list[str]:
@@ -82,9 +82,9 @@ def test_validate_last_gives_a_loss_to_a_run_that_ends_within_an_epoch(corpus: P
 
 def fail_at_step(step: int) -> Callable[..., Any]:
     """Return a training step that raises at an optimizer step."""
-    training_step = Supervised.training_step
+    training_step = Objective.training_step
 
-    def failing_step(self: Supervised, batch: Any, batch_idx: int) -> Any:
+    def failing_step(self: Objective, batch: Any, batch_idx: int) -> Any:
         if self.trainer.global_step == step:
             raise RuntimeError("power failure")
         return training_step(self, batch, batch_idx)
@@ -99,7 +99,7 @@ def test_resumed_run_has_the_losses_of_an_uninterrupted_one(
     more = ("trainer.max_steps=14", "stage.checkpoint_every=2", "stage.max_tokens=500")
     uninterrupted = train(corpus, tmp_path / "uninterrupted", *more)
     with monkeypatch.context() as patch:
-        patch.setattr(Supervised, "training_step", fail_at_step(9))
+        patch.setattr(Objective, "training_step", fail_at_step(9))
         with pytest.raises(RuntimeError, match="power failure"):
             train(corpus, tmp_path / "resumed", *more)
     resumed = train(corpus, tmp_path / "resumed", *more)
@@ -190,3 +190,28 @@ def test_sharded_run_has_the_losses_and_the_weights_of_one_process(corpus: Path,
     assert weights.keys() == sharded_weights.keys()
     for name, tensor in weights.items():
         torch.testing.assert_close(tensor, sharded_weights[name], atol=1e-4, rtol=1e-4)
+
+
+def test_average_of_the_weights_survives_a_resume(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ("trainer.max_steps=6", "stage.checkpoint_every=2", "callback=ema", "logger=csv")
+    uninterrupted = train(corpus, tmp_path / "uninterrupted", *more)
+    with monkeypatch.context() as patch:
+        patch.setattr(Objective, "training_step", fail_at_step(5))
+        with pytest.raises(RuntimeError, match="power failure"):
+            train(corpus, tmp_path / "resumed", *more)
+    resumed = train(corpus, tmp_path / "resumed", *more)
+    weights, expected = load_file(resumed.weights), load_file(uninterrupted.weights)
+    plain = load_file(train(corpus, tmp_path / "plain", "trainer.max_steps=6").weights)
+    for name, tensor in expected.items():
+        assert torch.equal(weights[name], tensor), name
+    assert any(not torch.equal(plain[name], tensor) for name, tensor in expected.items())
+    checkpoint = torch.load(next(resumed.checkpoints.iterdir()), weights_only=False)
+    assert len(checkpoint["current_model_state"]) == len(checkpoint["state_dict"])
+    assert not (resumed.folder / "tensorboard").exists()
+
+
+def test_callback_that_does_not_exist_is_named(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="early"):
+        train(corpus, tmp_path, "callback=early")

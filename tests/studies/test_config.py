@@ -8,13 +8,13 @@ from omegaconf import OmegaConf
 
 from omnihuman.build import compose_config, config_dir, prune
 from omnihuman.cost.forecast import Forecaster
+from omnihuman.model.trainable import set_trainable
 from omnihuman.overrides import without_keys
 from omnihuman.studies.cell import build_chain, build_evaluations
 from omnihuman.studies.config import build_arguments, compose_study, locate_study, read_cells
 from omnihuman.study import main
+from omnihuman.training.assembly import read_trainable
 from omnihuman.training.chain import Chain
-from omnihuman.training.stage import read_trainable
-from omnihuman.training.trainable import set_trainable
 
 FORECASTER = Forecaster()  # builds a part once, on the meta device
 STUDIES = sorted(path.parent.name for path in (Path(config_dir()).parent / "experiments").glob("*/sweep.yaml"))

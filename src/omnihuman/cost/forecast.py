@@ -19,8 +19,8 @@ from omnihuman.data.packing import count_micro_batches
 from omnihuman.fusion.base import Fusion
 from omnihuman.modality import BY_FIELD, INSTRUCTION, SLOTS
 from omnihuman.model.omni import OmniModel
-from omnihuman.training.sharding import replicated_parameters, sharded_blocks
-from omnihuman.training.trainable import set_trainable
+from omnihuman.model.sharding import replicated_parameters, sharded_blocks
+from omnihuman.model.trainable import set_trainable
 from omnihuman.types import IGNORE_INDEX, Batch, Features, Signal
 
 AUTOCAST_MODULES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)

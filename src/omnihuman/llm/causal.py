@@ -16,7 +16,7 @@ from omnihuman.types import IGNORE_INDEX, TEMPLATES
 
 
 class CausalLM(nn.Module):
-    """Embeddings of a packed sequence ``[1 L D]`` -> summed loss over the supervised tokens, or generated texts.
+    """Embeddings of a packed sequence ``[1 L D]`` -> log-probabilities of its supervised tokens, or generated texts.
 
     Reference: the decoder of HumanOmni is Qwen2.5; its trainer pads batches, while samples are packed here.
 
@@ -109,8 +109,8 @@ class CausalLM(nn.Module):
         labels: Int[Tensor, "1 L"],
         position_ids: Int[Tensor, "1 L"],
         bounds: Sequence[int],
-    ) -> tuple[Float[Tensor, ""], int]:
-        """Return the cross-entropy summed over the supervised tokens, and their number.
+    ) -> tuple[Float[Tensor, "S"], Int[Tensor, "S"]]:
+        """Return the log-probabilities of the S supervised tokens, and their positions in the packed sequence.
 
         Logits are computed only at positions whose next token is supervised: with a vocabulary of 152k they need most
         of the memory otherwise. The first token of a sample is never supervised.
@@ -126,8 +126,8 @@ class CausalLM(nn.Module):
             logits_to_keep=supervised,
             bounds=tuple(bounds),
         ).logits
-        loss = F.cross_entropy(logits[0].float(), next_labels[supervised], reduction="sum")
-        return loss, len(supervised)
+        log_probs = -F.cross_entropy(logits[0].float(), next_labels[supervised], reduction="none")
+        return log_probs, supervised + 1
 
     def generate(self, embeds: Float[Tensor, "1 L D"], bounds: Sequence[int], **generation_kwargs: Any) -> list[str]:
         """Return the answers to the packed prompts, one per sample; greedy by default."""

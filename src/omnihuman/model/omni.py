@@ -76,13 +76,13 @@ class OmniModel(nn.Module):
         self.llm = llm
 
     def forward(self, batch: Batch) -> Output:
-        """Return the loss summed over the answers of the packed sequence."""
+        """Return the log-probabilities of the supervised tokens of the packed sequence."""
         embeds, mask, streams = self.embed(batch)
         bounds, positions, labels = batch.bounds.tolist(), batch.position_ids, batch.labels
         if not mask.all():
             bounds, positions, (embeds, labels) = drop_positions(mask, bounds, embeds, labels)
-        loss, targets = self.llm(embeds, labels, positions, bounds)
-        return Output(loss, targets, streams)
+        log_probs, token_positions = self.llm(embeds, labels, positions, bounds)
+        return Output(log_probs, token_positions, bounds, streams)
 
     def embed(self, batch: Batch, parts: Set[str] | None = None) -> tuple[Tensor, Tensor, Streams]:
         """Return the packed sequence with every stream in its slot, a mask of the positions to keep, and the streams.

@@ -130,6 +130,29 @@ class SampleCounter(pl.Callback):
         return num_trained, dict(total)
 
 
+class TrainableEMA(pl.callbacks.EMAWeightAveraging):
+    """Lightning's exponential moving average, for checkpoints that hold only the trainable parameters."""
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Keep the trainable part of the current parameters; the objective does so with the averaged ones."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        trainable = {name for name, parameter in pl_module.named_parameters() if parameter.requires_grad}
+        current = checkpoint.get("current_model_state", {})
+        for name in current.keys() - trainable:
+            del current[name]
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Add the frozen parameters, which are loaded as in a new run: Lightning expects a complete state."""
+        complete = pl_module.state_dict()
+        for key in ("state_dict", "current_model_state"):
+            checkpoint[key] = complete | checkpoint.get(key, {})
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Copy the average, as Lightning does where a training ends; not if it resumes from its last checkpoint."""
+        super().on_train_end(trainer, pl_module)
+
+
 def gather_over_ranks(value: Any) -> list[Any]:
     """Return the values of all ranks in their order; every rank must call it."""
     if not torch.distributed.is_initialized():

@@ -20,6 +20,7 @@ UNNAMED_KEYS = (
     "size",
     "runs",
     "trainer",
+    "logger",
     "validation",
     "validate_first",
     "validate_last",

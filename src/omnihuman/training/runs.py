@@ -25,6 +25,7 @@ SHARED_ROOTS = (
     "size",
     "seed",
     "trainer",
+    "logger",
     "frames",
     "data",
     "model",
@@ -45,7 +46,17 @@ SPEED_DATA_KEYS = ("num_workers", "quarantine_file", "timeout", "val_limit", "fe
 FILE_DATA_KEYS = ("records", "val_records", "root", "create_corpus", "_target_")
 """Data options that name files: each stage may have its own, so they are no part of a recipe."""
 
-DECISIVE_KEYS = ("stage", "optimizer", "scheduler", "trainable", "init_from", "seed", "random_weights")
+DECISIVE_KEYS = (
+    "stage",
+    "objective",
+    "callback",
+    "optimizer",
+    "scheduler",
+    "trainable",
+    "init_from",
+    "seed",
+    "random_weights",
+)
 DECISIVE_TRAINER_KEYS = ("max_steps", "max_epochs", "precision", "limit_train_batches", "gradient_clip_val")
 
 

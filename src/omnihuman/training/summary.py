@@ -45,7 +45,7 @@ def _build_table(folder: Path, facts: Mapping[str, Any], best: Mapping[str, floa
     table.add_row("peak memory", f"{peak_gib:.1f} GiB")
     table.add_row("best", scores or "no validation")
     table.add_row("weights", str(folder / "weights.safetensors"))
-    table.add_row("metrics", f"{folder / 'metrics.csv'}, {folder / 'curves.png'}, tensorboard --logdir {folder}")
+    table.add_row("metrics", f"{folder / 'metrics.csv'}, {folder / 'curves.png'}")
     table.add_row("next", str(facts["next"]))
     return table
 

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from omnihuman.training.trainable import strip_wrappers
+from omnihuman.model.trainable import canonical_name
 
 DTYPE_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 """Dtypes of safetensors by their names in torch."""
@@ -98,11 +98,6 @@ def save_weights(file: Path, state: Mapping[str, Tensor], names: Iterable[str], 
     partial = file.with_suffix(".partial")
     save_file(tensors, partial, metadata=dict(metadata))
     partial.replace(file)
-
-
-def canonical_name(name: str) -> str:
-    """Return the name that a parameter has in weights files: LoRA's wrapper around a base weight is not part of it."""
-    return strip_wrappers(name).replace(".base_layer.", ".")
 
 
 def read_dtype(file: Path) -> str | None:

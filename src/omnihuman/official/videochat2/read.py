@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.build import build, compose_config, compose_part
 from omnihuman.model.omni import OmniModel
+from omnihuman.model.trainable import canonical_name
 from omnihuman.official.checkpoint import (
     Checkpoint,
     find_single_file,
@@ -24,7 +25,6 @@ from omnihuman.official.towers import keys as towers
 from omnihuman.official.towers.read import build_hub_config, save_bert_tokenizer, select_architecture
 from omnihuman.official.umt.read import infer_umt_sizes
 from omnihuman.official.videochat2 import keys as keys
-from omnihuman.training.weights import canonical_name
 
 MISTRAL = "mistralai/Mistral-7B-Instruct-v0.2"
 BERT = "google-bert/bert-base-uncased"

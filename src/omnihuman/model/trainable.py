@@ -34,6 +34,11 @@ def strip_wrappers(name: str) -> str:
     return name
 
 
+def canonical_name(name: str) -> str:
+    """Return the name that a parameter has in weights files: LoRA's wrapper around a base weight is not part of it."""
+    return strip_wrappers(name).replace(".base_layer.", ".")
+
+
 def set_trainable(model: nn.Module, table: Mapping[str, Any]) -> list[Group]:
     """Freeze the model except for the parameters that patterns match; the first matching pattern counts.
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from omnihuman.model.omni import eval_frozen
-from omnihuman.training.trainable import PartRow, effective_table, set_trainable
+from omnihuman.model.trainable import PartRow, effective_table, set_trainable
 
 
 class Parts(nn.Module):

@@ -1,25 +1,27 @@
-"""Next-token loss on the answers, the objective of every stage of the three papers."""
+"""An objective: a LightningModule that trains an ``OmniModel`` by the log-probabilities of its supervised tokens."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from omnihuman.model.omni import OmniModel
+from omnihuman.model.sharding import frozen_encoders, replicated_parameters, sharded_blocks
+from omnihuman.model.trainable import Group, canonical_name, strip_wrappers
 from omnihuman.pl import pl
-from omnihuman.training.sharding import frozen_encoders, replicated_parameters, sharded_blocks
-from omnihuman.training.trainable import Group, strip_wrappers
-from omnihuman.training.weights import canonical_name
-from omnihuman.types import Batch
+from omnihuman.types import Batch, Output
 
 
-class Supervised(pl.LightningModule):
-    """Trains an ``OmniModel`` on packed batches.
+class Objective(pl.LightningModule, ABC):
+    """Trains an ``OmniModel`` on packed batches; a subclass computes the loss of a batch.
 
-    The loss of an optimizer step is the mean over all supervised tokens of the step: every micro-batch on every rank
-    divides its sum by the same number of tokens, so that packing and the number of processes do not change it.
+    The loss of an optimizer step is the sum over its micro-batches on all ranks, divided by all supervised tokens of
+    the step: every micro-batch divides by the same number, so that packing and the number of processes do not change
+    it.
 
     Args:
         model: the model to train.
@@ -44,9 +46,19 @@ class Supervised(pl.LightningModule):
         self.build_optimizer = optimizer
         self.build_scheduler = scheduler
         self.strict_loading = False  # a checkpoint has no frozen parameters: they are loaded as in a new run
+        self.is_sharded = False
         self._step_loss: Tensor | float = 0.0
         self._val_loss: Tensor | float = 0.0
         self._val_targets = 0
+
+    @abstractmethod
+    def compute_loss(self, output: Output, batch: Batch) -> Float[Tensor, ""]:
+        """Return the loss summed over the supervised tokens of a packed batch.
+
+        Args:
+            output: log-probabilities of the supervised tokens, their positions, and the bounds of the samples.
+            batch: that the output belongs to.
+        """
 
     @property
     def trainable_names(self) -> set[str]:
@@ -56,11 +68,11 @@ class Supervised(pl.LightningModule):
     def configure_model(self) -> None:
         """Shard the model over the data-parallel ranks if the strategy is FSDP2."""
         mesh = getattr(self, "device_mesh", None)
-        if mesh is None or getattr(self, "_sharded", False):
+        if mesh is None or self.is_sharded:
             return
         from torch.distributed.fsdp import fully_shard
 
-        self._sharded = True
+        self.is_sharded = True
         for encoder in frozen_encoders(self.model):
             encoder.to(self.device)
         replicated = replicated_parameters(self.model)
@@ -75,8 +87,7 @@ class Supervised(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        output = self.model(batch)
-        loss: Tensor = output.loss / max(1, batch.step_targets)
+        loss = self.compute_loss(self.model(batch), batch) / max(1, batch.step_targets)
         self._step_loss = self._step_loss + loss.detach()
         num_micro_batches = self.trainer.accumulate_grad_batches
         world_size = self.trainer.world_size
@@ -95,7 +106,7 @@ class Supervised(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         output = self.model(batch)
-        self._val_loss = self._val_loss + output.loss.double()
+        self._val_loss = self._val_loss + self.compute_loss(output, batch).double()
         self._val_targets += output.targets
 
     def on_validation_epoch_end(self) -> None:

@@ -1,0 +1,233 @@
+"""The place that builds a stage: model, data, objective and trainer from its config."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from omnihuman.build import build
+from omnihuman.data.module import OmniData
+from omnihuman.model.omni import OmniModel
+from omnihuman.model.trainable import set_trainable
+from omnihuman.objective.base import Objective
+from omnihuman.pl import pl
+from omnihuman.training.callbacks import MetricsTable, SampleCounter, Throughput, build_progress_bar
+from omnihuman.training.chain import Chain
+from omnihuman.training.generation_metrics import GenerationMetrics
+from omnihuman.training.model_folder import build_with_weights
+from omnihuman.training.runs import Run, checkpoint_step
+from omnihuman.training.weights import load_weights
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """All that a stage needs to be trained and written.
+
+    Attributes:
+        name: of its experiment.
+        run: its folder.
+        command: the command line that trains it.
+        objective: with the model.
+        data: connected to the model.
+        trainer: with all callbacks and loggers.
+        checkpoint: that the training resumes from.
+        inherited: names of the parameters that come from parents or a base.
+        throughput: measures the speed.
+        counter: counts trained and skipped samples.
+        validate_first: validate before the first step.
+        validate_last: validate after the last step, also within an epoch.
+        next_command: the command that follows a finished run.
+    """
+
+    name: str
+    run: Run
+    command: Sequence[str]
+    objective: Objective
+    data: OmniData
+    trainer: pl.Trainer
+    checkpoint: Path | None
+    inherited: set[str]
+    throughput: Throughput
+    counter: SampleCounter
+    validate_first: bool
+    validate_last: bool
+    next_command: str
+
+
+def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
+    """Build the stage of a composed config; its parents are finished and its folder is open.
+
+    Args:
+        config: of the stage.
+        chain: the run with its parents.
+        is_terminal: draw a rich progress bar.
+
+    Raises:
+        ValueError: the config is invalid; the message names the key.
+    """
+    run = chain.run
+    config = config.copy()
+    config.folder = str(run.folder)  # where loggers write
+    pl.seed_everything(config.seed, verbose=False)
+    model, inherited = build_initial_model(config, chain)
+    groups = set_trainable(model, read_trainable(config))
+    data: OmniData = build(config.data)
+    data.connect(model.transforms, model.count_tokens, model.llm.tokenizer, model.llm.chat, model.frozen_encoders)
+    log.info("%d training samples, %d skipped", len(data.train_samples), len(data.train_samples.skipped))
+    objective: Objective = build(config.objective)(
+        model,
+        groups,
+        optimizer=build(config.optimizer),
+        scheduler=build(config.scheduler),
+        total_steps=count_steps(config, data),
+    )
+    checkpoint = run.find_checkpoint()
+    throughput, counter = Throughput(), SampleCounter(run.folder / "skipped.jsonl")
+    callbacks = [
+        throughput,
+        counter,
+        _build_generation_metrics(config, data),
+        *build_all(config.callback),
+        _build_saver(config, run),
+        build_progress_bar(is_rich=is_terminal),
+    ]
+    resume_at = 0 if checkpoint is None else checkpoint_step(checkpoint)
+    loggers = [MetricsTable(run.folder / "metrics.csv", resume_at=resume_at), *build_all(config.logger)]
+    return Stage(
+        name=config.name,
+        run=run,
+        command=chain.command,
+        objective=objective,
+        data=data,
+        trainer=_build_trainer(config, data, callbacks, loggers),
+        checkpoint=checkpoint,
+        inherited=inherited,
+        throughput=throughput,
+        counter=counter,
+        validate_first=config.validate_first,
+        validate_last=config.validate_last,
+        next_command=build_next_command(config),
+    )
+
+
+def build_all(nodes: Mapping[str, Any] | DictConfig | None) -> list[Any]:
+    """Build every node of a group of which several may be selected, such as ``logger=[tensorboard,wandb]``.
+
+    Raises:
+        ValueError: a node cannot be built, or its package is not installed.
+    """
+    objects = []
+    for name, node in (nodes or {}).items():
+        if node is not None:
+            objects.append(_build_option(str(name), node))
+    return objects
+
+
+def _build_option(name: str, node: Any) -> Any:
+    try:
+        return build(node)
+    except Exception as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, ModuleNotFoundError):
+            raise ValueError(f"{name}: {cause}") from error
+        raise
+
+
+def build_initial_model(config: DictConfig, chain: Chain) -> tuple[OmniModel, set[str]]:
+    """Return the model with the weights of ``init_from`` or ``base``, and the names of the loaded parameters."""
+    if config.base is not None:
+        without = list(config.init_from[0].without)
+        model, inherited = build_with_weights(config.model, chain.parents[0].run.weights, without, allow_new=True)
+        log.info("base %s: %d tensors", config.base, len(inherited))
+        return model, inherited
+    model, inherited = build(config.model), set()
+    for entry, parent in zip(config.init_from, chain.parents, strict=True):
+        report = load_weights(model, parent.run.weights, entry.get("only", "*"))
+        log.info("init_from %s: %s", entry.get("run") or entry.folder, report)
+        inherited.update(report.loaded)
+    return model, inherited
+
+
+def read_trainable(config: DictConfig) -> dict[str, Any]:
+    """Return the table of learning rates as plain numbers."""
+    table: Any = OmegaConf.to_container(config.trainable, resolve=True)
+    return dict(table)
+
+
+def count_steps(config: DictConfig, data: OmniData) -> int:
+    """Return the optimizer steps of a run.
+
+    Lightning's own estimate would set the loader up, before a checkpoint can set its position.
+    """
+    steps: int = data.steps_per_epoch * config.trainer.max_epochs
+    if config.trainer.max_steps >= 0:
+        steps = min(steps, config.trainer.max_steps)
+    return steps
+
+
+def build_next_command(config: DictConfig) -> str:
+    """Return the command that follows a finished run: the next stage, or a question to the model."""
+    size = "" if config.size == "nano" else f" size={config.size}"
+    if config.next:
+        return f"python -m omnihuman.train +experiment={config.next}{size}"
+    run = f"{config.name}{size}"
+    if config.variant or config.runs != "runs":
+        run = f"'{Path(config.runs, config.size, config.name, config.variant or '')}'"
+    return f'python -m omnihuman.generate run={run} video=clip.mp4 instruction="What is the main emotion?"'
+
+
+def _build_generation_metrics(config: DictConfig, data: OmniData) -> GenerationMetrics:
+    options: Any = OmegaConf.to_container(config.validation, resolve=True)
+    metrics = {task: build(metric) for task, metric in options.pop("metrics").items()}
+    return GenerationMetrics(data, metrics, **options)
+
+
+def _build_saver(config: DictConfig, run: Run) -> pl.Callback:
+    saver = pl.callbacks.ModelCheckpoint(
+        run.checkpoints,
+        filename="{step}",
+        every_n_train_steps=config.trainer.checkpoint_every,
+        save_top_k=1,
+        save_on_train_epoch_end=False,
+    )
+    saver.FILE_EXTENSION = ".ckpt"
+    return saver
+
+
+def _build_trainer(config: DictConfig, data: OmniData, callbacks: Sequence[Any], loggers: Sequence[Any]) -> pl.Trainer:
+    options: Any = OmegaConf.to_container(config.trainer, resolve=True)
+    del options["checkpoint_every"]
+    if options["strategy"] == "fsdp2":
+        options["strategy"] = _build_fsdp2(options)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    trainer = pl.Trainer(
+        callbacks=list(callbacks),
+        logger=list(loggers),
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+        **options,
+    )
+    trainer.accumulate_grad_batches = data.count_micro_batches(trainer.world_size, trainer.max_epochs or 1)
+    return trainer
+
+
+def _build_fsdp2(options: Mapping[str, Any]) -> Any:
+    """Return the strategy that shards over all devices.
+
+    Lightning's default would use the devices of a node for tensor parallelism.
+    """
+    devices = options["devices"]
+    if devices in ("auto", -1, "-1"):
+        devices = max(1, torch.cuda.device_count())
+    num_devices = len(devices) if isinstance(devices, list) else int(devices)
+    return pl.strategies.ModelParallelStrategy(
+        data_parallel_size=num_devices * options["num_nodes"], tensor_parallel_size=1
+    )

@@ -1,0 +1,58 @@
+"""A dry run: the chain, parts, tokens and steps of a stage, printed without loading weights."""
+
+from collections.abc import Sequence
+
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from omnihuman.build import build
+from omnihuman.data.media import SAMPLE_RATE
+from omnihuman.data.module import OmniData
+from omnihuman.model.omni import OmniModel
+from omnihuman.model.trainable import Group, effective_table, set_trainable
+from omnihuman.training.assembly import read_trainable
+from omnihuman.training.chain import Chain
+
+
+def print_dry_run(config: DictConfig, chain: Chain, console: Console) -> None:
+    """Print the chain, the parts, the tokens and the steps of a run, without loading weights.
+
+    Models of the hub are built without memory, and the package's own tokenizer counts the text.
+    """
+    for parent in chain.parents:
+        status = "there" if parent.run.can_be_parent() else "missing"
+        console.print(f"starts from {parent.run.weights} ({status})")
+    config = config.copy()
+    with torch.device("cpu" if config.size == "nano" else "meta"):
+        config.random_weights = config.size != "nano"
+        model: OmniModel = build(config.model)
+    print_parts(model, set_trainable(model, read_trainable(config)), console)
+    for title, amounts in (
+        (f"{config.frames} frames, 10 s of audio", {"frames": config.frames, "waveform": 10 * SAMPLE_RATE}),
+        ("1 frame", {"frames": 1}),
+        ("30 s of audio", {"waveform": 30 * SAMPLE_RATE}),
+    ):
+        counts = model.count_tokens(amounts)
+        console.print(f"{title}: {counts['video']} video tokens, {counts['audio']} audio tokens")
+    data: OmniData = build(config.data)
+    data.connect(model.transforms, model.count_tokens, model.llm.tokenizer, model.llm.chat)
+    samples = data.train_samples
+    console.print(
+        f"{len(samples)} samples, {sum(samples.lengths)} tokens, {len(samples.skipped)} skipped; an epoch has "
+        f"{data.steps_per_epoch} steps of {data.batch_size}"
+    )
+    console.print(f"the run would be written to {chain.run.folder}")
+
+
+def print_parts(model: OmniModel, groups: Sequence[Group], console: Console) -> None:
+    """Print the parts of a model with their parameters and learning rates."""
+    table = Table(title="parts", title_justify="left")
+    for column in ("part", "class", "parameters", "trainable", "lr"):
+        table.add_column(column, justify="left" if column in ("part", "class") else "right")
+    for row in effective_table(model, groups):
+        style = "bold" if row.num_trainable else "dim"
+        numbers = (f"{row.num_parameters:,}", f"{row.num_trainable:,}")
+        table.add_row(row.part, row.class_name, *numbers, row.rate, style=style)
+    console.print(table)
