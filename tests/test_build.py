@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from omnihuman.build import build, compose_config, config_dir, prune
+from omnihuman.build import build, compose_config, compose_part, config_dir, prune
 
 METRIC = {"_target_": "omnihuman.metric.emotion.EmotionRecall"}
 
@@ -52,6 +52,37 @@ def test_deselected_part_is_pruned() -> None:
     assert "inputs" in config.model.fusions.compress  # Hydra leaves the wiring
     plain: Any = OmegaConf.to_container(config.model, resolve=True)
     assert list(prune(plain)["fusions"]) == ["gate"]
+
+
+@pytest.mark.parametrize("preset", ["siglip", "siglip_levels"])
+def test_one_part_has_another_size(preset: str) -> None:
+    plain = compose_config([f"encoder@model.encoders.video={preset}"])
+    for size, side in (("nano", 112), ("0_5b", 224), ("7b", 384)):
+        overrides = [f"encoder@model.encoders.video={preset}", f"encoder/siglip@model.encoders.video={size}"]
+        config = compose_config(overrides)
+        assert config.model.encoders.video.image_size == side
+        config.model.encoders.video = plain.model.encoders.video
+        assert config == plain
+
+
+def test_parts_extend_presets_of_the_same_size() -> None:
+    for size, lr, epochs in (("nano", 1e-3, 1), ("0_5b", 1e-5, 3), ("7b", 1e-5, 3)):
+        stage = compose_part("stage", "instruct", size=size)
+        assert (stage.lr, stage.max_epochs, stage.batch_size) == (lr, epochs, 16 if size == "nano" else 128)
+    assert compose_part("projector", "stc_videollama2").depth == 4  # VideoLLaMA2's has one size
+    assert "sliding_window" not in compose_part("llm", "causal_mistral", size="0_5b").architecture
+
+
+@pytest.mark.parametrize(
+    ("override", "cure"),
+    [
+        ("encoder/siglip@model.encoders.video=8b", "no such size; expected one of 0_5b, 7b, nano"),
+        ("encoder@model.encoders.video=siglip/nano", "expected a preset; its size is an override of its own"),
+    ],
+)
+def test_unknown_size_of_a_part_raises(override: str, cure: str) -> None:
+    with pytest.raises(ValueError, match=cure):
+        compose_config([override])
 
 
 def test_random_weights_need_no_hub() -> None:

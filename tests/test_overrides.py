@@ -29,7 +29,7 @@ from omnihuman.overrides import (
         ("fusion@model.fusions.gate=moe", "fusion", "model.fusions.gate", "moe"),
         ("+metric@validation.metrics.face=choice", "metric", "validation.metrics.face", "choice"),
         ("hydra/launcher=joblib", "hydra/launcher", "hydra.launcher", "joblib"),
-        ("encoder@model.encoders.video=siglip/7b", "encoder", "model.encoders.video", "siglip/7b"),
+        ("encoder/siglip@model.encoders.video=7b", "encoder/siglip", "model.encoders.video", "7b"),
         ("run='x/seed=1'", "run", "run", "'x/seed=1'"),
         ("data.tasks=[a,b]", "data.tasks", "data.tasks", "[a,b]"),
         ("llm.lora={r: 2, names: all-linear}", "llm.lora", "llm.lora", "{r: 2, names: all-linear}"),

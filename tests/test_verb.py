@@ -33,6 +33,13 @@ def test_full_error_has_a_traceback() -> None:
     assert "Traceback" in process.stderr and "omnihuman/generate.py" in process.stderr
 
 
+def test_unknown_size_of_a_part_is_one_line() -> None:
+    program = "from omnihuman.verb import verb\nverb('plan')(print)()"
+    command = [sys.executable, "-c", program, "encoder/siglip@model.encoders.video=8b"]
+    process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert process.returncode == 1 and process.stderr.startswith("error: encoder/siglip@model.encoders.video=8b: there")
+
+
 def test_missing_value_is_named() -> None:
     process = run_generate("video=README.md", "instruction=Who?")
     assert process.returncode == 1 and process.stderr.startswith("error: Missing mandatory value: run")

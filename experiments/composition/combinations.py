@@ -72,9 +72,7 @@ def presets(group: str) -> tuple[str, ...]:
 @cache
 def part(group: str, preset: str) -> dict[str, Any]:
     """Return the node of a preset at nano size."""
-    folder = Path(config_dir()) / group / preset
-    name = f"{preset}/nano" if folder.is_dir() else preset
-    node = OmegaConf.to_container(compose_part(group, name), resolve=True)
+    node = OmegaConf.to_container(compose_part(group, preset), resolve=True)
     assert isinstance(node, dict)
     return {str(key): value for key, value in node.items()}
 

@@ -9,6 +9,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 
+from omnihuman.overrides import parse_overrides
+
 ALLOWED_TARGETS = (
     "omnihuman.",
     "torch.optim.",
@@ -51,27 +53,57 @@ def config_dir() -> str:
     raise ValueError(f"no conf/ in {package} or {package.parents[1]}: install the package, or run from a clone.")
 
 
-def compose_config(overrides: Sequence[str], root: str = "train") -> DictConfig:
-    """Return the config that a verb would run with these overrides, inside or outside a Hydra program."""
+def compose_config(overrides: Sequence[str], root: str | None = "train") -> DictConfig:
+    """Return the config that a verb would run with these overrides, inside or outside a Hydra program.
+
+    Args:
+        overrides: as on the command line.
+        root: name of the root config; ``None`` starts from an empty one.
+
+    Raises:
+        ValueError: an override chooses an unknown size for a part.
+    """
     register_resolvers()
     return _compose(tuple(overrides), root).copy()
 
 
 @lru_cache(maxsize=256)  # a chain composes the same stages many times
-def _compose(overrides: tuple[str, ...], root: str) -> DictConfig:
+def _compose(overrides: tuple[str, ...], root: str | None) -> DictConfig:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
+    check_sizes(overrides)
     if GlobalHydra.instance().is_initialized():
         return compose(root, overrides=list(overrides))
     with initialize_config_dir(config_dir(), version_base="1.3"):
         return compose(root, overrides=list(overrides))
 
 
-def compose_part(group: str, name: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """Return the config of one part alone: ``compose_part("projector", "stc/7b")``."""
-    root = f"{group}/{name}"
-    part = OmegaConf.select(compose_config(overrides, root), root.rpartition("/")[0].replace("/", "."))
+def check_sizes(overrides: Sequence[str]) -> None:
+    """Check overrides of the size of one part, ``encoder/siglip@model.encoders.video=0_5b``.
+
+    Overlays are optional, so Hydra would skip one that does not exist.
+
+    Raises:
+        ValueError: the size is unknown, or stands in the name of a preset.
+    """
+    conf = Path(config_dir())
+    sizes = sorted(path.stem for path in (conf / "size").glob("*.yaml"))
+    for override in parse_overrides(overrides):
+        if override.is_delete or not (conf / override.name).is_dir():
+            continue
+        if "/" in override.name and not set(override.choices) <= set(sizes):
+            raise ValueError(f"{override}: there is no such size; expected one of {', '.join(sizes)}.")
+        if "/" in override.value:
+            raise ValueError(
+                f"{override}: expected a preset; its size is an override of its own, such as "
+                "encoder@model.encoders.video=siglip encoder/siglip@model.encoders.video=0_5b."
+            )
+
+
+def compose_part(group: str, name: str, overrides: Sequence[str] = (), size: str = "nano") -> DictConfig:
+    """Return the config of one part alone: ``compose_part("projector", "stc", size="7b")``."""
+    part = compose_config([f"+{group}={name}", f"+size={size}", *overrides], root=None)[group]
     assert isinstance(part, DictConfig)
     return part
 

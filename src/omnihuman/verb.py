@@ -13,7 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from omnihuman.build import config_dir, register_resolvers
+from omnihuman.build import check_sizes, config_dir, register_resolvers
 from omnihuman.overrides import quote_argument
 
 PATH_KEYS = ("run", "base", "variant")
@@ -50,6 +50,7 @@ def verb(name: str, *text_keys: str) -> Callable[[Callable[[DictConfig], Any]], 
 
 def _run(function: Callable[[DictConfig], Any], config: DictConfig) -> Any:
     try:
+        check_sizes(HydraConfig.get().overrides.task)
         return function(config)
     except BrokenPipeError:  # the reader of a pipe, such as head, has closed it
         _exit_silently(141)

@@ -25,19 +25,15 @@ def read_target(path: Path) -> str:
     assert isinstance(config, DictConfig)
     if "_target_" in config:
         return str(config["_target_"])
-    if path.with_suffix("").is_dir():  # the yaml selects a size
-        return read_target(path.with_suffix("") / "nano.yaml")
     base = next(name for name in config.defaults if isinstance(name, str) and name != "_self_")
-    base = base.removesuffix("@_here_")
-    return read_target((CONF / base[1:] if base.startswith("/") else path.parent / base).with_suffix(".yaml"))
+    return read_target(path.with_name(f"{base}.yaml"))
 
 
 def read_targets(group: str) -> dict[str, str]:
     """Return the class of each preset."""
-    folder = CONF / group
-    names = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
-    assert names, f"conf/{group} is empty"
-    return {name: read_target(path) for name, path in names.items()}
+    paths = sorted((CONF / group).glob("*.yaml"))
+    assert paths, f"conf/{group} is empty"
+    return {path.stem: read_target(path) for path in paths}
 
 
 def list_modules(group: str) -> set[str]:
@@ -79,18 +75,7 @@ def test_names_of_yamls_begin_with_their_module(group: str) -> None:
         if group in ONE_CLASS:
             assert module_name(name) == ONE_CLASS[group], message
         else:
-            # stc_videollama2_v35 -> stc; slow_fast/7b -> slow_fast
-            preset_name = preset.partition("/")[0]
-            assert f"{preset_name}_".startswith(f"{module_name(name)}_"), message
-
-
-@pytest.mark.parametrize(
-    "folder", sorted(path for path in CONF.glob("*/*") if path.is_dir()), ids=lambda path: path.name
-)
-def test_every_part_with_sizes_has_every_size(folder: Path) -> None:
-    sizes = {path.stem for path in (CONF / "size").glob("*.yaml")}
-    assert {path.stem for path in folder.glob("*.yaml")} == sizes
-    assert folder.with_suffix(".yaml").is_file(), f"{folder}.yaml, which selects the size, is missing"
+            assert f"{preset}_".startswith(f"{module_name(name)}_"), message  # stc_videollama2_v35 -> stc
 
 
 @every_group

@@ -1,4 +1,4 @@
-"""The contract of encoders, projectors and fusions, for every preset of these groups."""
+"""The contract of encoders, projectors and fusions, for every preset of these groups at every size that it has."""
 
 import inspect
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from hydra.utils import get_class
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -33,8 +33,8 @@ FROM_MODEL: dict[str, set[str]] = {
     "fusion": {"dims", "inputs", "output", "condition"},
 }
 """Arguments that come from the model and its wiring, not from a preset."""
-WITHOUT_STILLS = {"stc_videollama2_v35"}
-"""Presets that need several frames."""
+WITHOUT_STILLS = "stc_videollama2_v35/"
+"""The preset that needs several frames."""
 WITHOUT_GRADIENT = ("k_proj.bias", "key.bias")
 """Softmax is invariant to what is added to all keys."""
 LAST_TEXT_LAYER = ("layer.1.intermediate.", "layer.1.output.")
@@ -42,17 +42,36 @@ LAST_TEXT_LAYER = ("layer.1.intermediate.", "layer.1.output.")
 BASES: dict[str, type[nn.Module]] = {"encoder": Encoder, "projector": Projector, "fusion": Fusion}
 
 
+def list_sizes(preset: Path) -> set[str]:
+    """Return the sizes with an overlay, of a preset or of one that it extends."""
+    sizes = {path.stem for path in preset.with_suffix("").glob("*.yaml")}
+    config = OmegaConf.load(preset)
+    for base in config.get("defaults") or ():
+        if isinstance(base, str) and base != "_self_":
+            sizes |= list_sizes(preset.with_name(f"{base}.yaml"))
+    return sizes
+
+
 def list_presets(group: str) -> list[str]:
-    """List every yaml of a group, ``siglip/7b`` or ``mlp``, without those that only choose a size."""
-    folder = Path(config_dir()) / group
-    paths = [path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml")]
-    return sorted(path.as_posix() for path in paths if not (folder / path).is_dir())
+    """List every preset of a group with its sizes: ``siglip/nano``, ``siglip/0_5b``, ``siglip/7b``, ``mlp/nano``."""
+    names = []
+    for preset in (Path(config_dir()) / group).glob("*.yaml"):
+        sizes = list_sizes(preset)
+        if sizes:
+            sizes.add("7b")  # the preset itself
+        names += [f"{preset.stem}/{size}" for size in sizes | {"nano"}]
+    return sorted(names)
 
 
 def is_real_size(group: str, name: str) -> bool:
     """Return whether a preset is too large to run here; such presets are built on the meta device."""
-    is_large = "/" in name and not name.endswith("/nano")
-    return is_large and (group == "encoder" or name.startswith("qformer"))
+    return not name.endswith("/nano") and (group == "encoder" or name.startswith("qformer"))
+
+
+def compose_preset(group: str, name: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """Compose ``siglip/7b``."""
+    preset, _, size = name.partition("/")
+    return compose_part(group, preset, overrides, size)
 
 
 def list_parts(is_real: bool, groups: Sequence[str] = tuple(BASES)) -> list[tuple[str, str]]:
@@ -72,7 +91,7 @@ every_encoder = pytest.mark.parametrize(("group", "name"), list_parts(is_real=Fa
 def compose_node(group: str, name: str) -> dict[str, Any]:
     """Compose a preset; a fusion's with the wiring that the fusion declares."""
     overrides = ["+random_weights=true"] if is_real_size(group, name) else []
-    node = OmegaConf.to_container(compose_part(group, name, overrides), resolve=True)
+    node = OmegaConf.to_container(compose_preset(group, name, overrides), resolve=True)
     assert isinstance(node, dict)
     config = {str(key): value for key, value in node.items()}
     if group == "fusion":
@@ -230,7 +249,7 @@ def test_keys_of_the_yaml_are_arguments_of_the_class(group: str, name: str) -> N
 
 @every_yaml
 def test_yaml_has_no_widths_and_no_wiring(group: str, name: str) -> None:
-    config = compose_part(group, name, ["+random_weights=true"])
+    config = compose_preset(group, name, ["+random_weights=true"])
     assert not set(config) & FROM_MODEL[group]
 
 
@@ -260,7 +279,7 @@ def test_output_has_the_declared_width_and_grid(group: str, name: str) -> None:
 @every_part
 def test_number_of_tokens_equals_the_layout(group: str, name: str) -> None:
     part = shared_part(group, name)
-    lengths = [length for length in LENGTHS if length != 1 or name not in WITHOUT_STILLS]
+    lengths = [length for length in LENGTHS if length != 1 or not name.startswith(WITHOUT_STILLS)]
     counts = run(part, lengths).mask.flatten(1).sum(dim=1).tolist()
     assert counts == [count_layout_tokens(part, length) for length in lengths]
 
@@ -277,7 +296,7 @@ def test_widths_and_token_counts_of_levels_equal_the_layout(group: str, name: st
 @every_part
 def test_single_time_step_is_encoded_or_raises(group: str, name: str) -> None:
     part = shared_part(group, name)
-    if name in WITHOUT_STILLS:
+    if name.startswith(WITHOUT_STILLS):
         with pytest.raises(ValueError, match="needs 2 frames or more, got 1"):
             run(part, (1, 1))
         with pytest.raises(ValueError, match="needs 2 frames or more, got 1"):

@@ -140,7 +140,7 @@ def test_transform_squashes_and_is_picklable(encoder: FaceXFormer) -> None:
 
 def test_official_size_is_swin_b() -> None:
     with torch.device("meta"):
-        encoder, swin = build(compose_part("encoder", "facexformer/7b", ["+random_weights=true"])), swin_b()
+        encoder, swin = build(compose_part("encoder", "facexformer", ["+random_weights=true"], "7b")), swin_b()
     shapes = {name: tensor.shape for name, tensor in swin.features.state_dict().items()}
     assert {name: tensor.shape for name, tensor in encoder.features.state_dict().items()} == shapes
     assert encoder.level_dims == (128, 256, 512, 1024)

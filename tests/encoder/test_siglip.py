@@ -117,7 +117,7 @@ def test_stored_levels_equal_computed_levels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("size", "blocks"), [("7b", (6, 13, 19, 26)), ("0_5b", (2, 5, 8, 11)), ("nano", (1, 2, 3, 4))])
 def test_levels_preset_is_spread_over_every_size(size: str, blocks: tuple[int, ...]) -> None:
-    config = compose_part("encoder", f"siglip_levels/{size}")
+    config = compose_part("encoder", "siglip_levels", size=size)
     config.weights = None
     with torch.device("meta"):
         encoder = build(config)

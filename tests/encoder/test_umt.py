@@ -124,7 +124,7 @@ def test_levels_of_recomputed_blocks_have_gradients(encoder: UMT) -> None:
 
 def test_levels_preset_is_spread_over_the_official_size() -> None:
     with torch.device("meta"):
-        encoder = build(compose_part("encoder", "umt_levels/7b", ["+random_weights=true"]))
+        encoder = build(compose_part("encoder", "umt_levels", ["+random_weights=true"], "7b"))
     assert encoder.level_blocks == (5, 11, 17, 23)
 
 
@@ -202,7 +202,7 @@ def test_unknown_select_layer_raises(layer: int) -> None:
 
 def test_official_size() -> None:
     with torch.device("meta"):
-        encoder = build(compose_part("encoder", "umt/7b", ["+random_weights=true"]))
+        encoder = build(compose_part("encoder", "umt", ["+random_weights=true"], "7b"))
     assert (len(encoder.blocks), encoder.out_dim, encoder.grid) == (23, 1024, (14, 14))
     assert sum(parameter.numel() for parameter in encoder.parameters()) == 290_479_104
     # 2 of the patch embedding and 13 of each block, then 2 of vision_layernorm

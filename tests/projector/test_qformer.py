@@ -140,7 +140,7 @@ def test_invalid_condition_raises(text: bool, condition: Features | None, messag
 @pytest.mark.parametrize(("text", "size"), [(False, 101_598_720), (True, 182_121_216)])
 def test_real_size_has_the_official_number_of_parameters(text: bool, size: int) -> None:
     """182.12 million parameters, as VideoChat2's with its text embedding."""
-    config = compose_part("projector", "qformer/7b")
+    config = compose_part("projector", "qformer", size="7b")
     config.text = text
     with torch.device("meta"):
         qformer: QFormer = build(config)(in_dim=1024, out_dim=4096)

@@ -25,13 +25,15 @@ COUNTS: dict[str, list[int | None]] = {
     "spatial_conv": [6664, 3528, 1960, 588, 640, 192],
 }
 """Tokens of the official connectors for each (frames, side of the grid); ``None`` where they raise."""
-PRESETS = {
-    "stc/7b": "humanomni",
-    "stc/nano": "humanomni",
-    "stc/0_5b": "humanomni_small",
-    "stc_videollama2": "videollama2",
-    "stc_videollama2_v35": "videollama2_v35",
-}
+PRESETS = [
+    ("stc", "7b", "humanomni", 4),
+    ("stc", "nano", "humanomni", 1),
+    ("stc", "0_5b", "humanomni_small", 2),
+    ("stc_videollama2", "7b", "videollama2", 4),
+    ("stc_videollama2", "nano", "videollama2", 4),
+    ("stc_videollama2_v35", "nano", "videollama2_v35", 4),
+]
+"""Preset, size, form and depth."""
 
 
 def build_projector(form: str, **options: Any) -> STCProjector:
@@ -60,14 +62,13 @@ def test_token_counts_equal_the_official_ones(form: str) -> None:
             assert int(projected.mask.sum()) == projected.tokens.shape[1] * projected.tokens.shape[2] == expected
 
 
-@pytest.mark.parametrize(("preset", "form"), PRESETS.items())
-def test_presets_equal_the_forms(preset: str, form: str) -> None:
+@pytest.mark.parametrize(("preset", "size", "form", "depth"), PRESETS)
+def test_presets_equal_the_forms(preset: str, size: str, form: str, depth: int) -> None:
     with torch.device("meta"):
-        stc = build(compose_part("projector", preset))(in_dim=4, out_dim=8)
+        stc = build(compose_part("projector", preset, size=size))(in_dim=4, out_dim=8)
         expected = build_projector(form)
     for option in ("kernel", "stride", "padding", "cut"):
         assert getattr(stc, option) == getattr(expected, option), option
-    depth = {"stc/nano": 1, "stc/0_5b": 2}.get(preset, 4)
     assert [len(list(stage.children())) for stage in (stc.s1, stc.s2)] == [depth, depth]
     assert [len(layer.weight) for layer in stc.readout if isinstance(layer, torch.nn.Linear)] == [8, 8]
 

@@ -50,7 +50,7 @@ def block_shapes(prefix: str, width: int, heads: int) -> Shapes:
 @pytest.fixture(scope="module")
 def released_encoder() -> FaceXFormer:
     with torch.device("meta"):
-        encoder = build(compose_part("encoder", "facexformer/7b", ["+random_weights=true"]))
+        encoder = build(compose_part("encoder", "facexformer", ["+random_weights=true"], "7b"))
     assert isinstance(encoder, FaceXFormer)
     return encoder
 

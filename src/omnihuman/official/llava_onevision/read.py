@@ -148,7 +148,7 @@ def _read_tower_sizes(
     folder = find_folder(name, checkpoint.folder)
     preset = RELEASED_TOWERS.get(name.rpartition("/")[2])
     if folder is None and preset is not None:
-        released = compose_part("encoder", f"siglip/{preset}")
+        released = compose_part("encoder", "siglip", size=preset)
         return {key: released[key] for key in TOWER_SIZES["siglip"]}
     try:
         folder = folder or resolve_path(name)

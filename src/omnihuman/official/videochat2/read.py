@@ -149,7 +149,7 @@ def _build_config(request: Request, shapes: Shapes, file: Path, text: Any) -> Di
     }
     conditions = {}
     if qformer["text"]:
-        token_ids = OmegaConf.to_container(compose_part("encoder", "token_ids/7b"))
+        token_ids = OmegaConf.to_container(compose_part("encoder", "token_ids", size="7b"))
         assert isinstance(token_ids, dict)
         encoders["instruction"] = {**token_ids, "tokenizer": "${folder}/instruction_tokenizer"}
         conditions["general"] = "instruction"
