@@ -109,7 +109,7 @@ def test_stages_list_all_parent_runs(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         config = OmegaConf.create({"name": name, "init_from": [{"run": parent} for parent in parents]})
         OmegaConf.save(config, tmp_path / name / "config.yaml")
-        (tmp_path / name / "digest").write_text(f"{name * 4}\nrecipe\n")
+        (tmp_path / name / "digest").write_text(f"{name * 4}\nchain digest\n")
     last = OmegaConf.load(tmp_path / "c" / "config.yaml")
     stages = list(list_stages(tmp_path / "c", last))
     assert stages == [(0, "c, `cccc`"), (1, "b, `bbbb`"), (2, "a, `aaaa`"), (2, "deleted")]

@@ -51,7 +51,7 @@ def test_override_of_a_dropped_part_does_not_change_a_parent() -> None:
     plain_visual, plain_auditory = resolve().parents
     assert visual.run == plain_visual.run
     assert auditory.run.folder == plain_auditory.run.folder
-    assert auditory.run.recipe != plain_auditory.run.recipe
+    assert auditory.run.chain_digest != plain_auditory.run.chain_digest
 
 
 def test_parents_of_a_sweep_have_folders_of_their_own() -> None:
@@ -72,7 +72,7 @@ def test_dropped_part_is_dropped_from_the_parents() -> None:
 def test_parent_may_have_other_data_files() -> None:
     first = resolve("data=jsonl", "data.records=a.json", "data.root=m", experiment="humanomni_stage2").run
     parent = resolve("data=jsonl", "data.records=b.json", "data.root=m").parents[1].run
-    assert (parent.folder, parent.recipe) == (first.folder, first.recipe) and parent.digest != first.digest
+    assert (parent.folder, parent.chain_digest) == (first.folder, first.chain_digest) and parent.digest != first.digest
 
 
 def test_overrides_of_parts_and_data_are_shared_with_parents() -> None:

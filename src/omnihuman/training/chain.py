@@ -86,7 +86,7 @@ def _read_model_folder(folder: Path) -> Chain:
             f"init_from: {folder} is no model folder: it must contain weights.safetensors and digest. Name the folder "
             "of a finished run, or convert a checkpoint with python -m omnihuman.convert."
         )
-    return Chain(Run(folder, digest, run.read_recipe() or ""), (), ())
+    return Chain(Run(folder, digest, run.read_chain_digest() or ""), (), ())
 
 
 def _removed_parts(config: DictConfig, overrides: Sequence[str]) -> list[str]:
@@ -127,7 +127,7 @@ def resolve_variant(name: str, overrides: Sequence[str], variant: str | None = N
     """
     chain = _resolve_experiment(name, overrides)
     unnamed = [str(override) for override in parse_overrides(overrides) if _is_unnamed(override)]
-    if list(overrides) == unnamed or chain.run.recipe == _resolve_experiment(name, unnamed).run.recipe:
+    if list(overrides) == unnamed or chain.run.chain_digest == _resolve_experiment(name, unnamed).run.chain_digest:
         return chain
     if variant is None:
         overrides = _select_relevant(name, overrides, unnamed, chain.run.digest)

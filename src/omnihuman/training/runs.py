@@ -44,7 +44,7 @@ SPEED_DATA_KEYS = ("num_workers", "quarantine_file", "timeout", "val_limit", "fe
 """Data options that change the speed of a run and not its result."""
 
 FILE_DATA_KEYS = ("records", "val_records", "root", "create_corpus", "_target_")
-"""Data options that name files: each stage may have its own, so they are no part of a recipe."""
+"""Data options that name files: each stage may have its own, so a child does not compare them."""
 
 DECISIVE_KEYS = (
     "stage",
@@ -67,12 +67,12 @@ class Run:
     Attributes:
         folder: ``runs/<size>/<experiment>[/<variant>]``.
         digest: hash of everything that decides the result, parents included.
-        recipe: the same hash without the names of the data files: a child compares it with its parent's.
+        chain_digest: the same hash without the names of the data files: a child compares it with its parent's.
     """
 
     folder: Path
     digest: str
-    recipe: str = ""
+    chain_digest: str = ""
 
     @property
     def weights(self) -> Path:
@@ -95,8 +95,8 @@ class Run:
         """Return the digest that is stored in the folder, ``None`` without one."""
         return self._read_identity(line=0)
 
-    def read_recipe(self) -> str | None:
-        """Return the recipe that is stored in the folder, ``None`` without one."""
+    def read_chain_digest(self) -> str | None:
+        """Return the chain digest that is stored in the folder, ``None`` without one."""
         return self._read_identity(line=1)
 
     def _read_identity(self, line: int) -> str | None:
@@ -108,8 +108,8 @@ class Run:
         return self.read_digest() == self.digest and self.weights.is_file()
 
     def can_be_parent(self) -> bool:
-        """Return true if the folder contains the final weights of a run of this recipe, on any data files."""
-        return self.read_recipe() == self.recipe and self.weights.is_file()
+        """Return true if the folder contains the final weights of a run with this config, on any data files."""
+        return self.read_chain_digest() == self.chain_digest and self.weights.is_file()
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -133,7 +133,7 @@ class Run:
         if stored is not None and (overwrite or stored != self.digest):
             self._move_aside()
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "digest").write_text(f"{self.digest}\n{self.recipe}\n")
+        (self.folder / "digest").write_text(f"{self.digest}\n{self.chain_digest}\n")
         self.checkpoints.mkdir(exist_ok=True)
         OmegaConf.save(config, self.folder / "config.yaml")
 
@@ -165,8 +165,8 @@ def build_run(config: DictConfig, parents: Sequence[Run] = ()) -> Run:
     if config.get("variant"):
         folder = folder / config.variant
     digest = _compute_digest(config, parents, SPEED_DATA_KEYS)
-    recipe = _compute_digest(config, parents, (*SPEED_DATA_KEYS, *FILE_DATA_KEYS))
-    return Run(folder, digest, recipe)
+    chain_digest = _compute_digest(config, parents, (*SPEED_DATA_KEYS, *FILE_DATA_KEYS))
+    return Run(folder, digest, chain_digest)
 
 
 def find_run_folder(config: Mapping[str, Any] | DictConfig) -> Path:
@@ -183,7 +183,7 @@ def _compute_digest(config: DictConfig, parents: Sequence[Run], ignored_data_key
     decisive["model"] = prune(plain["model"])
     decisive["data"] = {key: value for key, value in plain["data"].items() if key not in ignored_data_keys}
     decisive["trainer"] = {key: value for key, value in plain["trainer"].items() if key in DECISIVE_TRAINER_KEYS}
-    decisive["parents"] = [parent.recipe for parent in parents]
+    decisive["parents"] = [parent.chain_digest for parent in parents]
     text = json.dumps(decisive, sort_keys=True, default=str)
     # The package's own weights decide a result by their content. The path of the package does not, and differs
     # between machines: each path is replaced by a hash of the files behind it.
