@@ -67,8 +67,8 @@ def test_one_part_has_another_size(preset: str) -> None:
 
 def test_parts_extend_presets_of_the_same_size() -> None:
     for size, lr, epochs in (("nano", 1e-3, 1), ("0_5b", 1e-5, 3), ("7b", 1e-5, 3)):
-        stage = compose_part("stage", "instruct", size=size)
-        assert (stage.lr, stage.max_epochs, stage.batch_size) == (lr, epochs, 16 if size == "nano" else 128)
+        recipe = compose_part("recipe", "instruct", size=size)
+        assert (recipe.lr, recipe.max_epochs, recipe.batch_size) == (lr, epochs, 16 if size == "nano" else 128)
     assert compose_part("projector", "stc_videollama2").depth == 4  # VideoLLaMA2's has one size
     assert "sliding_window" not in compose_part("llm", "causal_mistral", size="0_5b").architecture
 

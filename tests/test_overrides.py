@@ -86,8 +86,8 @@ def expand(*overrides: str, is_multirun: bool = True) -> list[list[str]]:
 
 
 def test_a_sweep_is_every_combination() -> None:
-    cells = expand("+experiment=a", "frames=8,16", "seed=range(3)", "stage.lr=choice(1,2)")
-    assert len(cells) == 12 and cells[0] == ["+experiment=a", "frames=8", "seed=0", "stage.lr=1"]
+    cells = expand("+experiment=a", "frames=8,16", "seed=range(3)", "recipe.lr=choice(1,2)")
+    assert len(cells) == 12 and cells[0] == ["+experiment=a", "frames=8", "seed=0", "recipe.lr=1"]
     assert len({tuple(cell) for cell in cells}) == 12
     assert expand("data.tasks=[a,b]", "~x.y", is_multirun=False) == [["data.tasks=[a,b]", "~x.y"]]
     assert len(expand("projector@model.projectors.face=glob(mlp*)")) == 2
@@ -118,5 +118,5 @@ def test_paths_with_an_equals_sign_are_quoted() -> None:
     assert quote_argument("run=runs/nano/x/base=y", (), paths) == "run='runs/nano/x/base=y'"
     assert quote_argument("variant=base=y", (), paths) == "variant='base=y'"
     assert quote_argument("run='a=b'", (), paths) == "run='a=b'"
-    for plain in ("run=a,b", "stage.lr=1", "--help", "run="):
+    for plain in ("run=a,b", "recipe.lr=1", "--help", "run="):
         assert quote_argument(plain, ("lr",), paths) == plain

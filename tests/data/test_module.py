@@ -214,9 +214,9 @@ def test_too_few_tokens_per_micro_batch_raise(build_data: Any) -> None:
     data = build_data(max_tokens=450)
     data._micro_batches = {(1, epoch): 1 for epoch in range(3)}
     data.trainer = build_trainer(max_epochs=9)
-    with pytest.raises(ValueError, match=r"raise stage\.max_tokens or lower stage\.batch_size"):
+    with pytest.raises(ValueError, match=r"raise recipe\.max_tokens or lower recipe\.batch_size"):
         data.train_dataloader()
-    with pytest.raises(ValueError, match=r"a packed sequence holds 30.*stage\.max_tokens"):
+    with pytest.raises(ValueError, match=r"a packed sequence holds 30.*recipe\.max_tokens"):
         build_data(max_tokens=30, max_length=700).train_dataloader()
 
 

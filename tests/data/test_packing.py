@@ -62,7 +62,7 @@ def test_the_number_of_micro_batches_is_the_least(lengths, batch_size, seed, epo
     if count == 1:
         return
     options = {"batch_size": batch_size, "micro_batches": count - 1, "world": 2, "max_tokens": MAX_TOKENS}
-    with pytest.raises(ValueError, match=r"do not fit.*raise stage\.max_tokens|Raise stage\.max_tokens"):
+    with pytest.raises(ValueError, match=r"do not fit.*raise recipe\.max_tokens|Raise recipe\.max_tokens"):
         pack_epoch(lengths, lengths, order, rank=0, **options)
 
 
@@ -91,6 +91,6 @@ def test_the_load_is_balanced():
 
 
 def test_a_sample_longer_than_the_limit_raises():
-    message = r"200 tokens, a packed sequence holds 100.*stage\.max_tokens.*data\.max_length"
+    message = r"200 tokens, a packed sequence holds 100.*recipe\.max_tokens.*data\.max_length"
     with pytest.raises(ValueError, match=message):
         count_micro_batches([5, 200], [0, 1], 2, 100, 1)

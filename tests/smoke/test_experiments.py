@@ -38,7 +38,7 @@ def test_stages_with_faces_train_and_answer(experiment: str, model: str, corpus:
         f"model={model}",
         "init_from=[]",
         "trainer.max_steps=2",
-        "stage.batch_size=4",
+        "recipe.batch_size=4",
         "frames=2",
         "validation.limit=2",
         "trainer.limit_val_batches=1",

@@ -31,10 +31,10 @@ def build_overrides(corpus: Path, runs: Path, experiment: str, *more: str) -> li
         "init_from=[]",
         f"runs={runs}",
         # small steps: Adam's large first steps amplify rounding, which differs between sizes of a batch
-        "stage.lr=1e-5",
-        "stage.projector_lr=1e-5",
+        "recipe.lr=1e-5",
+        "recipe.projector_lr=1e-5",
         f"trainer.max_steps={STEPS}",
-        "stage.batch_size=4",
+        "recipe.batch_size=4",
         "data.num_workers=0",
         *more,
     ]
@@ -96,7 +96,7 @@ def test_cached_features_do_not_change_a_run(corpus: Path, tmp_path: Path, exper
 
 
 def test_features_of_a_trainable_encoder_are_not_cached(corpus: Path, tmp_path: Path) -> None:
-    more = ("stage.encoder_lr=1e-5", "validate_first=false", "trainer.limit_val_batches=0")
+    more = ("recipe.encoder_lr=1e-5", "validate_first=false", "trainer.limit_val_batches=0")
     train(corpus, tmp_path, "favchat_stage2", *more)
     assert not list_entries(tmp_path)
 

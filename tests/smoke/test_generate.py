@@ -36,7 +36,7 @@ def test_trained_run_answers_a_question_about_a_file(corpus: Path, tmp_path: Pat
         "init_from=[]",
         "trainer.max_steps=1",
         "data.num_workers=0",
-        "stage.batch_size=4",
+        "recipe.batch_size=4",
     ]
     run = run_stage(compose_config(overrides), overrides)
     columns = (run.folder / "metrics.csv").read_text().splitlines()[0].split(",")

@@ -47,9 +47,9 @@ def test_exported_folder_answers_like_the_trained_model(corpus: Path, tmp_path: 
         f"runs={tmp_path}/runs",
         "trainer.max_steps=3",
         "data.num_workers=0",
-        "stage.lr=0.05",
+        "recipe.lr=0.05",
         "validation.views=[]",
-        "stage.batch_size=4",
+        "recipe.batch_size=4",
         "validate_first=false",
     ]
     run = run_stage(compose_config(overrides), overrides)

@@ -42,7 +42,7 @@ def toy(corpus: Path, tmp_path: Path) -> Path:
         f"data.root={corpus}",
         "trainer.max_steps=1",
         "data.num_workers=0",
-        "stage.batch_size=2",
+        "recipe.batch_size=2",
         "validate_first=false",
     ]
     emotion = ["benchmark=sample", "benchmark.split=val", f"benchmark.root={corpus}", "cards=2", "limit=4"]

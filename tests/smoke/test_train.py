@@ -29,8 +29,8 @@ def build_overrides(corpus: Path, runs: Path, *more: str) -> list[str]:
         f"data.root={corpus}",
         f"runs={runs}",
         "data.num_workers=0",
-        "stage.batch_size=8",
-        "stage.max_epochs=4",
+        "recipe.batch_size=8",
+        "recipe.max_epochs=4",
         "validate_first=false",
         *more,
     ]
@@ -74,7 +74,7 @@ def test_finished_run_is_not_trained_again(corpus: Path, tmp_path: Path, monkeyp
 
 
 def test_validate_last_gives_a_loss_to_a_run_that_ends_within_an_epoch(corpus: Path, tmp_path: Path) -> None:
-    more = ("trainer.max_steps=1", "stage.batch_size=2")
+    more = ("trainer.max_steps=1", "recipe.batch_size=2")
     assert train(corpus, tmp_path / "without", *more).loss is None
     loss = train(corpus, tmp_path / "with", *more, "validate_last=true").loss
     assert loss is not None and 0 < loss < 10
@@ -96,7 +96,7 @@ def test_resumed_run_has_the_losses_of_an_uninterrupted_one(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # several packed sequences for each step
-    more = ("trainer.max_steps=14", "stage.checkpoint_every=2", "stage.max_tokens=500")
+    more = ("trainer.max_steps=14", "recipe.checkpoint_every=2", "recipe.max_tokens=500")
     uninterrupted = train(corpus, tmp_path / "uninterrupted", *more)
     with monkeypatch.context() as patch:
         patch.setattr(Objective, "training_step", fail_at_step(9))
@@ -116,7 +116,7 @@ def test_trained_and_skipped_samples_are_the_planned_ones(corpus: Path, tmp_path
     truncated = dict(videos[0], id="truncated", video="media/broken.mp4")
     missing = dict(videos[1], id="missing", video="media/nowhere.mp4")
     (corpus / "some.json").write_text(json.dumps([truncated, missing, *videos]))
-    more = (f"data.records={corpus}/some.json", "stage.batch_size=4", "stage.max_epochs=1")
+    more = (f"data.records={corpus}/some.json", "recipe.batch_size=4", "recipe.max_epochs=1")
     with pytest.raises(ValueError, match=r"broken\.mp4|nowhere\.mp4"):
         train(corpus, tmp_path, *more)
     run = train(corpus, tmp_path, *more, "data.on_bad_sample=skip")
@@ -163,7 +163,7 @@ def train_on_one_and_two_ranks(corpus: Path, runs: Path, *more: str, trainer: st
 
 def test_two_processes_have_the_losses_of_one(corpus: Path, tmp_path: Path) -> None:
     """In 20 steps every kind of sample occurs."""
-    one, two = train_on_one_and_two_ranks(corpus, tmp_path, "trainer.max_steps=20", "stage.batch_size=4")
+    one, two = train_on_one_and_two_ranks(corpus, tmp_path, "trainer.max_steps=20", "recipe.batch_size=4")
     losses = read_losses(one)
     assert len(losses) == 20 and losses == pytest.approx(read_losses(two), abs=1e-5)
 
@@ -175,14 +175,14 @@ def test_ranks_with_different_modalities_have_the_losses_of_one_process(corpus: 
     audio_only = next(r for r in records if "audio" in r)
     # one record of each kind: every batch of two has one for each rank
     (corpus / "pairs.json").write_text(json.dumps([video_only, audio_only]))
-    more = (f"data.records={corpus}/pairs.json", "stage.batch_size=2", "trainer.max_steps=4")
+    more = (f"data.records={corpus}/pairs.json", "recipe.batch_size=2", "trainer.max_steps=4")
     one, two = train_on_one_and_two_ranks(corpus, tmp_path, *more)
     losses = read_losses(one)
     assert len(losses) == 4 and losses == pytest.approx(read_losses(two), abs=1e-5)
 
 
 def test_sharded_run_has_the_losses_and_the_weights_of_one_process(corpus: Path, tmp_path: Path) -> None:
-    more = ("trainer.max_steps=4", "stage.checkpoint_every=2")
+    more = ("trainer.max_steps=4", "recipe.checkpoint_every=2")
     one, two = train_on_one_and_two_ranks(corpus, tmp_path, *more, trainer="fsdp")
     losses = read_losses(one)
     assert len(losses) == 4 and losses == pytest.approx(read_losses(two), abs=1e-5)

@@ -27,7 +27,7 @@ def test_stage_3_starts_from_stage_1_and_2_and_stage_1_from_its_branches() -> No
 
 
 def test_digest_depends_on_shared_overrides_of_all_stages() -> None:
-    plain, seeded, faster = resolve(), resolve("seed=1"), resolve("stage.lr=0.1")
+    plain, seeded, faster = resolve(), resolve("seed=1"), resolve("recipe.lr=0.1")
     assert resolve().run.digest == plain.run.digest
     assert seeded.run.digest != plain.run.digest
     assert seeded.parents[0].run.digest != plain.parents[0].run.digest
@@ -84,7 +84,7 @@ def test_overrides_of_parts_and_data_are_shared_with_parents() -> None:
         "projector@model.projectors.face=mlp",
         "~model.fusions.compress",
     ]
-    private = ["+experiment=x", "trainer.max_steps=2", "+trainer.max_time=1", "stage.lr=1", "optimizer=adamw"]
+    private = ["+experiment=x", "trainer.max_steps=2", "+trainer.max_time=1", "recipe.lr=1", "optimizer=adamw"]
     assert select_shared([*private, *shared]) == shared
 
 
@@ -140,12 +140,12 @@ def test_newest_checkpoint_of_an_interrupted_run_is_found(tmp_path: Path) -> Non
 def test_every_experiment_composes_at_every_size(stage: str, size: str) -> None:
     config = compose_config([f"+experiment=humanomni_{stage}", f"size={size}"])
     assert build_run(config).folder.as_posix() == f"runs/{size}/humanomni_{stage}"
-    assert config.trainer.max_epochs == config.stage.max_epochs
+    assert config.trainer.max_epochs == config.recipe.max_epochs
     if size == "nano":
         return
     aligns = stage not in ("stage1", "stage3")
-    assert (config.stage.lr, config.stage.batch_size) == ((1e-3, 256) if aligns else (2e-5, 128))
-    assert config.stage.max_epochs == 1 and config.stage.warmup == 0.03
+    assert (config.recipe.lr, config.recipe.batch_size) == ((1e-3, 256) if aligns else (2e-5, 128))
+    assert config.recipe.max_epochs == 1 and config.recipe.warmup == 0.03
 
 
 def resolve_folder(*overrides: str) -> str:

@@ -91,7 +91,7 @@ def test_stage_starts_from_a_folder(complete_folder: Path, corpus: Path, tmp_pat
         "data.num_workers=0",
         f"runs={tmp_path}",
         "trainer.max_steps=1",
-        "stage.batch_size=2",
+        "recipe.batch_size=2",
         "validation.views=[]",
         "validate_first=false",
     ]

@@ -264,8 +264,8 @@ class OmniData(pl.LightningDataModule):
         if epochs and self.count_micro_batches(world, epochs) > micro_batches:
             raise ValueError(
                 f"{micro_batches} micro-batches per step are enough for the first {EPOCHS_CHECKED} epochs, but the "
-                f"{epochs} epochs of this run need {self.count_micro_batches(world, epochs)}: raise stage.max_tokens "
-                "or lower stage.batch_size."
+                f"{epochs} epochs of this run need {self.count_micro_batches(world, epochs)}: raise recipe.max_tokens "
+                "or lower recipe.batch_size."
             )
 
         def plan(epoch: int) -> list[MicroBatch]:

@@ -59,7 +59,7 @@ def count_micro_batches(
     longest = max(lengths, default=0)
     if longest > max_tokens:
         raise ValueError(
-            f"the longest sample has {longest} tokens, a packed sequence holds {max_tokens}: raise stage.max_tokens, "
+            f"the longest sample has {longest} tokens, a packed sequence holds {max_tokens}: raise recipe.max_tokens, "
             "use fewer frames, or cut samples with data.max_length."
         )
     count = 1
@@ -102,8 +102,8 @@ def pack_epoch(
         if max_tokens is not None and load > max_tokens:
             raise ValueError(
                 f"{len(step)} samples do not fit into {micro_batches} micro-batches on each of {world} ranks: the "
-                f"fullest would have {load} tokens, the limit is {max_tokens}. Raise stage.max_tokens or lower "
-                "stage.batch_size."
+                f"fullest would have {load} tokens, the limit is {max_tokens}. Raise recipe.max_tokens or lower "
+                "recipe.batch_size."
             )
         for number in range(micro_batches):
             packed.append(MicroBatch(tuple(bins[number * world + rank]), step_targets))

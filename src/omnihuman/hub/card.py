@@ -267,10 +267,10 @@ def _recipe_rows(config: DictConfig, ledger: Mapping[str, Any]) -> Iterator[tupl
     seconds = ledger["seconds"]
     yield "command", f"`{_remove_folders(str(ledger.get('command', '')))}`"
     yield "samples", f"{ledger['trained']} of {ledger['planned']} planned"
-    yield "steps", f"{ledger['steps']} of {config.stage.batch_size} samples"
+    yield "steps", f"{ledger['steps']} of {config.recipe.batch_size} samples"
     yield "time", f"{seconds / 3600:.2f} h" if seconds > 360 else f"{seconds:.0f} s"
     optimizer = str(config.optimizer._target_).rpartition(".")[2]
-    yield "optimizer", f"{optimizer}, precision {config.stage.precision}, seed {config.seed}"
+    yield "optimizer", f"{optimizer}, precision {config.recipe.precision}, seed {config.seed}"
 
 
 def _remove_folders(command: str) -> str:

@@ -47,7 +47,7 @@ FILE_DATA_KEYS = ("records", "val_records", "root", "create_corpus", "_target_")
 """Data options that name files: each stage may have its own, so a child does not compare them."""
 
 DECISIVE_KEYS = (
-    "stage",
+    "recipe",
     "objective",
     "callback",
     "optimizer",

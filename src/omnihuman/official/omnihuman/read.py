@@ -88,7 +88,7 @@ def _build_config(graph: dict[str, Any], data: dict[str, Any], model: OmniModel,
     llm = {
         **graph["llm"],
         "tokenizer": "${folder}/tokenizer",
-        "activation_checkpointing": "${stage.activation_checkpointing}",
+        "activation_checkpointing": "${recipe.activation_checkpointing}",
     }
     views = _supported_views(model)
     config = compose_config(["+experiment=humanomni_stage3"])
