@@ -195,7 +195,7 @@ def test_sharded_run_has_the_losses_and_the_weights_of_one_process(corpus: Path,
 def test_average_of_the_weights_survives_a_resume(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    more = ("trainer.max_steps=6", "stage.checkpoint_every=2", "callback=ema", "logger=csv")
+    more = ("trainer.max_steps=6", "recipe.checkpoint_every=2", "callback=ema", "logger=csv")
     uninterrupted = train(corpus, tmp_path / "uninterrupted", *more)
     with monkeypatch.context() as patch:
         patch.setattr(Objective, "training_step", fail_at_step(5))
