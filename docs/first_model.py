@@ -1,0 +1,34 @@
+"""Train a projector for sixty steps, ask it about a clip, draw its loss: ``python docs/first_model.py``."""
+
+import csv
+
+import matplotlib.pyplot as plt
+
+from omnihuman.build import compose_config
+from omnihuman.generate import build_question
+from omnihuman.inference.answerer import Answerer
+from omnihuman.training.stage import run_stage
+
+CLIP, QUESTION = "data/sample/media/val_talk_000.mp4", "Are there glasses or a beard on the face?"
+
+if __name__ == "__main__":
+    overrides = [
+        "+experiment=humanomni_stage1_face",
+        "trainer.max_steps=60",
+        "validate_last=true",
+        "variant=first_model",
+    ]
+    run = run_stage(compose_config(overrides), overrides)  # the first call creates the clips in data/sample
+
+    model = Answerer.load(run.folder)
+    prompt = model.build_prompt(build_question({"video": CLIP, "instruction": QUESTION}))
+    print(QUESTION, "->", model.answer_prompts([prompt], max_new_tokens=32)[0].text)
+
+    rows = list(csv.DictReader((run.folder / "metrics.csv").read_text().splitlines()))
+    for name, style in {"train/loss": "-", "val/loss": "o-"}.items():
+        points = [(int(row["step"]), float(row[name])) for row in rows if row[name]]
+        plt.plot(*zip(*points, strict=True), style, label=name)
+    plt.gca().set(xlabel="step", title="sixty steps of the face projector")
+    plt.legend()
+    plt.savefig(run.folder / "loss.png", dpi=120)
+    print("loss curve:", run.folder / "loss.png")
