@@ -43,8 +43,11 @@ reproduce: $(READY) ## the papers' five tables in miniature, from nothing
 	$(BIN)/python -m omnihuman.report "study=[$$(echo $(STUDIES) | tr ' ' ',')]" write=true \
 	  results=experiments/RESULTS.md && exit $$failed
 
+docs: $(READY) ## the guide and the API reference, as a site in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 clean: ## remove the environment, caches and builds; runs/ and data/ stay
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup check test combinations train reproduce clean
+.PHONY: help setup check test combinations train reproduce docs clean
