@@ -24,6 +24,7 @@ CORE = ("", ".types", ".modality", ".build", ".overrides")
 
 
 def site_path(path: str) -> str:
+    """Return the path on the site of a file in the repository."""
     return MOVED.get(path, path.removeprefix("docs/"))
 
 
@@ -49,6 +50,7 @@ def list_api_pages() -> dict[str, list[str]]:
 
 
 def write_api_page(name: str, modules: list[str]) -> str:
+    """Return a page that mkdocstrings fills from the docstrings of the modules."""
     title = "omnihuman" if name == "omnihuman" else f"omnihuman.{name}"
     return "\n\n".join([f"# {title}", *(f"::: {module}" for module in modules)])
 
