@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from omnihuman.build import build, compose_config
 from omnihuman.sample.world import build_scenes
-from omnihuman.sample.write import write_scene
+from omnihuman.sample.write import MARKER, VERSION, write_scene
 from omnihuman.training.runs import build_run
 from omnihuman.training.weights import save_weights
 
@@ -46,7 +46,7 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a few scenes of the built-in corpus: media, ``train.json`` and ``val.json``."""
+    """Return the folder of a few scenes that passes for the built-in corpus: media, ``train.json`` and ``val.json``."""
     root = tmp_path_factory.mktemp("corpus")
     (root / "media").mkdir()
     scenes = build_scenes(0)
@@ -55,6 +55,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for scene in [scene for scene in scenes if scene.split == split][::step]:
             records += write_scene(scene, str(root), 0)
         (root / f"{split}.json").write_text(json.dumps(records))
+    (root / MARKER).write_text(json.dumps({"seed": 0, "version": VERSION, "files": {}}))
     return root
 
 

@@ -1,5 +1,6 @@
 """The built-in corpus as a benchmark."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import pytest
 from omnihuman.benchmark.base import Prediction
 from omnihuman.benchmark.sample import TASKS, Sample
 from omnihuman.build import build, compose_part
-from omnihuman.data import module
 from omnihuman.modality import View
+from omnihuman.sample.write import MARKER
+from omnihuman.source import sample as source
 
 
 def build_val(corpus: Path, **options: Any) -> Sample:
@@ -73,14 +75,14 @@ def test_yaml_builds_the_class(corpus: Path) -> None:
 def test_a_missing_corpus_is_generated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def generate(folder: str, seed: int) -> None:
+    def generate(folder: Path, seed: int) -> None:
         calls.append((folder, seed))
         raise InterruptedError
 
-    monkeypatch.setattr(module, "create_sample_corpus", generate)
+    monkeypatch.setattr(source, "write_corpus", generate)
     with pytest.raises(InterruptedError):
         Sample(str(tmp_path / "sample"), corpus_seed=3).questions()
-    assert calls == [(str(tmp_path / "sample"), 3)]
+    assert calls == [(tmp_path / "sample", 3)]
 
 
 @pytest.mark.parametrize(("option", "value"), [("task", "smell"), ("needs", ["smell"])])
@@ -91,5 +93,6 @@ def test_an_invalid_option_raises(option: str, value: Any, corpus: Path) -> None
 
 def test_an_invalid_record_raises(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "val.json").write_text('[{"id": "1"}]')
+    shutil.copy(corpus / MARKER, tmp_path)
     with pytest.raises(ValueError, match=r"val\.json\[0\]: conversations must be a list"):
         build_val(tmp_path).questions()

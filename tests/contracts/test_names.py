@@ -10,10 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 import omnihuman
 from omnihuman.build import config_dir
 
-GROUPS = ("encoder", "projector", "fusion", "llm", "model", "data", "metric", "benchmark", "objective")
+GROUPS = ("encoder", "projector", "fusion", "llm", "model", "data", "source", "metric", "benchmark", "objective")
 """Groups of parts, each with a package of the same name."""
 ONE_CLASS = {"model": "omni", "data": "module"}
-"""Groups whose yamls are variants or sources of one class, and the module of that class."""
+"""Groups whose yamls are variants of one class, and the module of that class."""
 SRC, CONF, TESTS = Path(omnihuman.__file__).parent, Path(config_dir()), Path(__file__).parents[1]
 
 every_group = pytest.mark.parametrize("group", GROUPS)

@@ -12,12 +12,12 @@ from PIL import Image
 
 from omnihuman.build import build, compose_config
 from omnihuman.data.chat import Chat
-from omnihuman.data.datafile import read_records
 from omnihuman.data.dataset import Samples
 from omnihuman.data.face import FaceInput
 from omnihuman.data.packing import MicroBatch
 from omnihuman.data.record import BadSample, FaceDetection, Record
 from omnihuman.modality import SLOTS, View
+from omnihuman.source.jsonl import JsonlSource
 
 from .conftest import TRANSFORMS, WITH_FACES, count_tokens, decode_audio, decode_frames, draw_frame
 
@@ -56,7 +56,7 @@ def build_samples(media_root: Path, tmp_path: Path, tokenizer: Any) -> Callable[
             options.setdefault("num_frames", entry.pop("num_frames", 4))
             lines.append(json.dumps({"id": f"r{number}", "conversations": turns, **entry}))
         (tmp_path / "train.jsonl").write_text("\n".join(lines))
-        records = read_records(tmp_path / "train.jsonl", media_root)
+        records = JsonlSource(tmp_path / "train.jsonl", media_root).records()
         return Samples(records, TRANSFORMS, count_tokens, Chat(tokenizer, max_length=700), **options)
 
     return build

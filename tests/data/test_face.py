@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from omnihuman.data.chat import Chat
-from omnihuman.data.datafile import read_records
 from omnihuman.data.dataset import Samples
 from omnihuman.data.face import FaceInput, MediaPipe, YuNet, assign_times, select_largest
 from omnihuman.data.module import OmniData
 from omnihuman.data.packing import MicroBatch
 from omnihuman.data.record import BadSample, FaceDetection, parse_faces, parse_record
+from omnihuman.source.json import JsonSource
 
 from .conftest import WITH_FACES, count_tokens, write_clip
 
@@ -148,7 +148,7 @@ def write_records(tmp_path: Path) -> Callable[..., list[Any]]:
                 entry["faces"] = faces
             entries.append(entry)
         (tmp_path / "r.json").write_text(json.dumps(entries))
-        return list(read_records(tmp_path / "r.json", tmp_path))
+        return list(JsonSource(tmp_path / "r.json", tmp_path).records())
 
     return write
 
@@ -167,7 +167,8 @@ def test_signals_have_gaps_for_frames_without_a_face(write_records: Any, tokeniz
 
 def test_a_data_set_without_boxes_raises(write_records: Any, tmp_path: Path, tokenizer: Any) -> None:
     def plan(face: FaceInput | None) -> Samples:
-        data = OmniData(str(tmp_path / "r.json"), str(tmp_path), num_frames=2, batch_size=1, max_tokens=999, face=face)
+        source = JsonSource(tmp_path / "r.json", tmp_path)
+        data = OmniData(source, str(tmp_path), num_frames=2, batch_size=1, max_tokens=999, face=face)
         data.connect(WITH_FACES, count_tokens, tokenizer)
         return data.train_samples
 

@@ -20,6 +20,7 @@ from omnihuman.data.record import BadSample
 from omnihuman.encoder.base import Encoder
 from omnihuman.modality import View
 from omnihuman.model.streams import encode
+from omnihuman.source.jsonl import JsonlSource
 from omnihuman.types import Batch, Features, Layout, Signal
 
 from .conftest import WITH_FACES, count_tokens, write_clip
@@ -65,7 +66,14 @@ def root(media_root: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def build_data(root: Path, tokenizer: Any) -> BuildData:
     """Return a function that builds the data of a run; its features are in the folder ``features``."""
-    defaults = {"num_frames": 2, "batch_size": 6, "max_tokens": 999, "num_workers": 0, "face": FaceInput("whole")}
+    defaults = {
+        "num_frames": 2,
+        "batch_size": 6,
+        "max_tokens": 999,
+        "num_workers": 0,
+        "face": FaceInput("whole"),
+        "source": JsonlSource,
+    }
 
     def build(
         records: Any = None,

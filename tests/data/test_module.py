@@ -17,6 +17,8 @@ from omnihuman.data.module import OmniData
 from omnihuman.data.packing import MicroBatch
 from omnihuman.data.record import BadSample
 from omnihuman.modality import View
+from omnihuman.source.json import JsonSource
+from omnihuman.source.jsonl import JsonlSource
 from omnihuman.types import Batch
 
 from .conftest import write_clip
@@ -39,7 +41,7 @@ def write_records(path: Path, count: int, prefix: str = "r", broken: int | None 
 @pytest.fixture
 def build_data(media_root: Path, tmp_path: Path, connect_args: Any) -> Callable[..., OmniData]:
     """Return a function that builds the data of a run, by default of 13 records."""
-    defaults = {"num_frames": 2, "batch_size": 4, "max_tokens": 700, "num_workers": 0}
+    defaults = {"num_frames": 2, "batch_size": 4, "max_tokens": 700, "num_workers": 0, "source": JsonlSource}
 
     def build(records: Any = None, **options: Any) -> OmniData:
         if records is None:
@@ -115,11 +117,31 @@ def test_the_weight_of_a_file_sets_how_often_its_records_are_used(build_data: An
     assert data.count_planned(3) == 9 and data.count_planned(4) == 13
 
 
-def test_an_invalid_source_raises(build_data: Any, tmp_path: Path) -> None:
+def test_a_mixture_takes_paths_and_sources(build_data: Any, media_root: Path, tmp_path: Path) -> None:
+    files = [write_records(tmp_path / f"{name}.jsonl", 2, name) for name in "abc"]
+    more = tmp_path / "d.json"
+    more.write_text(json.dumps([json.loads(line) for line in Path(files[2]).read_text().splitlines()]))
+    sources = [JsonlSource(files[1], media_root), {"source": JsonSource(more, media_root), "weight": 2}]
+    data = build_data([files[0], *sources], val_records=JsonlSource(files[1], media_root))
+    ids = [data.train_samples.planned[index].record.id for index in data.order(0)]
+    assert Counter(ids) == {"a0": 1, "a1": 1, "b0": 1, "b1": 1, "c0": 2, "c1": 2}
+    assert [planned.record.id for planned in data.val_samples.planned] == ["b0", "b1"]
+
+
+def test_an_invalid_entry_raises(build_data: Any, tmp_path: Path) -> None:
     path = write_records(tmp_path / "a.jsonl", 6)
-    for source in ({"path": path, "wieght": 1}, {"path": path, "weight": -1}, {"weight": 1}):
+    source = JsonlSource(path, tmp_path)
+    for entry in (
+        {"path": path, "wieght": 1},
+        {"path": path, "weight": -1},
+        {"weight": 1},
+        {"path": path, "source": source},
+        {"source": {"path": path}},
+    ):
         with pytest.raises(ValueError, match=r"data\.records"):
-            build_data([source])
+            build_data([entry])
+    with pytest.raises(ValueError, match=r"train\.jsonl' needs data\.source"):
+        build_data(source=None)
     with pytest.raises(ValueError, match="no sample is left"):
         _ = build_data([{"path": path, "weight": 0}]).train_samples
 
@@ -303,7 +325,8 @@ def test_an_invalid_single_question_raises_under_every_policy(build_data: Any, m
 
 
 def test_samples_before_connect_raise(tmp_path: Path) -> None:
-    data = OmniData(write_records(tmp_path / "a.jsonl", 1), str(tmp_path), num_frames=1, batch_size=1, max_tokens=9)
+    source = JsonlSource(write_records(tmp_path / "a.jsonl", 1), tmp_path)
+    data = OmniData(source, str(tmp_path), num_frames=1, batch_size=1, max_tokens=9)
     with pytest.raises(RuntimeError, match="connect"):
         _ = data.train_samples
 

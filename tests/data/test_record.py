@@ -1,12 +1,10 @@
 """Records: every mistake raises with its reason, file, line, key and cure."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from omnihuman.data.datafile import read_records
 from omnihuman.data.dataset import select_views
 from omnihuman.data.record import BadSample, Record, parse_record
 from omnihuman.modality import View
@@ -126,49 +124,3 @@ def test_a_record_lists_all_its_files(media_root: Path) -> None:
     record = parse_record(raw | {"fps": 5}, "1", media_root, "a.json[0]")
     assert [file.name for file in record.files] == ["talk.mp4", "tone.wav", "silent.mp4"]
     assert (record.fps, record.meta) == (5.0, {})
-
-
-def write_file(path: Path, text: str | bytes) -> Path:
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return path
-
-
-@pytest.mark.parametrize("line", [b'{"id": 1,}', b'{"id": "\xff"}', b"{'id': 1}", b'{"id": 1'])
-def test_a_malformed_line_of_jsonl_is_an_error_with_its_number(line: bytes, tmp_path: Path, media_root: Path) -> None:
-    valid = json.dumps(VALID).encode()
-    path = write_file(tmp_path / "a.jsonl", b"\n".join([valid, line, b"", valid]))
-    first, invalid, last = read_records(path, media_root)
-    assert isinstance(first, Record) and isinstance(last, Record)
-    assert last.source.endswith("a.jsonl:4")
-    assert invalid[1].reason == "malformed_json"
-    assert f"{path}:2" in str(invalid[1])
-
-
-def test_a_malformed_json_list_raises_with_the_line(tmp_path: Path, media_root: Path) -> None:
-    path = write_file(tmp_path / "a.json", f"[\n{json.dumps(VALID)},\n{{oops}}\n]")
-    with pytest.raises(ValueError, match=r"a\.json:3: malformed JSON.*use \.jsonl"):
-        list(read_records(path, media_root))
-    with pytest.raises(ValueError, match="UTF-8"):
-        list(read_records(write_file(tmp_path / "b.json", b'["\xff"]'), media_root))
-
-
-def test_a_json_list_is_parsed(tmp_path: Path, media_root: Path) -> None:
-    valid, invalid = read_records(write_file(tmp_path / "a.json", json.dumps([VALID, {"id": "8"}])), media_root)
-    assert (valid.id, valid.source) == ("7", f"{tmp_path / 'a.json'}[0]")
-    assert invalid[0] == "8"
-    assert "a.json[1]" in str(invalid[1])
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("a.json", "{}", "must be a list of records"),
-        ("a.csv", "x", "expected .json"),
-        ("missing.json", None, "no such data file"),
-    ],
-)
-def test_an_invalid_data_file_raises(name: str, text: str | None, message: str, tmp_path: Path) -> None:
-    if text is not None:
-        write_file(tmp_path / name, text)
-    with pytest.raises(ValueError, match=message):
-        list(read_records(tmp_path / name, tmp_path))

@@ -30,7 +30,7 @@ TRAINING_OPTIONS = {
     "val_limit",
     "num_workers",
     "seed",
-    "create_corpus",
+    "source",
     "features",
 }
 """Options that choose the samples and load them."""
@@ -152,7 +152,7 @@ def test_pickled_copy_gives_the_same_inputs(processor: Any, clip: str) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("create_corpus", {"_target_": "os.system"}), ("records", "/etc"), ("features", "/"), ("quarantine_file", "/x")],
+    [("source", {"_target_": "os.system"}), ("records", "/etc"), ("features", "/"), ("quarantine_file", "/x")],
 )
 def test_untrusted_data_option_raises(key: str, value: Any, make_release: Folder, tmp_path: Path) -> None:
     folder = shutil.copytree(make_release("humanomni_stage3"), tmp_path / "bad")

@@ -115,7 +115,7 @@ def build_preprocessor(is_official: bool) -> Preprocessor:
     if is_official:
         config = apply_official_inference(config)
     model = build(config.model).eval().requires_grad_(False)
-    data: OmniData = build(config.data, create_corpus=None)
+    data: OmniData = build(config.data)
     data.connect(model.transforms, model.count_tokens, model.llm.tokenizer, model.llm.chat)
     return Preprocessor(model, data)
 

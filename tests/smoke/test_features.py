@@ -22,7 +22,7 @@ SPEED_COLUMNS = ("train/tokens_per_second", "train/samples_per_second", "train/d
 def build_overrides(corpus: Path, runs: Path, experiment: str, *more: str) -> list[str]:
     return [
         f"+experiment={experiment}",
-        "data=jsonl",
+        "data=json",
         f"data.records={write_some_records(corpus)}",
         f"data.root={corpus}",
         f"data.val_records={corpus}/val.json",

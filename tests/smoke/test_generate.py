@@ -1,4 +1,4 @@
-"""The verbs ``generate`` and ``inspect`` on the command line."""
+"""The verb ``generate`` on the command line."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ def run_verb(verb: str, *arguments: str) -> str:
 def test_trained_run_answers_a_question_about_a_file(corpus: Path, tmp_path: Path) -> None:
     overrides = [
         "+experiment=humanomni_stage3",
-        "data=jsonl",
+        "data=json",
         f"data.records={corpus}/train.json",
         f"data.val_records={corpus}/val.json",
         f"data.root={corpus}",
@@ -151,16 +151,3 @@ def test_invalid_question_raises(values: dict[str, object], message: str) -> Non
 def test_instruction_in_free_text_is_unchanged(text: str) -> None:
     config = compose_config(["run=x", quote_argument(f"instruction={text}", ("instruction",), ())], root="generate")
     assert config.instruction == text
-
-
-def test_inspect_counts_records_and_draws_them(corpus: Path, tmp_path: Path) -> None:
-    output = run_verb(
-        "inspect",
-        "data=jsonl",
-        f"data.records={corpus}/val.json",
-        f"data.root={corpus}",
-        f"out={tmp_path}",
-        "num_records=3",
-    )
-    assert "face" in output and "records of" in output and "FAILED" not in output
-    assert Image.open(tmp_path / "val_records.png").size[0] > 600

@@ -41,7 +41,7 @@ def test_exported_folder_answers_like_the_trained_model(corpus: Path, tmp_path: 
     overrides = [
         "+experiment=humanomni_stage3",
         f"base={folder}",
-        "data=jsonl",
+        "data=json",
         f"data.records={corpus}/train.json",
         f"data.root={corpus}",
         f"runs={tmp_path}/runs",

@@ -37,7 +37,7 @@ def call(module: str, *arguments: str, code: int = 0) -> str:
 @pytest.fixture
 def toy(corpus: Path, tmp_path: Path) -> Path:
     common = [
-        "data=jsonl",
+        "data=json",
         f"data.records={corpus}/train.json",
         f"data.root={corpus}",
         "trainer.max_steps=1",

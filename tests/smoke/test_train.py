@@ -23,7 +23,7 @@ from omnihuman.training.stage import run_stage
 
 def build_overrides(corpus: Path, runs: Path, *more: str) -> list[str]:
     return [
-        "data=jsonl",
+        "data=json",
         f"data.records={corpus}/train.json",
         f"data.val_records={corpus}/val.json",
         f"data.root={corpus}",

@@ -70,8 +70,8 @@ def test_dropped_part_is_dropped_from_the_parents() -> None:
 
 
 def test_parent_may_have_other_data_files() -> None:
-    first = resolve("data=jsonl", "data.records=a.json", "data.root=m", experiment="humanomni_stage2").run
-    parent = resolve("data=jsonl", "data.records=b.json", "data.root=m").parents[1].run
+    first = resolve("data=json", "data.records=a.json", "data.root=m", experiment="humanomni_stage2").run
+    parent = resolve("data=json", "data.records=b.json", "data.root=m").parents[1].run
     assert (parent.folder, parent.chain_digest) == (first.folder, first.chain_digest) and parent.digest != first.digest
 
 
@@ -179,5 +179,5 @@ def test_long_folder_name_is_cut_and_hashed() -> None:
 
 
 def test_variant_keeps_the_names_of_data_files() -> None:
-    files = ["data=jsonl", "data.records=a.json", "data.root=media"]
+    files = ["data=json", "data.records=a.json", "data.root=media"]
     assert set(files) < set(resolve_variant("humanomni_stage1_face", [*files, "frames=4"]).overrides)

@@ -85,7 +85,7 @@ def test_stage_starts_from_a_folder(complete_folder: Path, corpus: Path, tmp_pat
     overrides = [
         "+experiment=humanomni_stage3",
         f"base={complete_folder}",
-        "data=jsonl",
+        "data=json",
         f"data.records={corpus}/train.json",
         f"data.root={corpus}",
         "data.num_workers=0",

@@ -18,13 +18,13 @@ from omnihuman.benchmark.base import (
 from omnihuman.benchmark.dfew import LABELS
 from omnihuman.benchmark.text import parse_text
 from omnihuman.benchmark.transcription import parse_transcript
-from omnihuman.data.datafile import read_records
 from omnihuman.data.record import Record
 from omnihuman.metric.caption import cider, rouge_l
 from omnihuman.metric.emotion import FORMS, PARSERS, parse_label, score_labels
 from omnihuman.metric.open_vocabulary import parse_labels, score_label_sets
 from omnihuman.metric.score import Score, group_positions, select
 from omnihuman.metric.speech import wer
+from omnihuman.source.sample import SampleSource
 
 TASKS = {
     "emotion": "label",
@@ -54,7 +54,7 @@ META_KEYS = ("emotion", "attribute", "identity")
 class Sample(Benchmark):
     """The validation or test records of one task -> scores of its kind, also by the view that shows the emotion.
 
-    The corpus is generated if it does not exist. Each person is in one split only.
+    The corpus is generated if it is missing or incomplete. Each person is in one split only.
 
     Args:
         root: folder of the corpus.
@@ -101,20 +101,18 @@ class Sample(Benchmark):
         return TASKS[self.task]
 
     def questions(self) -> list[Question]:
-        from omnihuman.data.module import create_sample_corpus
-
-        path = self.root / f"{self.split}.json"
-        if not path.is_file():
-            create_sample_corpus(str(self.root), self.corpus_seed)
+        source = SampleSource(self.split, self.root, self.corpus_seed)
         questions = []
-        for record in read_records(path, self.root):
+        for record in source.records():
             if not isinstance(record, Record):
                 raise ValueError(f"{record[1]}")
             if record.task == self.task and set(self.needs) <= set(record.slots):
                 questions.append(self._build_question(record))
         if not questions:
-            raise ValueError(f"{path}: there is no record with task={self.task} and the slots {list(self.needs)}.")
-        return check_unique_ids(questions, str(path))
+            raise ValueError(
+                f"{source.location}: there is no record with task={self.task} and the slots {list(self.needs)}."
+            )
+        return check_unique_ids(questions, source.location)
 
     def parse(self, prediction: Prediction) -> tuple[Any, str]:
         if self.kind == "label":

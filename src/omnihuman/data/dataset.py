@@ -19,7 +19,7 @@ from omnihuman.data.face import FaceInput
 from omnihuman.data.features import FeatureIndex
 from omnihuman.data.packing import MicroBatch
 from omnihuman.data.reader.base import ReadOptions, load_readers
-from omnihuman.data.record import BadSample, Record
+from omnihuman.data.record import BadSample, Entry, Record
 from omnihuman.modality import BY_FIELD, INSTRUCTION, MODALITIES, View
 from omnihuman.types import IGNORE_INDEX, Batch, Features, Sample
 
@@ -29,9 +29,6 @@ Transforms = Mapping[str, tuple[str, Callable[[Any], Tensor]]]
 
 Layouts = Callable[[Mapping[str, int]], Mapping[str, int]]
 """Amounts by field -> tokens by slot."""
-
-Entry = Record | tuple[str, BadSample]
-"""A record, or the place of a bad one and what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)

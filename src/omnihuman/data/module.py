@@ -1,30 +1,27 @@
 """The data of a run: records, mixture, plan, and loaders that resume exactly."""
 
 import hashlib
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from filelock import FileLock
 
 from omnihuman.data.chat import Chat
-from omnihuman.data.datafile import read_records
-from omnihuman.data.dataset import Entry, Layouts, Policy, Samples, Transforms
+from omnihuman.data.dataset import Layouts, Policy, Samples, Transforms
 from omnihuman.data.face import FaceInput
 from omnihuman.data.features import FeatureCache, Frozen
 from omnihuman.data.loader import Loader
+from omnihuman.data.mixture import MixtureEntry, RecordSource, parse_mixture, parse_source
 from omnihuman.data.packing import (
     MicroBatch,
-    Source,
     count_micro_batches,
     pack_epoch,
-    parse_source,
     shuffle_indices,
 )
-from omnihuman.data.record import BadSample, Record
+from omnihuman.data.record import BadSample, Entry, Record
 from omnihuman.modality import View
 from omnihuman.pl import pl
 from omnihuman.types import Batch
@@ -37,10 +34,12 @@ class OmniData(pl.LightningDataModule):
     """Training and validation batches, packed.
 
     Args:
-        records: a data file, or a list of data files or ``{path, weight}``; a weight of 0.5 uses half of a file in each
-            epoch (another half in the next), 2 uses it twice.
+        records: a path that ``source`` reads, or a source; or a list of these, of ``{path, weight}`` and
+            ``{source, weight}``. A weight of 0.5 uses half of the records in each epoch (another half in the next), 2
+            uses them twice.
         root: folder of the media; paths in records are relative to it and may not leave it.
-        val_records: data file of the validation samples, ``None`` for no validation.
+        source: builds the source of a path, called with it and ``root``; ``None`` where ``records`` has no path.
+        val_records: path or source of the validation samples, ``None`` for no validation.
         num_frames: frames of a video.
         face: crops faces, for encoders that read them; ``None``: by the boxes of the records.
         batch_size: samples of an optimizer step, over all devices and micro-batches.
@@ -59,22 +58,22 @@ class OmniData(pl.LightningDataModule):
         num_workers: processes that decode.
         timeout: seconds per file.
         seed: of order and mixture.
-        create_corpus: called without arguments before the first use, to create the data files.
         features: folder in which features of frozen encoders are cached, for all runs; ``None`` for no cache.
 
     Raises:
-        ValueError: an option, a data file or the mixture is invalid.
+        ValueError: an option, a source or the mixture is invalid.
     """
 
     def __init__(
         self,
-        records: Source | Sequence[Source],
+        records: MixtureEntry | Sequence[MixtureEntry],
         root: str,
         *,
         num_frames: int,
         batch_size: int,
         max_tokens: int,
-        val_records: str | None = None,
+        source: Callable[[str, str], RecordSource] | None = None,
+        val_records: str | RecordSource | None = None,
         face: FaceInput | None = None,
         tasks: Sequence[str] | Mapping[str, int | float] | None = None,
         views: Sequence[str] = ("VAF",),
@@ -89,15 +88,17 @@ class OmniData(pl.LightningDataModule):
         num_workers: int = 1,
         timeout: float = 60.0,
         seed: int = 42,
-        create_corpus: Callable[[], object] | None = None,
         features: str | None = None,
     ) -> None:
         super().__init__()
         if on_bad_sample == "quarantine" and quarantine_file is None:
             raise ValueError("data.on_bad_sample=quarantine needs data.quarantine_file, the list of bad samples.")
-        sources = [records] if isinstance(records, str | Mapping) else list(records)
-        self.sources = [parse_source(source) for source in sources]
-        self.root, self.val_records, self.val_limit = Path(root), val_records, val_limit
+        build_source = partial(_build_source, source, root)
+        self.sources = parse_mixture(records, build_source)
+        self.val_source: RecordSource | None = None
+        if val_records is not None:
+            self.val_source = parse_source(val_records, build_source, "data.val_records")
+        self.val_limit = val_limit
         self.batch_size, self.max_tokens, self.seed = batch_size, max_tokens, seed
         self.tasks = _check_tasks(tasks)
         self.views = [View.parse(view, "data.views") for view in views]
@@ -115,7 +116,7 @@ class OmniData(pl.LightningDataModule):
             "supervise_newline": supervise_newline,
         }
         self.max_length = max_tokens if max_length is None else max_length
-        self.num_workers, self.create_corpus, self.features = num_workers, create_corpus, features
+        self.num_workers, self.features = num_workers, features
         self._connected: tuple[Transforms, Layouts, Chat] | None = None
         self._cache: dict[Any, Samples] = {}
         self._micro_batches: dict[tuple[int, int], int] = {}
@@ -143,8 +144,6 @@ class OmniData(pl.LightningDataModule):
         self._frozen, self._feature_cache = dict(frozen or {}), None
         builder = Chat(tokenizer, **self.chat_options | dict(chat or {}), max_length=self.max_length)
         self._connected = (transforms, layouts, builder)
-        if self.create_corpus is not None:
-            self.create_corpus()
 
     def setup(self, stage: str | None = None) -> None:
         """Cache features of all planned samples before training, each rank a share."""
@@ -182,28 +181,25 @@ class OmniData(pl.LightningDataModule):
                     "choose face@data.face=whole, or a detector (yunet, mediapipe)."
                 )
             if not self.order(0):
-                paths, views = [source["path"] for source in self.sources], list(map(str, self.views))
+                locations, views = [entry.source.location for entry in self.sources], list(map(str, self.views))
                 raise ValueError(
-                    f"no sample is left of {paths} with tasks {self.tasks} and views {views}; "
+                    f"no sample is left of {locations} with tasks {self.tasks} and views {views}; "
                     f"{len(samples.skipped)} were skipped."
                 )
         return self._cache["train"]
 
     def _plan_mixture(self) -> tuple[Samples, list[tuple[list[int], float]]]:
         """Return the samples of all sources, and the mixture: indices of a source and task with their weight."""
-        planned = [
-            self._plan_samples(self._read(Path(source["path"]), self.tasks), views=self.views)
-            for source in self.sources
-        ]
+        planned = [self._plan_samples(self._read(entry.source, self.tasks), views=self.views) for entry in self.sources]
         mixture: list[tuple[list[int], float]] = []
         start = 0
-        for source, samples in zip(self.sources, planned, strict=True):
+        for entry, samples in zip(self.sources, planned, strict=True):
             indices_by_task: dict[str | None, list[int]] = {}
             for index, sample in enumerate(samples.planned, start):
                 indices_by_task.setdefault(sample.record.task, []).append(index)
             start += len(samples)
             for task, indices in indices_by_task.items():
-                mixture.append((indices, source["weight"] * self._task_weight(task)))
+                mixture.append((indices, entry.weight * self._task_weight(task)))
         for samples in planned[1:]:
             planned[0].append(samples)
         return planned[0], mixture
@@ -301,12 +297,12 @@ class OmniData(pl.LightningDataModule):
     def val_samples(self) -> Samples:
         """All validation samples, planned."""
         if "val" not in self._cache:
-            records = self._read(Path(self.val_records), self.tasks) if self.val_records else iter(())
+            records = self._read(self.val_source, self.tasks) if self.val_source else iter(())
             self._cache["val"] = self._plan_samples(islice(records, self.val_limit), views=self.views)
         return self._cache["val"]
 
     def val_dataloader(self) -> Loader | list[Any]:
-        if self.val_records is None:
+        if self.val_source is None:
             return []
         samples = self.val_samples
         world, rank = self._world_and_rank()
@@ -345,12 +341,12 @@ class OmniData(pl.LightningDataModule):
             world: number of ranks.
             batch_size: questions per batch.
         """
-        if self.val_records is None:
+        if self.val_source is None:
             return
         key = (tuple(tasks), view, tuple(needs), limit)
         if key not in self._cache:
             records = []
-            for record in self._read(Path(self.val_records), tasks):
+            for record in self._read(self.val_source, tasks):
                 if isinstance(record, Record) and record.task in tasks and not set(needs) - set(record.slots):
                     records.append(record)
             records = [record for record in records if record.restrict(view) is not None]
@@ -377,8 +373,8 @@ class OmniData(pl.LightningDataModule):
         self.cache_features(samples)
         return samples
 
-    def _read(self, path: Path, tasks: Iterable[str] | None) -> Iterator[Entry]:
-        for entry in read_records(path, self.root):
+    def _read(self, source: RecordSource, tasks: Iterable[str] | None) -> Iterator[Entry]:
+        for entry in source.records():
             if not isinstance(entry, Record) or tasks is None or entry.task is None or entry.task in tasks:
                 yield entry
 
@@ -403,6 +399,12 @@ class OmniData(pl.LightningDataModule):
         return (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
 
 
+def _build_source(source: Callable[[str, str], RecordSource] | None, root: str, path: str) -> RecordSource:
+    if source is None:
+        raise ValueError(f"data.records: the path {path!r} needs data.source, which reads it.")
+    return source(path, root)
+
+
 def _check_tasks(
     tasks: Sequence[str] | Mapping[str, int | float] | None,
 ) -> Sequence[str] | Mapping[str, int | float] | None:
@@ -411,18 +413,3 @@ def _check_tasks(
         if invalid:
             raise ValueError(f"data.tasks: a weight must be 0 or more, got {invalid}.")
     return tasks
-
-
-def create_sample_corpus(folder: str, seed: int, is_main: bool = True, max_wait: float = 900.0) -> None:
-    """Create the built-in corpus if it is missing; all processes but the main one wait for it."""
-    from omnihuman.sample.write import is_complete, write_corpus
-
-    if is_main and not is_complete(Path(folder), seed):
-        Path(folder).parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):  # cells of a sweep may start at once
-            write_corpus(Path(folder), seed=seed)
-    deadline = time.monotonic() + max_wait
-    while not is_complete(Path(folder), seed):
-        if time.monotonic() > deadline:
-            raise ValueError(f"{folder}: the built-in corpus did not appear within {max_wait:.0f} s.")
-        time.sleep(1.0)

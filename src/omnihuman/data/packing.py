@@ -1,13 +1,8 @@
 """Assign samples to the micro-batches of each step on each rank: a pure function of seed and epoch."""
 
-import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-Source = str | Mapping[str, Any]
-"""A data file, or ``{path, weight}``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,24 +16,6 @@ class MicroBatch:
 
     indices: tuple[int, ...]
     step_targets: int
-
-
-def parse_source(entry: Source) -> dict[str, Any]:
-    """Return path and weight of a data file of the mixture.
-
-    Raises:
-        ValueError: the entry is neither a path nor a path with a weight.
-
-    >>> parse_source("a.json")
-    {'path': 'a.json', 'weight': 1.0}
-    """
-    source = {"path": entry} if isinstance(entry, str) else dict(entry)
-    if set(source) - {"path", "weight"} or "path" not in source:
-        raise ValueError(f"data.records: an entry must be a path or {{path, weight}}, got {source}.")
-    weight = source.get("weight", 1.0)
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-        raise ValueError(f"data.records: the weight of {source['path']} must be a number >= 0, got {weight!r}.")
-    return {"path": str(source["path"]), "weight": float(weight)}
 
 
 def shuffle_indices(count: int, seed: int, epoch: int) -> list[int]:

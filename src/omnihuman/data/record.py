@@ -175,6 +175,10 @@ class Record:
         )
 
 
+Entry = Record | tuple[str, BadSample]
+"""A record, or the id of an invalid one and its error."""
+
+
 def parse_record(raw: Any, name: str, root: Path, source: str, *, allow_text_only: bool = False) -> Record:
     """Check and convert one record.
 

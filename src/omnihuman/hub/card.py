@@ -290,7 +290,7 @@ def _trainable_rows(config: DictConfig) -> list[tuple[str, str]]:
 def _data_rows(config: DictConfig) -> Iterator[tuple[str, str]]:
     data: Any = OmegaConf.to_container(config.data, resolve=True)
     yield "records", _describe_records(data["records"])
-    if str((data.get("create_corpus") or {}).get("_target_", "")).endswith("sample_corpus"):
+    if all(target.endswith(".SampleSource") for target in _list_sources(data)):
         yield "corpus", "omnihuman's built-in one, drawn and voiced by a program; it shows no real people"
     tasks = data.get("tasks")
     if isinstance(tasks, Mapping):
@@ -301,15 +301,37 @@ def _data_rows(config: DictConfig) -> Iterator[tuple[str, str]]:
 
 
 def _describe_records(records: Any) -> str:
-    """Return the names of the record files with their weights."""
+    """Return the names of the files, or splits, of the records with their weights."""
     names = []
-    for entry in records if isinstance(records, list) else [records]:
-        fields = entry if isinstance(entry, Mapping) else {"path": entry}
-        name = Path(str(fields["path"])).name
-        if "weight" in fields:
-            name += f" x {fields['weight']}"
+    for entry in _list_entries(records):
+        source = entry["source"]
+        if isinstance(source, Mapping):
+            source = source.get("path") or source.get("split") or source["_target_"]
+        name = Path(str(source)).name
+        if "weight" in entry:
+            name += f" x {entry['weight']}"
         names.append(name)
     return ", ".join(names)
+
+
+def _list_sources(data: Mapping[str, Any]) -> list[str]:
+    """Return the class of every source of records: its own, or that of ``data.source`` where it is a path."""
+    targets = []
+    for entry in _list_entries(data["records"]):
+        source = entry["source"] if isinstance(entry["source"], Mapping) else data["source"]
+        targets.append(str(source["_target_"]))
+    return targets
+
+
+def _list_entries(records: Any) -> Iterator[dict[str, Any]]:
+    """Yield source, which may be a path, and weight of every entry of ``data.records``."""
+    for entry in records if isinstance(records, list) else [records]:
+        if not isinstance(entry, Mapping) or "_target_" in entry:
+            yield {"source": entry}
+        elif "path" in entry:
+            yield {**entry, "source": entry["path"]}
+        else:
+            yield dict(entry)
 
 
 def _summarize(model: OmniModel, slots: Sequence[str]) -> str:

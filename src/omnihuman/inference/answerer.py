@@ -126,7 +126,7 @@ class Answerer:
         if faces is not None:
             config.data.face.source = faces
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        data: OmniData = build(config.data, create_corpus=None)
+        data: OmniData = build(config.data)
         data.connect(model.transforms, model.count_tokens, model.llm.tokenizer, model.llm.chat, model.frozen_encoders)
         return cls(model, data, folder.name)
 

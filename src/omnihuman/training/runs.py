@@ -43,8 +43,8 @@ SHARED_ROOTS = (
 SPEED_DATA_KEYS = ("num_workers", "quarantine_file", "timeout", "val_limit", "features")
 """Data options that change the speed of a run and not its result."""
 
-FILE_DATA_KEYS = ("records", "val_records", "root", "create_corpus", "_target_")
-"""Data options that name files: each stage may have its own, so a child does not compare them."""
+FILE_DATA_KEYS = ("records", "val_records", "root", "source", "_target_")
+"""Data options that name sources: each stage may have its own, so a child does not compare them."""
 
 DECISIVE_KEYS = (
     "recipe",

@@ -1,0 +1,78 @@
+"""Mixture: sources of records, with the weight of each."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from omnihuman.data.record import Entry
+
+
+@runtime_checkable
+class RecordSource(Protocol):
+    """The part of an ``omnihuman.source`` that the data uses; sources stand above the data."""
+
+    @property
+    def location(self) -> str:
+        """The file or folder of the records, for messages."""
+
+    def records(self) -> Iterator[Entry]:
+        """Yield the records, always in the same order."""
+
+
+MixtureEntry = str | RecordSource | Mapping[str, Any]
+"""A path, a source, or ``{path, weight}`` or ``{source, weight}``."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedSource:
+    """A source of a mixture.
+
+    Attributes:
+        source: of the records.
+        weight: how often each record is used in an epoch.
+    """
+
+    source: RecordSource
+    weight: float = 1.0
+
+
+def parse_mixture(
+    records: MixtureEntry | Sequence[MixtureEntry], build_source: Callable[[str], RecordSource]
+) -> list[WeightedSource]:
+    """Return the sources of a mixture with their weights.
+
+    Args:
+        records: an entry or a list of them.
+        build_source: path -> source.
+
+    Raises:
+        ValueError: an entry is invalid.
+    """
+    if isinstance(records, str | RecordSource | Mapping):
+        records = [records]
+    return [_parse_entry(entry, build_source) for entry in records]
+
+
+def _parse_entry(entry: MixtureEntry, build_source: Callable[[str], RecordSource]) -> WeightedSource:
+    fields = dict(entry) if isinstance(entry, Mapping) else {"source": entry}
+    if set(fields) - {"weight"} not in ({"path"}, {"source"}):
+        raise ValueError(f"data.records: an entry must be a path, {{path, weight}} or {{source, weight}}, got {entry}.")
+    source: Any = fields.get("source", fields.get("path"))
+    weight = fields.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+        raise ValueError(f"data.records: the weight of {source} must be a number >= 0, got {weight!r}.")
+    return WeightedSource(parse_source(source, build_source, "data.records"), float(weight))
+
+
+def parse_source(entry: Any, build_source: Callable[[str], RecordSource], key: str) -> RecordSource:
+    """Return the source of a path, or the source itself.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(entry, str):
+        return build_source(entry)
+    if not isinstance(entry, RecordSource):
+        raise ValueError(f"{key}: expected a path or a source, got {entry!r}; a preset of conf/source is a source.")
+    return entry

@@ -1,0 +1,20 @@
+"""Records as rows of a Parquet file."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from omnihuman.source.files import FileSource
+
+
+class ParquetSource(FileSource):
+    """The records of a ``.parquet`` file, one a row; a null is a missing key."""
+
+    suffix = ".parquet"
+
+    def entries(self) -> Iterator[tuple[str, Any]]:
+        try:
+            from pyarrow import parquet
+        except ImportError as error:
+            raise ValueError(f"{self.path}: reading parquet needs pyarrow: pip install pyarrow.") from error
+        for number, row in enumerate(parquet.read_table(self.path).to_pylist()):
+            yield f"{self.path}[{number}]", {key: value for key, value in row.items() if value is not None}

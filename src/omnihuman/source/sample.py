@@ -1,0 +1,51 @@
+"""The built-in corpus, which is written on first use."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock
+
+from omnihuman.data.record import Entry
+from omnihuman.sample.write import is_complete, write_corpus
+from omnihuman.source.base import Source
+from omnihuman.source.json import JsonSource
+
+SPLITS = ("train", "val", "test")
+
+
+class SampleSource(Source):
+    """The records of a split of the built-in corpus; each person is in one split only.
+
+    Args:
+        split: ``train``, ``val`` or ``test``.
+        root: folder of the corpus, which is written if it is missing or incomplete.
+        seed: of the corpus.
+
+    Raises:
+        ValueError: there is no such split.
+    """
+
+    def __init__(self, split: str, root: str | Path, seed: int = 0) -> None:
+        if split not in SPLITS:
+            raise ValueError(f"the built-in corpus has no split {split!r}: choose from {', '.join(SPLITS)}.")
+        self.split, self.root, self.seed = split, Path(root), seed
+
+    @property
+    def location(self) -> str:
+        return str(self.root / f"{self.split}.json")
+
+    def records(self) -> Iterator[Entry]:
+        if not is_complete(self.root, self.seed):
+            self.root.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{self.root}.lock"):  # cells of a sweep and ranks of a run may start at once
+                write_corpus(self.root, seed=self.seed)
+        yield from JsonSource(self.location, self.root).records()
+
+    def draw_sheet(self, file: Path, num_records: int = 12, num_frames: int = 4) -> list[Path]:
+        """Draw records of the split and, beside them, the topics and the audio of the whole corpus."""
+        from omnihuman.sample.sheet import draw_contact_sheet, draw_mel_sheet
+
+        files = super().draw_sheet(file, num_records, num_frames)
+        files.append(draw_contact_sheet(file.with_name("contact_sheet.png"), self.seed))
+        files.append(draw_mel_sheet(file.with_name("listening_sheet.png"), self.seed))
+        return files
