@@ -1,21 +1,27 @@
 """Predictions, files and options of benchmarks."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from omnihuman.benchmark import base
 from omnihuman.benchmark.base import (
     Prediction,
+    PublishedResult,
     Question,
     check_choices,
     check_unique_ids,
     read_json,
     read_lines,
+    read_peers,
 )
 from omnihuman.data.record import Record
 from omnihuman.modality import View
+
+PEERS = Path(base.__file__).parent / "peers"
 
 PREDICTION = Prediction(
     "dfew",
@@ -38,6 +44,26 @@ def test_json_round_trip() -> None:
     line = PREDICTION.to_json()
     assert "\n" not in line and "schön" in line
     assert Prediction.from_json(json.loads(line), "predictions.jsonl:1") == PREDICTION
+
+
+def test_an_empty_cell_of_a_peer_is_no_score() -> None:
+    result = next(result for result in read_peers("librispeech") if result.method == "SenseVoice-L")
+    values = {"wer/test-clean": 2.5, "wer/test-other": 4.2}
+    assert result == PublishedResult(
+        "SenseVoice-L", values, "A", "prompt and normalizer not stated", "HumanOmni, table 5"
+    )
+
+
+@pytest.mark.parametrize("file", sorted(PEERS.glob("*.csv")), ids=lambda file: file.stem)
+def test_peers_belong_to_a_benchmark_and_have_scores(file: Path) -> None:
+    assert (PEERS.parent / f"{file.stem}.py").is_file()
+    with file.open(encoding="utf-8", newline="") as lines:
+        header, *rows = csv.reader(lines, strict=True)
+    assert header[:4] == ["method", "view", "protocol", "source"]
+    assert rows and all(len(row) == len(header) for row in rows)
+    for result in read_peers(file.stem):
+        assert result.method and result.values and result.source
+        assert result.view == "" or str(View(result.view)) == result.view
 
 
 BAD: dict[str, Any] = {

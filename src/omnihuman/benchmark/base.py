@@ -1,9 +1,11 @@
 """Benchmarks: questions about media files, parsing of answers, and scores."""
 
+import csv
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -146,6 +148,21 @@ class PublishedResult:
     source: str = ""
 
 
+def read_peers(benchmark: str) -> tuple[PublishedResult, ...]:
+    """Return the results in ``peers/<benchmark>.csv``, in order; every further column is a score, empty if not printed.
+
+    >>> read_peers("fleurs")[-1].values
+    {'wer/en_us': 6.3, 'cer/cmn_hans_cn': 7.5}
+    """
+    text = (files("omnihuman.benchmark") / "peers" / f"{benchmark}.csv").read_text(encoding="utf-8")
+    results = []
+    for row in csv.DictReader(text.splitlines(), strict=True):
+        method, view, protocol, paper = (row.pop(key) for key in ("method", "view", "protocol", "source"))
+        values = {name: float(value) for name, value in row.items() if value}
+        results.append(PublishedResult(method, values, view, protocol, paper))
+    return tuple(results)
+
+
 class Benchmark(ABC):
     """Reads a dataset in its official layout, builds its questions, and parses and scores the answers.
 
@@ -157,7 +174,7 @@ class Benchmark(ABC):
         view: letters of the default view.
         max_new_tokens: maximum length of an answer.
         log_probs: True if the scores need the log-probabilities of the options.
-        published: results of papers.
+        published: results of papers, see ``read_peers``.
     """
 
     name: ClassVar[str]

@@ -13,6 +13,7 @@ from omnihuman.benchmark.base import (
     check_unique_ids,
     get_value,
     read_json,
+    read_peers,
     unzip,
 )
 from omnihuman.benchmark.text import (
@@ -37,47 +38,6 @@ GENERIC_CAPTION = "A person looks ahead, and the expression on the face changes 
 NAME_LENGTHS = {"dfew": 1, "mafw": 1, "ravdess": 1, "afew": 1, "mer2": 2, "caer": 3, "ferv39k": 3}
 """Prefix of a dataset's folder -> number of words at the end of a path that identify a clip."""
 
-TRAINED = "fine-tuned"
-ZERO_SHOT = "zero-shot"
-UNSTATED = "judge and tokenizer not stated"
-ROWS: tuple[tuple[str, str, str, tuple[float, ...]], ...] = (
-    ("VideoLLaMA", "V", ZERO_SHOT, (3.60, 3.67, 3.84, 3.50, 0.189, 0.196, 0.303)),
-    ("VideoChat", "V", ZERO_SHOT, (3.47, 3.52, 3.92, 3.38, 0.251, 0.192, 0.344)),
-    ("VideoChat2", "V", ZERO_SHOT, (3.70, 3.56, 4.16, 3.52, 0.202, 0.229, 0.311)),
-    ("Chat-UniVI", "V", ZERO_SHOT, (3.64, 3.63, 4.21, 3.61, 0.189, 0.231, 0.396)),
-    ("LLaVA-Next-Video", "V", ZERO_SHOT, (4.19, 4.07, 4.39, 4.04, 0.250, 0.249, 0.395)),
-    ("ShareGPT4Video", "V", ZERO_SHOT, (4.24, 4.13, 4.35, 4.09, 0.192, 0.205, 0.394)),
-    ("LLaMA-VID", "V", ZERO_SHOT, (3.95, 4.01, 4.22, 3.71, 0.195, 0.231, 0.339)),
-    ("VideoLLaMA2", "V", ZERO_SHOT, (4.17, 4.02, 4.47, 3.93, 0.253, 0.266, 0.344)),
-    ("PLLaVA", "V", ZERO_SHOT, (4.21, 4.15, 4.37, 4.08, 0.268, 0.250, 0.393)),
-    ("ST-LLM", "V", ZERO_SHOT, (4.00, 3.98, 4.31, 3.94, 0.213, 0.238, 0.321)),
-    ("Tarsier", "V", ZERO_SHOT, (3.59, 3.50, 4.07, 3.41, 0.143, 0.185, 0.415)),
-    ("LLaVA-OneVision", "V", ZERO_SHOT, (3.68, 3.47, 4.10, 3.42, 0.115, 0.165, 0.379)),
-    ("Qwen2-VL-2B", "V", ZERO_SHOT, (4.01, 3.98, 4.37, 3.88, 0.202, 0.221, 0.406)),
-    ("Qwen2-VL-7B", "V", ZERO_SHOT, (4.23, 4.16, 4.52, 4.02, 0.204, 0.233, 0.422)),
-    ("Qwen2-VL-72B", "V", ZERO_SHOT, (4.28, 4.14, 4.55, 4.08, 0.241, 0.314, 0.449)),
-    ("Claude3.5-Sonnet*", "V", f"{ZERO_SHOT}, starred in its source", (4.13, 4.01, 4.49, 4.05, 0.243, 0.228, 0.442)),
-    ("GPT-4o*", "V", f"{ZERO_SHOT}, starred in its source", (4.22, 3.97, 4.48, 3.90, 0.264, 0.213, 0.432)),
-    ("GPT-4o", "V", f"{ZERO_SHOT}, only in the source paper", (4.18, 3.98, 4.50, 3.92, 0.225, 0.179, 0.410)),
-    ("VITA", "VA", ZERO_SHOT, (3.98, 3.74, 4.11, 3.59, 0.191, 0.224, 0.366)),
-    ("IXC-2.5-OL", "VA", ZERO_SHOT, (3.91, 3.70, 4.12, 3.54, 0.113, 0.164, 0.382)),
-    ("FaceTrack-MM", "V", TRAINED, (4.42, 4.30, 4.60, 4.26, 0.418, 0.473, 0.483)),
-    ("HumanOmni", "VA", TRAINED, (4.58, 4.41, 4.70, 4.41, 0.412, 0.468, 0.523)),
-    ("FaVChat (7B, UMT-L)", "V", TRAINED, (4.51, 4.41, 4.73, 4.38, 0.416, 0.431, 0.485)),
-)
-SOURCES = {
-    "GPT-4o": "FaceTrack-MM",
-    "FaceTrack-MM": "FaceTrack-MM; HumanOmni, table 3; FaVChat, table 1",
-    "HumanOmni": "HumanOmni, table 3",
-    "FaVChat (7B, UMT-L)": "FaVChat, table 1",
-}
-
-
-def _published(method: str, view: str, protocol: str, scores: Sequence[float]) -> PublishedResult:
-    values = dict(zip((*ASPECTS, "cider", "rouge_l", "autodq"), scores, strict=True))
-    source = SOURCES.get(method, "HumanOmni, table 3")
-    return PublishedResult(method, values, view, f"{protocol}; {UNSTATED}", source)
-
 
 class DFEC(Benchmark):
     """The clips of ``test.json`` -> CIDEr, ROUGE-L, and with a judge Video-ChatGPT's four scores and AutoDQ's F1.
@@ -100,7 +60,7 @@ class DFEC(Benchmark):
 
     name = "dfec"
     view = "VAF"
-    published = tuple(_published(*row) for row in ROWS)
+    published = read_peers("dfec")
 
     def __init__(
         self,

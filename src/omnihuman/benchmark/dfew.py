@@ -5,7 +5,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from omnihuman.benchmark.emotion import Clip, EmotionBenchmark, map_label, read_published
+from omnihuman.benchmark.base import read_peers
+from omnihuman.benchmark.emotion import Clip, EmotionBenchmark, map_label
 from omnihuman.benchmark.text import read_csv
 
 LABELS = {"1": "happy", "2": "sad", "3": "neutral", "4": "angry", "5": "surprise", "6": "disgust", "7": "fear"}
@@ -22,7 +23,7 @@ class DFEW(EmotionBenchmark):
 
     name = "dfew"
     labels = tuple(LABELS.values())
-    published = read_published("dfew")
+    published = read_peers("dfew")
     fold_sizes = (2341, 2341, 2340, 2339, 2336)
     options_text = "happy ,surprise ,neutral ,angry ,disgust ,sad ,fear"
 

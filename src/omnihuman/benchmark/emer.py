@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from omnihuman.benchmark.base import Benchmark, Prediction, PublishedResult, Question, check_unique_ids, unzip
+from omnihuman.benchmark.base import Benchmark, Prediction, Question, check_unique_ids, read_peers, unzip
 from omnihuman.benchmark.emer_ov import PROMPT, Subtitles, find_wheel_words, identify_clip
 from omnihuman.benchmark.text import (
     SUFFIXES,
@@ -32,40 +32,6 @@ FILES = {
     ("v2", "chi"): ("final-EMER-reason.csv", "name", "chinese"),
 }
 """Version and language -> table, its column of names, its column of descriptions."""
-
-PROTOCOL_V1 = "v1's 100 clips, gpt-3.5-turbo-16k-0613, Chinese prompts", "Omni-Emotion, table 2"
-PROTOCOL_OMNI = "the same setting, according to the paper; 100 or 332 clips not stated", "Omni-Emotion, table 2"
-PROTOCOL_GPT4O = "judged by GPT-4o; 100 or 332 clips not stated", "FaVChat, table 4"
-ROWS: tuple[tuple[str, float, float, str, tuple[str, str]], ...] = (
-    ("VideoChat-Text", 6.42, 3.94, "", PROTOCOL_V1),
-    ("Video-LLaMA", 6.64, 4.89, "", PROTOCOL_V1),
-    ("Video-ChatGPT", 6.95, 5.74, "", PROTOCOL_V1),
-    ("PandaGPT", 7.14, 5.51, "", PROTOCOL_V1),
-    ("VideoChat-Embed", 7.15, 5.65, "", PROTOCOL_V1),
-    ("Valley", 7.24, 5.77, "", PROTOCOL_V1),
-    ("Emotion-LLaMA", 7.83, 6.25, "VA", PROTOCOL_V1),
-    ("Omni-Emotion", 8.22, 6.78, "VAF", PROTOCOL_OMNI),
-    ("VideoChat-Text", 6.32, 3.97, "", PROTOCOL_GPT4O),
-    ("Video-LLaMA", 6.51, 4.72, "", PROTOCOL_GPT4O),
-    ("Video-ChatGPT", 6.98, 5.79, "", PROTOCOL_GPT4O),
-    ("PandaGPT", 7.15, 5.49, "", PROTOCOL_GPT4O),
-    ("VideoChat-Embed", 7.15, 5.65, "", PROTOCOL_GPT4O),
-    ("Valley", 7.31, 5.76, "", PROTOCOL_GPT4O),
-    ("FaVChat (7B, UMT-L)", 8.09, 6.71, "V", PROTOCOL_GPT4O),
-    ("ground truth", 10.0, 10.0, "", PROTOCOL_GPT4O),
-)
-FUSION_PROTOCOL = PROTOCOL_OMNI[0], "Omni-Emotion, table 3"
-FUSIONS = ("concat per frame", 7.93), ("cross-attention", 7.31), ("concat per video", 8.22)
-
-
-def _published() -> tuple[PublishedResult, ...]:
-    results = []
-    for method, clue, label, view, (protocol, source) in ROWS:
-        values = {"clue_overlap": clue, "label_overlap": label}
-        results.append(PublishedResult(method, values, view, protocol, source))
-    for fusion, clue in FUSIONS:
-        results.append(PublishedResult(f"Omni-Emotion, {fusion}", {"clue_overlap": clue}, "VAF", *FUSION_PROTOCOL))
-    return tuple(results)
 
 
 class Emer(Benchmark):
@@ -95,7 +61,7 @@ class Emer(Benchmark):
 
     name = "emer"
     view = "VAF"
-    published = _published()
+    published = read_peers("emer")
 
     def __init__(
         self,

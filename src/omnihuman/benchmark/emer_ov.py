@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from omnihuman.benchmark.base import INVALID, Benchmark, Prediction, PublishedResult, Question, check_unique_ids, unzip
+from omnihuman.benchmark.base import INVALID, Benchmark, Prediction, Question, check_unique_ids, read_peers, unzip
 from omnihuman.benchmark.text import (
     SUFFIXES,
     Media,
@@ -40,12 +40,6 @@ SUBTITLED = "The subtitle of this video is: {subtitle}\n{question}"
 JUDGED = "retired judge gpt-3.5-turbo-16k-0613"
 
 
-def _published(method: str, view: str, average: float, accuracy: float, recall: float, table: int) -> PublishedResult:
-    values = {"ov_avg": average, "ov_accuracy": accuracy, "ov_recall": recall}
-    protocol = f"judge not stated, probably the {JUDGED}"
-    return PublishedResult(method, values, view, protocol, f"Omni-Emotion, table {table}")
-
-
 class EmerOV(Benchmark):
     """The 332 clips of EMER-OV -> accuracy and recall of label sets grouped by a judge; always F1 on emotion wheels.
 
@@ -71,15 +65,7 @@ class EmerOV(Benchmark):
 
     name = "emer_ov"
     view = "VAF"
-    published = (
-        _published("AffectGPT", "VA", 56.6, 47.5, 65.7, 1),
-        _published("Omni-Emotion v", "V", 53.4, 48.8, 58.0, 1),
-        _published("Omni-Emotion v+a", "VA", 63.1, 61.7, 64.4, 1),
-        _published("Omni-Emotion v+a+f", "VAF", 65.9, 61.3, 70.6, 1),
-        _published("Omni-Emotion, concat per frame", "VAF", 63.4, 60.1, 66.6, 3),
-        _published("Omni-Emotion, cross-attention", "VAF", 60.7, 58.1, 63.2, 3),
-        _published("Omni-Emotion, concat per video", "VAF", 65.9, 61.3, 70.6, 3),
-    )
+    published = read_peers("emer_ov")
 
     def __init__(
         self,

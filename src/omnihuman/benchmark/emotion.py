@@ -14,7 +14,6 @@ import numpy as np
 from omnihuman.benchmark.base import (
     Benchmark,
     Prediction,
-    PublishedResult,
     Question,
     check_choices,
     check_unique_ids,
@@ -290,53 +289,6 @@ def score_union_recall(
         note="recall over the union of strings, as HumanOmni",
         columns=tuple(map("/".join, columns)),
     )
-
-
-FIVE = "5 folds"
-ONE = "one fold, which is not stated"
-OPEN = "folds not stated"
-ZERO = "HumanOmni, FaVChat"
-BOTH = "HumanOmni, Omni-Emotion"
-THREE = "HumanOmni, Omni-Emotion, FaVChat"
-TABLE: tuple[tuple[str, str, tuple[float | None, float | None, float | None, float | None], str, str], ...] = (
-    ("Wav2Vec2.0", "A", (36.15, 43.05, 21.59, 29.69), OPEN, BOTH),
-    ("HuBERT", "A", (35.98, 43.24, 25.00, 32.60), OPEN, BOTH),
-    ("DFER-CLIP", "V", (59.61, 71.25, 38.89, 52.55), FIVE, THREE),
-    ("SVFAP", "V", (62.83, 74.27, 41.19, 54.28), OPEN, "Omni-Emotion, FaVChat"),
-    ("MAE-DFER", "V", (63.41, 74.43, 41.62, 54.31), FIVE, THREE),
-    ("Finecliper", "V", (65.98, 76.21, 45.01, 56.91), OPEN, "Omni-Emotion, FaVChat"),
-    ("TMEP", "VA", (57.16, 68.85, 37.17, 51.15), OPEN, "Omni-Emotion, FaVChat"),
-    ("HiCMAE", "VA", (63.76, 75.01, 42.65, 56.17), "5 folds; MAFW without its silent clips", THREE),
-    ("Emotion-LLaMA", "VA", (64.21, 77.06, None, None), "fold 1", THREE),
-    ("MMA-DFER", "VA", (66.01, 77.51, 44.11, 58.52), FIVE, "Omni-Emotion, FaVChat"),
-    ("MMA-DFER, as HumanOmni quotes it", "VA", (66.85, 77.43, 44.25, 58.45), FIVE, "HumanOmni"),
-    ("Qwen2-VL-7B", "V", (43.08, 52.83, 31.67, 45.89), OPEN, ZERO),
-    ("Qwen2-VL-72B", "V", (39.24, 45.12, 42.61, 46.07), OPEN, ZERO),
-    ("VITA", "VA", (21.36, 32.07, 14.05, 33.38), OPEN, "HumanOmni"),
-    ("IXC-2.5-OL", "VA", (44.23, 51.29, 33.78, 46.81), OPEN, "HumanOmni"),
-    ("GPT-4o", "VA", (50.57, 57.19, 38.29, 48.82), OPEN, "HumanOmni"),
-    ("HumanOmni", "VA", (74.86, 82.46, 52.94, 68.40), ONE, "HumanOmni, table 2"),
-    ("HumanOmni", "VA", (None, 81.82, None, 66.50), ONE, "HumanOmni, table 6"),
-    ("HumanOmni", "V", (None, 70.62, None, 59.58), ONE, "HumanOmni, table 6"),
-    ("HumanOmni", "A", (None, 58.63, None, 51.33), ONE, "HumanOmni, table 6"),
-    ("Omni-Emotion", "VAF", (68.80, 78.35, 53.81, 64.23), OPEN, "Omni-Emotion, table 5"),
-    ("FaVChat", "VF", (68.17, 77.88, 49.07, 60.97), OPEN + ", two turns", "FaVChat, table 3"),
-)
-"""Method, view, UAR and WAR of DFEW, UAR and WAR of MAFW, protocol, and the papers that print the row."""
-
-
-def read_published(dataset: Literal["dfew", "mafw"]) -> tuple[PublishedResult, ...]:
-    """Return the published results of one of the two datasets."""
-    first = {"dfew": 0, "mafw": 2}[dataset]
-    results = []
-    for method, view, scores, protocol, source in TABLE:
-        values = {}
-        for name, value in zip(("uar", "war"), scores[first : first + 2], strict=True):
-            if value is not None:
-                values[name] = value
-        if values:
-            results.append(PublishedResult(method, values, view, protocol, source))
-    return tuple(results)
 
 
 def map_label(labels: Mapping[str, str], value: str, location: str) -> str:

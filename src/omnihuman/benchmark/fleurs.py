@@ -8,11 +8,11 @@ from typing import Any, Literal
 from omnihuman.benchmark.base import (
     Benchmark,
     Prediction,
-    PublishedResult,
     Question,
     check_subset,
     check_unique_ids,
     read_lines,
+    read_peers,
 )
 from omnihuman.benchmark.text import Media, build_record
 from omnihuman.benchmark.transcription import PROMPT, parse_transcript, score_groups
@@ -24,12 +24,6 @@ METRICS = {"en_us": "wer", "cmn_hans_cn": "cer"}
 
 COLUMNS = ("id", "file name", "raw transcription", "transcription", "letters", "samples", "gender")
 """Columns of a .tsv, which has no header."""
-
-
-def _published(method: str, english: float, mandarin: float) -> PublishedResult:
-    values = {"wer/en_us": english, "cer/cmn_hans_cn": mandarin}
-    protocol = "the table says WER for both; order of its columns not checked; normalizer not stated"
-    return PublishedResult(method, values, "A", protocol, "HumanOmni, table 5")
 
 
 class Fleurs(Benchmark):
@@ -53,11 +47,7 @@ class Fleurs(Benchmark):
 
     name = "fleurs"
     view = "A"
-    published = (
-        _published("Qwen2-Audio", 9.0, 15.7),
-        _published("Baichuan-Omni", 7.0, 4.7),
-        _published("HumanOmni", 6.3, 7.5),
-    )
+    published = read_peers("fleurs")
 
     def __init__(
         self,

@@ -8,11 +8,11 @@ from typing import Any, Literal
 from omnihuman.benchmark.base import (
     Benchmark,
     Prediction,
-    PublishedResult,
     Question,
     check_subset,
     check_unique_ids,
     read_lines,
+    read_peers,
 )
 from omnihuman.benchmark.text import Media, build_record
 from omnihuman.benchmark.transcription import PROMPT, parse_transcript, score_groups
@@ -20,12 +20,6 @@ from omnihuman.metric.score import Score
 from omnihuman.metric.speech import NORMALIZERS, wer
 
 SPLITS = ("test-clean", "test-other", "dev-clean", "dev-other")
-
-
-def _published(method: str, *rates: float | None) -> PublishedResult:
-    names = ("wer/dev-clean", "wer/dev-other", "wer/test-clean", "wer/test-other")
-    values = {name: rate for name, rate in zip(names, rates, strict=True) if rate is not None}
-    return PublishedResult(method, values, "A", "prompt and normalizer not stated", "HumanOmni, table 5")
 
 
 class LibriSpeech(Benchmark):
@@ -46,13 +40,7 @@ class LibriSpeech(Benchmark):
 
     name = "librispeech"
     view = "A"
-    published = (
-        _published("Qwen2-Audio", 1.3, 3.4, 1.6, 3.6),
-        _published("SenseVoice-L", None, None, 2.5, 4.2),
-        _published("VITA", 7.6, 16.6, 8.1, 18.4),
-        _published("Mini-Omni2", 4.7, 9.4, 4.8, 9.8),
-        _published("HumanOmni", 3.8, 7.5, 3.7, 8.0),
-    )
+    published = read_peers("librispeech")
 
     def __init__(
         self,

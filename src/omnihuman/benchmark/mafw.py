@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from omnihuman.benchmark.base import Question, check_choices, read_lines
-from omnihuman.benchmark.emotion import Clip, EmotionBenchmark, map_label, read_published
+from omnihuman.benchmark.base import Question, check_choices, read_lines, read_peers
+from omnihuman.benchmark.emotion import Clip, EmotionBenchmark, map_label
 from omnihuman.data.media import probe
 
 LABELS = {
@@ -47,7 +47,7 @@ class MAFW(EmotionBenchmark):
     """
 
     name = "mafw"
-    published = read_published("mafw")
+    published = read_peers("mafw")
     fold_sizes: tuple[int, ...] = (1839, 1837, 1833, 1832, 1831)
     options_text = "happy ,surprise ,neutral ,angry ,disgust ,sad ,fear ,contemptuous, disappointed, helpless, anxious"
 

@@ -10,13 +10,13 @@ from omnihuman.benchmark.base import (
     INVALID,
     Benchmark,
     Prediction,
-    PublishedResult,
     Question,
     check_choices,
     check_subset,
     check_unique_ids,
     get_value,
     read_json,
+    read_peers,
 )
 from omnihuman.benchmark.text import Media, build_record
 from omnihuman.metric.choice import PARSERS as CHOICE_PARSERS
@@ -51,12 +51,6 @@ ENTRY_TYPES = {"video": (str,), "question": (str,), "candidates": (list,), "answ
 """Key of an entry -> types of its value; the answers of counting tasks are numbers."""
 
 
-def _published(method: str, *scores: float) -> PublishedResult:
-    names = [*(task.short for task in TASKS.values()), "avg"]
-    values = dict(zip(names, scores, strict=True))
-    return PublishedResult(method, values, "V", "200 questions a task", "HumanOmni, table 4")
-
-
 class MVBenchHuman(Benchmark):
     """A copy of ``OpenGVLab/MVBench`` -> the mean accuracy of six tasks, and the accuracy of each, in percent.
 
@@ -82,27 +76,7 @@ class MVBenchHuman(Benchmark):
 
     name = "mvbench_human"
     view = "VA"
-    published = (
-        _published("Otter-V", 23.0, 29.5, 27.5, 28.0, 26.0, 27.0, 26.8),
-        _published("mPLUG-Owl-V", 22.0, 29.0, 34.0, 27.0, 31.5, 29.0, 28.8),
-        _published("Video-LLaMA", 27.5, 39.0, 51.0, 40.5, 34.0, 29.0, 36.8),
-        _published("LLaMA-Adapter", 23.0, 33.0, 51.0, 32.5, 29.0, 30.0, 33.1),
-        _published("Video-ChatGPT", 23.5, 26.5, 62.0, 28.0, 30.5, 22.5, 32.2),
-        _published("VideoChat", 33.5, 40.5, 56.0, 40.5, 35.0, 33.5, 39.8),
-        _published("VideoChat2", 75.5, 60.5, 83.5, 74.5, 37.0, 50.5, 63.6),
-        _published("ST-LLM", 66.0, 58.5, 84.0, 73.5, 36.5, 44.0, 60.4),
-        _published("PLLaVA", 58.0, 61.0, 55.5, 61.0, 39.5, 41.0, 52.6),
-        _published("VideoLLaMB", 54.5, 52.0, 86.5, 58.5, 40.5, 44.5, 56.1),
-        _published("Qwen2-VL-72B", 51.5, 82.0, 93.5, 81.5, 48.5, 49.0, 67.7),
-        _published("Qwen2-VL-7B", 73.5, 80.0, 79.0, 78.5, 46.0, 49.0, 67.7),
-        _published("Qwen2-VL-2B", 77.5, 76.5, 76.5, 77.5, 50.0, 47.5, 67.6),
-        _published("GPT-4V", 55.5, 63.5, 72.0, 59.0, 39.0, 47.5, 56.1),
-        _published("VITA", 58.0, 81.5, 73.5, 61.5, 45.5, 42.0, 60.3),
-        _published("IXC-2.5-OL", 84.5, 81.0, 75.0, 79.5, 60.5, 46.0, 71.1),
-        _published("HumanOmni", 70.0, 78.0, 92.5, 80.5, 65.5, 49.0, 72.6),
-        PublishedResult("HumanOmni", {"avg": 72.3}, "V", "200 questions a task", "HumanOmni, table 6"),
-        PublishedResult("HumanOmni", {"avg": 72.6}, "VA", "200 questions a task", "HumanOmni, table 6"),
-    )
+    published = read_peers("mvbench_human")
 
     def __init__(
         self,

@@ -8,11 +8,11 @@ from typing import Any, Literal
 from omnihuman.benchmark.base import (
     Benchmark,
     Prediction,
-    PublishedResult,
     Question,
     check_subset,
     check_unique_ids,
     get_value,
+    read_peers,
 )
 from omnihuman.benchmark.text import Media, build_record
 from omnihuman.benchmark.transcription import PROMPT, parse_transcript, score_groups
@@ -20,11 +20,6 @@ from omnihuman.metric.score import Score
 from omnihuman.metric.speech import cer, mer
 
 SUBSETS = ("TEST_NET", "TEST_MEETING", "DEV")
-
-
-def _published(method: str, net: float, meeting: float) -> PublishedResult:
-    values = {"mer/TEST_NET": net, "mer/TEST_MEETING": meeting}
-    return PublishedResult(method, values, "A", "MER or CER not stated; normalizer not stated", "HumanOmni, table 5")
 
 
 class WenetSpeech(Benchmark):
@@ -48,13 +43,7 @@ class WenetSpeech(Benchmark):
 
     name = "wenetspeech"
     view = "A"
-    published = (
-        _published("Qwen2-Audio", 7.8, 8.4),
-        _published("SenseVoice-L", 6.0, 6.7),
-        _published("Baichuan-Omni", 6.9, 8.4),
-        _published("VITA", 12.2, 16.5),
-        _published("HumanOmni", 10.4, 8.4),
-    )
+    published = read_peers("wenetspeech")
 
     def __init__(
         self,

@@ -11,11 +11,11 @@ from typing import Any, Literal, NamedTuple
 from omnihuman.benchmark.base import (
     Benchmark,
     Prediction,
-    PublishedResult,
     Question,
     check_choices,
     check_unique_ids,
     read_lines,
+    read_peers,
 )
 from omnihuman.benchmark.text import Media
 from omnihuman.data.media import probe
@@ -57,15 +57,6 @@ class Pair(NamedTuple):
     fold: str = ""
 
 
-def _published(method: str, accuracy: float, with_text: float | None = None) -> list[PublishedResult]:
-    protocol, source = "own pairs of 1,595 people, which are not published", "FaVChat, table 5"
-    results = [PublishedResult(method, {"accuracy": accuracy}, "V", protocol, source)]
-    if with_text is not None:
-        name = f"{method}, with FaVChat's description"
-        results.append(PublishedResult(name, {"accuracy": with_text}, "V", protocol, source))
-    return results
-
-
 class YouTubeFaces(Benchmark):
     """A copy of YouTube Faces -> accuracy, area under the ROC curve and equal error rate in percent.
 
@@ -96,17 +87,7 @@ class YouTubeFaces(Benchmark):
     name = "youtube_faces"
     labels = tuple(LABELS.values())
     view = "VF"
-    published = (
-        *_published("GPT-4o", 71.29, 93.61),
-        *_published("Claude3.5-Sonnet", 68.59, 94.29),
-        *_published("VideoChat", 54.74, 73.61),
-        *_published("VideoChat2", 57.30, 81.32),
-        *_published("VideoLLaMA2", 51.03, 75.05),
-        *_published("Qwen2-VL-2B", 46.46, 65.39),
-        *_published("Qwen2-VL-7B", 58.75, 83.20),
-        *_published("Qwen2-VL-72B", 64.83, 84.51),
-        *_published("FaVChat", 82.38),
-    )
+    published = read_peers("youtube_faces")
 
     def __init__(
         self,
