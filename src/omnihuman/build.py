@@ -92,7 +92,8 @@ def check_sizes(overrides: Sequence[str]) -> None:
     for override in parse_overrides(overrides):
         if override.is_delete or not (conf / override.name).is_dir():
             continue
-        if "/" in override.name and not set(override.choices) <= set(sizes):
+        is_overlay = "/" in override.name and (conf / f"{override.name}.yaml").is_file()  # llm/template is a group
+        if is_overlay and not set(override.choices) <= set(sizes):
             raise ValueError(f"{override}: there is no such size; expected one of {', '.join(sizes)}.")
         if "/" in override.value:
             raise ValueError(
@@ -103,7 +104,8 @@ def check_sizes(overrides: Sequence[str]) -> None:
 
 def compose_part(group: str, name: str, overrides: Sequence[str] = (), size: str = "nano") -> DictConfig:
     """Return the config of one part alone: ``compose_part("projector", "stc", size="7b")``."""
-    part = compose_config([f"+{group}={name}", f"+size={size}", *overrides], root=None)[group]
+    config = compose_config([f"+{group}={name}", f"+size={size}", *overrides], root=None)
+    part = OmegaConf.select(config, group.replace("/", "."))
     assert isinstance(part, DictConfig)
     return part
 

@@ -23,54 +23,6 @@ IGNORE_INDEX = -100
 """Label of a position that is not supervised."""
 
 
-class Template(NamedTuple):
-    """The chat template of a language model: the text around system prompt, questions and answers.
-
-    Attributes:
-        begin: text at the beginning of the prompt.
-        system: pattern of the system turn; ``{}`` stands for the system prompt.
-        user: text before a question.
-        assistant: text between a question and its answer.
-        end_of_turn: token that ends an answer, and is supervised with it.
-        turn_separator: text between an answer and the next question.
-        special_tokens: tokens of the template; no text may contain one.
-        reserved_texts: plain text of the template that no text may contain either.
-    """
-
-    begin: str
-    system: str
-    user: str
-    assistant: str
-    end_of_turn: str
-    turn_separator: str
-    special_tokens: tuple[str, ...]
-    reserved_texts: tuple[str, ...] = ()
-
-
-TEMPLATES = {
-    "chatml": Template(
-        begin="",
-        system="<|im_start|>system\n{}<|im_end|>\n",
-        user="<|im_start|>user\n",
-        assistant="<|im_end|>\n<|im_start|>assistant\n",
-        end_of_turn="<|im_end|>",
-        turn_separator="\n",
-        special_tokens=("<|im_start|>", "<|im_end|>"),
-    ),
-    "mistral": Template(
-        begin="<s>",
-        system="{} ",
-        user="[INST] ",
-        assistant=" [/INST]",
-        end_of_turn="</s>",
-        turn_separator="",
-        special_tokens=("<s>", "</s>"),
-        reserved_texts=("[INST]", "[/INST]"),
-    ),
-}
-"""Qwen's ChatML, and Mistral's template as VideoChat2-Mistral uses it, with the system prompt before ``[INST]``."""
-
-
 class Layout(NamedTuple):
     """The number of tokens of a stream, known before any media is decoded.
 

@@ -10,7 +10,9 @@ from omnihuman.build import compose_part, config_dir
 
 CONF = Path(config_dir())
 SIZES = {path.stem for path in (CONF / "size").glob("*.yaml")}
-OVERLAYS = sorted(CONF.glob("*/*/*.yaml"))
+TEMPLATES = CONF / "llm" / "template"
+"""Chat templates, a group within a group."""
+OVERLAYS = sorted({*CONF.glob("*/*/*.yaml")} - {*TEMPLATES.glob("*.yaml")})
 FOLDERS = sorted({path.parent for path in OVERLAYS})
 
 
@@ -31,13 +33,14 @@ def flatten(node: Any, key: str = "") -> dict[str, Any]:
     return values
 
 
+def is_override(entry: Any) -> bool:
+    """Return true if an entry of a defaults list changes a choice."""
+    return not isinstance(entry, str) and any(str(name).startswith("override ") for name in entry)
+
+
 def is_alias(config: dict[str, Any]) -> bool:
     """Return true if a config only stands for another one."""
-    entries = []
-    for entry in config.get("defaults") or ():
-        is_override = not isinstance(entry, str) and any(str(name).startswith("override ") for name in entry)
-        if entry != "_self_" and not is_override:
-            entries.append(entry)
+    entries = [entry for entry in config.get("defaults") or () if entry != "_self_" and not is_override(entry)]
     return set(config) <= {"defaults"} and len(entries) <= 1
 
 
@@ -57,7 +60,8 @@ def test_every_yaml_has_content() -> None:
 def test_preset_ends_with_its_overlay(folder: Path) -> None:
     assert {path.stem for path in folder.iterdir()} <= SIZES, f"{folder} has overlays that are no size"
     defaults = load(folder.with_suffix(".yaml"))["defaults"]
-    assert defaults[-1] == {f"optional {folder.name}@_here_": "${size}"}, f"{folder}.yaml: defaults"
+    entries = [entry for entry in defaults if not is_override(entry)]  # Hydra takes overrides at the end only
+    assert entries[-1] == {f"optional {folder.name}@_here_": "${size}"}, f"{folder}.yaml: defaults"
 
 
 def test_every_overlay_has_a_folder() -> None:

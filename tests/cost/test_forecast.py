@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from omnihuman.build import compose_config
+from omnihuman.build import compose_config, compose_part
 from omnihuman.cost.forecast import Forecast, Forecaster
 from omnihuman.cost.meter import MetaCounter, measure_call
 from omnihuman.llm.causal import CausalLM
@@ -37,7 +37,9 @@ def build_llm(tokenizer_folder: str, mode: str) -> CausalLM:
     """Return a language model on the meta device: ``all`` trainable, ``none``, or ``lora`` alone."""
     adapters = {"r": 2, "target_modules": ["q_proj"]} if mode == "lora" else None
     with torch.device("meta"):
-        llm = CausalLM(tokenizer_folder, architecture=ARCHITECTURE, lora=adapters)
+        llm = CausalLM(
+            tokenizer_folder, template=compose_part("llm/template", "chatml"), architecture=ARCHITECTURE, lora=adapters
+        )
     llm.requires_grad_(mode == "all")
     if mode == "lora":
         set_trainable(llm, {"model.*": 1.0})

@@ -13,6 +13,10 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from omnihuman.build import compose_part
+from omnihuman.template import parse_template
+
+CHATML = parse_template(compose_part("llm/template", "chatml"))
 FPS = 25
 X264_OPTIONS = {"g": "12", "bf": "2", "preset": "ultrafast", "b-adapt": "0"}
 
@@ -176,6 +180,6 @@ def count_tokens(amounts: Mapping[str, int]) -> dict[str, int]:
 
 
 @pytest.fixture(scope="session")
-def connect_args(tokenizer: Any) -> tuple[Any, Any, Any]:
+def connect_args(tokenizer: Any) -> tuple[Any, ...]:
     """Return the arguments of ``OmniData.connect``."""
-    return TRANSFORMS, count_tokens, tokenizer
+    return TRANSFORMS, count_tokens, tokenizer, CHATML

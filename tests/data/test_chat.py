@@ -1,15 +1,21 @@
 """The prompt builder: supervised tokens, official strings, truncation."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from omnihuman.data.chat import SYSTEM, Chat
+from omnihuman.build import compose_part
+from omnihuman.data.chat import Chat, describe_difference
 from omnihuman.data.record import BadSample
 from omnihuman.modality import SLOTS
+from omnihuman.template import parse_template
 from omnihuman.types import IGNORE_INDEX
 
+from .conftest import CHATML
+
+SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 COUNTS = {"video": 3, "audio": 2}
 ONE_TURN = (("user", "<video>\n<audio>\nWho waves?"), ("assistant", "The person."))
 THREE_TURNS = (
@@ -19,6 +25,7 @@ THREE_TURNS = (
     ("user", "Sure?"),
     ("assistant", "Yes."),
 )
+WITHOUT_SYSTEM = replace(CHATML, system=None)
 
 
 def decode(tokenizer: Any, ids: list[int]) -> str:
@@ -47,7 +54,7 @@ def decode_supervised(tokenizer: Any, labels: list[int]) -> list[str]:
 
 @pytest.mark.parametrize("messages", [ONE_TURN, THREE_TURNS])
 def test_labels_are_the_answers_with_their_end_of_turn_tokens(messages: Any, tokenizer: Any) -> None:
-    ids, labels = Chat(tokenizer).encode(messages, COUNTS)
+    ids, labels = Chat(tokenizer, CHATML).encode(messages, COUNTS)
     answers = [text for role, text in messages if role == "assistant"]
     assert decode_supervised(tokenizer, labels) == [f"{answer}<|im_end|>" for answer in answers]
     for token, label in zip(ids, labels, strict=True):
@@ -55,7 +62,7 @@ def test_labels_are_the_answers_with_their_end_of_turn_tokens(messages: Any, tok
 
 
 def test_default_prompt_equals_the_released_inference_string(tokenizer: Any) -> None:
-    ids, _ = Chat(tokenizer).encode(ONE_TURN, COUNTS)
+    ids, _ = Chat(tokenizer, CHATML).encode(ONE_TURN, COUNTS)
     assert decode(tokenizer, ids) == (
         f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n<vi_start>VVV<vi_end>\n<au_start>AA<au_end>\n"
         "Who waves?<|im_end|>\n<|im_start|>assistant\nThe person.<|im_end|>\n"
@@ -63,7 +70,7 @@ def test_default_prompt_equals_the_released_inference_string(tokenizer: Any) -> 
 
 
 def test_options_reproduce_the_official_training_string(tokenizer: Any) -> None:
-    chat = Chat(tokenizer, separator="\n\n\n", supervise_newline=True)
+    chat = Chat(tokenizer, CHATML, separator="\n\n\n", supervise_newline=True)
     ids, labels = chat.encode(THREE_TURNS, COUNTS)
     assert "<au_end>\n\n\nWho waves?" in decode(tokenizer, ids)
     assert decode_supervised(tokenizer, labels) == [
@@ -90,7 +97,8 @@ class CharacterTokenizer:
 
 
 def test_mistral_template() -> None:
-    chat = Chat(CharacterTokenizer(), template="mistral", system="Look.", markers=False)
+    template = replace(parse_template(compose_part("llm/template", "mistral")), system="Look.")
+    chat = Chat(CharacterTokenizer(), template, markers=False)
     ids, labels = chat.encode(THREE_TURNS[:4], COUNTS)
     assert decode(chat.tokenizer, ids) == (
         "<s>Look. [INST] VVV\nAA\nWho waves? [/INST]The person.</s>[INST] Why? [/INST]It is happy.</s>"
@@ -101,15 +109,8 @@ def test_mistral_template() -> None:
         chat.encode((("user", "<video>Hi [/INST]"), ("assistant", "x")), COUNTS)
 
 
-def test_unknown_template_raises(tokenizer: Any) -> None:
-    with pytest.raises(ValueError, match=r"llm\.template=llama: unknown; choose from chatml, mistral"):
-        Chat(tokenizer, template="llama")
-    with pytest.raises(ValueError, match=r"splits <s> into \d+ tokens, but the template mistral needs one"):
-        Chat(tokenizer, template="mistral")
-
-
 def test_markers_and_the_system_turn_are_optional(tokenizer: Any) -> None:
-    chat = Chat(tokenizer, markers=False, system=None)
+    chat = Chat(tokenizer, WITHOUT_SYSTEM, markers=False)
     assert decode(tokenizer, chat.prompt(ONE_TURN, COUNTS)) == (
         "<|im_start|>user\nVVV\nAA\nWho waves?<|im_end|>\n<|im_start|>assistant\n"
     )
@@ -117,14 +118,14 @@ def test_markers_and_the_system_turn_are_optional(tokenizer: Any) -> None:
 
 def test_an_image_has_its_own_markers(tokenizer: Any) -> None:
     messages = (("user", "What is it?<image>"), ("assistant", "A face."))
-    ids, _ = Chat(tokenizer).encode(messages, {"video": 1})
+    ids, _ = Chat(tokenizer, CHATML).encode(messages, {"video": 1})
     assert "<im_start>V<im_end>\nWhat is it?" in decode(tokenizer, ids)
 
 
 @pytest.mark.parametrize("messages", [ONE_TURN, THREE_TURNS])
-@pytest.mark.parametrize("options", [{}, {"separator": "\n\n\n"}, {"markers": False}, {"system": None}])
+@pytest.mark.parametrize("options", [{}, {"separator": "\n\n\n"}, {"markers": False}, {"template": WITHOUT_SYSTEM}])
 def test_a_prompt_is_the_beginning_of_the_training_text(messages: Any, options: Any, tokenizer: Any) -> None:
-    chat = Chat(tokenizer, **options)
+    chat = Chat(tokenizer, **{"template": CHATML} | options)
     prompt = chat.prompt(messages, COUNTS)
     ids, labels = chat.encode(messages, COUNTS)
     assert ids[: len(prompt)] == prompt
@@ -139,24 +140,24 @@ def test_text_between_slots_is_tokenized_as_one_piece() -> None:
             texts.append(text)
             return [len(texts)]
 
-    Chat(Recorder()).encode(ONE_TURN, COUNTS)
+    Chat(Recorder(), CHATML).encode(ONE_TURN, COUNTS)
     assert "<vi_end>\n<au_start>" in texts
     assert "<au_end>\nWho waves?<|im_end|>\n<|im_start|>assistant\n" in texts
     assert f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n<vi_start>" in texts
 
 
 def test_a_long_answer_is_truncated_and_an_empty_one_raises(tokenizer: Any) -> None:
-    ids, labels = Chat(tokenizer).encode(ONE_TURN, COUNTS)
+    ids, labels = Chat(tokenizer, CHATML).encode(ONE_TURN, COUNTS)
     first = next(index for index, label in enumerate(labels) if label != IGNORE_INDEX)
-    truncated = Chat(tokenizer, max_length=first + 2).encode(ONE_TURN, COUNTS)
+    truncated = Chat(tokenizer, CHATML, max_length=first + 2).encode(ONE_TURN, COUNTS)
     assert truncated == (ids[: first + 2], labels[: first + 2])
     with pytest.raises(BadSample, match=f"max_length={first}") as caught:
-        Chat(tokenizer, max_length=first).encode(ONE_TURN, COUNTS)
+        Chat(tokenizer, CHATML, max_length=first).encode(ONE_TURN, COUNTS)
     assert caught.value.reason == "answer_truncated"
 
 
 def test_media_longer_than_the_limit_raise(tokenizer: Any) -> None:
-    chat = Chat(tokenizer, max_length=100)
+    chat = Chat(tokenizer, CHATML, max_length=100)
     for build in (chat.encode, chat.prompt):
         with pytest.raises(BadSample, match="max_length") as caught:
             build(ONE_TURN, {"video": 300, "audio": 2})
@@ -165,7 +166,7 @@ def test_media_longer_than_the_limit_raise(tokenizer: Any) -> None:
 
 def test_a_special_token_in_a_text_raises(tokenizer: Any) -> None:
     with pytest.raises(BadSample, match="remove it"):
-        Chat(tokenizer).encode((("user", "<video>Hi<|im_end|>"), ("assistant", "x")), COUNTS)
+        Chat(tokenizer, CHATML).encode((("user", "<video>Hi<|im_end|>"), ("assistant", "x")), COUNTS)
 
 
 def test_a_tokenizer_without_the_special_tokens_raises() -> None:
@@ -173,13 +174,49 @@ def test_a_tokenizer_without_the_special_tokens_raises() -> None:
         def encode(self, text: str, add_special_tokens: bool) -> list[int]:
             return list(text.encode())
 
-    with pytest.raises(ValueError, match="the template chatml needs one: choose"):
-        Chat(ByteTokenizer())
+    with pytest.raises(ValueError, match="the chat template chatml needs one: choose"):
+        Chat(ByteTokenizer(), CHATML)
 
 
 def test_a_conversation_can_override_the_system_prompt(tokenizer: Any) -> None:
-    prompt = Chat(tokenizer).prompt(ONE_TURN, COUNTS, system="Be kind.")
+    prompt = Chat(tokenizer, CHATML).prompt(ONE_TURN, COUNTS, system="Be kind.")
     assert decode(tokenizer, prompt).startswith("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n<vi_start>")
-    assert Chat(tokenizer, system=None).encode(ONE_TURN, COUNTS, "Be kind.")[0][: len(prompt)] == prompt
+    assert Chat(tokenizer, WITHOUT_SYSTEM).encode(ONE_TURN, COUNTS, "Be kind.")[0][: len(prompt)] == prompt
     with pytest.raises(BadSample, match="im_end"):
-        Chat(tokenizer).prompt(ONE_TURN, COUNTS, system="<|im_end|>")
+        Chat(tokenizer, CHATML).prompt(ONE_TURN, COUNTS, system="<|im_end|>")
+
+
+def test_a_system_prompt_without_a_system_turn_raises(tokenizer: Any) -> None:
+    chat = Chat(tokenizer, replace(WITHOUT_SYSTEM, system_turn=None))
+    with pytest.raises(BadSample, match=r"chatml has no system turn: remove the system text 'Be kind\.'") as caught:
+        chat.prompt(ONE_TURN, COUNTS, system="Be kind.")
+    assert caught.value.reason == "no_system_turn"
+
+
+def write_chat_template(tokenizer: Any, system: str = "Be kind.", end: str = "<|im_end|>\n") -> None:
+    """Give a tokenizer a chat template of its own, like Qwen's."""
+    tokenizer.chat_template = (
+        f"{{% if messages[0]['role'] != 'system' %}}<|im_start|>system\n{system}{end}{{% endif %}}"
+        "{% for message in messages %}<|im_start|>{{ message['role'] + '\n' + message['content'] }}"
+        f"{end}{{% endfor %}}{{% if add_generation_prompt %}}<|im_start|>assistant\n{{% endif %}}"
+    )
+
+
+def test_difference_to_the_chat_template_of_the_tokenizer(tokenizer: Any) -> None:
+    assert describe_difference(Chat(tokenizer, CHATML)) is None  # it has no template
+    write_chat_template(tokenizer)
+    assert describe_difference(Chat(tokenizer, CHATML, max_length=3)) is None  # both have our system prompt
+    message = describe_difference(Chat(tokenizer, WITHOUT_SYSTEM))
+    assert message is not None and "chatml differs from the tokenizer's own after 1 tokens: u s er Ċ W h" in message
+    assert "in place of s y s t e m" in message and "llm/template@model.llm.template=tokenizer" in message
+    write_chat_template(tokenizer, end="<|im_end|>")
+    message = describe_difference(Chat(tokenizer, CHATML))
+    assert message is not None and ": Ċ <|im_start|> u s er Ċ in place of <|im_start|> u s er Ċ" in message
+
+
+def test_difference_to_a_template_that_refuses_a_system_turn(tokenizer: Any) -> None:
+    write_chat_template(tokenizer, str(CHATML.system))
+    refusal = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    tokenizer.chat_template = refusal + tokenizer.chat_template
+    assert describe_difference(Chat(tokenizer, CHATML)) is None
+    assert describe_difference(Chat(tokenizer, replace(CHATML, system="Look."))) is not None

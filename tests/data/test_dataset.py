@@ -19,7 +19,7 @@ from omnihuman.data.record import BadSample, FaceDetection, Record
 from omnihuman.modality import SLOTS, View
 from omnihuman.source.jsonl import JsonlSource
 
-from .conftest import TRANSFORMS, WITH_FACES, count_tokens, decode_audio, decode_frames, draw_frame
+from .conftest import CHATML, TRANSFORMS, WITH_FACES, count_tokens, decode_audio, decode_frames, draw_frame
 
 BOTH_SLOTS = "<video>\n<audio>\nWho?"
 PLANNING_ERRORS = {
@@ -57,7 +57,7 @@ def build_samples(media_root: Path, tmp_path: Path, tokenizer: Any) -> Callable[
             lines.append(json.dumps({"id": f"r{number}", "conversations": turns, **entry}))
         (tmp_path / "train.jsonl").write_text("\n".join(lines))
         records = JsonlSource(tmp_path / "train.jsonl", media_root).records()
-        return Samples(records, TRANSFORMS, count_tokens, Chat(tokenizer, max_length=700), **options)
+        return Samples(records, TRANSFORMS, count_tokens, Chat(tokenizer, CHATML, max_length=700), **options)
 
     return build
 
@@ -190,7 +190,7 @@ def test_a_slot_without_an_encoder_raises(build_samples: Any, tokenizer: Any) ->
     record = build_samples([VALID]).planned[0].record
     counts = {"video": 8, "audio": 0}
     with pytest.raises(BadSample, match=r"no encoder for \['audio'\]; choose other data\.views"):
-        Samples([record], TRANSFORMS, lambda amounts: counts, Chat(tokenizer), num_frames=2)
+        Samples([record], TRANSFORMS, lambda amounts: counts, Chat(tokenizer, CHATML), num_frames=2)
 
 
 def test_prompts_end_before_the_answer(build_samples: Any) -> None:
@@ -209,7 +209,7 @@ def test_an_empty_micro_batch_is_a_blank_batch(build_samples: Any) -> None:
 
 
 def plan_questions(records: list[Record], tokenizer: Any, transforms: Any = TRANSFORMS, **options: Any) -> Samples:
-    return Samples(records, transforms, count_tokens, Chat(tokenizer), num_frames=4, prompts=True, **options)
+    return Samples(records, transforms, count_tokens, Chat(tokenizer, CHATML), num_frames=4, prompts=True, **options)
 
 
 def build_question(file: Path, **fields: Any) -> Record:
@@ -298,7 +298,7 @@ def write_variants(root: Path) -> None:
 def test_embeddings_of_the_face_view_depend_on_faces_only(experiment: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = build(compose_config([f"+experiment={experiment}"]).model).eval()
-    chat = Chat(model.llm.tokenizer, **model.llm.chat)
+    chat = Chat(model.llm.tokenizer, model.llm.template)
     write_variants(tmp_path)
     box = FaceDetection(0.0, ((8.0, 8.0, 40.0, 40.0),))
     messages = (("user", "<video>\nWho?"), ("assistant", ""))

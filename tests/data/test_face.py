@@ -17,7 +17,7 @@ from omnihuman.data.packing import MicroBatch
 from omnihuman.data.record import BadSample, FaceDetection, parse_faces, parse_record
 from omnihuman.source.json import JsonSource
 
-from .conftest import WITH_FACES, count_tokens, write_clip
+from .conftest import CHATML, WITH_FACES, count_tokens, write_clip
 
 FRAMES = torch.arange(4 * 3 * 40 * 60, dtype=torch.int64).remainder(251).to(torch.uint8).view(4, 3, 40, 60)
 TIMES = [0.0, 1.0, 2.0, 3.0]
@@ -158,7 +158,7 @@ def test_signals_have_gaps_for_frames_without_a_face(write_records: Any, tokeniz
     first_half = [{"time": 0.0, "box": [10, 10, 30, 50]}, {"time": 0.79, "box": None}]
     never = [{"time": 0, "box": None}]
     records = write_records(always, first_half, never)
-    samples = Samples(records, WITH_FACES, count_tokens, Chat(tokenizer), num_frames=4)
+    samples = Samples(records, WITH_FACES, count_tokens, Chat(tokenizer, CHATML), num_frames=4)
     signal = samples[MicroBatch((0, 1, 2), 3)].signals["face"]
     assert signal.has_gaps and signal.values.shape[:2] == (3, 4)
     assert signal.mask.sum(dim=1).tolist() == [4, 2, 0] and not signal.values[~signal.mask].any()
@@ -169,7 +169,7 @@ def test_a_data_set_without_boxes_raises(write_records: Any, tmp_path: Path, tok
     def plan(face: FaceInput | None) -> Samples:
         source = JsonSource(tmp_path / "r.json", tmp_path)
         data = OmniData(source, str(tmp_path), num_frames=2, batch_size=1, max_tokens=999, face=face)
-        data.connect(WITH_FACES, count_tokens, tokenizer)
+        data.connect(WITH_FACES, count_tokens, tokenizer, CHATML)
         return data.train_samples
 
     write_records(None, None)

@@ -23,7 +23,7 @@ from omnihuman.model.streams import encode
 from omnihuman.source.jsonl import JsonlSource
 from omnihuman.types import Batch, Features, Layout, Signal
 
-from .conftest import WITH_FACES, count_tokens, write_clip
+from .conftest import CHATML, WITH_FACES, count_tokens, write_clip
 from .test_module import write_records
 
 BuildData = Callable[..., OmniData]
@@ -91,7 +91,7 @@ def build_data(root: Path, tokenizer: Any) -> BuildData:
             "audio": (AudioEncoder(), False),
             "face": (VideoEncoder(1), False),
         }
-        data.connect(WITH_FACES, count_tokens, tokenizer, frozen=frozen)
+        data.connect(WITH_FACES, count_tokens, tokenizer, CHATML, frozen)
         data.setup()
         return data
 

@@ -347,8 +347,18 @@ def test_workers_do_not_free_ffmpeg_objects_of_their_parent(build_data: Any, con
             cycle.append(cycle)
         del resampler, cycle
         data = build_data(num_workers=1, timeout=1.0)
-        transforms, count_tokens, tokenizer = connect_args
-        data.connect({**transforms, "video": ("frames", _collect_garbage)}, count_tokens, tokenizer)
+        transforms, *rest = connect_args
+        data.connect({**transforms, "video": ("frames", _collect_garbage)}, *rest)
         assert len(list_ids(data.train_dataloader())) == 13
     finally:
         gc.enable()
+
+
+def test_a_template_that_differs_from_the_tokenizer_is_a_warning(
+    build_data: Any, tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    build_data()
+    assert not caplog.records
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    build_data()
+    assert "the chat template chatml differs from the tokenizer's own after 0 tokens" in caplog.text

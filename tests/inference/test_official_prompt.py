@@ -116,7 +116,7 @@ def build_preprocessor(is_official: bool) -> Preprocessor:
         config = apply_official_inference(config)
     model = build(config.model).eval().requires_grad_(False)
     data: OmniData = build(config.data)
-    data.connect(model.transforms, model.count_tokens, model.llm.tokenizer, model.llm.chat)
+    data.connect(model.transforms, model.count_tokens, model.llm.tokenizer, model.llm.template)
     return Preprocessor(model, data)
 
 
@@ -185,11 +185,11 @@ def test_prompt_equals_the_official_one(official: Preprocessor, clips: dict[str,
 
 def test_options_of_the_training_are_replaced_and_the_config_stays() -> None:
     """A converted folder has the training's three newlines."""
-    options = ["data.separator='\n\n\n'", "data.missing=absent", "model.llm.system=null", "data.markers=false"]
+    options = ["data.separator='\n\n\n'", "data.missing=absent", "model.llm.template.system=null", "data.markers=false"]
     config = compose_config(["+experiment=humanomni_stage3", "size=nano", *options])
     changed, before = apply_official_inference(config), config.copy()
     assert (changed.data.separator, changed.data.missing) == ("\n", "fill")
-    assert changed.model.llm.system.startswith("You are Qwen, ") and not changed.data.markers
+    assert changed.model.llm.template.system.startswith("You are Qwen, ") and not changed.data.markers
     assert config == before and config.data.separator == "\n\n\n"
 
 
@@ -275,7 +275,7 @@ def test_humanomni_is_accepted(experiment: str) -> None:
         (["+experiment=humanomni_stage2"], "encoders.video is missing"),
         (["+experiment=humanomni_stage1_face"], "fusions.gate is missing"),
         (["fusion@model.fusions.gate=weighted_sum"], "fusions.gate is omnihuman.fusion.weighted_sum"),
-        (["model.llm.template=mistral"], "llm.template is mistral"),
+        (["llm/template@model.llm.template=mistral"], "llm.template is mistral"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

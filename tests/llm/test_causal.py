@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from omnihuman.build import compose_part
 from omnihuman.llm.causal import CausalLM
 from omnihuman.types import IGNORE_INDEX
 
@@ -34,10 +35,14 @@ Parts = list[tuple[Tensor, Tensor]]
 """Embeddings and labels of each sample."""
 
 
+def build_llm(tokenizer: str, **options: Any) -> CausalLM:
+    return CausalLM(tokenizer, template=compose_part("llm/template", "chatml"), **options)
+
+
 @pytest.fixture(params=ARCHITECTURES)
 def llm(request: pytest.FixtureRequest, tokenizer_folder: str) -> CausalLM:
     torch.manual_seed(0)
-    return CausalLM(tokenizer_folder, architecture=SIZES | ARCHITECTURES[request.param])
+    return build_llm(tokenizer_folder, architecture=SIZES | ARCHITECTURES[request.param])
 
 
 def draw_samples(llm: CausalLM, *lengths: int) -> Parts:
@@ -119,19 +124,19 @@ def test_packed_attention_without_bounds_raises(llm: CausalLM) -> None:
 
 def test_tokenizer_larger_than_the_vocabulary_raises(tokenizer_folder: str) -> None:
     with pytest.raises(ValueError, match="vocabulary only 8; choose the tokenizer of the model"):
-        CausalLM(tokenizer_folder, architecture=SIZES | {"vocab_size": 8})
+        build_llm(tokenizer_folder, architecture=SIZES | {"vocab_size": 8})
 
 
 def test_missing_weights_and_architecture_raise(tokenizer_folder: str) -> None:
     with pytest.raises(ValueError, match=r"set `weights` .* or `architecture`"):
-        CausalLM(tokenizer_folder)
+        build_llm(tokenizer_folder)
 
 
 def test_lora_adds_parameters_and_starts_as_the_same_model(tokenizer_folder: str) -> None:
     torch.manual_seed(0)
-    plain = CausalLM(tokenizer_folder, architecture=SIZES)
+    plain = build_llm(tokenizer_folder, architecture=SIZES)
     torch.manual_seed(0)
-    adapted = CausalLM(tokenizer_folder, architecture=SIZES, lora={"r": 2, "target_modules": "all-linear"})
+    adapted = build_llm(tokenizer_folder, architecture=SIZES, lora={"r": 2, "target_modules": "all-linear"})
     assert [name for name, _ in adapted.named_parameters() if "lora_" in name]
     samples = draw_samples(plain, 5)
     adapted.eval()
@@ -140,8 +145,8 @@ def test_lora_adds_parameters_and_starts_as_the_same_model(tokenizer_folder: str
 
 def test_merged_adapters_leave_the_same_model(tokenizer_folder: str) -> None:
     lora = {"r": 2, "lora_alpha": 8, "target_modules": "all-linear"}
-    llm = CausalLM(tokenizer_folder, architecture=SIZES, lora=lora).eval()
-    plain_names = {name for name, _ in CausalLM(tokenizer_folder, architecture=SIZES).named_parameters()}
+    llm = build_llm(tokenizer_folder, architecture=SIZES, lora=lora).eval()
+    plain_names = {name for name, _ in build_llm(tokenizer_folder, architecture=SIZES).named_parameters()}
     samples = draw_samples(llm, 5)
     with torch.no_grad():
         initial = llm(*pack(samples))[0]
@@ -158,11 +163,11 @@ def test_merged_adapters_leave_the_same_model(tokenizer_folder: str) -> None:
 def test_generation_config_is_used(tokenizer_folder: str) -> None:
     torch.manual_seed(0)
     architecture = SIZES | {"initializer_range": 0.3}
-    plain = CausalLM(tokenizer_folder, architecture=architecture)
+    plain = build_llm(tokenizer_folder, architecture=architecture)
     end_of_text = plain.tokenizer.convert_tokens_to_ids("<|endoftext|>")
     # 77 is no special token
     generation = {"repetition_penalty": 1.5, "eos_token_id": [plain.end_id, end_of_text, 77]}
-    penalized = CausalLM(tokenizer_folder, architecture=architecture, generation=generation)
+    penalized = build_llm(tokenizer_folder, architecture=architecture, generation=generation)
     penalized.load_state_dict(plain.state_dict())
     assert (plain.end_ids, penalized.end_ids) == ([plain.end_id], [plain.end_id, end_of_text])
     embeds = torch.randn(1, 6, 32)

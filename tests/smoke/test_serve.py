@@ -19,7 +19,7 @@ from typing import Any
 import openai
 import pytest
 
-from omnihuman.data.chat import SYSTEM
+from omnihuman.build import compose_part
 from omnihuman.data.messages import build_record
 from omnihuman.inference.answerer import Answerer
 
@@ -195,7 +195,8 @@ def test_system_message_replaces_the_default(server: Server) -> None:
         usage = server.ask("", messages=[*messages, {"role": "user", "content": "Who?"}]).usage
         return int(usage.prompt_tokens)
 
-    assert count_tokens(SYSTEM) == count_tokens("") == count_tokens() > count_tokens("Be kind.")
+    default = compose_part("llm/template", "chatml").system
+    assert count_tokens(default) == count_tokens("") == count_tokens() > count_tokens("Be kind.")
 
 
 def test_body_of_unknown_length_is_not_read_beyond_the_limit(server: Server) -> None:

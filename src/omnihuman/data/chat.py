@@ -1,34 +1,44 @@
 """The one prompt builder: messages -> token ids and labels, for training and for generation."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from jinja2 import TemplateError
 
 from omnihuman.data.record import BadSample
 from omnihuman.modality import PLACEHOLDERS, SLOTS, TAGS
-from omnihuman.types import IGNORE_INDEX, TEMPLATES
-
-SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+from omnihuman.template import OWN, Template, render
+from omnihuman.types import IGNORE_INDEX
 
 MAX_CACHED_LENGTH = 200
 """Longest text in characters whose ids are cached: longer texts are user text, which does not repeat."""
 
 MAX_CACHED_TEXTS = 10_000
 
+PROBE = (
+    ("user", "Who is in the video?"),
+    ("assistant", "A woman and a man."),
+    ("user", "What do they do?"),
+    ("assistant", ""),
+)
+"""Conversation whose prompt is compared with that of the tokenizer's own chat template."""
+
+SHOWN_TOKENS = 6
+
 
 @dataclass
 class Chat:
     """Builds prompts in which every slot is as long as its tokens.
 
-    Reference: Qwen2.5's chat template, which HumanOmni uses, or Mistral's; HumanOmni's markers are plain text; each
-    piece of text is tokenised on its own, and an answer is supervised with its end-of-turn token.
+    Reference: HumanOmni, whose markers are plain text; each piece of text is tokenised on its own, and an answer is
+    supervised with its end-of-turn token.
     Differs from the official training, whose slots are followed by three newlines (``separator``), and which also
     supervises the newline after the end-of-turn token (``supervise_newline``).
 
     Attributes:
         tokenizer: has ``encode(text, add_special_tokens=False)``, and one token for each special token of the template.
-        template: ``chatml`` or ``mistral``.
-        system: system prompt, ``None`` for no system turn.
+        template: the text around the turns, with the system prompt of a conversation that has none of its own.
         markers: wrap slots in ``<vi_start>`` ... ``<vi_end>`` and so on.
         separator: text between the last slot of a turn and the rest of it.
         supervise_newline: supervise the newline after an answer's end-of-turn token, too.
@@ -36,8 +46,7 @@ class Chat:
     """
 
     tokenizer: Any
-    template: str = "chatml"
-    system: str | None = SYSTEM
+    template: Template
     markers: bool = True
     separator: str = "\n"
     supervise_newline: bool = False
@@ -45,15 +54,13 @@ class Chat:
     _cached_ids: dict[str, list[int]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        if self.template not in TEMPLATES:
-            raise ValueError(f"llm.template={self.template}: unknown; choose from {', '.join(TEMPLATES)}.")
-        self._template = TEMPLATES[self.template]
-        for token in self._template.special_tokens:
+        for token in self.template.special_tokens:
             count = len(self._tokenize(token))
             if count != 1:
                 raise ValueError(
-                    f"the tokenizer splits {token} into {count} tokens, but the template {self.template} needs one: "
-                    f"choose another llm.template ({', '.join(TEMPLATES)}) or another tokenizer."
+                    f"the tokenizer splits {token} into {count} tokens, but the chat template {self.template.name} "
+                    "needs one: choose another tokenizer, or another template with "
+                    "llm/template@model.llm.template=<yaml of conf/llm/template>."
                 )
 
     def encode(
@@ -67,8 +74,8 @@ class Chat:
             system: system prompt, ``None`` for the default.
 
         Raises:
-            BadSample: no answer is left within ``max_length``, the media alone exceed it, or a text contains a special
-                token of the template.
+            BadSample: no answer is left within ``max_length``, the media alone exceed it, a text contains a special
+                token of the template, or the template has no system turn for ``system``.
         """
         ids: list[int] = []
         labels: list[int] = []
@@ -79,8 +86,8 @@ class Chat:
                 new, pending = self._encode_user(pending, text, counts)
             else:
                 new = self._tokenize(pending)
-                answer = [*self._tokenize(text.strip()), *self._tokenize(self._template.end_of_turn)]
-                pending = self._template.turn_separator
+                answer = [*self._tokenize(text.strip()), *self._tokenize(self.template.end_of_turn)]
+                pending = self.template.turn_separator
                 if self.supervise_newline:
                     answer, pending = [*answer, *self._tokenize(pending)], ""
             ids += [*new, *answer]
@@ -105,7 +112,8 @@ class Chat:
             system: system prompt, ``None`` for the default.
 
         Raises:
-            BadSample: the prompt exceeds ``max_length``, or a text contains a special token of the template.
+            BadSample: the prompt exceeds ``max_length``, a text contains a special token of the template, or the
+                template has no system turn for ``system``.
         """
         is_answered = bool(messages[-1][1].strip())
         num_messages = 1 if is_answered else len(messages) - 1
@@ -116,8 +124,8 @@ class Chat:
                 ids += new
             else:
                 ids += self._tokenize(pending)
-                ids += [*self._tokenize(text.strip()), *self._tokenize(self._template.end_of_turn)]
-                pending = self._template.turn_separator
+                ids += [*self._tokenize(text.strip()), *self._tokenize(self.template.end_of_turn)]
+                pending = self.template.turn_separator
         ids += [*self._tokenize(pending), *self._tokenize(prime)]
         if len(ids) > self.max_length:
             raise BadSample("too_long", f"the prompt has {len(ids)} tokens, data.max_length is {self.max_length}.")
@@ -125,22 +133,23 @@ class Chat:
 
     def _begin(self, messages: Sequence[tuple[str, str]], system: str | None) -> str:
         """Return the text before the first turn; all texts are checked."""
-        reserved = (*self._template.special_tokens, *self._template.reserved_texts)
+        reserved = (*self.template.special_tokens, *self.template.reserved_texts)
         for _, text in (("system", system or ""), *messages):
             for token in reserved:
                 if token in text:
                     message = f"a turn contains {token}, which ends turns: remove it from {text[:80]!r}."
                     raise BadSample("special_token_in_text", message)
         if system is None:
-            system = self.system
-        if system is None:
-            return self._template.begin
-        return self._template.begin + self._template.system.format(system)
+            return self.template.open(self.template.system)
+        try:
+            return self.template.open(system)
+        except ValueError as error:
+            raise BadSample("no_system_turn", str(error)) from error
 
     def _encode_user(self, pending: str, text: str, counts: Mapping[str, int]) -> tuple[list[int], str]:
         """Return the ids of a user turn up to its last slot, and the text that is pending; slots come first."""
         ids: list[int] = []
-        pending += self._template.user
+        pending += self.template.question_start
         tags = [tag for tag in TAGS if tag in text]
         for tag in tags:
             text = text.replace(tag, "")
@@ -148,7 +157,7 @@ class Chat:
             slot = TAGS[tag]
             ids += [*self._tokenize(pending + opening), *[SLOTS[slot]] * counts[slot]]
             pending = closing + (self.separator if tag == tags[-1] else "\n")
-        return ids, f"{pending}{text.strip()}{self._template.assistant}"
+        return ids, f"{pending}{text.strip()}{self.template.answer_start}"
 
     def _tokenize(self, text: str) -> list[int]:
         if len(text) > MAX_CACHED_LENGTH:
@@ -172,3 +181,36 @@ class Chat:
             message = f"no token of an answer is left within data.max_length={self.max_length}."
             raise BadSample("answer_truncated", message)
         return ids, labels
+
+
+def describe_difference(chat: Chat) -> str | None:
+    """Return the first tokens in which prompts differ from those of the tokenizer's own chat template, if they do.
+
+    Both have the same system prompt where the tokenizer's template takes one. ``None``: they are equal, or the
+    tokenizer has no chat template.
+    """
+    tokenizer, template = chat.tokenizer, chat.template
+    turns: Sequence[tuple[str, str]] = PROBE[:-1]
+    if not getattr(tokenizer, "chat_template", None):
+        return None
+    ids: list[int] = replace(chat, max_length=Chat.max_length).prompt(PROBE, {})
+    if template.system is not None:
+        turns = (("system", template.system), *turns)
+    try:
+        own_ids = render(tokenizer, turns, add_generation_prompt=True, tokenize=True)
+    except TemplateError:  # the template refuses a system turn, but may contain the text
+        own_ids = render(tokenizer, PROBE[:-1], add_generation_prompt=True, tokenize=True)
+    if ids == own_ids:
+        return None
+    start = 0
+    while ids[: start + 1] == own_ids[: start + 1]:
+        start += 1
+    tokens = tokenizer.convert_ids_to_tokens(ids[start : start + SHOWN_TOKENS])
+    own_tokens = tokenizer.convert_ids_to_tokens(own_ids[start : start + SHOWN_TOKENS])
+    cure = "unless the model is trained with it, choose llm/template@model.llm.template=tokenizer"
+    if template.name == OWN:
+        cure = "write the template as a yaml in conf/llm/template, and choose that"
+    return (
+        f"the chat template {template.name} differs from the tokenizer's own after {start} tokens: "
+        f"{' '.join(tokens) or 'nothing'} in place of {' '.join(own_tokens) or 'nothing'}; {cure}."
+    )

@@ -1,6 +1,7 @@
 """The data of a run: records, mixture, plan, and loaders that resume exactly."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -9,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from omnihuman.data.chat import Chat
+from omnihuman.data.chat import Chat, describe_difference
 from omnihuman.data.dataset import Layouts, Policy, Samples, Transforms
 from omnihuman.data.face import FaceInput
 from omnihuman.data.features import FeatureCache, Frozen
@@ -24,7 +25,10 @@ from omnihuman.data.packing import (
 from omnihuman.data.record import BadSample, Entry, Record
 from omnihuman.modality import View
 from omnihuman.pl import pl
+from omnihuman.template import Template
 from omnihuman.types import Batch
+
+log = logging.getLogger(__name__)
 
 EPOCHS_CHECKED = 3
 """Epochs whose order decides the number of micro-batches per step, if the caller does not name another number."""
@@ -129,7 +133,7 @@ class OmniData(pl.LightningDataModule):
         transforms: Transforms,
         layouts: Layouts,
         tokenizer: Any,
-        chat: Mapping[str, Any] | None = None,
+        template: Template,
         frozen: Frozen | None = None,
     ) -> None:
         """Take from the model what samples depend on.
@@ -138,12 +142,15 @@ class OmniData(pl.LightningDataModule):
             transforms: by encoder name, the field of a sample that it reads and its transform.
             layouts: amounts by field -> tokens by slot.
             tokenizer: of the language model.
-            chat: template and system prompt.
+            template: chat template of the language model; a difference to the tokenizer's own is a warning.
             frozen: frozen encoders, whose features can be cached.
         """
         self._frozen, self._feature_cache = dict(frozen or {}), None
-        builder = Chat(tokenizer, **self.chat_options | dict(chat or {}), max_length=self.max_length)
-        self._connected = (transforms, layouts, builder)
+        chat = Chat(tokenizer, template, **self.chat_options, max_length=self.max_length)
+        difference = describe_difference(chat)
+        if difference is not None:
+            log.warning(difference)
+        self._connected = (transforms, layouts, chat)
 
     def setup(self, stage: str | None = None) -> None:
         """Cache features of all planned samples before training, each rank a share."""

@@ -248,7 +248,7 @@ def _input_rows(config: DictConfig, model: OmniModel) -> Iterator[tuple[str, str
     yield "tokens", f"{counts} (with 10 s of audio)"
     if any(reads == "faces" for reads, _ in model.transforms.values()):
         yield "faces", f"{data.face.source}, margin {data.face.margin}"
-    yield "prompt", f"{model.llm.chat['template']}, markers {'on' if data.get('markers', True) else 'off'}"
+    yield "prompt", f"{model.llm.template.name}, markers {'on' if data.get('markers', True) else 'off'}"
 
 
 def _part_rows(model: OmniModel) -> Iterator[tuple[str, str, int]]:

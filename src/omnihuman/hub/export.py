@@ -20,8 +20,8 @@ from omnihuman.hub.graph import build_graph, parse_graph
 from omnihuman.hub.huggingface import OmniHumanForCausalLM
 from omnihuman.hub.processor import DATA_OPTIONS, FACE_OPTIONS, OmniHumanProcessor
 from omnihuman.model.omni import OmniModel
+from omnihuman.template import Template
 from omnihuman.training.model_folder import load_model
-from omnihuman.types import TEMPLATES, Template
 
 Adapter = tuple[dict[str, Any], dict[str, Tensor]]
 """Options of peft's LoraConfig, and the tensors by peft's names."""
@@ -92,7 +92,7 @@ def _write_folder(
     for name, source in tokenizers.items():
         tokenizer = AutoTokenizer.from_pretrained(source)
         if name == ".":
-            tokenizer.chat_template = build_chat_template(**model.llm.chat)
+            tokenizer.chat_template = build_chat_template(model.llm.template)
             model.llm.tokenizer = tokenizer
         tokenizer.save_pretrained(out / name)
     check_graph(graph, out, model)
@@ -153,27 +153,24 @@ def _module_signatures(model: OmniModel) -> dict[str, Any]:
     return {name: re.sub(r", padding_idx=\d+", "", repr(part)) for name, part in model.named_modules()}
 
 
-def build_chat_template(template: str, system: str | None) -> str:
+def build_chat_template(template: Template) -> str:
     """Return the chat template of a language model in Jinja, for text alone.
 
-    >>> build_chat_template("mistral", None)[:21]
+    >>> build_chat_template(Template("mistral", "[INST] {} [/INST]", "{}</s>", ("<s>", "</s>"), begin="<s>"))[:21]
     "{{ '<s>' }}{% for mes"
     """
-    form: Template = TEMPLATES[template]
-    begin = form.begin
-    if system is not None:
-        begin += form.system.format(system)
     text = (
         "{% set text = message['content'] if message['content'] is string else "
         "message['content'] | selectattr('type', 'equalto', 'text') | map(attribute='text') | join('\\n') %}"
     )
     turns = (
-        f"{{% if message['role'] == 'user' %}}{{% if not loop.first %}}{{{{ {form.turn_separator!r} }}}}{{% endif %}}"
-        f"{{{{ {form.user!r} + text | trim + {form.assistant!r} }}}}"
-        f"{{% elif message['role'] == 'assistant' %}}{{{{ text | trim + {form.end_of_turn!r} }}}}"
+        "{% if message['role'] == 'user' %}"
+        f"{{% if not loop.first %}}{{{{ {template.turn_separator!r} }}}}{{% endif %}}"
+        f"{{{{ {template.question_start!r} + text | trim + {template.answer_start!r} }}}}"
+        f"{{% elif message['role'] == 'assistant' %}}{{{{ text | trim + {template.end_of_turn!r} }}}}"
         "{% else %}{{ raise_exception('user and assistant take turns; the system text is fixed') }}{% endif %}"
     )
-    return f"{{{{ {begin!r} }}}}{{% for message in messages %}}{text}{turns}{{% endfor %}}"
+    return f"{{{{ {template.open(template.system)!r} }}}}{{% for message in messages %}}{text}{turns}{{% endfor %}}"
 
 
 def extract_adapter(config: DictConfig, model: OmniModel) -> Adapter:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -15,6 +16,7 @@ from omnihuman.fusion.base import Fusion
 from omnihuman.llm.causal import CausalLM
 from omnihuman.model.omni import OmniModel
 from omnihuman.projector.base import Projector
+from omnihuman.template import OWN, Template, parse_template
 
 GROUPS: dict[str, type] = {"encoders": Encoder, "projectors": Projector, "early_fusions": Fusion, "fusions": Fusion}
 INSTRUCTION_TOKENIZER = "instruction_tokenizer"
@@ -59,11 +61,21 @@ def build_graph(config: DictConfig, model: OmniModel) -> tuple[dict[str, Any], d
     for key, value in model.llm.model.config.to_diff_dict().items():
         if key not in RUNTIME_FIELDS and not key.startswith("_"):
             architecture[key] = value
-    graph["llm"] = {**llm, "tokenizer": ".", "architecture": architecture, "dtype": "float32"}
+    template = _plain_template(model.llm.template, architecture["model_type"])
+    llm |= {"tokenizer": ".", "template": template, "architecture": architecture, "dtype": "float32"}
     # Parts become lists: fusions run in their order, and config.json sorts the keys of an object.
     for group in GROUPS:
         graph[group] = [{"name": name, **node} for name, node in (graph.get(group) or {}).items()]
     return graph, tokenizers
+
+
+def _plain_template(template: Template, model_type: str) -> dict[str, Any]:
+    """Return the keys of a chat template; the tokenizer's own is named after the language model.
+
+    Its strings must be in the graph, as the tokenizer of a release has the exported template.
+    """
+    name = model_type if template.name == OWN else template.name
+    return {**asdict(template), "name": name}
 
 
 def parse_graph(graph: Any, folder: Path) -> dict[str, Any]:
@@ -111,6 +123,7 @@ def _parse_part(location: str, node: dict[str, Any], base: type, folder: Path) -
                 f"{location}.{key} is {node[key]!r}: the weights of a release are its own; remove the key."
             )
     if base is CausalLM:
+        _check_template(f"{location}.template", node.get("template"))
         _check_architecture(f"{location}.architecture", node.get("architecture"))
     if "tokenizer" not in node:
         return node
@@ -161,6 +174,13 @@ def check_plain(location: str, value: Any) -> None:
             check_plain(location, item)
     elif not (value is None or isinstance(value, bool | int | float | str)) or "${" in str(value):
         raise ValueError(f"{location} is {value!r:.80}; expected a plain value.")
+
+
+def _check_template(location: str, template: Any) -> None:
+    """Check that a chat template is complete, and not the tokenizer's own."""
+    if not isinstance(template, Mapping) or template.get("name") == OWN:
+        raise ValueError(f"{location} is {template!r:.80}; expected the keys of conf/llm/template/chatml.yaml.")
+    parse_template(template, location)
 
 
 def _check_architecture(location: str, architecture: Any) -> None:

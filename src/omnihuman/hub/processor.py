@@ -204,7 +204,7 @@ class OmniHumanProcessor(ProcessorMixin):
         options = check_data_options(self.data, self._folder)
         options["face"] = FaceInput(**options["face"])
         data = OmniData(records=[], root=".", batch_size=1, num_workers=0, **options)
-        data.connect(model.transforms, model.count_tokens, self.tokenizer, model.llm.chat)
+        data.connect(model.transforms, model.count_tokens, self.tokenizer, model.llm.template)
         return data, View.of_fields(field for field, _ in model.transforms.values())
 
     def __getstate__(self) -> dict[str, Any]:

@@ -127,7 +127,9 @@ class Answerer:
             config.data.face.source = faces
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         data: OmniData = build(config.data)
-        data.connect(model.transforms, model.count_tokens, model.llm.tokenizer, model.llm.chat, model.frozen_encoders)
+        data.connect(
+            model.transforms, model.count_tokens, model.llm.tokenizer, model.llm.template, model.frozen_encoders
+        )
         return cls(model, data, folder.name)
 
     @classmethod

@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from omnihuman.data.chat import SYSTEM
+from omnihuman.build import compose_part
 
 GENERATION_KWARGS: Mapping[str, Any] = {"do_sample": False, "max_new_tokens": 2048}
 """Generation options of the released inference, where the user gives none."""
@@ -13,8 +13,10 @@ GENERATION_KWARGS: Mapping[str, Any] = {"do_sample": False, "max_new_tokens": 20
 DTYPE = "float16"
 """Dtype of all weights in the released inference."""
 
+TEMPLATE = "chatml"
+"""Chat template of the released inference, with its system prompt."""
+
 OVERRIDES: Mapping[str, Any] = {
-    "model.llm.system": SYSTEM,
     "model.encoders.video.aspect": "squash",
     "model.encoders.audio.window_seconds": 30.0,
     "model.encoders.audio.keep": "window",
@@ -56,6 +58,7 @@ def apply_official_inference(config: DictConfig) -> DictConfig:
     """
     _check_is_humanomni(config)
     changed = config.copy()
+    changed.model.llm.template = compose_part("llm/template", TEMPLATE)
     for key, value in OVERRIDES.items():
         if OmegaConf.select(changed, key.rpartition(".")[0]) is not None:
             OmegaConf.update(changed, key, value, force_add=True)
@@ -71,8 +74,9 @@ def _check_is_humanomni(config: DictConfig) -> None:
         is_optional = name == "encoders.audio"
         if target != expected and not (is_optional and target is None):
             problems.append(f"{name} is {target or 'missing'}")
-    if model.llm.template != "chatml":
-        problems.append(f"llm.template is {model.llm.template}")
+    template = OmegaConf.select(model, "llm.template.name")
+    if template != TEMPLATE:
+        problems.append(f"llm.template is {template}")
     if problems:
         raise ValueError(
             f"official_prompt=true uses HumanOmni's inference, but {config.get('name')} is not a HumanOmni "

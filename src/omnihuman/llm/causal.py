@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from omnihuman.llm import packed
-from omnihuman.types import IGNORE_INDEX, TEMPLATES
+from omnihuman.template import build_template
+from omnihuman.types import IGNORE_INDEX
 
 
 class CausalLM(nn.Module):
@@ -22,8 +23,8 @@ class CausalLM(nn.Module):
 
     Args:
         tokenizer: folder or hub id of a tokenizer with the special tokens of the template.
-        template: chat template, ``chatml`` or ``mistral``.
-        system: system prompt, ``None`` for none.
+        template: keys of a chat template, as in ``conf/llm/template/chatml.yaml``, or ``{name: tokenizer}`` for the
+            tokenizer's own; ``system`` is the system prompt.
         weights: folder or hub id of a model; ``null`` initializes ``architecture`` at random.
         architecture: fields of transformers' config of the model, including ``model_type``.
         lora: fields of a peft ``LoraConfig``; ``null`` adds no adapters.
@@ -33,15 +34,15 @@ class CausalLM(nn.Module):
             weights.
 
     Raises:
-        ValueError: neither weights nor an architecture is set, or the vocabulary is too small for the tokenizer.
+        ValueError: neither weights nor an architecture is set, the vocabulary is too small for the tokenizer, or the
+            template is invalid.
     """
 
     def __init__(
         self,
         tokenizer: str,
         *,
-        template: str = "chatml",
-        system: str | None = None,
+        template: Mapping[str, Any],
         weights: str | None = None,
         architecture: Mapping[str, Any] | None = None,
         lora: Mapping[str, Any] | None = None,
@@ -52,7 +53,7 @@ class CausalLM(nn.Module):
         super().__init__()
         packed.register()
         self.tokenizer = AutoTokenizer.from_pretrained(tokenizer)
-        self.chat: dict[str, Any] = {"template": template, "system": system}
+        self.template = build_template(template, self.tokenizer)
         options = {"attn_implementation": packed.NAME, "dtype": getattr(torch, dtype)}
         if weights is not None:
             self.model = AutoModelForCausalLM.from_pretrained(weights, **options)
@@ -81,7 +82,7 @@ class CausalLM(nn.Module):
     @property
     def end_id(self) -> int:
         """Id of the template's end-of-turn token."""
-        token = self.tokenizer.convert_tokens_to_ids(TEMPLATES[self.chat["template"]].end_of_turn)
+        token = self.tokenizer.convert_tokens_to_ids(self.template.end_of_turn)
         assert isinstance(token, int)
         return token
 

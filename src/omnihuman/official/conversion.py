@@ -6,7 +6,7 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
@@ -16,9 +16,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from omnihuman.data.chat import Chat, describe_difference
 from omnihuman.official.checkpoint import Checkpoint, Header
 from omnihuman.official.keys import KeyReport
 from omnihuman.official.safetensors_writer import write_safetensors
+from omnihuman.template import build_template
 
 log = logging.getLogger(__name__)
 
@@ -241,6 +243,9 @@ def write_folder(conversion: Conversion, request: Request, folder: Path) -> None
     def read(name: str) -> Tensor:
         return sources[name].checkpoint[sources[name].key]
 
+    if conversion.config is not None:
+        notes = compare_templates(folder / "tokenizer", conversion.config.model.llm.template)
+        conversion = replace(conversion, notes=(*conversion.notes, *notes))
     print(format_report(conversion, headers))
     metadata = {"official": request.official}
     if conversion.config is None:
@@ -304,6 +309,23 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     target.mkdir(exist_ok=True)
     for file in files:
         shutil.copyfile(file, target / file.name)
+
+
+def compare_templates(tokenizer: Path, template: DictConfig) -> tuple[str, ...]:
+    """Return a note if prompts of a chat template differ from those of the tokenizer's own, or cannot be built.
+
+    Args:
+        tokenizer: folder.
+        template: of ``conf/llm/template``.
+    """
+    from transformers import AutoTokenizer
+
+    loaded = AutoTokenizer.from_pretrained(tokenizer)
+    try:
+        difference = describe_difference(Chat(loaded, build_template(template, loaded)))
+    except ValueError as error:  # such as a special token that the tokenizer splits: no model can be trained with it
+        return (str(error),)
+    return () if difference is None else (difference,)
 
 
 def read_generation_config(folder: Path) -> dict[str, Any] | None:

@@ -79,7 +79,7 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
     model, inherited = build_initial_model(config, chain)
     groups = set_trainable(model, read_trainable(config))
     data: OmniData = build(config.data)
-    data.connect(model.transforms, model.count_tokens, model.llm.tokenizer, model.llm.chat, model.frozen_encoders)
+    data.connect(model.transforms, model.count_tokens, model.llm.tokenizer, model.llm.template, model.frozen_encoders)
     log.info("%d training samples, %d skipped", len(data.train_samples), len(data.train_samples.skipped))
     objective: Objective = build(config.objective)(
         model,

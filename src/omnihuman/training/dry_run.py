@@ -37,7 +37,7 @@ def print_dry_run(config: DictConfig, chain: Chain, console: Console) -> None:
         counts = model.count_tokens(amounts)
         console.print(f"{title}: {counts['video']} video tokens, {counts['audio']} audio tokens")
     data: OmniData = build(config.data)
-    data.connect(model.transforms, model.count_tokens, model.llm.tokenizer, model.llm.chat)
+    data.connect(model.transforms, model.count_tokens, model.llm.tokenizer, model.llm.template)
     samples = data.train_samples
     console.print(
         f"{len(samples)} samples, {sum(samples.lengths)} tokens, {len(samples.skipped)} skipped; an epoch has "

@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from omnihuman.build import build
-from omnihuman.data.chat import SYSTEM
 from omnihuman.official.checkpoint import open_checkpoint
 from omnihuman.official.humanomni.keys import report_keys
 from omnihuman.official.humanomni.read import write_official as export_official
@@ -127,7 +126,8 @@ def test_tokenizer_without_a_template_gets_chatml(converted: dict[str, Path], tm
     question = [{"role": "user", "content": "Who?"}]
     prompt = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
     assert prompt == (
-        f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n"
+        "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n"
     )
 
 

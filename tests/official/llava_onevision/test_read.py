@@ -76,7 +76,7 @@ def test_config_of_the_model_folder(tmp_path: Path, tokenizer_folder: str, tower
     config, model = load_model(out)
     assert config.data.num_frames == 4 and config.data.markers is False
     assert config.model.encoders.video.aspect == "squash"
-    assert model.llm.chat == {"template": "chatml", "system": "You are a helpful assistant."}
+    assert (model.llm.template.name, model.llm.template.system) == ("chatml", "You are a helpful assistant.")
     assert model.llm.model.config.rope_parameters["rope_theta"] == 12345.0
     assert model.count_tokens({"frames": 4})["video"] == 4 * 4 + 1
     assert {tensor.dtype for tensor in load_file(out / "weights.safetensors").values()} == {torch.bfloat16}

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
+from omnihuman.build import compose_part
 from omnihuman.encoder.bert import Bert
 from omnihuman.encoder.facexformer import FaceXFormer
 from omnihuman.encoder.siglip import SigLIP
@@ -118,7 +119,7 @@ def test_language_models(tmp_path: Path, tokenizer_folder: str, source: str, is_
     shutil.copytree(tokenizer_folder, tmp_path / "official", dirs_exist_ok=True)
     change_spelling(tmp_path / "official", source)
     out = convert_model(source, tmp_path / "official", tmp_path / "out")
-    llm = CausalLM(str(out / "tokenizer"), weights=str(out))
+    llm = CausalLM(str(out / "tokenizer"), template=compose_part("llm/template", "chatml"), weights=str(out))
     ids = torch.randint(0, 300, (1, 20), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = official(input_ids=ids, labels=ids).loss * 19

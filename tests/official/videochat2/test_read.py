@@ -54,7 +54,7 @@ def test_features_equal_those_of_the_official_parts(
 ) -> None:
     vision, qformer = layouts.write_videochat2(tmp_path / "stage.pth", stage)
     config, model = load_model(convert_file(tmp_path / "stage.pth", mistral[0], tokenizer_folder))
-    assert config.data.num_frames == (8 if stage == 3 else 4) and model.llm.chat["template"] == "mistral"
+    assert config.data.num_frames == (8 if stage == 3 else 4) and model.llm.template.name == "mistral"
     frames = torch.randint(0, 256, (1, 4, 3, 224, 224), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
     signal = Signal(frames, torch.ones(1, 4, dtype=torch.bool))
     vision.grid, vision.table = model.encoders["video"].grid, model.encoders["video"].table

@@ -11,16 +11,15 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from omnihuman.build import build, compose_config, prune
-from omnihuman.data.chat import SYSTEM
+from omnihuman.build import build, compose_config, compose_part, prune
 from omnihuman.model.omni import OmniModel
 from omnihuman.official.checkpoint import Header, open_checkpoint, resolve_path
 from omnihuman.official.conversion import copy_tokenizer, parameter_shapes
 from omnihuman.official.humanomni.checkpoint import PRESETS, TOWERS_BY_WIDTH
 from omnihuman.official.humanomni.keys import map_to_official
 from omnihuman.official.safetensors_writer import MAX_SHARD_SIZE, write_sharded
+from omnihuman.template import parse_template
 from omnihuman.training.model_folder import load_model, read_config
-from omnihuman.types import TEMPLATES
 
 UNCOMPARED = ("_target_", "_partial_", "grad_checkpointing")
 """Arguments that are compared elsewhere, or that do not change the output."""
@@ -29,11 +28,11 @@ TOWERS = {"mm_vision_tower": ("video", "siglip"), "mm_audio_tower": ("audio", "w
 """Field of the official config.json -> our encoder, and the word that the official loader expects in the path."""
 
 CHAT = (
-    "{{% if messages[0]['role'] != 'system' %}}{system}{{% endif %}}{{% for message in messages %}}"
-    "<|im_start|>{{{{ message['role'] }}}}\n{{{{ message['content'] }}}}<|im_end|>\n{{% endfor %}}"
-    "{{% if add_generation_prompt %}}<|im_start|>assistant\n{{% endif %}}"
-).format(system=TEMPLATES["chatml"].system.format(SYSTEM))
-"""ChatML for a tokenizer without a template, as the official script renders it."""
+    "{% if messages[0]['role'] != 'system' %}SYSTEM{% endif %}{% for message in messages %}"
+    "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""ChatML for a tokenizer without a template, as the official script renders it; ``SYSTEM`` is the system turn."""
 
 FIXED = ("projectors", "fusions", "early_fusions", "sources", "conditions")
 """Groups of a model whose arguments the official code fixes. Of an encoder it fixes the class only."""
@@ -305,8 +304,12 @@ def _slow_tokenizer_config(
         config["additional_special_tokens"] = config.pop("extra_special_tokens")
     if not str(config.get("tokenizer_class")).startswith("Qwen2"):
         config["tokenizer_class"] = "Qwen2Tokenizer"
-    template = folder / "chat_template.jinja"
-    config.setdefault("chat_template", template.read_text() if template.is_file() else CHAT)
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        config.setdefault("chat_template", file.read_text())
+    else:
+        chatml = parse_template(compose_part("llm/template", "chatml"))
+        config.setdefault("chat_template", CHAT.replace("SYSTEM", chatml.open(chatml.system)))
     decoder: dict[str, Any] = {}
     for token in added_tokens:
         fields = dict(token)

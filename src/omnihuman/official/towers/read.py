@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from omnihuman.build import compose_part
 from omnihuman.official.checkpoint import open_checkpoint, read_config, resolve_path
 from omnihuman.official.conversion import (
     CONFIG_KEYS,
     Conversion,
     MappedCheckpoint,
     Request,
+    compare_templates,
     copy_tokenizer,
     format_usage,
     parameter_shapes,
@@ -21,7 +23,7 @@ from omnihuman.official.humanomni.checkpoint import TOWER_SIZES
 from omnihuman.official.towers import keys
 
 CHAT_TEMPLATES = {"qwen2": "chatml", "mistral": "mistral"}
-"""Official model -> name of the language model's chat template."""
+"""Official model -> yaml of ``conf/llm/template`` that its preset selects."""
 
 ARCHITECTURE = (
     "model_type",
@@ -53,18 +55,22 @@ def prepare(request: Request, folder: Path) -> Conversion:
     weights = str(request.out.absolute())
     arguments = {"weights": weights, **{key: getattr(config, key) for key in TOWER_SIZES.get(official, ())}}
     tokenizer = resolve_path(request.options.get("tokenizer") or checkpoint.folder)
+    notes: tuple[str, ...] = ()
     if official == "bert":
         save_bert_tokenizer(tokenizer, folder / "tokenizer", "tokenizer")
         arguments["tokenizer"] = f"{weights}/tokenizer"
     elif official in CHAT_TEMPLATES:
         copy_tokenizer(tokenizer, folder / "tokenizer")
-        arguments |= {"tokenizer": f"{weights}/tokenizer", "template": CHAT_TEMPLATES[official]}
+        arguments["tokenizer"] = f"{weights}/tokenizer"
+        template = CHAT_TEMPLATES[official]
+        usage = f"{format_usage(official, arguments)} llm/template@model.llm.template={template}"
+        notes = (usage, *compare_templates(folder / "tokenizer", compose_part("llm/template", template)))
     return Conversion(
         (MappedCheckpoint(checkpoint, report),),
         parameter_shapes(build_hub_model(official, config)),
         sizes=config.to_dict(),
         official=fields,
-        notes=(format_usage(official, arguments),),
+        notes=notes or (format_usage(official, arguments),),
     )
 
 

@@ -168,7 +168,7 @@ def _build_config(request: Request, shapes: Shapes, file: Path, text: Any) -> Di
                 "weights": None,
                 "tokenizer": "${folder}/tokenizer",
                 "architecture": select_architecture(text),
-                "template": "mistral",
+                "template": {"name": "mistral"},
                 "lora": lora,
             },
             "drop": list(DROPPED_PARTS),
