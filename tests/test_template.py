@@ -15,15 +15,6 @@ from omnihuman.modality import SLOTS
 from omnihuman.template import Template, build_template, derive_template, parse_template, render
 from omnihuman.types import IGNORE_INDEX
 
-LLAMA3_YAML = r"""
-name: llama3
-system: null
-begin: <|begin_of_text|>
-system_turn: "<|start_header_id|>system<|end_header_id|>\n\n{}<|eot_id|>"
-user_turn: "<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>"
-assistant_turn: "<|start_header_id|>assistant<|end_header_id|>\n\n{}<|eot_id|>"
-special_tokens: [<|begin_of_text|>, <|start_header_id|>, <|end_header_id|>, <|eot_id|>]
-"""
 CHATML = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}{% for message in "
     "messages %}<|im_start|>{{ message['role'] + '\n' + message['content'] }}<|im_end|>\n{% endfor %}"
@@ -73,10 +64,16 @@ def tokenizer(tokenizer_folder: str) -> Any:
     return loaded
 
 
+def read_llama3_yaml() -> str:
+    """Return the yaml in CONTRIBUTING.md."""
+    guide = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+    return guide.partition("`conf/llm/template/llama3.yaml`:\n\n```yaml\n")[2].partition("```")[0]
+
+
 def compose_with_llama3(folder: Path, *overrides: str) -> Any:
     """Compose a run with a template that is only a yaml in a folder of the user."""
     (folder / "conf" / "llm" / "template").mkdir(parents=True)
-    (folder / "conf" / "llm" / "template" / "llama3.yaml").write_text(LLAMA3_YAML)
+    (folder / "conf" / "llm" / "template" / "llama3.yaml").write_text(read_llama3_yaml())
     register_resolvers()
     search = f"hydra.searchpath=[file://{folder}/conf]"
     with initialize_config_dir(config_dir(), version_base="1.3"):

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
+from omnihuman.build import compose_part
 from omnihuman.official import conversion as convert_module
 from omnihuman.official.checkpoint import open_checkpoint
 from omnihuman.official.conversion import (
@@ -15,6 +17,7 @@ from omnihuman.official.conversion import (
     MappedCheckpoint,
     Request,
     check_tensors,
+    compare_templates,
     convert,
     copy_tokenizer,
     format_report,
@@ -100,6 +103,18 @@ def test_overwrite_replaces_an_earlier_conversion(official: OfficialFolder, tmp_
 def test_missing_tokenizer_raises(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no tokenizer: give tokenizer="):
         copy_tokenizer(tmp_path, tmp_path / "tokenizer")
+
+
+def test_template_that_differs_from_the_tokenizer_is_a_note(tokenizer_folder: str, tmp_path: Path) -> None:
+    chatml, mistral = (compose_part("llm/template", name) for name in ("chatml", "mistral"))
+    assert compare_templates(Path(tokenizer_folder), chatml) == ()
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    tokenizer.save_pretrained(tmp_path)
+    (note,) = compare_templates(tmp_path, chatml)
+    assert "the chat template chatml differs from the tokenizer's own after 0 tokens" in note
+    (note,) = compare_templates(tmp_path, mistral)
+    assert "the tokenizer splits <s>" in note
 
 
 def test_command(official: OfficialFolder, tmp_path: Path) -> None:
