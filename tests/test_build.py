@@ -38,8 +38,8 @@ def test_containers_are_plain() -> None:
 
 def test_dropped_projector_has_no_source() -> None:
     part = {"_target_": "omnihuman.projector.linear.LinearProjector"}
-    node = prune({"drop": ["projectors.a"], "projectors": {"a": part, "b": part}, "sources": {"a": "v", "b": "v"}})
-    assert node == {"projectors": {"b": part}, "sources": {"b": "v"}}
+    node = prune({"drop": ["projectors.a"], "projectors": {"a": part, "b": part}, "inputs": {"a": "v", "b": "v"}})
+    assert node == {"projectors": {"b": part}, "inputs": {"b": "v"}}
 
 
 def test_unknown_part_in_drop_raises() -> None:

@@ -26,14 +26,14 @@ RECORD_KEYS = {"conversations", "audio_track", "second_clip", "fps", "faces", "n
 
 
 def build_question(
-    question: Mapping[str, Any] | DictConfig, name: str = "question", source: str = "generate", root: Path = Path()
+    question: Mapping[str, Any] | DictConfig, name: str = "question", location: str = "generate", root: Path = Path()
 ) -> "Record":
     """Return the record of a question on the command line, or in a file of questions.
 
     Args:
         question: ``instruction``, at most one of ``video``, ``image`` and ``audio``, and ``start``, ``end``, ``view``.
         name: its id.
-        source: its place, for messages.
+        location: its place, for messages.
         root: folder for relative paths.
 
     Raises:
@@ -41,19 +41,19 @@ def build_question(
     """
     from omnihuman.data.record import Record
 
-    _check_types(question, source)
+    _check_types(question, location)
     if not question.get("instruction"):
-        raise ValueError(f"{source}: the question is missing; give instruction=...")
+        raise ValueError(f"{location}: the question is missing; give instruction=...")
     files = {kind: question[kind] for kind in KINDS if question.get(kind)}
     is_text_only = not files and question.get("view") == "text"
     if len(files) != 1 and not is_text_only:
         keys = " and ".join(f"{kind}=" for kind in KINDS)
-        raise ValueError(f"{source}: expected exactly one of {keys} (or view=text), got {files or 'none'}.")
+        raise ValueError(f"{location}: expected exactly one of {keys} (or view=text), got {files or 'none'}.")
     kind, file = "text", Path()
     for key, path in files.items():
         kind, file = key, root / Path(str(path)).expanduser()
         if not file.exists():
-            raise ValueError(f"{source}: {kind}={file}: there is no such file.")
+            raise ValueError(f"{location}: {kind}={file}: there is no such file.")
     text = prompt_head(kind) + str(question["instruction"])
     end = question.get("end")
     return Record(
@@ -64,18 +64,18 @@ def build_question(
         slots=View.of_kind(kind).slots,
         start=float(question.get("start") or 0.0),
         end=None if end is None else float(end),
-        source=source,
+        location=location,
     )
 
 
-def _check_types(question: Mapping[str, Any] | DictConfig, source: str) -> None:
+def _check_types(question: Mapping[str, Any] | DictConfig, location: str) -> None:
     for key in ("instruction", *KINDS, "view"):
         if not isinstance(question.get(key), str | None):
-            raise ValueError(f"{source}: {key} must be text in quotes, got {question[key]!r}.")
+            raise ValueError(f"{location}: {key} must be text in quotes, got {question[key]!r}.")
     for key in ("start", "end"):
         value = question.get(key)
         if isinstance(value, bool) or not isinstance(value, int | float | None):
-            raise ValueError(f"{source}: {key} must be seconds, got {value!r}.")
+            raise ValueError(f"{location}: {key} must be seconds, got {value!r}.")
 
 
 @verb("generate", "instruction", *KINDS, "frames_png", "questions", "root", "out")
@@ -216,40 +216,40 @@ def build_prompts(
         view: for lines without a view of their own.
     """
     for number, line in lines:
-        name, source = str(number), f"{file}:{number}"
+        name, location = str(number), f"{file}:{number}"
         try:
-            question = _parse_line(line, source)
+            question = _parse_line(line, location)
             name = str(question.get("id", number))
-            record, own_view = _parse_question(question | {"view": question.get("view") or view}, name, source, root)
+            record, own_view = _parse_question(question | {"view": question.get("view") or view}, name, location, root)
             yield answerer.build_prompt(record, own_view)
         except ValueError as error:
             yield {"id": name, "error": str(error)}
 
 
-def _parse_line(line: str, source: str) -> dict[str, Any]:
+def _parse_line(line: str, location: str) -> dict[str, Any]:
     try:
         question = json.loads(line)
     except ValueError as error:
-        raise ValueError(f"{source}: malformed JSON ({error}).") from error
+        raise ValueError(f"{location}: malformed JSON ({error}).") from error
     if not isinstance(question, dict):
-        raise ValueError(f"{source}: a question must be an object, got {type(question).__name__}.")
+        raise ValueError(f"{location}: a question must be an object, got {type(question).__name__}.")
     known = [*QUESTION_KEYS, *RECORD_KEYS]
     for key in question.keys() - {*known, "model"}:
         if likely := get_close_matches(key, known, 1, 0.75):
-            raise ValueError(f"{source}: unknown key {key!r}; did you mean {likely[0]!r}?")
+            raise ValueError(f"{location}: unknown key {key!r}; did you mean {likely[0]!r}?")
     return question
 
 
-def _parse_question(question: dict[str, Any], name: str, source: str, root: Path) -> tuple["Record", View | None]:
+def _parse_question(question: dict[str, Any], name: str, location: str, root: Path) -> tuple["Record", View | None]:
     from omnihuman.data.record import parse_record
 
     if "conversations" in question:
         view = question.pop("view")
-        record = parse_record(question, name, root, source)
-        return record, None if view is None else View.parse(view, f"{source}: view")
-    record = build_question(question, name, source, root)
+        record = parse_record(question, name, root, location)
+        return record, None if view is None else View.parse(view, f"{location}: view")
+    record = build_question(question, name, location, root)
     view = question["view"]
-    return record, None if view is None else View.parse(view, f"{source}: view")
+    return record, None if view is None else View.parse(view, f"{location}: view")
 
 
 def save_frames(sample: "Sample", file: Path) -> None:

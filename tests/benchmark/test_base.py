@@ -96,7 +96,7 @@ def test_an_invalid_prediction_raises(name: str) -> None:
 
 def test_duplicate_ids_raise() -> None:
     def build_question(name: str, source: str) -> Question:
-        return Question(Record(name, Path("a.mp4"), "video", (), (), source=source), "sad")
+        return Question(Record(name, Path("a.mp4"), "video", (), (), location=source), "sad")
 
     assert len(check_unique_ids([build_question("1", "a:1"), build_question("2", "a:2")], "a")) == 2
     with pytest.raises(ValueError, match=r"set: the id '1' is duplicated \(a:1 and a:3\); remove one"):

@@ -66,7 +66,7 @@ def test_questions(root: Path) -> None:
     questions = DFEC(str(root)).questions()
     assert [question.id for question in questions] == ["0", "1", "2"]
     assert questions[1].record.messages[0][1] == f"<video>\n<audio>\n{PROMPT}"
-    assert questions[1].reference == CLIPS[1]["caption"] and questions[1].record.source.endswith("test.json[1]")
+    assert questions[1].reference == CLIPS[1]["caption"] and questions[1].record.location.endswith("test.json[1]")
     assert questions[2].meta == {"source": "CAER_mp4"}
     assert DFEC.max_new_tokens != 512 and DFEC(str(root)).max_new_tokens == 512
 

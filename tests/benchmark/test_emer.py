@@ -49,7 +49,7 @@ def test_questions_of_version_1(root: Path) -> None:
     assert questions[0].meta == {"emotion": "angry"} and questions[1].record.file.suffix == ".avi"
     prompt = questions[0].record.messages[0][1]
     assert prompt.startswith("<video>\n<audio>\n") and "Don't talk to me." in prompt and prompt.endswith(PROMPT)
-    assert questions[0].record.source.endswith("gt-eng.csv:2")
+    assert questions[0].record.location.endswith("gt-eng.csv:2")
 
 
 @pytest.mark.parametrize(("language", "reference"), [("eng", "He is furious, his fists shake."), ("chi", "他很生气。")])

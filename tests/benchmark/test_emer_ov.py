@@ -52,7 +52,7 @@ def test_questions(root: Path) -> None:
     assert [question.id for question in questions] == ["sample_00000007", "sample_00000220", "sample_00000039"]
     assert questions[0].reference == ["excited", "joyful", "happy"] and questions[1].reference == ["surprised"]
     assert questions[0].record.messages[0][1] == f"<video>\n<audio>\n{PROMPT}"
-    assert questions[2].record.source.endswith("check-openset.csv:4")
+    assert questions[2].record.location.endswith("check-openset.csv:4")
 
 
 def test_labels_with_and_without_quotes() -> None:

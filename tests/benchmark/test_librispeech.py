@@ -59,7 +59,7 @@ def test_questions(root: Path) -> None:
     )
     assert first.record.slots == ("audio",)
     assert first.record.messages[0][1] == "<audio>\nRecognize the speech and give me the transcription."
-    assert first.record.source.endswith("1089-134686.trans.txt:1")
+    assert first.record.location.endswith("1089-134686.trans.txt:1")
     assert probe(questions[2].record.file).num_samples() == 16000
 
 

@@ -58,7 +58,7 @@ def test_questions(root: Path) -> None:
     record = questions[0].record
     assert (record.start, record.end, record.file.name, record.slots) == (3.0, 4.5, "N0.opus", ("audio",))
     assert (questions[0].reference, questions[0].group) == ("打开WIFI", "TEST_NET")
-    assert record.source.endswith("WenetSpeech.json: audios[2].segments[0]")
+    assert record.location.endswith("WenetSpeech.json: audios[2].segments[0]")
 
 
 def test_a_segment_is_decoded_from_its_recording(root: Path) -> None:

@@ -220,7 +220,7 @@ def build_question(file: Path, **fields: Any) -> Record:
 def test_encoders_get_no_hidden_modalities(media_root: Path, tokenizer: Any) -> None:
     views = [View(letters) for letters in ("VAF", "VA", "AF", "F")]
     question = build_question(media_root / "talk.mp4")
-    samples = plan_questions([question], tokenizer, WITH_FACES, views=views, face=FaceInput(source="whole"))
+    samples = plan_questions([question], tokenizer, WITH_FACES, views=views, face=FaceInput(region="whole"))
     signals = samples[MicroBatch((0, 1, 2, 3), 0)].signals
     assert signals["video"].mask.any(dim=1).tolist() == [True, True, False, False]
     assert signals["face"].mask.any(dim=1).tolist() == [True, False, True, True]
@@ -238,7 +238,7 @@ def test_hidden_faces_need_no_boxes(media_root: Path, tokenizer: Any) -> None:
     assert len(samples) == 2 and samples.num_unlocated == 1
 
 
-@pytest.mark.parametrize(("transforms", "face"), [(TRANSFORMS, None), (WITH_FACES, FaceInput(source="none"))])
+@pytest.mark.parametrize(("transforms", "face"), [(TRANSFORMS, None), (WITH_FACES, FaceInput(region="none"))])
 def test_a_view_of_faces_without_a_face_encoder_raises(
     transforms: Any, face: FaceInput | None, media_root: Path, tokenizer: Any
 ) -> None:
@@ -265,7 +265,7 @@ def test_a_record_is_planned_from_all_its_files(media_root: Path, tmp_path: Path
     samples = plan_questions([two_clips], tokenizer, WITH_FACES)
     faces = samples.sample(samples.planned[0]).faces
     assert [face is None for face in faces] == [False, False, True, True], "boxes belong to the first clip"
-    missing = build_question(folder, audio_track=tmp_path / "missing.wav", source="train.json:1")
+    missing = build_question(folder, audio_track=tmp_path / "missing.wav", location="train.json:1")
     with pytest.raises(BadSample, match=r"train.json:1 \(1\): .*missing\.wav: there is no such file"):
         plan_questions([missing], tokenizer)
 

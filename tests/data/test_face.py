@@ -70,7 +70,7 @@ def test_a_frame_without_a_face_has_no_crop() -> None:
     assert measure_crops(FaceInput(margin=0.0), boxes) == [None, None, (5, 5), (5, 5)]
     assert measure_crops(FaceInput(), parse_boxes((0, None))) == [None] * 4
     assert measure_crops(FaceInput(), ()) == [None] * 4
-    assert measure_crops(FaceInput(source="whole"), ()) == [None] * 4
+    assert measure_crops(FaceInput(region="whole"), ()) == [None] * 4
 
 
 def test_the_largest_face_is_selected_and_the_nearest_of_equal_ones() -> None:
@@ -84,8 +84,8 @@ def test_the_largest_face_is_selected_and_the_nearest_of_equal_ones() -> None:
 
 
 def test_source_whole_needs_no_boxes_and_source_none_ignores_them() -> None:
-    assert measure_crops(FaceInput(source="whole"), None) == [(40, 60)] * 4
-    assert measure_crops(FaceInput(source="none"), parse_boxes((0, [20, 10, 40, 30]))) == [None] * 4
+    assert measure_crops(FaceInput(region="whole"), None) == [(40, 60)] * 4
+    assert measure_crops(FaceInput(region="none"), parse_boxes((0, [20, 10, 40, 30]))) == [None] * 4
 
 
 def test_a_detector_runs_only_without_annotated_boxes() -> None:
@@ -175,6 +175,6 @@ def test_a_data_set_without_boxes_raises(write_records: Any, tmp_path: Path, tok
     write_records(None, None)
     with pytest.raises(ValueError, match=r"2 samples.*face@data\.face=whole"):
         plan(None)
-    assert plan(FaceInput(source="whole"))[MicroBatch((0,), 1)].signals["face"].mask.all()
+    assert plan(FaceInput(region="whole"))[MicroBatch((0,), 1)].signals["face"].mask.all()
     write_records(None, [{"time": 0, "box": [10, 10, 30, 50]}])
     assert len(plan(None)) == 2

@@ -103,7 +103,7 @@ def test_a_question_survives_the_round_trip(faces: tuple[FaceDetection, ...] | N
         fps=5.0,
         audio_track=tmp_path / "a.wav",
         needs=("video",),
-        source="set_1.csv:2",
+        location="set_1.csv:2",
     )
     messages = (("user", "<audio>\nWho?"), ("assistant", ""))
     audio_only = Record("2", tmp_path / "a.wav", "audio", messages, ("audio",), 0.5)
@@ -113,7 +113,7 @@ def test_a_question_survives_the_round_trip(faces: tuple[FaceDetection, ...] | N
         doc = utils.build_document("dfew", Question(original, "happy", "fold_1", ("happy", "sad"), {"k": 1}))
         extra = json.loads(doc["record"])
         rebuilt = build_record(utils.build_messages(doc), original.id, "set_1.csv:2", tmp_path, extra)
-        assert rebuilt == replace(original, source="set_1.csv:2")
+        assert rebuilt == replace(original, location="set_1.csv:2")
         assert Prediction.from_json(json.loads(doc["prediction"]), "doc").prompt == doc["prompt"]
         assert utils.list_media(doc) == [str(original.file)]
 
@@ -147,7 +147,7 @@ class FakeSamples:
     def __init__(self, records: Sequence[Record], unreadable: Sequence[str]) -> None:
         self.planned = [SimpleNamespace(record=record) for record in records]
         self.lengths = [len(record.messages[0][1]) for record in records]
-        skipped = [record.source for record in records if record.file.stem in unreadable]
+        skipped = [record.location for record in records if record.file.stem in unreadable]
         self.skipped, self.num_unlocated = [{"message": f"{source}: it is truncated"} for source in skipped], 0
 
     def __len__(self) -> int:

@@ -58,7 +58,7 @@ class FakeAnswerer:
     def build_prompt(self, record: Any, view: Any) -> Any:
         text = record.messages[0][1]
         if text == "bad":
-            raise BadSample("corrupt", f"{record.source}: cut off")
+            raise BadSample("corrupt", f"{record.location}: cut off")
         if text == "broken":
             raise RuntimeError("a secret of the server")
         return SimpleNamespace(text=text, length={"long": 29, "longer": 30}.get(text, 9), notes=())

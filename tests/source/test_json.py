@@ -15,7 +15,7 @@ def test_a_list_is_read_in_order_with_places(root: Path, tmp_path: Path) -> None
     path = tmp_path / "a.json"
     path.write_text(json.dumps([build_entry(), {"id": "8"}, build_entry(id="9")]))
     records, errors = read_entries(build(compose_part("source", "json"))(path, root))
-    assert [(record.id, record.source) for record in records] == [("7", f"{path}[0]"), ("9", f"{path}[2]")]
+    assert [(record.id, record.location) for record in records] == [("7", f"{path}[0]"), ("9", f"{path}[2]")]
     assert f"{path}[1]" in str(errors[0])
 
 

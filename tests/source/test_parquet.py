@@ -20,7 +20,7 @@ def test_rows_are_read_in_order_without_nulls(root: Path, tmp_path: Path, monkey
     pyarrow.parquet = SimpleNamespace(read_table=lambda file: SimpleNamespace(to_pylist=lambda: rows))
     monkeypatch.setitem(sys.modules, "pyarrow", pyarrow)
     records, errors = read_entries(build(compose_part("source", "parquet"))(path, root))
-    assert [(record.id, record.source, record.end) for record in records] == [("7", f"{path}[0]", None)]
+    assert [(record.id, record.location, record.end) for record in records] == [("7", f"{path}[0]", None)]
     assert str(errors[0]).startswith(f"{path}[1]: ")
 
 

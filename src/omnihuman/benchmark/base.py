@@ -302,11 +302,11 @@ def check_unique_ids(questions: Sequence[Question], location: str) -> list[Quest
             f"{location}: there are no questions: the annotation is empty, or no media file exists and all questions "
             "were skipped (missing_media=skip)."
         )
-    sources: dict[str, str] = {}
+    places: dict[str, str] = {}
     for question in questions:
-        source = question.record.source
-        if question.id in sources:
-            first = sources[question.id]
-            raise ValueError(f"{location}: the id {question.id!r} is duplicated ({first} and {source}); remove one.")
-        sources[question.id] = source
+        place = question.record.location
+        if question.id in places:
+            first = places[question.id]
+            raise ValueError(f"{location}: the id {question.id!r} is duplicated ({first} and {place}); remove one.")
+        places[question.id] = place
     return list(questions)

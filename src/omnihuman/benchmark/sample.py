@@ -160,7 +160,7 @@ class Sample(Benchmark):
         if self.kind in ("label", "choice"):
             options = tuple(annotation.get("options", ()))
         if options and reference not in options:
-            raise ValueError(f"{record.source}: the answer {reference!r} must be one of the options {list(options)}.")
+            raise ValueError(f"{record.location}: the answer {reference!r} must be one of the options {list(options)}.")
         answer: Any = reference
         if self.kind == "labels":
             answer = parse_labels(reference)

@@ -78,7 +78,7 @@ def build_record(
     file: Path,
     prompt: str,
     name: str,
-    source: str,
+    location: str,
     *,
     audio_only: bool = False,
     start: float = 0.0,
@@ -92,7 +92,7 @@ def build_record(
     kind = "audio" if audio_only else "video"
     slots = View.of_kind(kind).slots
     messages = (("user", prompt_head(kind) + prompt), ("assistant", ""))
-    return Record(name, file, kind, messages, slots, start, end, source=source)
+    return Record(name, file, kind, messages, slots, start, end, location=location)
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:

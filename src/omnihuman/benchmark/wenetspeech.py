@@ -78,18 +78,18 @@ class WenetSpeech(Benchmark):
     def _read_segments(self, location: str, recording: Any) -> Iterator[Question]:
         """Build the questions of a recording; a segment counts for the first of its subsets."""
         for number, segment in enumerate(_read_value(recording, "segments", location, list)):
-            source = f"{location}.segments[{number}]"
-            subset = self._find_subset(_read_value(segment, "subsets", source, list))
+            place = f"{location}.segments[{number}]"
+            subset = self._find_subset(_read_value(segment, "subsets", place, list))
             if subset is None:
                 continue
-            name, transcript = _read_value(segment, "sid", source, str), _read_value(segment, "text", source, str)
-            start = float(_read_value(segment, "begin_time", source, int, float))
-            end = float(_read_value(segment, "end_time", source, int, float))
+            name, transcript = _read_value(segment, "sid", place, str), _read_value(segment, "text", place, str)
+            start = float(_read_value(segment, "begin_time", place, int, float))
+            end = float(_read_value(segment, "end_time", place, int, float))
             if not 0 <= start < end:
-                raise ValueError(f"{source}: end_time {end:g} must be after begin_time {start:g}.")
+                raise ValueError(f"{place}: end_time {end:g} must be after begin_time {start:g}.")
             file = self.media.find(_read_value(recording, "path", location, str), f"{location}.path")
             if file is not None:
-                record = build_record(file, self.prompt, name, source, audio_only=True, start=start, end=end)
+                record = build_record(file, self.prompt, name, place, audio_only=True, start=start, end=end)
                 meta = {"recording": str(recording.get("aid", file.stem))}
                 yield Question(record, transcript, subset, meta=meta)
 

@@ -230,7 +230,7 @@ class YouTubeFaces(Benchmark):
             ("video",),
             start,
             end,
-            source=pair.location,
+            location=pair.location,
             second_clip=second_folder,
             second_clip_span=pair.second.seconds,
             fps=FPS,

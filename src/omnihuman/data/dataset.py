@@ -209,7 +209,7 @@ class Samples(Dataset[Batch]):
         records = select_views(record, self.views) if self.views else [record]
         if missing and not records:
             message = f"{record.file} has no {' and no '.join(missing)}."
-            raise BadSample("no_media", f"{record.source} ({record.id}): {message}")
+            raise BadSample("no_media", f"{record.location} ({record.id}): {message}")
         for viewed in records:
             yield viewed, [slot for slot in missing if slot in viewed.slots]
 
@@ -227,7 +227,7 @@ class Samples(Dataset[Batch]):
         is_needed = not {*record.needs, *self.needs}.isdisjoint(missing)
         if missing and (is_needed or len(missing) == len(record.slots)):
             message = f"{record.file} has no {' and no '.join(missing)}, which the text names"
-            raise BadSample("no_media", f"{record.source} ({record.id}): {message}; remove the tag from the record.")
+            raise BadSample("no_media", f"{record.location} ({record.id}): {message}; remove the tag from the record.")
         return missing
 
     def _plan(self, record: Record, header: media.Header, fillers: Collection[str]) -> Planned:
@@ -398,4 +398,4 @@ def _identity(entry: Entry) -> tuple[str, str]:
 
 
 def _with_source(bad: BadSample, record: Record) -> BadSample:
-    return BadSample(bad.reason, f"{record.source} ({record.id}): {bad}")
+    return BadSample(bad.reason, f"{record.location} ({record.id}): {bad}")

@@ -25,25 +25,25 @@ class FaceInput:
     Differs from it: boxes come from the record, where the official code detects, and crashes without a face.
 
     Attributes:
-        source: ``boxes`` of the record or else of the detector; ``whole`` frames; or ``none`` for no faces at all.
+        region: ``boxes`` of the record or else of the detector; ``whole`` frames; or ``none`` for no faces at all.
         margin: share of the box's width and height that is added on every side.
         detector: maps a frame to boxes, for records without boxes.
     """
 
-    source: Literal["boxes", "whole", "none"] = "boxes"
+    region: Literal["boxes", "whole", "none"] = "boxes"
     margin: float = 0.25
     detector: Detector | None = None
 
     def can_locate(self, detections: Sequence[FaceDetection] | None) -> bool:
         """Return whether the faces of a record with these detections can be located."""
-        return self.source != "boxes" or self.detector is not None or detections is not None
+        return self.region != "boxes" or self.detector is not None or detections is not None
 
     def __call__(
         self,
         frames: UInt8[Tensor, "T 3 H W"],
         times: Sequence[float],
         detections: Sequence[FaceDetection] | None,
-        source: str,
+        location: str,
     ) -> tuple[UInt8[Tensor, "3 _ _"] | None, ...]:
         """Return one crop per frame.
 
@@ -51,19 +51,19 @@ class FaceInput:
             frames: of a clip.
             times: seconds at which they are shown.
             detections: of the record.
-            source: place of the record, for messages.
+            location: place of the record, for messages.
 
         Raises:
             BadSample: a box of the record lies outside the frame.
         """
         has_no_faces = detections is not None and not detections
-        if self.source == "none" or has_no_faces:
+        if self.region == "none" or has_no_faces:
             return (None,) * len(frames)
-        if self.source == "whole":
+        if self.region == "whole":
             return tuple(frames)
         crops: list[Tensor | None] = []
         for frame, box in zip(frames, self._locate(frames, times, detections), strict=True):
-            crops.append(None if box is None else self._crop(frame, box, source))
+            crops.append(None if box is None else self._crop(frame, box, location))
         return tuple(crops)
 
     def _locate(
@@ -76,12 +76,12 @@ class FaceInput:
             return [None] * len(frames)
         return [select_largest(self.detector(frame)) for frame in frames]
 
-    def _crop(self, frame: Tensor, box: Box, source: str) -> Tensor:
+    def _crop(self, frame: Tensor, box: Box, location: str) -> Tensor:
         height, width = frame.shape[-2:]
         x0, y0, x1, y1 = box
         if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
             sides = [round(side, 1) for side in box]
-            message = f"{source}: the box {sides} lies outside the frame of {width} x {height} pixels"
+            message = f"{location}: the box {sides} lies outside the frame of {width} x {height} pixels"
             raise BadSample("face_outside", f"{message}; boxes are [x0, y0, x1, y1] of the upright frame.")
         margin_x, margin_y = self.margin * (x1 - x0), self.margin * (y1 - y0)
         left, top = int(max(0, x0 - margin_x)), int(max(0, y0 - margin_y))

@@ -77,7 +77,7 @@ class Record:
         task: kind of question, if the record names one.
         needs: slots without which the question cannot be answered.
         faces: bounding boxes; ``None`` if the record lists none, empty if there is no face to use.
-        source: file and line, for messages.
+        location: file and line, for messages.
         meta: all other keys. Three have a meaning: ``instruction`` replaces the text for encoders of the instruction,
             ``system`` replaces the model's system prompt, and ``prime`` is the beginning of a generated answer.
         hidden: fields of the sample that encoders do not get, though the slot of the field is in the text.
@@ -98,7 +98,7 @@ class Record:
     task: str | None = None
     needs: tuple[str, ...] = ()
     faces: tuple[FaceDetection, ...] | None = None
-    source: str = ""
+    location: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
     hidden: tuple[str, ...] = ()
     audio_track: Path | None = None
@@ -179,31 +179,31 @@ Entry = Record | tuple[str, BadSample]
 """A record, or the id of an invalid one and its error."""
 
 
-def parse_record(raw: Any, name: str, root: Path, source: str, *, allow_text_only: bool = False) -> Record:
+def parse_record(raw: Any, name: str, root: Path, location: str, *, allow_text_only: bool = False) -> Record:
     """Check and convert one record.
 
     Args:
         raw: the record.
         name: its id.
         root: folder of the media.
-        source: its place, for messages.
+        location: its place, for messages.
         allow_text_only: accept a record without a file; in a data file such a record has a mistyped key.
 
     Raises:
         BadSample: a value is invalid; the message names the place, the key and the cure.
     """
     if not isinstance(raw, dict):
-        raise BadSample("malformed_record", f"{source}: a record must be an object, got {type(raw).__name__}.")
-    messages = _parse_messages(raw.get("conversations"), source)
-    kind = _parse_kind(raw, source, allow_text_only)
-    slots = _parse_slots(messages, kind, source)
-    start, end = _parse_span(raw, source)
+        raise BadSample("malformed_record", f"{location}: a record must be an object, got {type(raw).__name__}.")
+    messages = _parse_messages(raw.get("conversations"), location)
+    kind = _parse_kind(raw, location, allow_text_only)
+    slots = _parse_slots(messages, kind, location)
+    start, end = _parse_span(raw, location)
     file = root
     if kind != "text":
-        file = _resolve(root, raw[kind], f"{source}: {kind}", allow_folder=kind == "video")
+        file = _resolve(root, raw[kind], f"{location}: {kind}", allow_folder=kind == "video")
     task = raw.get("task")
     if not isinstance(task, str | None):
-        raise BadSample("malformed_record", f"{source}: task must be text, got {task!r}.")
+        raise BadSample("malformed_record", f"{location}: task must be text, got {task!r}.")
     return Record(
         id=name,
         file=file,
@@ -213,23 +213,23 @@ def parse_record(raw: Any, name: str, root: Path, source: str, *, allow_text_onl
         start=start,
         end=end,
         task=task,
-        needs=_parse_needs(raw, source),
-        faces=parse_faces(raw.get("faces"), source),
-        source=source,
+        needs=_parse_needs(raw, location),
+        faces=parse_faces(raw.get("faces"), location),
+        location=location,
         meta={key: value for key, value in raw.items() if key not in KEYS},
-        audio_track=_parse_path(raw, "audio_track", root, source),
-        second_clip=_parse_path(raw, "second_clip", root, source, allow_folder=True),
-        fps=_parse_fps(raw, source),
+        audio_track=_parse_path(raw, "audio_track", root, location),
+        second_clip=_parse_path(raw, "second_clip", root, location, allow_folder=True),
+        fps=_parse_fps(raw, location),
     )
 
 
-def parse_faces(raw: Any, source: str) -> tuple[FaceDetection, ...] | None:
+def parse_faces(raw: Any, location: str) -> tuple[FaceDetection, ...] | None:
     """Parse the ``faces`` of a record; ``None`` for a record without this key.
 
     Args:
         raw: ``[{"time": s, "box": [x0, y0, x1, y1] or null}, ...]``, where entries of the same time are several faces;
             or one box (or null) for every frame of the file.
-        source: place of the record, for messages.
+        location: place of the record, for messages.
 
     Raises:
         BadSample: an entry is invalid.
@@ -240,13 +240,13 @@ def parse_faces(raw: Any, source: str) -> tuple[FaceDetection, ...] | None:
     if raw is None:
         return None
     if not isinstance(raw, list):
-        raise BadSample("malformed_faces", f"{source}: faces must be a list, got {raw!r:.80}.")
+        raise BadSample("malformed_faces", f"{location}: faces must be a list, got {raw!r:.80}.")
     if not all(isinstance(entry, Mapping) for entry in raw):
-        per_frame = [_parse_boxes(entry, f"{source}: faces[{number}]") for number, entry in enumerate(raw)]
+        per_frame = [_parse_boxes(entry, f"{location}: faces[{number}]") for number, entry in enumerate(raw)]
         return tuple(FaceDetection(None, boxes) for boxes in per_frame)
     boxes_by_time: dict[float, tuple[Box, ...]] = {}
     for number, entry in enumerate(raw):
-        place = f"{source}: faces[{number}]"
+        place = f"{location}: faces[{number}]"
         time = entry.get("time")
         if not _is_number(time) or not 0 <= time < math.inf:
             raise BadSample("malformed_faces", f"{place}: time must be the second of the frame, got {time!r}.")
@@ -271,94 +271,94 @@ def _parse_boxes(raw: Any, place: str) -> tuple[Box, ...]:
     return ((x0, y0, x1, y1),)
 
 
-def _parse_kind(raw: Mapping[str, Any], source: str, allow_text_only: bool) -> str:
+def _parse_kind(raw: Mapping[str, Any], location: str, allow_text_only: bool) -> str:
     """Return the key that names the record's file, or ``text``; the empty string where a file is missing."""
     kinds = [kind for kind in KINDS if raw.get(kind)]
     if len(kinds) > 1:
-        raise BadSample("malformed_record", f"{source}: expected one of {', '.join(KINDS)}, got {', '.join(kinds)}.")
+        raise BadSample("malformed_record", f"{location}: expected one of {', '.join(KINDS)}, got {', '.join(kinds)}.")
     if kinds:
         return kinds[0]
     return "text" if allow_text_only else ""
 
 
-def _parse_span(raw: Mapping[str, Any], source: str) -> Span:
+def _parse_span(raw: Mapping[str, Any], location: str) -> Span:
     start, end = raw.get("start") or 0.0, raw.get("end")
     seconds = [time for time in (start, end) if time is not None]
     if not all(isinstance(time, int | float) and math.isfinite(time) for time in seconds) or start < 0:
-        raise BadSample("malformed_record", f"{source}: start and end must be seconds, got {start!r} and {end!r}.")
+        raise BadSample("malformed_record", f"{location}: start and end must be seconds, got {start!r} and {end!r}.")
     if end is None:
         return float(start), None
     if end <= start:
-        raise BadSample("malformed_record", f"{source}: end {end} must be greater than start {start}.")
+        raise BadSample("malformed_record", f"{location}: end {end} must be greater than start {start}.")
     return float(start), float(end)
 
 
-def _parse_needs(raw: Mapping[str, Any], source: str) -> tuple[str, ...]:
+def _parse_needs(raw: Mapping[str, Any], location: str) -> tuple[str, ...]:
     needs = raw.get("needs") or []
     if not isinstance(needs, list) or any(slot not in SLOTS for slot in needs):
-        raise BadSample("malformed_record", f"{source}: needs must be a list of {', '.join(SLOTS)}; got {needs!r}.")
+        raise BadSample("malformed_record", f"{location}: needs must be a list of {', '.join(SLOTS)}; got {needs!r}.")
     return tuple(needs)
 
 
-def _parse_fps(raw: Mapping[str, Any], source: str) -> float:
+def _parse_fps(raw: Mapping[str, Any], location: str) -> float:
     fps = raw.get("fps", 25.0)
     if not _is_number(fps) or not 0 < fps < math.inf:
-        raise BadSample("malformed_record", f"{source}: fps must be the frames per second of a folder, got {fps!r}.")
+        raise BadSample("malformed_record", f"{location}: fps must be the frames per second of a folder, got {fps!r}.")
     return float(fps)
 
 
-def _parse_messages(turns: Any, source: str) -> tuple[Message, ...]:
+def _parse_messages(turns: Any, location: str) -> tuple[Message, ...]:
     if not isinstance(turns, list) or not turns:
-        message = f"{source}: conversations must be a list of turns, got {turns!r}."
+        message = f"{location}: conversations must be a list of turns, got {turns!r}."
         raise BadSample("missing_conversations", message)
     messages = []
     for number, turn in enumerate(turns):
         role = turn.get("from") if isinstance(turn, dict) else None
         if role not in ROLES:
-            raise BadSample("unknown_role", f"{source}: turn {number}: unknown role {role!r}; expected human or gpt.")
+            raise BadSample("unknown_role", f"{location}: turn {number}: unknown role {role!r}; expected human or gpt.")
         if not isinstance(turn.get("value"), str):
-            raise BadSample("malformed_record", f"{source}: turn {number} has no text in `value`.")
+            raise BadSample("malformed_record", f"{location}: turn {number} has no text in `value`.")
         if ROLES[role] != ("user", "assistant")[number % 2]:
-            raise BadSample("odd_turns", f"{source}: turn {number} is from {role}; human and gpt must alternate.")
+            raise BadSample("odd_turns", f"{location}: turn {number} is from {role}; human and gpt must alternate.")
         messages.append((ROLES[role], turn["value"]))
     if len(messages) % 2:
-        raise BadSample("odd_turns", f"{source}: {len(messages)} turns; every human turn needs an answer from gpt.")
+        raise BadSample("odd_turns", f"{location}: {len(messages)} turns; every human turn needs an answer from gpt.")
     return tuple(messages)
 
 
-def _parse_slots(messages: Sequence[Message], kind: str, source: str) -> tuple[str, ...]:
+def _parse_slots(messages: Sequence[Message], kind: str, location: str) -> tuple[str, ...]:
     """Return the slots that the text names, checked: each once, in a human turn, and possible for the file."""
     questions = "\n".join(text for role, text in messages if role == "user")
     answers = "\n".join(text for role, text in messages if role == "assistant")
     for tag in TAGS:
         if tag in answers:
-            raise BadSample("placeholder_in_answer", f"{source}: {tag} is in an answer; move it to a human turn.")
+            raise BadSample("placeholder_in_answer", f"{location}: {tag} is in an answer; move it to a human turn.")
         if questions.count(tag) > 1:
-            message = f"{source}: {tag} occurs {questions.count(tag)} times; a record has one file: keep one tag."
+            message = f"{location}: {tag} occurs {questions.count(tag)} times; a record has one file: keep one tag."
             raise BadSample("placeholder_twice", message)
     tags = [tag for tag in TAGS if tag in questions]
     if kind in ("", "text"):
         if tags:
-            message = f"{source}: the text has {', '.join(tags)}, but the record has no file; add {tags[0][1:-1]!r}."
+            message = f"{location}: the text has {', '.join(tags)}, but the record has no file; add {tags[0][1:-1]!r}."
             raise BadSample("placeholder_without_media", message)
         if kind:
             return ()
-        raise BadSample("no_media", f"{source}: the record has no file; add one of {', '.join(KINDS)}.")
+        raise BadSample("no_media", f"{location}: the record has no file; add one of {', '.join(KINDS)}.")
     if unexpected := sorted(set(tags) - set(tags_of(kind))):
-        message = f"{source}: the text has {', '.join(unexpected)}, but the record's file is its {kind!r}."
+        message = f"{location}: the text has {', '.join(unexpected)}, but the record's file is its {kind!r}."
         raise BadSample("placeholder_without_media", message)
     if not tags:
-        message = f"{source}: the record has {kind!r}, but no human turn has its tag: write <{kind}>."
+        message = f"{location}: the record has {kind!r}, but no human turn has its tag: write <{kind}>."
         raise BadSample("media_without_placeholder", message)
     return tuple(TAGS[tag] for tag in tags)
 
 
 def _parse_path(
-    raw: Mapping[str, Any], key: str, root: Path, source: str, *, allow_folder: bool = False
+    raw: Mapping[str, Any], key: str, root: Path, location: str, *, allow_folder: bool = False
 ) -> Path | None:
     if not raw.get(key):
         return None
-    return _resolve(root, raw[key], f"{source}: {key}", allow_folder=allow_folder)
+    return _resolve(root, raw[key], f"{location}: {key}", allow_folder=allow_folder)
 
 
 def _resolve(root: Path, name: Any, place: str, *, allow_folder: bool = False) -> Path:

@@ -247,7 +247,7 @@ def _input_rows(config: DictConfig, model: OmniModel) -> Iterator[tuple[str, str
     counts = ", ".join(f"{count} of {slot}" for slot, count in tokens.items() if count)
     yield "tokens", f"{counts} (with 10 s of audio)"
     if any(reads == "faces" for reads, _ in model.transforms.values()):
-        yield "faces", f"{data.face.source}, margin {data.face.margin}"
+        yield "faces", f"{data.face.region}, margin {data.face.margin}"
     yield "prompt", f"{model.llm.template.name}, markers {'on' if data.get('markers', True) else 'off'}"
 
 

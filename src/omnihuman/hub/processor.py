@@ -42,8 +42,8 @@ DATA_OPTIONS = (
 )
 """Options of ``OmniData`` that decide the inputs of a model; the others choose the data and its order."""
 
-FACE_SOURCES = ("boxes", "whole", "none")
-FACE_OPTIONS = ("source", "margin")
+FACE_REGIONS = ("boxes", "whole", "none")
+FACE_OPTIONS = ("region", "margin")
 """Options of ``FaceInput`` that are released; a detector is a separate file."""
 
 
@@ -218,7 +218,7 @@ class OmniHumanProcessor(ProcessorMixin):
         data, model_view = self._data_path
         requested = None if view is None else View.parse(view)
         if isinstance(faces, str):
-            data = _replace_face_source(data, faces)
+            data = _replace_face_region(data, faces)
         else:
             extra["faces"] = faces
         extra = {key: value for key, value in extra.items() if value is not None}
@@ -263,11 +263,11 @@ class OmniHumanProcessor(ProcessorMixin):
         return samples, replace(packable, input_ids=ids, labels=labels)
 
 
-def _replace_face_source(data: "OmniData", source: str) -> "OmniData":
-    if source not in FACE_SOURCES:
-        raise ValueError(f"faces={source}: choose from {', '.join(FACE_SOURCES)}, or give boxes.")
+def _replace_face_region(data: "OmniData", region: str) -> "OmniData":
+    if region not in FACE_REGIONS:
+        raise ValueError(f"faces={region}: choose from {', '.join(FACE_REGIONS)}, or give boxes.")
     data = copy(data)
-    data.options = {**data.options, "face": replace(data.options["face"], source=source)}
+    data.options = {**data.options, "face": replace(data.options["face"], region=region)}
     return data
 
 

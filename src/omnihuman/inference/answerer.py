@@ -124,7 +124,7 @@ class Answerer:
             dtype, change = dtype or DTYPE, apply_official_inference
         config, model = load_model(folder, merge_lora=merge_lora, dtype=dtype, change=change)
         if faces is not None:
-            config.data.face.source = faces
+            config.data.face.region = faces
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         data: OmniData = build(config.data)
         data.connect(

@@ -38,7 +38,7 @@ class OmniHumanChat(lmms):  # type: ignore[misc]
         size: of the run, if ``run`` is a name.
         runs: folder of all runs.
         view: what the checkpoint may use: ``V``, ``VA`` ...; ``None`` for all that it reads.
-        faces: replaces the run's source of faces: ``whole``, ``none``.
+        faces: replaces the run's faces: ``whole``, ``none``.
         merge_lora: fold LoRA into the weights first.
         num_workers: decoding processes.
         max_tokens: of a batch, including padding.
@@ -102,10 +102,10 @@ class OmniHumanChat(lmms):  # type: ignore[misc]
         with TemporaryDirectory(prefix="omnihuman_") as folder:
             for number, request in enumerate(requests):
                 _, doc_to_messages, options, doc_id, task, split = request.args
-                doc, source = self.task_dict[task][split][doc_id], f"{task}[{doc_id}]"
+                doc, location = self.task_dict[task][split][doc_id], f"{task}[{doc_id}]"
                 extra = json.loads(doc.get("record") or "{}") if isinstance(doc, dict) else {}
-                record = build_record(doc_to_messages(doc), str(number), source, Path(folder), extra)
-                records.append(self._select_view(record, source))
+                record = build_record(doc_to_messages(doc), str(number), location, Path(folder), extra)
+                records.append(self._select_view(record, location))
                 groups.setdefault(json.dumps(options, sort_keys=True, default=str), []).append(number)
             answers: dict[int, str] = {}
             for numbers in groups.values():  # different options cannot share a batch
@@ -127,10 +127,10 @@ class OmniHumanChat(lmms):  # type: ignore[misc]
         """Not supported: a run answers one turn."""
         raise NotImplementedError("a run of omnihuman answers one turn; choose a task without several rounds.")
 
-    def _select_view(self, record: "Record", source: str) -> "Record":
+    def _select_view(self, record: "Record", location: str) -> "Record":
         restricted = record.restrict(self.view)
         if restricted is None:
-            raise ValueError(f"{source}: the {record.kind} has no content for view={self.view}.")
+            raise ValueError(f"{location}: the {record.kind} has no content for view={self.view}.")
         return restricted
 
     def _answer(self, records: Sequence["Record"], generation_kwargs: dict[str, Any]) -> Iterable[tuple[str, str]]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from omnihuman.encoder.base import Encoder
 from omnihuman.fusion.base import Fusion
 from omnihuman.modality import BY_FIELD, INSTRUCTION
-from omnihuman.model.wiring import naming, replace_sources
+from omnihuman.model.wiring import naming, replace_inputs
 from omnihuman.projector.base import Projector
 from omnihuman.types import Layout
 
@@ -23,20 +23,20 @@ def encoder_layouts(encoders: Mapping[str, Encoder], reads: Mapping[str, str], a
     return layouts
 
 
-def project_layouts(projectors: Mapping[str, Projector], sources: Mapping[str, str], layouts: Layouts) -> Layouts:
+def project_layouts(projectors: Mapping[str, Projector], inputs: Mapping[str, str], layouts: Layouts) -> Layouts:
     """Return the layouts after the projectors.
 
     Raises:
-        ValueError: a projector cannot read its source.
+        ValueError: a projector cannot read its stream.
     """
     projected: Layouts = {}
     for name, projector in projectors.items():
-        source = layouts[sources[name]]
+        stream = layouts[inputs[name]]
         projected[name] = None
-        if source is not None:
-            with naming(f"projectors.{name} reads {sources[name]!r}"):
-                projected[name] = projector.layout(source)._replace(levels=())
-    return replace_sources(layouts, sources, projected)
+        if stream is not None:
+            with naming(f"projectors.{name} reads {inputs[name]!r}"):
+                projected[name] = projector.layout(stream)._replace(levels=())
+    return replace_inputs(layouts, inputs, projected)
 
 
 def fuse_layouts(group: str, fusions: Mapping[str, Fusion], layouts: Layouts) -> Layouts:

@@ -45,23 +45,23 @@ def bind_fields(encoders: Mapping[str, Encoder], reads: Mapping[str, str]) -> di
 
 def build_projectors(
     factories: Mapping[str, Callable[..., Projector]],
-    sources: Mapping[str, str],
+    inputs: Mapping[str, str],
     conditions: Mapping[str, str],
     dims: Mapping[str, int],
     hidden_size: int,
 ) -> dict[str, Projector]:
-    """Build every projector with the width of its source and that of the language model.
+    """Build every projector with the width of its input and that of the language model.
 
     Raises:
-        ValueError: ``sources`` or ``conditions`` name a projector or a stream that does not exist, or a projector has a
+        ValueError: ``inputs`` or ``conditions`` name a projector or a stream that does not exist, or a projector has a
             condition that it does not take, or none that it needs.
     """
-    _check_streams("sources", sources, factories, dims)
+    _check_streams("inputs", inputs, factories, dims)
     _check_streams("conditions", conditions, factories, dims)
     projectors = {}
     for name, factory in factories.items():
-        with naming(f"projectors.{name} reads {sources[name]!r}"):
-            projectors[name] = factory(in_dim=dims[sources[name]], out_dim=hidden_size)
+        with naming(f"projectors.{name} reads {inputs[name]!r}"):
+            projectors[name] = factory(in_dim=dims[inputs[name]], out_dim=hidden_size)
     for name, projector in projectors.items():
         _check_condition(name, projector, conditions.get(name), dims)
     return projectors
@@ -80,14 +80,12 @@ def build_fusions(
     return fusions, dims
 
 
-def replace_sources(
-    streams: Mapping[str, _T], sources: Mapping[str, str], projected: Mapping[str, _T]
-) -> dict[str, _T]:
-    """Return the streams (or widths, or layouts) with the projected ones in place of their sources.
+def replace_inputs(streams: Mapping[str, _T], inputs: Mapping[str, str], projected: Mapping[str, _T]) -> dict[str, _T]:
+    """Return the streams (or widths, or layouts) with the projected ones in place of their inputs.
 
     A stream that no projector reads, such as the instruction, stays.
     """
-    remaining = {name: stream for name, stream in streams.items() if name not in sources.values()}
+    remaining = {name: stream for name, stream in streams.items() if name not in inputs.values()}
     return remaining | dict(projected)
 
 

@@ -42,7 +42,7 @@ def test_boxes_of_every_frame_get_their_times_from_the_header() -> None:
 
 
 def test_no_faces_are_read_where_the_source_is_none() -> None:
-    options = ReadOptions(num_frames=2, face=FaceInput(source="none"))
+    options = ReadOptions(num_frames=2, face=FaceInput(region="none"))
     assert READER.is_enabled and not FacesReader(options).is_enabled
 
 

@@ -21,7 +21,7 @@ class FacesReader(FramesReader):
 
     @property
     def is_enabled(self) -> bool:
-        return self.options.face.source != "none"
+        return self.options.face.region != "none"
 
     def prepare(self, record: Record, header: Header) -> Record:
         if record.faces is None:
@@ -32,9 +32,9 @@ class FacesReader(FramesReader):
         if clip.frames is None:
             return None
         face, first = self.options.face, clip.num_first
-        crops = face(clip.frames[:first], clip.times[:first], record.faces, record.source)
+        crops = face(clip.frames[:first], clip.times[:first], record.faces, record.location)
         if record.second_clip is not None:  # the boxes of a record belong to its first file
-            crops += face(clip.frames[first:], clip.times[first:], None, record.source)
+            crops += face(clip.frames[first:], clip.times[first:], None, record.location)
         return crops
 
     def to_signal(
