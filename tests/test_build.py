@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from omnihuman.build import build, compose_config, compose_part, config_dir, prune
@@ -103,3 +105,24 @@ def test_configs_do_not_depend_on_the_working_directory(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     assert (Path(config_dir()) / "train.yaml").is_file()
     assert compose_config(["+experiment=humanomni_stage2"]).name == "humanomni_stage2"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["+experiment=favchat_stage2", "seed=3", "model.drop=[encoders.face]", "frames=4"],
+        ["+experiment=humanomni_stage3", "size=7b", "+trainable={a: 1e-3}", "+trainer.profiler=simple"],
+        ["+experiment=omni_emotion_stage3", "fusion@model.fusions.join=frame_concat", "++model.llm.lora={r: 4}"],
+        ["+experiment=humanomni_stage1", "~validate_last", "data.root='a,b'", "recipe=align", "recipe.lr=2e-4"],
+    ],
+)
+def test_composition_in_two_steps_equals_that_of_hydra(overrides: list[str]) -> None:
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        expected = compose("train", overrides=overrides)
+    assert compose_config(overrides) == expected
+
+
+@pytest.mark.parametrize("override", ["sed=3", "+seed=3", "~sed", "model.fusion@x=y"])
+def test_invalid_values_raise_as_in_hydra(override: str) -> None:
+    with pytest.raises(ConfigCompositionException):
+        compose_config(["+experiment=humanomni_stage1", override])

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 
-from omnihuman.overrides import parse_overrides
+from omnihuman.overrides import Override, apply_values, parse_overrides
 
 ALLOWED_TARGETS = (
     "omnihuman.",
@@ -69,10 +69,27 @@ def compose_config(overrides: Sequence[str], root: str | None = "train") -> Dict
 
 @lru_cache(maxsize=256)  # a chain composes the same stages many times
 def _compose(overrides: tuple[str, ...], root: str | None) -> DictConfig:
+    """Compose in two steps, because Hydra reads every file again for each command line: first the files, then values.
+
+    Chains, sweeps and studies compose the same files with many values.
+    """
+    check_sizes(overrides)
+    conf = Path(config_dir())
+    choices: list[Override] = []
+    values: list[Override] = []
+    for override in parse_overrides(overrides):
+        is_choice = (conf / override.name).is_dir() or override.root == "hydra" or override.is_sweep
+        (choices if is_choice else values).append(override)
+    config = _compose_files(tuple(map(str, choices)), root).copy()
+    apply_values(config, values)
+    return config
+
+
+@lru_cache(maxsize=256)
+def _compose_files(overrides: tuple[str, ...], root: str | None) -> DictConfig:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    check_sizes(overrides)
     if GlobalHydra.instance().is_initialized():
         return compose(root, overrides=list(overrides))
     with initialize_config_dir(config_dir(), version_base="1.3"):

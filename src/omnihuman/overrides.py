@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.types import Override as ParsedOverride
 from hydra.core.override_parser.types import Quote, QuotedString
+from omegaconf import DictConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,3 +177,18 @@ def quote_argument(argument: str, text_keys: Sequence[str], path_keys: Sequence[
         return argument
     is_quoted = value[0] == value[-1] and value[0] in "'\""
     return argument if is_quoted else f"{key}={quote(value)}"
+
+
+def apply_values(config: DictConfig, overrides: Iterable[Override]) -> None:
+    """Change the values of a composed config in place, by Hydra's own function and with its errors.
+
+    Raises:
+        ConfigCompositionException: a key does not exist, or exists already.
+
+    >>> from omegaconf import OmegaConf
+    >>> config = OmegaConf.create({"seed": 1})
+    >>> apply_values(config, parse_overrides(["seed=2", "+frames=4"]))
+    >>> config
+    {'seed': 2, 'frames': 4}
+    """
+    ConfigLoaderImpl._apply_overrides_to_config([override._parsed for override in overrides], config)
