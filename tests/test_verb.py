@@ -1,11 +1,34 @@
-"""Verbs as programs: a user's mistake is one line."""
+"""Verbs as programs: a user's mistake is one line, and so is a package that is missing."""
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+
+from omnihuman.verb import EXTRAS, PLUGINS, verb
+
+PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
+MODULES = {"scikit-learn": "sklearn"}
+"""Package -> its module where the names differ."""
+INDIRECT = {"fastapi", "starlette", "uvicorn"}
+"""Modules of the table that come with another package of their extra."""
+HIDE = """
+import importlib.metadata, sys
+hidden = {hidden}
+sys.modules.update(dict.fromkeys(hidden))
+find = importlib.metadata.distribution
+def distribution(name):
+    if name in hidden:
+        raise importlib.metadata.PackageNotFoundError(name)
+    return find(name)
+importlib.metadata.distribution = distribution
+"""
+"""Code that hides packages, as if they were not installed."""
 
 
 def run_generate(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -42,7 +65,7 @@ def test_unknown_size_of_a_part_is_one_line() -> None:
 
 def test_missing_value_is_named() -> None:
     process = run_generate("video=README.md", "instruction=Who?")
-    assert process.returncode == 1 and process.stderr.startswith("error: Missing mandatory value: run")
+    assert process.returncode == 1 and process.stderr == "error: Missing mandatory value: run\n"
 
 
 def test_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
@@ -56,3 +79,51 @@ def test_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 def test_interrupted_program_exits_without_a_traceback(error: str, code: int) -> None:
     process = run_verb(f"print('x'); raise {error}")
     assert process.returncode == code and not process.stderr
+
+
+def run_without(extras: Iterable[str], code: str) -> subprocess.CompletedProcess[str]:
+    """Run code as if the modules of these extras were not installed."""
+    hidden: list[str] = []
+    for extra in extras:
+        hidden += EXTRAS[extra].split()
+    program = HIDE.format(hidden=hidden) + code
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.mark.parametrize(
+    ("extra", "arguments", "module"),
+    [
+        ("serve", ["chat", "run=x"], "uvicorn"),
+        ("eval", ["report", "folder=x", "judge=endpoint"], "pydantic"),
+        ("judge", ["report", "folder=x", "judge=endpoint"], "tenacity"),
+    ],
+)
+def test_missing_extra_is_one_line(extra: str, arguments: list[str], module: str) -> None:
+    process = run_without([extra], f"from omnihuman.__main__ import main\nmain({arguments})")
+    assert process.stderr == f'error: {module} is not installed: pip install "omnihuman[{extra}]"\n'
+    assert process.returncode == 1
+
+
+def test_core_trains_and_studies() -> None:
+    """Training, studies and answers import without any extra."""
+    modules = ("training.stage", "study", "studies.cell", "inference.answerer", "hub.export", "metric.emotion")
+    process = run_without(EXTRAS, "".join(f"import omnihuman.{module}\n" for module in modules))
+    assert process.returncode == 0, process.stderr
+
+
+def test_table_of_extras_is_that_of_the_package() -> None:
+    extras = tomllib.loads(PYPROJECT.read_text())["project"]["optional-dependencies"]
+    installed = set()
+    for extra, modules in EXTRAS.items():
+        packages = {re.split(r"[<>=]", requirement)[0] for requirement in extras[extra]}
+        expected = {MODULES.get(package, package.replace("-", "_")) for package in packages}
+        assert set(modules.split()) - INDIRECT | installed >= expected, extra
+        assert set(modules.split()) - INDIRECT <= expected, extra
+        installed |= expected
+    assert {extra for _, extra in PLUGINS.values()} | EXTRAS.keys() == extras.keys() - {"all", "dev", "lmms-eval"}
+
+
+def test_plugin_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omnihuman.verb.find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r"error: hydra/launcher=joblib needs .*omnihuman\[sweep\]"):
+        verb("plan")(print)(["-m", "hydra/launcher=joblib"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from importlib import import_module
 from importlib.resources import files
 from inspect import signature
 from pathlib import Path
@@ -196,12 +197,10 @@ def _check_target(node: Mapping[Any, Any], path: str) -> None:
 
 def _check_choices(node: Mapping[Any, Any], path: str) -> None:
     """Raise an error if an option has a value outside its ``Literal`` annotation, which Python does not check."""
-    from hydra.utils import get_object
-
-    target = str(node.get("_target_"))
-    if not target.startswith("omnihuman."):
+    module, _, name = str(node.get("_target_")).rpartition(".")
+    if not module.startswith("omnihuman."):
         return
-    for key, parameter in signature(get_object(target)).parameters.items():
+    for key, parameter in signature(getattr(import_module(module), name)).parameters.items():
         value = node.get(key)
         choices = _literal_choices(parameter.annotation)
         if isinstance(value, str) and choices and value not in choices:

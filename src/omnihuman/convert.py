@@ -1,4 +1,4 @@
-"""Convert an official checkpoint into a model folder: ``python -m omnihuman.convert official=... path=... out=...``."""
+"""Convert an official checkpoint into a model folder: ``python -m omnihuman.convert official=… path=… out=…``."""
 
 from pathlib import Path
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.build import config_dir
-from omnihuman.evaluation.run import evaluate
 from omnihuman.verb import verb
 
 
@@ -13,6 +12,8 @@ from omnihuman.verb import verb
 def main(config: DictConfig) -> None:
     """Answer the questions that have no answer yet, score the answers, and write tables, charts and a page."""
     from hydra.core.hydra_config import HydraConfig
+
+    from omnihuman.evaluation.run import evaluate
 
     if OmegaConf.is_missing(config, "benchmark") or config.get("benchmark") is None:
         names = sorted(path.stem for path in (Path(config_dir()) / "benchmark").glob("*.yaml"))

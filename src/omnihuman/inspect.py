@@ -1,4 +1,4 @@
-"""Inspect sources of records: ``python -m omnihuman.inspect data=sample`` counts the records and draws some of them."""
+"""Inspect sources of records, count and draw them: ``python -m omnihuman.inspect data=sample``."""
 
 from collections import Counter
 from pathlib import Path

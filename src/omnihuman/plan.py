@@ -18,6 +18,7 @@ from rich.table import Table
 
 from omnihuman.build import compose_config, config_dir, register_resolvers
 from omnihuman.overrides import expand_sweep, parse_overrides, select_keys
+from omnihuman.verb import program
 
 if TYPE_CHECKING:
     from omnihuman.cost.forecast import Forecast
@@ -31,7 +32,8 @@ checkpointed blocks once more. Activations are those of a full packed sequence, 
 scores; bf16 copies are those that autocast makes of weights. No data is read: one sample represents all."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@program
+def main(arguments: Sequence[str]) -> int:
     """Print the forecast of one cell in full, or of every cell of a sweep as a table; return 1 if none is possible."""
     parser = argparse.ArgumentParser(prog="python -m omnihuman.plan", description=f"{__doc__} Options: conf/plan.yaml.")
     parser.add_argument("-m", "--multirun", action="store_true", help="every cell of the sweep a=x,y b=1,2 ...")

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from omegaconf import DictConfig
 
 from omnihuman.overrides import quote, select_keys
-from omnihuman.studies.config import build_arguments, compose_study, read_cells, register_cell_names
-from omnihuman.verb import verb
+from omnihuman.studies.config import build_arguments, compose_study, find_studies, read_cells, register_cell_names
+from omnihuman.verb import program, verb
 
 register_cell_names()
 
@@ -54,26 +54,23 @@ def check_cells(config: DictConfig, overrides: Sequence[str]) -> None:
         raise ValueError(f"cell={','.join(unknown)}: unknown cells of the study {config.study}; expected {names}.")
 
 
+@program
 def main(arguments: Sequence[str]) -> int:
-    """Run all cells and write the table; return 1 where a cell failed, 2 for an invalid command line."""
+    """Run all cells and write the table; return 1 where a cell failed."""
     if not arguments or arguments[0].startswith("-"):
-        print(f"{__doc__}\nStudies: experiments/*/sweep.yaml. Keys of a study: conf/study.yaml.")
+        usage = str(__doc__).replace("``", "")
+        print(f"{usage}\nStudies: {', '.join(find_studies())}. Keys of a study: conf/study.yaml.")
         return int(not arguments)
     arguments = quote_extra_overrides(arguments)
     study, *overrides = arguments
-    try:
-        config = compose_study(study, overrides)
-        check_cells(config, overrides)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
+    config = compose_study(study, overrides)
+    check_cells(config, overrides)
     is_rung = bool(select_keys(overrides, "rung"))
     if config.halving and not is_rung:
         for rung in range(len(config.halving.steps)):
             # Hydra sweeps only once per process
             subprocess.run([sys.executable, "-m", "omnihuman.study", *arguments, f"rung={rung}"], check=True)
-    sys.argv[1:] = build_arguments(study, overrides)
-    run()
+    run(build_arguments(study, overrides))
     if is_rung:
         return 0
     from omnihuman.studies.report import report_study
@@ -82,4 +79,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

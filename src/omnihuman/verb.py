@@ -1,30 +1,64 @@
-"""Hydra programs behind ``python -m omnihuman.<verb>``, which print a user's mistakes in one line."""
+"""Programs behind ``python -m omnihuman.<verb>``, which print a user's mistakes in one line."""
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, NoReturn
+from importlib.util import find_spec
+from typing import Any, NoReturn, TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
+from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from omnihuman.build import check_sizes, config_dir, register_resolvers
-from omnihuman.overrides import quote_argument
+from omnihuman.overrides import quote, quote_argument
 
 PATH_KEYS = ("run", "base", "variant")
 """Keys whose value may be a folder with ``=`` in its name, as sweeps and ``base=`` create them."""
 
+MISTAKES = (ValueError, OSError, OmegaConfBaseException, HydraException)
+"""Errors of a command line, a config or a file: their message is enough."""
 
-def verb(name: str, *text_keys: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
-    """Turn a function of the config ``conf/<name>.yaml`` into a program.
+EXTRAS = {
+    "serve": "fastapi gradio litserve starlette uvicorn",
+    "eval": "cn2an ijson jiwer nltk pycocoevalcap pydantic rouge_score scipy sklearn statsmodels whisper_normalizer "
+    "zhconv",
+    "judge": "json_repair openai tenacity",
+    "wheels": "openpyxl",
+}
+"""Extra of the package -> the modules that it installs, separated by spaces."""
 
-    A mistake of the user (a ``ValueError``) ends the program with its message alone; ``HYDRA_FULL_ERROR=1`` prints the
-    traceback.
+PLUGINS = {
+    "hydra/launcher=joblib": ("hydra_joblib_launcher", "sweep"),
+    "hydra/launcher=submitit_local": ("hydra_submitit_launcher", "slurm"),
+    "hydra/launcher=submitit_slurm": ("hydra_submitit_launcher", "slurm"),
+    "hydra/sweeper=optuna": ("hydra_optuna_sweeper", "sweep"),
+}
+"""Override that needs a plugin of Hydra -> its module and the extra that installs it."""
+
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+
+
+def program(function: Callable[[Sequence[str]], Result]) -> Callable[..., Result]:
+    """Turn a function of the command line into a program: without arguments it reads ``sys.argv``.
+
+    A mistake of the user ends the program with its message alone; ``HYDRA_FULL_ERROR=1`` prints the traceback.
+    """
+
+    @wraps(function)
+    def main(arguments: Sequence[str] | None = None) -> Result:
+        return _run(function, sys.argv[1:] if arguments is None else arguments)
+
+    return main
+
+
+def verb(name: str, *text_keys: str) -> Callable[[Callable[[DictConfig], Any]], Callable[..., None]]:
+    """Turn a function of the config ``conf/<name>.yaml`` into a program of Hydra, with the mistakes of ``program``.
 
     Args:
         name: of the root config.
@@ -32,37 +66,80 @@ def verb(name: str, *text_keys: str) -> Callable[[Callable[[DictConfig], Any]], 
     """
     register_resolvers()
 
-    def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
+    def decorate(function: Callable[[DictConfig], Any]) -> Callable[..., None]:
         @hydra.main(config_path=config_dir(), config_name=name, version_base="1.3")
         @wraps(function)
-        def program(config: DictConfig) -> Any:
-            return _run(function, config)
+        def run_hydra(config: DictConfig) -> Any:
+            return _run(_check_and_call, (function, config))
 
+        @program
         @wraps(function)
-        def main() -> None:
-            sys.argv[1:] = [quote_argument(argument, text_keys, PATH_KEYS) for argument in sys.argv[1:]]
-            program()
+        def main(arguments: Sequence[str]) -> None:
+            _check_plugins(arguments)
+            sys.argv[1:] = [quote_argument(argument, text_keys, PATH_KEYS) for argument in arguments]
+            if {"-h", "--help"}.intersection(arguments):
+                sys.argv.append(f"hydra.help.header={quote(_summarize(function))}")
+            run_hydra()
 
         return main
 
     return decorate
 
 
-def _run(function: Callable[[DictConfig], Any], config: DictConfig) -> Any:
+def _check_and_call(call: tuple[Callable[[DictConfig], Result], DictConfig]) -> Result:
+    function, config = call
+    check_sizes(HydraConfig.get().overrides.task)
+    return function(config)
+
+
+def _summarize(function: Callable[..., Any]) -> str:
+    """Return the first line of the docstring of a function's module, as the head of the help."""
+    docstring = sys.modules[function.__module__].__doc__ or ""
+    return docstring.partition("\n")[0].replace("``", "") + "\n"
+
+
+def _check_plugins(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        module, extra = PLUGINS.get(argument, (None, None))
+        if module is not None and find_spec(f"hydra_plugins.{module}") is None:
+            sys.exit(f'error: {argument} needs a plugin that is not installed: pip install "omnihuman[{extra}]"')
+
+
+def _run(function: Callable[[Argument], Result], argument: Argument) -> Result:
     try:
-        check_sizes(HydraConfig.get().overrides.task)
-        return function(config)
+        return function(argument)
     except BrokenPipeError:  # the reader of a pipe, such as head, has closed it
         _exit_silently(141)
     except KeyboardInterrupt:
         _exit_silently(130)
-    except (ValueError, OSError, OmegaConfBaseException, InstantiationException) as error:
+    except Exception as error:
+        message = find_missing_extra(error)
+        if message is None and isinstance(error, MISTAKES):
+            cause = error.__cause__ if isinstance(error, InstantiationException) else None
+            message = str(cause or error).partition("\n    full_key")[0]  # OmegaConf's details of a key
         # in a sweep Hydra prints which cell failed, so the error must reach it
-        if os.environ.get("HYDRA_FULL_ERROR") == "1" or HydraConfig.get().mode == RunMode.MULTIRUN:
+        is_sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+        if message is None or is_sweep or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        cause = error.__cause__ if isinstance(error, InstantiationException) else None
         sys.stdout.flush()
-        sys.exit(f"error: {cause or error}")
+        sys.exit(f"error: {message}")
+
+
+def find_missing_extra(error: BaseException) -> str | None:
+    """Return the command that installs the package whose absence has caused an error, ``None`` for other errors.
+
+    >>> find_missing_extra(ModuleNotFoundError(name="gradio.themes"))
+    'gradio is not installed: pip install "omnihuman[serve]"'
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ModuleNotFoundError):
+            module = str(cause.name).partition(".")[0]
+            for extra, modules in EXTRAS.items():
+                if module in modules.split():
+                    return f'{module} is not installed: pip install "omnihuman[{extra}]"'
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _exit_silently(code: int) -> NoReturn:

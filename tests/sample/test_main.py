@@ -1,24 +1,34 @@
-"""The command: unknown, missing and invalid arguments are errors that name the cure."""
+"""The verb: missing and invalid keys are errors that name the cure."""
 
+from inspect import unwrap
 from pathlib import Path
 
 import pytest
+from omegaconf.errors import MissingMandatoryValue
 
-from omnihuman.sample import __main__ as command
+from omnihuman.build import compose_config
+from omnihuman.sample import __main__ as verb
+
+
+def run(*overrides: str) -> None:
+    unwrap(verb.main)(compose_config(overrides, "sample"))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("override", "message"),
     [
-        (["out=x", "sead=1"], "unknown key sead; expected out, seed, workers"),
-        (["seed=1"], "out is missing"),
-        (["out=x", "seed=one"], "seed=one is invalid; expected a whole number of at least 0"),
-        (["out=x", "workers=0"], "workers=0 is invalid; expected a whole number of at least 1"),
+        ("seed=one", "seed=one is invalid; expected a whole number of at least 0"),
+        ("workers=0", "workers=0 is invalid; expected a whole number of at least 1"),
     ],
 )
-def test_invalid_arguments_raise(arguments: list[str], message: str) -> None:
+def test_invalid_values_raise(override: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        command.main(arguments)
+        run("out=x", override)
+
+
+def test_missing_folder_raises() -> None:
+    with pytest.raises(MissingMandatoryValue, match="out"):
+        run()
 
 
 def test_corpus_is_written_to_out(
@@ -30,7 +40,7 @@ def test_corpus_is_written_to_out(
         calls.append((out, *arguments))
         return Path(out)
 
-    monkeypatch.setattr(command, "write_corpus", record_call)
-    command.main([f"out={tmp_path / 'corpus'}", "seed=3"])
+    monkeypatch.setattr(verb, "write_corpus", record_call)
+    run(f"out={tmp_path / 'corpus'}", "seed=3")
     assert calls == [(str(tmp_path / "corpus"), 3, None)]
     assert "written in" in capsys.readouterr().out

@@ -65,7 +65,7 @@ def test_an_invalid_outcome_raises(tmp_path: Path, content: str) -> None:
 def test_every_rung_runs_in_a_process_and_starts_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     command_lines: list[list[str]] = []
     monkeypatch.setattr(verb.subprocess, "run", lambda command, check: command_lines.append(command[3:]))
-    monkeypatch.setattr(verb, "run", lambda: None)
+    monkeypatch.setattr(verb, "run", lambda arguments: None)
     monkeypatch.setattr("omnihuman.studies.report.report_study", lambda config: True)
     monkeypatch.setattr(verb.sys, "argv", ["study"])
     assert verb.main(["composition", "threads=1", "--", "frames=4"]) == 0

@@ -319,8 +319,6 @@ def _read_rows(file: Path) -> list[list[Any]]:
     if file.suffix == ".csv":
         with file.open(encoding="utf-8-sig", newline="") as lines:
             return list(csv.reader(lines))
-    try:
-        from openpyxl import load_workbook
-    except ImportError as error:
-        raise ValueError(f"{file}: reading it requires openpyxl: pip install openpyxl.") from error
+    from openpyxl import load_workbook
+
     return [list(row) for row in load_workbook(file).worksheets[0].iter_rows(values_only=True)]

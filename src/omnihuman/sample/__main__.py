@@ -1,38 +1,28 @@
-"""Write the built-in corpus: ``python -m omnihuman.sample out=FOLDER [seed=0] [workers=2]``."""
+"""Write the built-in corpus: ``python -m omnihuman.sample out=data/sample``."""
 
-from __future__ import annotations
-
-import sys
 import time
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig
 
 from omnihuman.sample.write import is_complete, write_corpus
+from omnihuman.verb import verb
 
-KEYS = ("out", "seed", "workers")
 
-
-def main(arguments: list[str]) -> None:
-    """Write the corpus for arguments such as ``out=data``, and print its folder.
+@verb("sample", "out")
+def main(config: DictConfig) -> None:
+    """Write the corpus and print its folder.
 
     Raises:
-        ValueError: an argument is unknown, missing or invalid.
+        ValueError: the seed or the number of workers is invalid, or ``out`` holds other files.
     """
-    options = dict(OmegaConf.from_cli(arguments))
-    unknown = sorted(set(map(str, options)) - set(KEYS))
-    if unknown:
-        raise ValueError(f"unknown key {', '.join(unknown)}; expected {', '.join(KEYS)}.")
-    out, seed, workers = options.get("out"), options.get("seed", 0), options.get("workers")
-    if not isinstance(out, str) or not out:
-        raise ValueError("out is missing; name the folder of the corpus, for example out=data/sample.")
-    _check_integer("seed", seed, least=0)
-    if workers is not None:
-        _check_integer("workers", workers, least=1)
-    if is_complete(out, seed):
-        print(f"{out}: already complete")
+    _check_integer("seed", config.seed, least=0)
+    if config.workers is not None:
+        _check_integer("workers", config.workers, least=1)
+    if is_complete(config.out, config.seed):
+        print(f"{config.out}: already complete")
         return
     start = time.perf_counter()
-    folder = write_corpus(out, seed, workers)
+    folder = write_corpus(config.out, config.seed, config.workers)
     print(f"{folder}: written in {time.perf_counter() - start:.0f} s")
 
 
@@ -42,7 +32,4 @@ def _check_integer(key: str, value: object, least: int) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    main()

@@ -128,8 +128,8 @@ def _train_and_evaluate(
         name = chain.run.folder.relative_to(Path(config.runs) / config.size).parts[0]
         variant = map(str, select_keys(chain.overrides, "variant"))
         run = [f"run={name}", *variant, f"size={config.size}", f"runs={config.runs}"]
-        command_lines = [[*run, f"tag={tag}", *overrides] for tag, overrides in evaluations.items()]
-        output = _run_python(["-m", "omnihuman.studies.evaluate", json.dumps(command_lines)], log_file, config.threads)
+        lines = [json.dumps([*run, f"tag={tag}", *overrides]) for tag, overrides in evaluations.items()]
+        output = _run_python(["-m", "omnihuman.studies.evaluate", *lines], log_file, config.threads)
         outcome.evaluations |= dict(zip(evaluations, FOLDER_LINE.findall(output), strict=True))
     _compute_costs(outcome, chain)
 

@@ -44,14 +44,19 @@ def _combine(axes: Mapping[str, Mapping[str, list[str]]]) -> dict[str, dict[str,
     return cells
 
 
+def find_studies() -> dict[str, Path]:
+    """Return the folder of every study, by name: in ``experiments`` beside the folder of the yaml files."""
+    experiments = Path(config_dir()).parent / "experiments"
+    return {path.parent.name: path.parent for path in sorted(experiments.glob("*/sweep.yaml"))}
+
+
 def locate_study(study: str) -> Path:
     """Return the folder of a study from its name or its path.
 
     Raises:
         ValueError: there is no such study.
     """
-    experiments = Path(config_dir()).parent / "experiments"
-    folders = {path.parent.name: path.parent for path in sorted(experiments.glob("*/sweep.yaml"))}
+    folders = find_studies()
     folder = folders.get(study, Path(study))
     if not (folder / "sweep.yaml").is_file():
         raise ValueError(f"{study}: unknown study; expected a folder with a sweep.yaml or one of {', '.join(folders)}.")
