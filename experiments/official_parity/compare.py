@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from omnihuman.generate import build_question
 from omnihuman.inference.answerer import Answerer
+from omnihuman.inference.question import build_question
 from omnihuman.llm import packed
 from omnihuman.modality import View
 from omnihuman.types import IGNORE_INDEX, Batch

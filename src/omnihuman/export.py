@@ -10,7 +10,8 @@ from omnihuman.verb import verb
 
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 USAGE = """
-  import omnihuman; from transformers import AutoModelForCausalLM, AutoProcessor
+  import omnihuman; omnihuman.register()
+  from transformers import AutoModelForCausalLM, AutoProcessor
   model, processor = AutoModelForCausalLM.from_pretrained({folder!r}), AutoProcessor.from_pretrained({folder!r})
   print(processor.batch_decode(model.generate(**processor({example}, text="What is the main emotion?")))[0])"""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from omnihuman.modality import KINDS, SAMPLE_RATE, View, prompt_head
+from omnihuman.modality import KINDS, SAMPLE_RATE, View
 from omnihuman.verb import verb
 
 if TYPE_CHECKING:
@@ -25,59 +25,6 @@ RECORD_KEYS = {"conversations", "audio_track", "second_clip", "fps", "faces", "n
 """Further keys of a line that is a record. Other keys are the user's own, unless they look like a typing error."""
 
 
-def build_question(
-    question: Mapping[str, Any] | DictConfig, name: str = "question", location: str = "generate", root: Path = Path()
-) -> "Record":
-    """Return the record of a question on the command line, or in a file of questions.
-
-    Args:
-        question: ``instruction``, at most one of ``video``, ``image`` and ``audio``, and ``start``, ``end``, ``view``.
-        name: its id.
-        location: its place, for messages.
-        root: folder for relative paths.
-
-    Raises:
-        ValueError: the instruction is missing, there is not exactly one file (or ``view=text``), or it does not exist.
-    """
-    from omnihuman.data.record import Record
-
-    _check_types(question, location)
-    if not question.get("instruction"):
-        raise ValueError(f"{location}: the question is missing; give instruction=...")
-    files = {kind: question[kind] for kind in KINDS if question.get(kind)}
-    is_text_only = not files and question.get("view") == "text"
-    if len(files) != 1 and not is_text_only:
-        keys = " and ".join(f"{kind}=" for kind in KINDS)
-        raise ValueError(f"{location}: expected exactly one of {keys} (or view=text), got {files or 'none'}.")
-    kind, file = "text", Path()
-    for key, path in files.items():
-        kind, file = key, root / Path(str(path)).expanduser()
-        if not file.exists():
-            raise ValueError(f"{location}: {kind}={file}: there is no such file.")
-    text = prompt_head(kind) + str(question["instruction"])
-    end = question.get("end")
-    return Record(
-        id=name,
-        file=file,
-        kind=kind,
-        messages=(("user", text), ("assistant", "")),
-        slots=View.of_kind(kind).slots,
-        start=float(question.get("start") or 0.0),
-        end=None if end is None else float(end),
-        location=location,
-    )
-
-
-def _check_types(question: Mapping[str, Any] | DictConfig, location: str) -> None:
-    for key in ("instruction", *KINDS, "view"):
-        if not isinstance(question.get(key), str | None):
-            raise ValueError(f"{location}: {key} must be text in quotes, got {question[key]!r}.")
-    for key in ("start", "end"):
-        value = question.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float | None):
-            raise ValueError(f"{location}: {key} must be seconds, got {value!r}.")
-
-
 @verb("generate", "instruction", *KINDS, "frames_png", "questions", "root", "out")
 def main(config: DictConfig) -> None:
     """Load a run and answer one question, with details, or a file of questions."""
@@ -86,6 +33,7 @@ def main(config: DictConfig) -> None:
     from omnihuman.data.messages import GENERATION_KEYS, parse_generation_options
     from omnihuman.inference.answerer import Answerer
     from omnihuman.inference.official_prompt import GENERATION_KWARGS
+    from omnihuman.inference.question import build_question
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -242,6 +190,7 @@ def _parse_line(line: str, location: str) -> dict[str, Any]:
 
 def _parse_question(question: dict[str, Any], name: str, location: str, root: Path) -> tuple["Record", View | None]:
     from omnihuman.data.record import parse_record
+    from omnihuman.inference.question import build_question
 
     if "conversations" in question:
         view = question.pop("view")

@@ -9,10 +9,10 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoProcessor
 
-from omnihuman.generate import build_question
 from omnihuman.hub.export import check_graph, export, select_data_options
 from omnihuman.hub.graph import build_graph
 from omnihuman.inference.answerer import Answerer
+from omnihuman.inference.question import build_question
 from omnihuman.official.conversion import Request, convert
 from omnihuman.training.model_folder import load_model
 from tests.official.folders import write_official

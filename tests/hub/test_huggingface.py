@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, GenerationConfig, pipeline
 
-from omnihuman.generate import build_question
 from omnihuman.hub.huggingface import OmniHumanForCausalLM
 from omnihuman.hub.processor import OmniHumanProcessor
 from omnihuman.inference.answerer import Answerer
+from omnihuman.inference.question import build_question
 from omnihuman.modality import View
 from omnihuman.training.model_folder import load_model
 

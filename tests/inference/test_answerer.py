@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+import omnihuman
 from omnihuman.data.messages import build_record
 from omnihuman.data.record import BadSample, Record
 from omnihuman.inference.answerer import Answerer
@@ -36,6 +37,20 @@ def test_a_prompt_has_the_decoded_media_of_its_view(answerer: Answerer, clips: l
     assert prompt.length == len(prompt.packable.input_ids) > prompt.counts["video"] + prompt.counts["audio"] > 0
     prompt = answerer.build_prompt(build_question(clips[0]), View("A"))
     assert prompt.sample.frames is None and prompt.counts["video"] == 0 and prompt.record.slots == ("audio",)
+
+
+def test_a_question_in_python_is_answered_as_its_prompt(
+    answerer: Answerer, clips: list[Path], model_folder: Callable[[str], Path]
+) -> None:
+    model = omnihuman.load(str(model_folder("humanomni_stage3")), device="cpu")
+    answer = model.answer("What is the main emotion?", video=clips[0], view="VA", max_new_tokens=4)
+    prompt = answerer.build_prompt(build_question(clips[0]), View("VA"))
+    assert answer.ids == answerer.answer_prompts([prompt], max_new_tokens=4)[0].ids and str(answer) == answer.text
+    assert model.answer("Who?", max_new_tokens=2).prompt_tokens < answer.prompt_tokens
+    with pytest.raises(ValueError, match="unknown option max_tokens; expected max_new_tokens"):
+        model.answer("Who?", max_tokens=4)
+    with pytest.raises(ValueError, match=r"answer: video=nowhere\.mp4: there is no such file"):
+        model.answer("Who?", video="nowhere.mp4")
 
 
 def test_answers_in_a_batch_equal_those_of_single_questions(answerer: Answerer, clips: list[Path]) -> None:

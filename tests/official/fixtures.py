@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import omnihuman
 from omnihuman.hub.export import export
 from omnihuman.training.model_folder import load_model
 from tests.official.folders import OfficialFolder, convert_official, write_official
@@ -42,7 +43,8 @@ def add_trained_values(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def make_release(make_run: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """The released folder of an experiment's run."""
+    """The released folder of an experiment's run, which the Auto classes load."""
+    omnihuman.register()
     folders = dict[tuple[str, str], Path]()
 
     def make(experiment: str, lora: str = "merge") -> Path:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from omnihuman.build import compose_config
-from omnihuman.generate import build_question
+from omnihuman.inference.question import build_question
 from omnihuman.overrides import quote_argument
 from omnihuman.training.stage import run_stage
 

@@ -16,6 +16,7 @@ import json, sys
 import omnihuman
 from transformers import AutoModelForCausalLM, AutoProcessor
 
+omnihuman.register()
 folder, clip, question = sys.argv[1:]
 model, processor = AutoModelForCausalLM.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
 ids = model.generate(**processor(video=clip, text=question), max_new_tokens=6)

@@ -12,7 +12,9 @@ from transformers.generation import GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutput
 from transformers.modeling_utils import PreTrainedModel
 
+from omnihuman.build import build
 from omnihuman.hub.configuration import OmniHumanConfig
+from omnihuman.hub.graph import parse_graph
 from omnihuman.modality import FIELDS_WITH_GAPS, SLOTS
 from omnihuman.types import IGNORE_INDEX, Batch, Signal
 
@@ -49,10 +51,6 @@ class OmniHumanForCausalLM(PreTrainedModel, GenerationMixin):
     def __init__(self, config: OmniHumanConfig, omni: "OmniModel | None" = None) -> None:
         super().__init__(config)
         if omni is None:
-            # A local import: it imports the Auto classes, and this module is imported while they register our class.
-            from omnihuman.build import build
-            from omnihuman.hub.graph import parse_graph
-
             graph = parse_graph(config.graph, _config_folder(config))
             dtype = torch.get_default_dtype()  # set by from_pretrained
             graph["llm"]["dtype"] = str(dtype).removeprefix("torch.")

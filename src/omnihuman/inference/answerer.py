@@ -14,9 +14,11 @@ from omegaconf import DictConfig
 from omnihuman.build import build
 from omnihuman.data.collate import Packable, pack
 from omnihuman.data.dataset import Samples
+from omnihuman.data.messages import GENERATION_KEYS, parse_generation_options
 from omnihuman.data.module import OmniData
 from omnihuman.data.record import Record
 from omnihuman.inference.official_prompt import DTYPE, apply_official_inference
+from omnihuman.inference.question import build_question
 from omnihuman.modality import View
 from omnihuman.model.omni import OmniModel
 from omnihuman.training.model_folder import load_model
@@ -58,6 +60,9 @@ class Answer:
     prompt_tokens: int = 0
     seconds: float = 0.0
     finished: bool = True
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)
@@ -145,6 +150,48 @@ class Answerer:
     def view(self) -> View:
         """The modalities that the model reads."""
         return View.of_fields(field for field, _ in self.model.transforms.values())
+
+    def answer(
+        self,
+        instruction: str,
+        *,
+        video: str | Path | None = None,
+        image: str | Path | None = None,
+        audio: str | Path | None = None,
+        view: str | None = None,
+        start: float | None = None,
+        end: float | None = None,
+        seed: int | None = None,
+        **generation_options: Any,
+    ) -> Answer:
+        """Answer one question about at most one file; ``str()`` of the answer is its text.
+
+        Args:
+            instruction: the question.
+            video: a file with frames, with or without audio.
+            image: an image.
+            audio: a file with audio.
+            view: the modalities to use: ``VAF``, ``VA``, ``V`` ...; ``text`` without a file; ``None`` for all.
+            start: of the clip, in seconds.
+            end: of the clip, in seconds.
+            seed: of sampling.
+            generation_options: ``max_new_tokens`` (128), ``temperature``, ``top_p``, ``top_k``, ``num_beams`` ...
+
+        Raises:
+            ValueError: the file cannot be used, an option is unknown, or the view leaves nothing that the model reads.
+        """
+        unknown = sorted(generation_options.keys() - {*GENERATION_KEYS})
+        if unknown:
+            raise ValueError(f"unknown option {', '.join(unknown)}; expected {', '.join(GENERATION_KEYS)}.")
+        files = {"video": video, "image": image, "audio": audio}
+        question = {key: None if file is None else str(file) for key, file in files.items()}
+        if view is None and not any(files.values()):
+            view = "text"
+        question |= {"instruction": instruction, "view": view}
+        record = build_question({**question, "start": start, "end": end}, source="answer")
+        prompt = self.build_prompt(record, None if view is None else View.parse(view))
+        generation_kwargs, _, _ = parse_generation_options({"max_new_tokens": 128, **generation_options})
+        return self.answer_prompts([prompt], seed=seed, **generation_kwargs)[0]
 
     def plan_questions(self, records: Sequence[Record]) -> Samples:
         """Return questions as planned samples; those that cannot be used are in ``skipped`` with the reason."""

@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 from jaxtyping import Float
@@ -59,6 +60,19 @@ class Objective(pl.LightningModule, ABC):
             output: log-probabilities of the supervised tokens, their positions, and the bounds of the samples.
             batch: that the output belongs to.
         """
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> NoReturn:
+        """Name the way to load a model: a checkpoint holds the state of a training, without frozen parameters.
+
+        Raises:
+            ValueError: always.
+        """
+        folder = Path(str(checkpoint_path)).parents[1]
+        raise ValueError(
+            f"{checkpoint_path}: a checkpoint has no frozen parameters; load the weights of the finished run, "
+            f"{folder / 'weights.safetensors'}: omnihuman.load({str(folder)!r})."
+        )
 
     @property
     def trainable_names(self) -> set[str]:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from omnihuman.generate import build_question
 from omnihuman.hub.card import find_bases
 from omnihuman.inference.answerer import Answerer
+from omnihuman.inference.question import build_question
 from omnihuman.official.conversion import Request, convert
 from omnihuman.training.model_folder import load_model, read_config
 
