@@ -1,4 +1,4 @@
-"""Chat with a model about clips on a page: ``python -m omnihuman.chat run=humanomni_stage3``."""
+"""Chat with a model about clips on a page: ``omnihuman chat run=humanomni_stage3``."""
 
 from omegaconf import DictConfig
 

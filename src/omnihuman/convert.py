@@ -1,4 +1,4 @@
-"""Convert an official checkpoint into a model folder: ``python -m omnihuman.convert official=… path=… out=…``."""
+"""Convert an official checkpoint into a model folder: ``omnihuman convert official=… path=… out=…``."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def main(config: DictConfig) -> None:
     )
     folder = convert(request)
     if (folder / "config.yaml").is_file():
-        print(f'Next: python -m omnihuman.generate run={folder} video=clip.mp4 instruction="What is the main emotion?"')
+        print(f'Next: omnihuman generate run={folder} video=clip.mp4 instruction="What is the main emotion?"')
 
 
 if __name__ == "__main__":

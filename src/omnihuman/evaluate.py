@@ -1,4 +1,4 @@
-"""Evaluate a trained run: ``python -m omnihuman.evaluate run=omni_emotion_recognition benchmark=sample``."""
+"""Evaluate a trained run: ``omnihuman evaluate run=omni_emotion_recognition benchmark=sample``."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Export a trained run: ``python -m omnihuman.export run=humanomni_stage3 out=humanomni_mine``."""
+"""Export a trained run: ``omnihuman export run=humanomni_stage3 out=humanomni_mine``."""
 
 import re
 from collections.abc import Sequence

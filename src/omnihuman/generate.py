@@ -1,4 +1,4 @@
-"""Answer questions: ``python -m omnihuman.generate run=humanomni_stage3 video=clip.mp4 instruction=…``."""
+"""Answer questions with a trained run: ``omnihuman generate run=humanomni_stage3 video=clip.mp4 instruction=…``."""
 
 import json
 import sys

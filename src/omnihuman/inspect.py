@@ -1,4 +1,4 @@
-"""Inspect sources of records, count and draw them: ``python -m omnihuman.inspect data=sample``."""
+"""Inspect sources of records, count and draw them: ``omnihuman inspect data=sample``."""
 
 from collections import Counter
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Forecast the cost of runs: ``python -m omnihuman.plan +experiment=humanomni_stage3 size=7b [-m frames=8,16]``."""
+"""Forecast the cost of runs: ``omnihuman plan +experiment=humanomni_stage3 size=7b [-m frames=8,16]``."""
 
 import argparse
 import json
@@ -35,9 +35,9 @@ scores; bf16 copies are those that autocast makes of weights. No data is read: o
 @program
 def main(arguments: Sequence[str]) -> int:
     """Print the forecast of one cell in full, or of every cell of a sweep as a table; return 1 if none is possible."""
-    parser = argparse.ArgumentParser(prog="python -m omnihuman.plan", description=f"{__doc__} Options: conf/plan.yaml.")
+    parser = argparse.ArgumentParser(prog="omnihuman plan", description=f"{__doc__} Options: conf/plan.yaml.")
     parser.add_argument("-m", "--multirun", action="store_true", help="every cell of the sweep a=x,y b=1,2 ...")
-    parser.add_argument("overrides", nargs="*", help="those of omnihuman.train and of conf/plan.yaml")
+    parser.add_argument("overrides", nargs="*", help="those of omnihuman train and of conf/plan.yaml")
     options = parser.parse_intermixed_args(arguments)
     register_resolvers()
     with initialize_config_dir(config_dir(), version_base="1.3"):

@@ -1,4 +1,4 @@
-"""Write reports: ``python -m omnihuman.report run=… [benchmark=…]``, ``folder=…`` or ``study=…``."""
+"""Write reports: ``omnihuman report run=… [benchmark=…]``, ``folder=…`` or ``study=…``."""
 
 import logging
 from collections.abc import Sequence

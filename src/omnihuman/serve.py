@@ -1,4 +1,4 @@
-"""Serve a model to OpenAI's clients: ``python -m omnihuman.serve run=humanomni_stage3 port=8000``."""
+"""Serve a model to OpenAI's clients: ``omnihuman serve run=humanomni_stage3 port=8000``."""
 
 import os
 import signal

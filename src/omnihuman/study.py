@@ -1,4 +1,4 @@
-"""Run a study: ``python -m omnihuman.study favchat_ablation [cell=full] [hydra/launcher=joblib] [-- frames=4]``.
+"""Run a study: ``omnihuman study favchat_ablation [cell=full] [hydra/launcher=joblib] [-- frames=4]``.
 
 Overrides after ``--`` apply to the training of all cells.
 """

@@ -1,4 +1,4 @@
-"""Train one stage: ``python -m omnihuman.train +experiment=humanomni_stage1``."""
+"""Train one stage: ``omnihuman train +experiment=humanomni_stage1``."""
 
 from omegaconf import DictConfig
 

@@ -103,7 +103,7 @@ def test_questions_of_a_file_are_answered_in_order(
 def test_missing_run_raises_with_the_command_that_trains_it(corpus: Path, tmp_path: Path) -> None:
     clip = min((corpus / "media").glob("*.mp4"))
     output = run_verb("generate", "run=humanomni_stage3", f"runs={tmp_path}", f"video={clip}", "instruction=Who?")
-    assert "train it: python -m omnihuman.train +experiment=humanomni_stage3" in output
+    assert "train it: omnihuman train +experiment=humanomni_stage3" in output
 
 
 def build_config(**values: object) -> DictConfig:

@@ -31,7 +31,7 @@ class FaceXFormer(Encoder):
     can be pooled to a smaller grid, and a frame without a face has no tokens.
 
     Args:
-        weights: folder that ``omnihuman.convert official=facexformer`` writes; ``null`` initializes at random.
+        weights: folder that ``omnihuman convert official=facexformer`` writes; ``null`` initializes at random.
         image_size: side S of a frame in pixels.
         embed_dim: width of the first stage; it doubles with every stage.
         depths: blocks of each stage.

@@ -115,7 +115,7 @@ class UMT(Encoder):
     Differs from the official code, which fixes the number of frames when it builds its table of positions.
 
     Args:
-        weights: folder that ``omnihuman.convert official=umt`` writes; ``null`` initializes at random.
+        weights: folder that ``omnihuman convert official=umt`` writes; ``null`` initializes at random.
         image_size: side S of a frame in pixels.
         patch_size: side of a patch in pixels.
         hidden_size: width D of a token.

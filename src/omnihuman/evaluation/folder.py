@@ -169,7 +169,7 @@ def find_evaluations(run: Path, benchmark: str | None = None) -> list[Path]:
         raise ValueError(
             f"{run / 'evaluation'}: no predictions of {benchmark or 'any benchmark'}; "
             f"found {', '.join(sorted(benchmarks)) or 'none'}. Run "
-            f"python -m omnihuman.evaluate run={run.name} benchmark={benchmark or '...'}"
+            f"omnihuman evaluate run={run.name} benchmark={benchmark or '...'}"
         )
     return folders
 

@@ -89,7 +89,7 @@ def parse_graph(graph: Any, folder: Path) -> dict[str, Any]:
     """
     location = f"{folder / 'config.json'}: graph"
     if not isinstance(graph, dict) or not isinstance(graph.get("llm"), dict):
-        raise ValueError(f"{location} is not the graph of a model: it was not written by python -m omnihuman.export.")
+        raise ValueError(f"{location} is not the graph of a model: it was not written by omnihuman export.")
     options = {key: value for key, value in graph.items() if key not in (*GROUPS, "llm")}
     _check_node(location, options, OmniModel)
     config = {**graph, "llm": _parse_part(f"{location}.llm", graph["llm"], CausalLM, folder)}

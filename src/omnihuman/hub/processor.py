@@ -81,7 +81,7 @@ class OmniHumanProcessor(ProcessorMixin):
         file = folder / "processor_config.json"
         config = json.loads(file.read_text()) if file.is_file() else {}
         if "graph" not in config or "data" not in config:
-            raise ValueError(f"{file} has no graph and data: it was not written by python -m omnihuman.export.")
+            raise ValueError(f"{file} has no graph and data: it was not written by omnihuman export.")
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         return cls(tokenizer, config["graph"], config["data"], str(folder), tokenizer.chat_template)
 
@@ -285,7 +285,7 @@ def check_data_options(data: Any, folder: Path) -> dict[str, Any]:
 
     file = folder / "processor_config.json"
     if not isinstance(data, dict) or not isinstance(data.get("face") or {}, dict):
-        raise ValueError(f"{file} has no data: it was not written by python -m omnihuman.export.")
+        raise ValueError(f"{file} has no data: it was not written by omnihuman export.")
     face = data.get("face") or {}
     unknown = sorted({*data} - {*DATA_OPTIONS} | {*face} - {*FACE_OPTIONS})
     if unknown:

@@ -120,7 +120,7 @@ class OmniHumanChat(lmms):  # type: ignore[misc]
         """Not supported: lmms-eval requests no likelihoods from chat models."""
         raise NotImplementedError(
             "lmms-eval sends chat models generation requests only; for the log-probabilities of options: "
-            "python -m omnihuman.evaluate benchmark=mvbench_human log_probs=true"
+            "omnihuman evaluate benchmark=mvbench_human log_probs=true"
         )
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:

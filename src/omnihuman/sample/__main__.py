@@ -1,4 +1,4 @@
-"""Write the built-in corpus: ``python -m omnihuman.sample out=data/sample``."""
+"""Write the built-in corpus: ``omnihuman sample out=data/sample``."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""The app of ``python -m omnihuman.chat``: a model, its page, a private folder for uploads, and a server."""
+"""The app of ``omnihuman chat``: a model, its page, a private folder for uploads, and a server."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from omnihuman.inference.answerer import Answerer
     from omnihuman.serving.page import PageOptions
 
-EXAMPLES_HINT = "Write the built-in corpus with python -m omnihuman.sample to see its clips here."
+EXAMPLES_HINT = "Write the built-in corpus with omnihuman sample to see its clips here."
 
 
 def serve_page(config: DictConfig) -> None:

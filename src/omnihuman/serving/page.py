@@ -1,4 +1,4 @@
-"""The page of ``python -m omnihuman.chat``: the clip on the left, questions and answers on the right."""
+"""The page of ``omnihuman chat``: the clip on the left, questions and answers on the right."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence

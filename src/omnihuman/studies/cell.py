@@ -23,7 +23,7 @@ from omnihuman.training.chain import Chain, resolve_variant
 log = logging.getLogger(__name__)
 
 FOLDER_LINE = re.compile(r"^written to (.+)$", re.MULTILINE)
-"""The last line that ``omnihuman.evaluate`` prints for each benchmark."""
+"""The last line that ``omnihuman evaluate`` prints for each benchmark."""
 
 
 def run_cell(config: DictConfig) -> Outcome:
@@ -87,7 +87,7 @@ def build_chain(config: DictConfig, cell: str) -> Chain:
 
 
 def build_evaluations(config: DictConfig, cell: str) -> dict[str, list[str]]:
-    """Return name -> overrides of ``omnihuman.evaluate``: those of the study, then those of the cell."""
+    """Return name -> overrides of ``omnihuman evaluate``: those of the study, then those of the cell."""
     extra = read_cells(config)[cell].get("evaluate", ())
     evaluations: Any = OmegaConf.to_container(config.evaluations, resolve=True)
     return {name: [*map(str, overrides), *map(str, extra)] for name, overrides in evaluations.items()}

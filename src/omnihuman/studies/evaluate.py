@@ -9,7 +9,7 @@ from omnihuman.verb import program
 
 @program
 def main(command_lines: Sequence[str]) -> None:
-    """Run ``omnihuman.evaluate`` for each command line; the imports take longer than many an evaluation.
+    """Run ``omnihuman evaluate`` for each command line; the imports take longer than many an evaluation.
 
     Args:
         command_lines: the overrides of each as a list in JSON.

@@ -84,7 +84,7 @@ def _read_model_folder(folder: Path) -> Chain:
     if digest is None or not run.weights.is_file():
         raise ValueError(
             f"init_from: {folder} is no model folder: it must contain weights.safetensors and digest. Name the folder "
-            "of a finished run, or convert a checkpoint with python -m omnihuman.convert."
+            "of a finished run, or convert a checkpoint with omnihuman convert."
         )
     return Chain(Run(folder, digest, run.read_chain_digest() or ""), (), ())
 

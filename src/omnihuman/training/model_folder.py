@@ -34,14 +34,14 @@ def read_config(folder: Path) -> DictConfig:
         if '"omnihuman"' in (folder / "config.json").read_text():
             source = "omnihuman"
         raise ValueError(
-            f"{folder} has the layout of Hugging Face; convert it to a model folder: python -m omnihuman.convert "
+            f"{folder} has the layout of Hugging Face; convert it to a model folder: omnihuman convert "
             f"official={source} path={folder} out={folder.absolute().name}_ours"
         )
     if not Run(folder, "").weights.is_file() or not (folder / "config.yaml").is_file():
         runs = sorted({path.parent.name for path in folder.parent.glob("*/weights.safetensors")})
         raise ValueError(
             f"{folder} holds no finished run (its parent holds {runs or 'none'}); train it: "
-            f"python -m omnihuman.train +experiment={folder.name} size={folder.parent.name}"
+            f"omnihuman train +experiment={folder.name} size={folder.parent.name}"
         )
     register_resolvers()  # the config contains interpolations of them
     config = OmegaConf.load(folder / "config.yaml")

@@ -37,7 +37,7 @@ def run_stage(config: DictConfig, overrides: Sequence[str]) -> Run:
     """
     _configure_logging()
     if config.name is None:
-        raise ValueError("no experiment: python -m omnihuman.train +experiment=humanomni_stage1 (see conf/experiment).")
+        raise ValueError("no experiment: omnihuman train +experiment=humanomni_stage1 (see conf/experiment).")
     config = rebase(config, overrides)
     chain = resolve_chain(config, overrides)
     run = chain.run

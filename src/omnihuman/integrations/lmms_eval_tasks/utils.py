@@ -60,9 +60,7 @@ def build_documents(stub: Any) -> Any:
     benchmark = load_benchmark(name)
     questions = benchmark.questions()
     if questions and benchmark.follow_up(questions[0], "") is not None:
-        raise ValueError(
-            f"{name}: lmms-eval tasks have one turn; for two: python -m omnihuman.evaluate benchmark={name} ..."
-        )
+        raise ValueError(f"{name}: lmms-eval tasks have one turn; for two: omnihuman evaluate benchmark={name} ...")
     documents = [build_document(name, question) for question in questions]
     # computed here, because `datasets` 5.2 cannot hash a table of pyarrow 26
     fingerprint = hashlib.sha256(json.dumps(documents).encode()).hexdigest()[:16]

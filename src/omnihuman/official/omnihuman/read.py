@@ -1,4 +1,4 @@
-"""Conversion of a folder of ``python -m omnihuman.export`` back to a model folder, which every command accepts."""
+"""Conversion of a folder of ``omnihuman export`` back to a model folder, which every command accepts."""
 
 import json
 from pathlib import Path
