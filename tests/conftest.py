@@ -9,8 +9,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from omnihuman.build import build, compose_config
-from omnihuman.sample.world import build_scenes
-from omnihuman.sample.write import MARKER, VERSION, write_scene
+from omnihuman.corpus.world import build_scenes
+from omnihuman.corpus.write import MARKER, VERSION, write_scene
 from omnihuman.training.runs import build_run
 from omnihuman.training.weights import save_weights
 

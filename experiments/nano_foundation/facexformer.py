@@ -16,13 +16,13 @@ from siglip import compress_jpeg
 from torch import Tensor, nn
 from training import Trainer
 
+from omnihuman.corpus import draw
+from omnihuman.corpus.face import Expression
+from omnihuman.corpus.world import EMOTIONS, HAIR_COLORS, HAIR_STYLES, HAT_COLORS, SKINS, Scene
 from omnihuman.data.face import FaceInput
 from omnihuman.data.record import FaceDetection
 from omnihuman.encoder.facexformer import FaceXFormer
 from omnihuman.nn.frames import SquareFrames
-from omnihuman.sample import draw
-from omnihuman.sample.face import Expression
-from omnihuman.sample.world import EMOTIONS, HAIR_COLORS, HAIR_STYLES, HAT_COLORS, SKINS, Scene
 from omnihuman.types import Features, Signal
 
 SHAPE: dict[str, Any] = {

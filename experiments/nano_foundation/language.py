@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from people import replace_people
 
-from omnihuman.sample.closeup import build_closeups
-from omnihuman.sample.conversation import build_conversations
-from omnihuman.sample.description import caption_frame, describe_scene
-from omnihuman.sample.phrases import describe_hair
-from omnihuman.sample.world import Scene, build_scenes, sample_scene
+from omnihuman.corpus.closeup import build_closeups
+from omnihuman.corpus.conversation import build_conversations
+from omnihuman.corpus.description import caption_frame, describe_scene
+from omnihuman.corpus.phrases import describe_hair
+from omnihuman.corpus.world import Scene, build_scenes, sample_scene
 
 SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 DELIMITERS = ("<vi_start>", "<vi_end>", "<au_start>", "<au_end>", "<im_start>", "<im_end>")

@@ -17,9 +17,9 @@ from training import Trainer
 from transformers import AttentionInterface, PreTrainedModel, Qwen2ForCausalLM
 from transformers.masking_utils import AttentionMaskInterface
 
-from omnihuman.sample.closeup import build_closeups
-from omnihuman.sample.conversation import build_conversations
-from omnihuman.sample.world import Scene
+from omnihuman.corpus.closeup import build_closeups
+from omnihuman.corpus.conversation import build_conversations
+from omnihuman.corpus.world import Scene
 
 NUM_MIXED = 3  # tokens that a position of a slot mixes
 DESCRIPTION_WEIGHT = 0.05

@@ -7,8 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from omnihuman.sample import world
-from omnihuman.sample.world import Identity, Scene
+from omnihuman.corpus import world
+from omnihuman.corpus.world import Identity, Scene
 
 
 def list_looks(person: Identity) -> tuple[object, ...]:

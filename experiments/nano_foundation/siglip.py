@@ -18,9 +18,9 @@ from torch import Tensor
 from training import Trainer
 from transformers import SiglipImageProcessor, SiglipVisionModel
 
-from omnihuman.sample import draw
-from omnihuman.sample.description import caption_frame, describe_scene
-from omnihuman.sample.world import (
+from omnihuman.corpus import draw
+from omnihuman.corpus.description import caption_frame, describe_scene
+from omnihuman.corpus.world import (
     ACTIONS,
     BACKGROUNDS,
     EMOTIONS,

@@ -19,11 +19,9 @@ from siglip import compress_jpeg
 from torch import Tensor
 from training import Trainer
 
-from omnihuman.encoder.umt import UMT
-from omnihuman.nn.frames import COLORS
-from omnihuman.sample import draw, world
-from omnihuman.sample.description import caption_frame, describe_scene
-from omnihuman.sample.world import (
+from omnihuman.corpus import draw, world
+from omnihuman.corpus.description import caption_frame, describe_scene
+from omnihuman.corpus.world import (
     ACTIONS,
     BACKGROUNDS,
     EMOTIONS,
@@ -35,6 +33,8 @@ from omnihuman.sample.world import (
     SKINS,
     Scene,
 )
+from omnihuman.encoder.umt import UMT
+from omnihuman.nn.frames import COLORS
 from omnihuman.types import Signal
 
 SIZE, FRAMES, SHIFT = 112, 8, 5

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from training import Trainer
 from transformers import WhisperFeatureExtractor, WhisperModel
 
+from omnihuman.corpus.description import describe_scene
+from omnihuman.corpus.lexicon import LEXICON
+from omnihuman.corpus.voice import synthesize_waveform
+from omnihuman.corpus.world import EMOTIONS, SOUNDS, Scene
 from omnihuman.encoder.whisper import LogMel
-from omnihuman.sample.description import describe_scene
-from omnihuman.sample.lexicon import LEXICON
-from omnihuman.sample.voice import synthesize_waveform
-from omnihuman.sample.world import EMOTIONS, SOUNDS, Scene
 
 WORDS = sorted(LEXICON)
 POOL = 3  # 20 ms -> 60 ms, like the project's pooling

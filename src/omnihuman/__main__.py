@@ -22,13 +22,12 @@ def find_verbs() -> dict[str, str]:
     """Return the summary of every verb: the modules of the package that are programs, and their first lines."""
     package = Path(__file__).parent
     verbs = {}
-    for path in (*package.glob("*.py"), *package.glob("*/__main__.py")):
+    for path in package.glob("*.py"):
         source = path.read_text(encoding="utf-8")
         if path.samefile(__file__) or 'if __name__ == "__main__":' not in source:
             continue
         docstring = ast.get_docstring(ast.parse(source)) or ""
-        name = path.parent.name if path.stem == "__main__" else path.stem
-        verbs[name] = docstring.partition("\n")[0].replace("``", "").removesuffix(".")
+        verbs[path.stem] = docstring.partition("\n")[0].replace("``", "").removesuffix(".")
     return dict(sorted(verbs.items()))
 
 

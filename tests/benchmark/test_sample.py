@@ -10,8 +10,8 @@ import pytest
 from omnihuman.benchmark.base import Prediction
 from omnihuman.benchmark.sample import TASKS, Sample
 from omnihuman.build import build, compose_part
+from omnihuman.corpus.write import MARKER
 from omnihuman.modality import View
-from omnihuman.sample.write import MARKER
 from omnihuman.source import sample as source
 
 

@@ -16,9 +16,9 @@ from transformers import (
 )
 
 import omnihuman
-from omnihuman.sample.conversation import build_conversations
-from omnihuman.sample.description import describe_scene
-from omnihuman.sample.world import build_scenes
+from omnihuman.corpus.conversation import build_conversations
+from omnihuman.corpus.description import describe_scene
+from omnihuman.corpus.world import build_scenes
 
 NANO = Path(omnihuman.__file__).parent / "foundation" / "nano"
 MODELS = {

@@ -1,5 +1,4 @@
 import pytest
-
 from omnihuman.training.supervised import Supervised
 
 

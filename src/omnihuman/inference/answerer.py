@@ -188,7 +188,7 @@ class Answerer:
         if view is None and not any(files.values()):
             view = "text"
         question |= {"instruction": instruction, "view": view}
-        record = build_question({**question, "start": start, "end": end}, source="answer")
+        record = build_question({**question, "start": start, "end": end}, location="answer")
         prompt = self.build_prompt(record, None if view is None else View.parse(view))
         generation_kwargs, _, _ = parse_generation_options({"max_new_tokens": 128, **generation_options})
         return self.answer_prompts([prompt], seed=seed, **generation_kwargs)[0]

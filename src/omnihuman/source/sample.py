@@ -5,8 +5,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from omnihuman.corpus.write import is_complete, write_corpus
 from omnihuman.data.record import Entry
-from omnihuman.sample.write import is_complete, write_corpus
 from omnihuman.source.base import Source
 from omnihuman.source.json import JsonSource
 
@@ -43,7 +43,7 @@ class SampleSource(Source):
 
     def draw_sheet(self, file: Path, num_records: int = 12, num_frames: int = 4) -> list[Path]:
         """Draw records of the split and, beside them, the topics and the audio of the whole corpus."""
-        from omnihuman.sample.sheet import draw_contact_sheet, draw_mel_sheet
+        from omnihuman.corpus.sheet import draw_contact_sheet, draw_mel_sheet
 
         files = super().draw_sheet(file, num_records, num_frames)
         files.append(draw_contact_sheet(file.with_name("contact_sheet.png"), self.seed))

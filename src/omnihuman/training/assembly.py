@@ -176,11 +176,11 @@ def build_next_command(config: DictConfig) -> str:
     """Return the command that follows a finished run: the next stage, or a question to the model."""
     size = "" if config.size == "nano" else f" size={config.size}"
     if config.next:
-        return f"python -m omnihuman.train +experiment={config.next}{size}"
+        return f"omnihuman train +experiment={config.next}{size}"
     run = f"{config.name}{size}"
     if config.variant or config.runs != "runs":
         run = f"'{Path(config.runs, config.size, config.name, config.variant or '')}'"
-    return f'python -m omnihuman.generate run={run} video=clip.mp4 instruction="What is the main emotion?"'
+    return f'omnihuman generate run={run} video=clip.mp4 instruction="What is the main emotion?"'
 
 
 def _build_generation_metrics(config: DictConfig, data: OmniData) -> GenerationMetrics:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from omnihuman.sample.draw import compute_face_box, expression_intensity, render_frame, render_frames
-from omnihuman.sample.world import ACTIONS, EMOTIONS, INTERACTIONS, Scene, build_scenes
+from omnihuman.corpus.draw import compute_face_box, expression_intensity, render_frame, render_frames
+from omnihuman.corpus.world import ACTIONS, EMOTIONS, INTERACTIONS, Scene, build_scenes
 
 VISIBLE = [scene for scene in build_scenes(0) if scene.has_video]
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from omnihuman.sample.figure import _locate_joint, locate_heads
-from omnihuman.sample.world import build_scenes
+from omnihuman.corpus.figure import _locate_joint, locate_heads
+from omnihuman.corpus.world import build_scenes
 
 
 def test_bones_of_a_bent_limb_keep_their_length() -> None:

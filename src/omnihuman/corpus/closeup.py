@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from omnihuman.sample import phrases
-from omnihuman.sample.conversation import Record, Turn, build_record
-from omnihuman.sample.description import capitalize, choose, describe_action, describe_ending
-from omnihuman.sample.world import EMOTIONS, Scene
+from omnihuman.corpus import phrases
+from omnihuman.corpus.conversation import Record, Turn, build_record
+from omnihuman.corpus.description import capitalize, choose, describe_action, describe_ending
+from omnihuman.corpus.world import EMOTIONS, Scene
 
 TASKS = ("attribute", "summary", "face_qa", "hard_qa", "open_emotion", "reason", "same_person")
 
@@ -17,7 +17,7 @@ TASKS = ("attribute", "summary", "face_qa", "hard_qa", "open_emotion", "reason",
 def build_closeups(scene: Scene, rng: np.random.Generator) -> list[Record]:
     """Build the records of the tasks above for a scene, in the form of ``conversation.build_conversations``.
 
-    >>> from omnihuman.sample.world import build_scenes
+    >>> from omnihuman.corpus.world import build_scenes
     >>> [record["task"] for record in build_closeups(build_scenes(0)[-1], np.random.default_rng(0))]
     ['same_person']
     """
@@ -31,7 +31,7 @@ def build_closeups(scene: Scene, rng: np.random.Generator) -> list[Record]:
 def list_attributes(scene: Scene) -> dict[str, str]:
     """Return attribute -> label for the main face of a scene, limited to attributes that are visible.
 
-    >>> from omnihuman.sample.world import build_scenes
+    >>> from omnihuman.corpus.world import build_scenes
     >>> list_attributes(build_scenes(0)[0])["mouth"]
     'smiling'
     """

@@ -2,8 +2,8 @@
 
 from itertools import combinations, pairwise
 
-from omnihuman.sample.face import EXPRESSIONS, blend_expressions, compute_head_motion, smoothstep
-from omnihuman.sample.world import EMOTIONS
+from omnihuman.corpus.face import EXPRESSIONS, blend_expressions, compute_head_motion, smoothstep
+from omnihuman.corpus.world import EMOTIONS
 
 
 def test_expressions_of_the_seven_emotions_are_far_apart() -> None:

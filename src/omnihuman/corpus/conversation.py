@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from omnihuman.sample import phrases
-from omnihuman.sample.description import (
+from omnihuman.corpus import phrases
+from omnihuman.corpus.description import (
     capitalize,
     choose,
     describe_action,
@@ -16,7 +16,7 @@ from omnihuman.sample.description import (
     describe_person,
     name_partner,
 )
-from omnihuman.sample.world import EMOTIONS, SOUNDS, Identity, Scene
+from omnihuman.corpus.world import EMOTIONS, SOUNDS, Identity, Scene
 
 Record = dict[str, Any]
 TASKS = (
@@ -300,7 +300,7 @@ def build_record(scene: Scene, task: str, turns: list[Turn]) -> Record:
 def build_conversations(scene: Scene, rng: np.random.Generator) -> list[Record]:
     """Build the records of a scene: task, conversations with placeholders, needs and meta.
 
-    >>> from omnihuman.sample.world import build_scenes
+    >>> from omnihuman.corpus.world import build_scenes
     >>> build_conversations(build_scenes(0)[0], np.random.default_rng(0))[0]["conversations"][1]["value"]
     'happy'
     """

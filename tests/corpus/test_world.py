@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from omnihuman.sample.world import (
+from omnihuman.corpus.world import (
     ACTIONS,
     EMOTIONS,
     INTERACTIONS,

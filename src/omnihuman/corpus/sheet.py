@@ -11,9 +11,9 @@ from jaxtyping import Float, Float32
 from PIL import Image
 from PIL.ImageDraw import Draw
 
-from omnihuman.sample.draw import render_frame
-from omnihuman.sample.voice import SAMPLE_RATE, synthesize_waveform
-from omnihuman.sample.world import ACTIONS, EMOTIONS, INTERACTIONS, SOUNDS, Scene, build_scenes
+from omnihuman.corpus.draw import render_frame
+from omnihuman.corpus.voice import SAMPLE_RATE, synthesize_waveform
+from omnihuman.corpus.world import ACTIONS, EMOTIONS, INTERACTIONS, SOUNDS, Scene, build_scenes
 
 CELL, LINE = 128, 18  # pixels: side of a frame, height of the caption below it
 COLUMNS = 9

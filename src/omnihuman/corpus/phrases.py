@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from omnihuman.sample import world
-from omnihuman.sample.lexicon import LEXICON
-from omnihuman.sample.world import Identity
+from omnihuman.corpus import world
+from omnihuman.corpus.lexicon import LEXICON
+from omnihuman.corpus.world import Identity
 
 #: emotion -> adjective for "looks ..." and "sounds ..."
 EMOTION_ADJECTIVES = {

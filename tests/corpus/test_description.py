@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from omnihuman.sample.description import caption_frame, describe_scene
-from omnihuman.sample.phrases import EMOTION_ADJECTIVES, PLACE_PHRASES, build_vocabulary
-from omnihuman.sample.world import build_scenes
+from omnihuman.corpus.description import caption_frame, describe_scene
+from omnihuman.corpus.phrases import EMOTION_ADJECTIVES, PLACE_PHRASES, build_vocabulary
+from omnihuman.corpus.world import build_scenes
 
 PUNCTUATION = str.maketrans(",.;?\n", "     ")
 

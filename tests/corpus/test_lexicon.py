@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from omnihuman.sample.lexicon import LEXICON, VOWELS, sample_sentence, spell_words
-from omnihuman.sample.voice import CONSONANTS
+from omnihuman.corpus.lexicon import LEXICON, VOWELS, sample_sentence, spell_words
+from omnihuman.corpus.voice import CONSONANTS
 
 
 def test_words_have_distinct_spellings_of_known_phonemes() -> None:

@@ -4,7 +4,7 @@ import time
 
 from omegaconf import DictConfig
 
-from omnihuman.sample.write import is_complete, write_corpus
+from omnihuman.corpus.write import is_complete, write_corpus
 from omnihuman.verb import verb
 
 

@@ -4,8 +4,8 @@ from itertools import combinations
 
 import numpy as np
 
-from omnihuman.sample.sounds import synthesize_event
-from omnihuman.sample.world import SOUNDS
+from omnihuman.corpus.sounds import synthesize_event
+from omnihuman.corpus.world import SOUNDS
 
 
 def test_sound_events_are_loud_and_distinct() -> None:

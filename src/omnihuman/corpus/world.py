@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from omnihuman.sample.lexicon import sample_sentence, spell_words
+from omnihuman.corpus.lexicon import sample_sentence, spell_words
 
 EMOTIONS = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
 ACTIONS = ("wave", "jump", "clap", "bow", "dance", "walk", "sit", "point")

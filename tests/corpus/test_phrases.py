@@ -2,7 +2,7 @@
 
 import pytest
 
-from omnihuman.sample import phrases, world
+from omnihuman.corpus import phrases, world
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from PIL.ImageDraw import Draw, ImageDraw
 
-from omnihuman.sample.face import (
+from omnihuman.corpus.face import (
     CLOTH,
     EXPRESSIONS,
     Color,
@@ -24,9 +24,9 @@ from omnihuman.sample.face import (
     mix_colors,
     smoothstep,
 )
-from omnihuman.sample.figure import draw_figures, locate_heads
-from omnihuman.sample.voice import align_words
-from omnihuman.sample.world import Identity, Scene
+from omnihuman.corpus.figure import draw_figures, locate_heads
+from omnihuman.corpus.voice import align_words
+from omnihuman.corpus.world import Identity, Scene
 
 SCALE = 2  # a scene is drawn at this multiple of its frame size, then scaled down for smooth edges
 
@@ -174,7 +174,7 @@ def _draw_bust(canvas: ImageDraw, head: Head, skin: Color, bottom: float) -> Non
 def render_frame(scene: Scene, t: float) -> UInt8[np.ndarray, "H W 3"]:
     """Render a scene at a time in seconds, `[H W 3]`.
 
-    >>> from omnihuman.sample.world import build_scenes
+    >>> from omnihuman.corpus.world import build_scenes
     >>> render_frame(build_scenes(0)[0], 0.5).shape
     (128, 128, 3)
     """

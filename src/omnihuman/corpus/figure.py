@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from PIL.ImageDraw import ImageDraw
 
-from omnihuman.sample.face import CLOTH, SKIN, Color, Expression, Pen, draw_face, mix_colors
-from omnihuman.sample.world import Identity, Scene
+from omnihuman.corpus.face import CLOTH, SKIN, Color, Expression, Pen, draw_face, mix_colors
+from omnihuman.corpus.world import Identity, Scene
 
 Point = tuple[float, float]
 PANTS: tuple[Color, ...] = ((40, 46, 84), (70, 60, 54), (30, 30, 34))

@@ -21,11 +21,11 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from omnihuman.sample.closeup import build_closeups
-from omnihuman.sample.conversation import Record, build_conversations
-from omnihuman.sample.draw import compute_face_box, render_frames
-from omnihuman.sample.voice import SAMPLE_RATE, synthesize_waveform
-from omnihuman.sample.world import Scene, build_scenes
+from omnihuman.corpus.closeup import build_closeups
+from omnihuman.corpus.conversation import Record, build_conversations
+from omnihuman.corpus.draw import compute_face_box, render_frames
+from omnihuman.corpus.voice import SAMPLE_RATE, synthesize_waveform
+from omnihuman.corpus.world import Scene, build_scenes
 
 VERSION = 2  # increases whenever the same seed gives other clips or records
 MARKER = "complete.json"

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from omnihuman.sample.voice import PROSODY, SAMPLE_RATE, align_words, synthesize_waveform
-from omnihuman.sample.world import EMOTIONS, Scene, build_scenes
+from omnihuman.corpus.voice import PROSODY, SAMPLE_RATE, align_words, synthesize_waveform
+from omnihuman.corpus.world import EMOTIONS, Scene, build_scenes
 
 AUDIBLE = [scene for scene in build_scenes(0) if scene.has_audio]
 

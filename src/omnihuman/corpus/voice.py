@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32
 
-from omnihuman.sample.lexicon import VOWELS, spell_words
-from omnihuman.sample.sounds import synthesize_event
-from omnihuman.sample.world import SPEECH_RATES, Identity, Scene
+from omnihuman.corpus.lexicon import VOWELS, spell_words
+from omnihuman.corpus.sounds import synthesize_event
+from omnihuman.corpus.world import SPEECH_RATES, Identity, Scene
 
 SAMPLE_RATE = 16000
 WINDOW, HOP = 512, 128
@@ -142,7 +142,7 @@ def _word_edges(phonemes: list[TimedPhoneme]) -> list[tuple[float, float]]:
 def synthesize_waveform(scene: Scene) -> Float32[np.ndarray, " S"]:
     """Synthesize the audio of a scene: mono, 16 kHz, float32 `[samples]` within -1 and 1.
 
-    >>> from omnihuman.sample.world import build_scenes
+    >>> from omnihuman.corpus.world import build_scenes
     >>> synthesize_waveform(build_scenes(0)[0]).shape[0] / SAMPLE_RATE == build_scenes(0)[0].duration
     True
     """

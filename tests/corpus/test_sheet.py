@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from omnihuman.sample.sheet import draw_contact_sheet, draw_mel_sheet
+from omnihuman.corpus.sheet import draw_contact_sheet, draw_mel_sheet
 
 
 @pytest.mark.parametrize(

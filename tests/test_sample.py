@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from omegaconf.errors import MissingMandatoryValue
 
+from omnihuman import sample as verb
 from omnihuman.build import compose_config
-from omnihuman.sample import __main__ as verb
 
 
 def run(*overrides: str) -> None:

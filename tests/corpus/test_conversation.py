@@ -5,9 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from omnihuman.sample.conversation import TASKS, Record, build_conversations
-from omnihuman.sample.phrases import EMOTION_STEMS, build_vocabulary
-from omnihuman.sample.world import EMOTIONS, SOUNDS, Scene, build_scenes
+from omnihuman.corpus.conversation import TASKS, Record, build_conversations
+from omnihuman.corpus.phrases import EMOTION_STEMS, build_vocabulary
+from omnihuman.corpus.world import EMOTIONS, SOUNDS, Scene, build_scenes
 
 Samples = list[tuple[Scene, Record]]
 

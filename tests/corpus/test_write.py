@@ -8,9 +8,9 @@ import av
 import numpy as np
 import pytest
 
-from omnihuman.sample import write as writing
-from omnihuman.sample.draw import render_frames
-from omnihuman.sample.world import Scene, build_scenes
+from omnihuman.corpus import write as writing
+from omnihuman.corpus.draw import render_frames
+from omnihuman.corpus.world import Scene, build_scenes
 
 
 def _sample_scenes(seed: int) -> list[Scene]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from PIL.ImageDraw import ImageDraw
 
-from omnihuman.sample.world import Identity
+from omnihuman.corpus.world import Identity
 
 Color = tuple[int, int, int]
 Point = tuple[float, float]

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from omnihuman.sample import conversation
-from omnihuman.sample.closeup import TASKS, build_closeups, list_attributes
-from omnihuman.sample.conversation import Record
-from omnihuman.sample.phrases import (
+from omnihuman.corpus import conversation
+from omnihuman.corpus.closeup import TASKS, build_closeups, list_attributes
+from omnihuman.corpus.conversation import Record
+from omnihuman.corpus.phrases import (
     ATTRIBUTES,
     EMOTION_ADJECTIVES,
     EXPRESSION_PHRASES,
@@ -20,8 +20,8 @@ from omnihuman.sample.phrases import (
     VOICE_ADJECTIVES,
     build_vocabulary,
 )
-from omnihuman.sample.world import EMOTIONS, Scene, build_scenes
-from omnihuman.sample.write import build_records
+from omnihuman.corpus.world import EMOTIONS, Scene, build_scenes
+from omnihuman.corpus.write import build_records
 
 #: hash of the records of ``conversation.TASKS`` of the first scene of each kind in each split
 DIGEST = "a1f8d9bd6541a52e72b9c0cfd1e30c92d25e41487ebe1a84baf08da33c128362"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from omnihuman.sample import phrases
-from omnihuman.sample.world import Identity, Scene
+from omnihuman.corpus import phrases
+from omnihuman.corpus.world import Identity, Scene
 
 # the order of the draws from a generator is part of the corpus: another order gives other text for the same seed
 
@@ -68,7 +68,7 @@ def describe_scene(scene: Scene, rng: np.random.Generator, drop: float = 0.05, f
     The descriptions stand in for media while a language model is pretrained: they answer every question about the
     scene, but each feature of a person and the place are dropped with a chance of ``drop``. ``fine`` adds the skin.
 
-    >>> from omnihuman.sample.world import build_scenes
+    >>> from omnihuman.corpus.world import build_scenes
     >>> sorted(describe_scene(build_scenes(0)[0], np.random.default_rng(0)))
     ['audio', 'video']
     """
