@@ -4,9 +4,8 @@ import csv
 
 import matplotlib.pyplot as plt
 
+import omnihuman
 from omnihuman.build import compose_config
-from omnihuman.generate import build_question
-from omnihuman.inference.answerer import Answerer
 from omnihuman.training.stage import run_stage
 
 CLIP, QUESTION = "data/sample/media/val_talk_000.mp4", "Are there glasses or a beard on the face?"
@@ -20,9 +19,8 @@ if __name__ == "__main__":
     ]
     run = run_stage(compose_config(overrides), overrides)  # the first call creates the clips in data/sample
 
-    model = Answerer.load(run.folder)
-    prompt = model.build_prompt(build_question({"video": CLIP, "instruction": QUESTION}))
-    print(QUESTION, "->", model.answer_prompts([prompt], max_new_tokens=32)[0].text)
+    model = omnihuman.load(run.folder)
+    print(QUESTION, "->", model.answer(QUESTION, video=CLIP))
 
     rows = list(csv.DictReader((run.folder / "metrics.csv").read_text().splitlines()))
     for name, style in {"train/loss": "-", "val/loss": "o-"}.items():
