@@ -40,8 +40,10 @@ def test_containers_are_plain() -> None:
 
 def test_dropped_projector_has_no_source() -> None:
     part = {"_target_": "omnihuman.projector.linear.LinearProjector"}
-    node = prune({"drop": ["projectors.a"], "projectors": {"a": part, "b": part}, "inputs": {"a": "v", "b": "v"}})
-    assert node == {"projectors": {"b": part}, "inputs": {"b": "v"}}
+    node = prune(
+        {"drop": ["projectors.a"], "projectors": {"a": part, "b": part}, "projector_inputs": {"a": "v", "b": "v"}}
+    )
+    assert node == {"projectors": {"b": part}, "projector_inputs": {"b": "v"}}
 
 
 def test_unknown_part_in_drop_raises() -> None:

@@ -200,7 +200,7 @@ def build_swap(swap: Swap) -> OmniModel:
         {name: build(node) for name, node in nodes["projectors"].items()},
         build_whole(llm),
         reads=config.get("reads"),
-        inputs=config.get("inputs"),
+        projector_inputs=config.get("projector_inputs"),
         conditions=config.get("conditions"),
         early_fusions={name: build(node) for name, node in nodes["early_fusions"].items()},
         fusions={name: build(node) for name, node in nodes["fusions"].items()},

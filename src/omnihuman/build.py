@@ -24,7 +24,7 @@ ALLOWED_TARGETS = (
 """Prefixes of the targets that a config may build: a downloaded yaml must not run arbitrary code."""
 
 PART_GROUPS = ("encoders", "projectors", "early_fusions", "fusions")
-WIRING = {"reads": "encoders", "inputs": "projectors", "conditions": "projectors"}
+WIRING = {"reads": "encoders", "projector_inputs": "projectors", "conditions": "projectors"}
 """Key of a model whose entries belong to parts -> group of these parts."""
 
 

@@ -23,7 +23,7 @@ combinations = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(combinations)
 
 SLOTS = sorted({(swap.variant, swap.group, swap.name) for swap in combinations.list_swaps()})
-WIRING = {"defaults", "_target_", "reads", "inputs", "conditions", "early_fusions", "fusions", "drop"}
+WIRING = {"defaults", "_target_", "reads", "projector_inputs", "conditions", "early_fusions", "fusions", "drop"}
 """Keys of a variant's yaml."""
 
 

@@ -135,8 +135,8 @@ def bad_wirings() -> Iterator[Any]:
     yield pytest.param(["model.drop=[projectors.face]"], "'face'", id="a fusion without its stream")
     yield pytest.param(["model.drop=[projectors.nose]"], r"nose.*face", id="dropping an unknown part")
     yield pytest.param(["projector@model.projectors.face=mlp"], r"fusions\.gate: .*one shape", id="layouts")
-    yield pytest.param(["+model.inputs.nose=video"], "nose", id="an input of an unknown projector")
-    yield pytest.param(["model.inputs.face=smell"], r"face.*smell", id="an unknown input")
+    yield pytest.param(["+model.projector_inputs.nose=video"], "nose", id="an input of an unknown projector")
+    yield pytest.param(["model.projector_inputs.face=smell"], r"face.*smell", id="an unknown input")
     yield pytest.param(
         ["+model.reads.video=faces", "encoder@model.encoders.video=whisper"], "'video' to faces", id="field"
     )

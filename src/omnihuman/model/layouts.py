@@ -23,7 +23,9 @@ def encoder_layouts(encoders: Mapping[str, Encoder], reads: Mapping[str, str], a
     return layouts
 
 
-def project_layouts(projectors: Mapping[str, Projector], inputs: Mapping[str, str], layouts: Layouts) -> Layouts:
+def project_layouts(
+    projectors: Mapping[str, Projector], projector_inputs: Mapping[str, str], layouts: Layouts
+) -> Layouts:
     """Return the layouts after the projectors.
 
     Raises:
@@ -31,12 +33,12 @@ def project_layouts(projectors: Mapping[str, Projector], inputs: Mapping[str, st
     """
     projected: Layouts = {}
     for name, projector in projectors.items():
-        stream = layouts[inputs[name]]
+        stream = layouts[projector_inputs[name]]
         projected[name] = None
         if stream is not None:
-            with naming(f"projectors.{name} reads {inputs[name]!r}"):
+            with naming(f"projectors.{name} reads {projector_inputs[name]!r}"):
                 projected[name] = projector.layout(stream)._replace(levels=())
-    return replace_inputs(layouts, inputs, projected)
+    return replace_inputs(layouts, projector_inputs, projected)
 
 
 def fuse_layouts(group: str, fusions: Mapping[str, Fusion], layouts: Layouts) -> Layouts:

@@ -39,7 +39,7 @@ class OmniModel(nn.Module):
         projectors: by the name of the stream they make; called with ``in_dim`` and ``out_dim``.
         llm: the language model; its ``hidden_size`` is the width of every slot.
         reads: field of a sample that an encoder reads (``{face: faces}``), where it is not the encoder's default.
-        inputs: stream that a projector reads, where it is not the one of the projector's name.
+        projector_inputs: stream that a projector reads, where it is not the one of the projector's name.
         conditions: stream that steers a projector, for projectors that take one: a Q-Former with ``text``.
         early_fusions: run before the projectors, in order; called with ``dims``.
         fusions: run after the projectors, in order; called with ``dims``.
@@ -55,21 +55,21 @@ class OmniModel(nn.Module):
         llm: CausalLM,
         *,
         reads: Mapping[str, str] | None = None,
-        inputs: Mapping[str, str] | None = None,
+        projector_inputs: Mapping[str, str] | None = None,
         conditions: Mapping[str, str] | None = None,
         early_fusions: Mapping[str, Callable[..., Fusion]] | None = None,
         fusions: Mapping[str, Callable[..., Fusion]] | None = None,
     ) -> None:
         super().__init__()
         self.reads = bind_fields(encoders, reads or {})
-        self.inputs = {name: name for name in projectors} | dict(inputs or {})
+        self.projector_inputs = {name: name for name in projectors} | dict(projector_inputs or {})
         self.conditions = dict(conditions or {})
         self.encoders = nn.ModuleDict(encoders)
         early, dims = build_fusions("early_fusions", early_fusions or {}, encoder_widths(encoders))
         self.early_fusions = nn.ModuleDict(early)
-        projected = build_projectors(projectors, self.inputs, self.conditions, dims, llm.hidden_size)
+        projected = build_projectors(projectors, self.projector_inputs, self.conditions, dims, llm.hidden_size)
         self.projectors = nn.ModuleDict(projected)
-        dims = replace_inputs(dims, self.inputs, dict.fromkeys(projectors, llm.hidden_size))
+        dims = replace_inputs(dims, self.projector_inputs, dict.fromkeys(projectors, llm.hidden_size))
         late, dims = build_fusions("fusions", fusions or {}, dims)
         self.fusions = nn.ModuleDict(late)
         self._check(dims, llm.hidden_size)
@@ -152,7 +152,7 @@ class OmniModel(nn.Module):
         """
         layouts = encoder_layouts(self._parts("encoders"), self.reads, amounts)
         layouts = fuse_layouts("early_fusions", self._parts("early_fusions"), layouts)
-        layouts = project_layouts(self._parts("projectors"), self.inputs, layouts)
+        layouts = project_layouts(self._parts("projectors"), self.projector_inputs, layouts)
         layouts = fuse_layouts("fusions", self._parts("fusions"), layouts)
         counts = dict.fromkeys(SLOTS, 0)
         for slot in SLOTS:
@@ -165,7 +165,7 @@ class OmniModel(nn.Module):
         return select_parts(
             slots,
             early_fusions=self._parts("early_fusions"),
-            inputs=self.inputs,
+            projector_inputs=self.projector_inputs,
             conditions=self.conditions,
             fusions=self._parts("fusions"),
         )
@@ -215,8 +215,8 @@ class OmniModel(nn.Module):
         for name, projector in self._parts("projectors").items():
             if parts is None or f"projectors.{name}" in parts:
                 condition = streams.get(self.conditions.get(name, ""))
-                projected[name] = project_valid(projector, streams[self.inputs[name]], condition)
-        return replace_inputs(streams, self.inputs, projected)
+                projected[name] = project_valid(projector, streams[self.projector_inputs[name]], condition)
+        return replace_inputs(streams, self.projector_inputs, projected)
 
     def _splice(self, batch: Batch, streams: Streams) -> tuple[Tensor, Tensor, Streams]:
         slots = {slot: streams[slot] for slot in SLOTS if slot in streams}
@@ -235,7 +235,7 @@ class OmniModel(nn.Module):
         return dict(getattr(self, group).items())
 
     def _check(self, dims: Mapping[str, int], hidden_size: int) -> None:
-        inputs, conditions = set(self.inputs.values()), set(self.conditions.values())
+        inputs, conditions = set(self.projector_inputs.values()), set(self.conditions.values())
         for fusion in [*self._parts("early_fusions").values(), *self._parts("fusions").values()]:
             inputs.update(fusion.inputs)
             conditions.add(fusion.condition)

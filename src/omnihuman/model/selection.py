@@ -9,18 +9,18 @@ def select_parts(
     slots: Set[str],
     *,
     early_fusions: dict[str, Fusion],
-    inputs: Mapping[str, str],
+    projector_inputs: Mapping[str, str],
     conditions: Mapping[str, str],
     fusions: dict[str, Fusion],
 ) -> set[str]:
     """Return the parts that fill these slots, as ``group.name``: from the slots back to the encoders."""
     streams, parts = set(slots), set[str]()
     _select_fusions("fusions", fusions, streams, parts)
-    projectors = [name for name in inputs if name in streams]
+    projectors = [name for name in projector_inputs if name in streams]
     streams.difference_update(projectors)
     for name in projectors:
         parts.add(f"projectors.{name}")
-        streams.add(inputs[name])
+        streams.add(projector_inputs[name])
         if name in conditions:
             streams.add(conditions[name])
     _select_fusions("early_fusions", early_fusions, streams, parts)

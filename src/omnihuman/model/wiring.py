@@ -45,7 +45,7 @@ def bind_fields(encoders: Mapping[str, Encoder], reads: Mapping[str, str]) -> di
 
 def build_projectors(
     factories: Mapping[str, Callable[..., Projector]],
-    inputs: Mapping[str, str],
+    projector_inputs: Mapping[str, str],
     conditions: Mapping[str, str],
     dims: Mapping[str, int],
     hidden_size: int,
@@ -53,15 +53,16 @@ def build_projectors(
     """Build every projector with the width of its input and that of the language model.
 
     Raises:
-        ValueError: ``inputs`` or ``conditions`` name a projector or a stream that does not exist, or a projector has a
+        ValueError: ``projector_inputs`` or ``conditions`` name a projector or a stream that does not exist, or a
+            projector has a
             condition that it does not take, or none that it needs.
     """
-    _check_streams("inputs", inputs, factories, dims)
+    _check_streams("projector_inputs", projector_inputs, factories, dims)
     _check_streams("conditions", conditions, factories, dims)
     projectors = {}
     for name, factory in factories.items():
-        with naming(f"projectors.{name} reads {inputs[name]!r}"):
-            projectors[name] = factory(in_dim=dims[inputs[name]], out_dim=hidden_size)
+        with naming(f"projectors.{name} reads {projector_inputs[name]!r}"):
+            projectors[name] = factory(in_dim=dims[projector_inputs[name]], out_dim=hidden_size)
     for name, projector in projectors.items():
         _check_condition(name, projector, conditions.get(name), dims)
     return projectors
@@ -80,12 +81,14 @@ def build_fusions(
     return fusions, dims
 
 
-def replace_inputs(streams: Mapping[str, _T], inputs: Mapping[str, str], projected: Mapping[str, _T]) -> dict[str, _T]:
+def replace_inputs(
+    streams: Mapping[str, _T], projector_inputs: Mapping[str, str], projected: Mapping[str, _T]
+) -> dict[str, _T]:
     """Return the streams (or widths, or layouts) with the projected ones in place of their inputs.
 
     A stream that no projector reads, such as the instruction, stays.
     """
-    remaining = {name: stream for name, stream in streams.items() if name not in inputs.values()}
+    remaining = {name: stream for name, stream in streams.items() if name not in projector_inputs.values()}
     return remaining | dict(projected)
 
 

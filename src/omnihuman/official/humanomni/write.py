@@ -34,7 +34,7 @@ CHAT = (
 )
 """ChatML for a tokenizer without a template, as the official script renders it; ``SYSTEM`` is the system turn."""
 
-FIXED = ("projectors", "fusions", "early_fusions", "inputs", "conditions")
+FIXED = ("projectors", "fusions", "early_fusions", "projector_inputs", "conditions")
 """Groups of a model whose arguments the official code fixes. Of an encoder it fixes the class only."""
 
 ARCHITECTURE = (
