@@ -54,8 +54,7 @@ def build_projectors(
 
     Raises:
         ValueError: ``projector_inputs`` or ``conditions`` name a projector or a stream that does not exist, or a
-            projector has a
-            condition that it does not take, or none that it needs.
+            projector has a condition that it does not take, or none that it needs.
     """
     _check_streams("projector_inputs", projector_inputs, factories, dims)
     _check_streams("conditions", conditions, factories, dims)
