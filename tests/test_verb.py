@@ -120,7 +120,12 @@ def test_table_of_extras_is_that_of_the_package() -> None:
         assert set(modules.split()) - INDIRECT | installed >= expected, extra
         assert set(modules.split()) - INDIRECT <= expected, extra
         installed |= expected
-    assert {extra for _, extra in PLUGINS.values()} | EXTRAS.keys() == extras.keys() - {"all", "dev", "lmms-eval"}
+    assert {extra for _, extra in PLUGINS.values()} | EXTRAS.keys() == extras.keys() - {
+        "all",
+        "dev",
+        "docs",
+        "lmms-eval",
+    }
 
 
 def test_plugin_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

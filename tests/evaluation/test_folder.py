@@ -133,7 +133,7 @@ def test_a_judge_for_a_benchmark_without_one_raises(write_evaluation: Write) -> 
 
 def test_evaluations_of_a_run_are_found(write_evaluation: Write, tmp_path: Path) -> None:
     run = tmp_path / "runs/nano/net"
-    with pytest.raises(ValueError, match=r"no predictions of any benchmark; found none. Run python -m"):
+    with pytest.raises(ValueError, match=r"no predictions of any benchmark; found none. Run omnihuman evaluate"):
         find_evaluations(run)
     first, second = write_evaluation(), write_evaluation("runs/nano/net/evaluation/other/V")
     assert find_evaluations(run) == [second, first]

@@ -39,7 +39,7 @@ def test_files_of_the_folder(make_release: Folder) -> None:
     config = json.loads((folder / "config.json").read_text())
     assert config["model_type"] == "omnihuman" and config["architectures"] == ["OmniHumanForCausalLM"]
     data = json.loads((folder / "processor_config.json").read_text())["data"]
-    assert data["num_frames"] == 8 and data["face"] == {"source": "boxes", "margin": 0.25}
+    assert data["num_frames"] == 8 and data["face"] == {"region": "boxes", "margin": 0.25}
     for file in folder.rglob("*.json"):
         assert str(Path.home()) not in file.read_text() and str(Path.cwd()) not in file.read_text(), file
 
@@ -122,9 +122,9 @@ def test_two_instruction_tokenizers_raise(make_run: Folder) -> None:
 
 
 def test_face_detector_is_not_released() -> None:
-    face = {"source": "boxes", "margin": 0.1, "detector": {"_target_": "omnihuman.data.face.YuNet", "model": "/x.onnx"}}
+    face = {"region": "boxes", "margin": 0.1, "detector": {"_target_": "omnihuman.data.face.YuNet", "model": "/x.onnx"}}
     data, notes = select_data_options(OmegaConf.create({"num_frames": 4, "face": face, "records": "x"}))
-    assert data == {"num_frames": 4, "face": {"source": "boxes", "margin": 0.1}} and "detector" in notes[0]
+    assert data == {"num_frames": 4, "face": {"region": "boxes", "margin": 0.1}} and "detector" in notes[0]
 
 
 @pytest.mark.parametrize("preset", ["7b", "0_5b"])

@@ -1,5 +1,6 @@
 """The loss of a batch: the sum over its supervised tokens."""
 
+import pytest
 import torch
 
 from omnihuman.objective.supervised import Supervised
@@ -14,3 +15,8 @@ def test_loss_is_the_sum_over_supervised_tokens() -> None:
     loss.backward()
     assert float(loss.detach()) == 3.5 and output.targets == 2
     assert log_probs.grad is not None and log_probs.grad.tolist() == [-1, -1]
+
+
+def test_checkpoint_names_the_way_to_load_the_run() -> None:
+    with pytest.raises(ValueError, match=r"runs/nano/x/weights\.safetensors: omnihuman\.load\('runs/nano/x'\)"):
+        Supervised.load_from_checkpoint("runs/nano/x/checkpoints/step=3.ckpt")

@@ -21,7 +21,7 @@ def test_printed_example_answers_like_generate(
     export = run_python("-m", "omnihuman.export", f"run={folder}", f"out={out}", "max_shard_size=8MB")
     assert export.returncode == 0, export.stderr
     assert "model-00001-of-" in export.stdout and f"in {out}" in export.stdout and not export.stderr
-    example = "\n".join(line.strip() for line in export.stdout.splitlines()[-3:])
+    example = "\n".join(line.strip() for line in export.stdout.splitlines()[-4:])
     transformers = run_python("-c", example.replace("clip.mp4", str(clip)))
     assert transformers.returncode == 0, transformers.stderr
     generate = run_python(
