@@ -30,6 +30,10 @@ test: $(READY) ## the whole test suite (minutes)
 	@mkdir -p .venv/cache
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --basetemp=.venv/cache/pytest
 
+test-slow: $(READY) ## the long trainings and tests of many processes (minutes)
+	@mkdir -p .venv/cache
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile --basetemp=.venv/cache/pytest
+
 combinations: $(READY) ## a forward pass of every swap and combination of parts (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python experiments/composition/combinations.py
 
@@ -50,4 +54,4 @@ clean: ## remove the environment, caches and builds; runs/ and data/ stay
 	rm -rf .venv build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup check test combinations train reproduce docs clean
+.PHONY: help setup check test test-slow combinations train reproduce docs clean

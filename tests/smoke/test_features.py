@@ -113,6 +113,7 @@ def test_broken_cache_entries_are_replaced(corpus: Path, tmp_path: Path, caplog:
     assert "is broken" in caplog.text and read_columns(second) == read_columns(first)
 
 
+@pytest.mark.slow
 def test_two_ranks_fill_the_cache_together(corpus: Path, tmp_path: Path) -> None:
     """Micro-batches with and without audio are on different ranks, and neither rank waits forever."""
     more = ("validation.views=[]", "trainer.limit_val_batches=0", "validate_first=false")

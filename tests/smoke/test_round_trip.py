@@ -31,6 +31,7 @@ def run_python(*arguments: str) -> dict[str, object]:
     return dict(json.loads(process.stdout))
 
 
+@pytest.mark.slow
 def test_exported_folder_answers_like_the_trained_model(corpus: Path, tmp_path: Path) -> None:
     official = write_official(tmp_path / "official", "0_5b", frames=4)
     folder = convert(Request("humanomni", str(official.folder), tmp_path / "converted", official.options))

@@ -53,6 +53,7 @@ def toy(corpus: Path, tmp_path: Path) -> Path:
     return tmp_path / "toy"
 
 
+@pytest.mark.slow
 def test_study_reports_failed_cells_and_resumes_killed_ones(toy: Path, tmp_path: Path) -> None:
     output = call("omnihuman.study", str(toy), code=1)
     folder = tmp_path / "runs" / "nano" / "studies" / "toy"

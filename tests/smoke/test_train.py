@@ -168,6 +168,7 @@ def test_two_processes_have_the_losses_of_one(corpus: Path, tmp_path: Path) -> N
     assert len(losses) == 20 and losses == pytest.approx(read_losses(two), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_ranks_with_different_modalities_have_the_losses_of_one_process(corpus: Path, tmp_path: Path) -> None:
     """Every trainable part takes part on both ranks, so none waits for the other."""
     records = json.loads((corpus / "train.json").read_text())
