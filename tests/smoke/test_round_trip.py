@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from omnihuman.build import compose_config
 from omnihuman.hub.export import export
 from omnihuman.official.conversion import Request, convert
