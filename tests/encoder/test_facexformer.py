@@ -158,3 +158,8 @@ def test_folder_of_our_names_loads(encoder: FaceXFormer, tmp_path: Path) -> None
 def test_other_size_than_the_weights_raises(encoder: FaceXFormer, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"depths: \[1, 2\] in the preset, \[1, 3\] in the weights"):
         FaceXFormer(**SIZES, image_size=32, weights=save_folder(encoder, tmp_path, depths=[1, 3]))
+
+
+def test_folder_that_is_not_converted_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"convert official=facexformer path=.* out={tmp_path}"):
+        FaceXFormer(**SIZES, image_size=32, weights=str(tmp_path))

@@ -238,3 +238,8 @@ def test_other_size_than_the_weights_raises(encoder: UMT, tmp_path: Path) -> Non
 def test_block_missing_in_the_folder_raises(encoder: UMT, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"do not fit the encoder: 13 missing .such as blocks\.2\."):
         UMT(**SIZES, image_size=8, select_layer=-1, weights=save_folder(encoder, tmp_path))
+
+
+def test_folder_that_is_not_converted_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"convert official=umt path=.* out={tmp_path}"):
+        UMT(**SIZES, image_size=8, weights=str(tmp_path))

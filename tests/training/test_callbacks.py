@@ -2,8 +2,12 @@
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 
-from omnihuman.training.callbacks import MetricsTable, SampleCounter
+import pytest
+
+from omnihuman.pl import pl
+from omnihuman.training.callbacks import MetricsTable, SampleCounter, TrainableEMA
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:
@@ -53,3 +57,9 @@ def test_skipped_samples_are_counted_and_written(tmp_path: Path) -> None:
     restored = SampleCounter(counter.file)
     restored.load_state_dict(counter.state_dict())
     assert restored.totals() == counter.totals()
+
+
+def test_average_of_a_sharded_model_is_refused() -> None:
+    strategy = pl.strategies.ModelParallelStrategy(data_parallel_size=1, tensor_parallel_size=1)
+    with pytest.raises(ValueError, match="callback=ema"):
+        TrainableEMA().setup(SimpleNamespace(strategy=strategy), None, "fit")

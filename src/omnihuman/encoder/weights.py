@@ -70,7 +70,7 @@ def read_folder(weights: str, sizes: Mapping[str, Any], official: str) -> dict[s
     path = Path(weights)
     if not (path / "model.safetensors").is_file():
         raise ValueError(
-            f"{official}: weights={weights} is no folder with model.safetensors. Convert the official file: python -m "
+            f"{official}: weights={weights} is no folder with model.safetensors. Convert the official file: "
             f"omnihuman convert official={official} path=<file or hub id> out={weights}"
         )
     check_sizes(weights, SimpleNamespace(**json.loads((path / "config.json").read_text())), sizes)

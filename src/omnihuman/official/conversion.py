@@ -16,6 +16,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from omnihuman.build import compose_config
 from omnihuman.data.chat import Chat, describe_difference
 from omnihuman.official.checkpoint import Checkpoint, Header
 from omnihuman.official.keys import KeyReport
@@ -288,6 +289,15 @@ def format_report(conversion: Conversion, headers: Mapping[str, Header]) -> str:
 
 def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def change_experiment(name: str, size: str, changes: Mapping[str, Any]) -> DictConfig:
+    """Return the config of an experiment with changed and added values, for a model folder."""
+    config = compose_config([f"+experiment={name}", f"size={size}"])
+    OmegaConf.set_struct(config, False)
+    merged = OmegaConf.merge(config, changes)
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -133,6 +133,16 @@ class SampleCounter(pl.Callback):
 class TrainableEMA(pl.callbacks.EMAWeightAveraging):
     """Lightning's exponential moving average, for checkpoints that hold only the trainable parameters."""
 
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Refuse sharded models: Lightning would average one rank's shards only after a warning.
+
+        Raises:
+            ValueError: the strategy shards the model.
+        """
+        if isinstance(trainer.strategy, pl.strategies.ModelParallelStrategy):
+            raise ValueError("callback=ema averages whole models, not shards: remove it, or choose trainer=ddp.")
+        super().setup(trainer, pl_module, stage)
+
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Keep the trainable part of the current parameters; the objective does so with the averaged ones."""
         super().on_save_checkpoint(trainer, pl_module, checkpoint)

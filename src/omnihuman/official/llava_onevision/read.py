@@ -5,13 +5,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from omnihuman.build import build, compose_config, compose_part
+from omnihuman.build import build, compose_part
 from omnihuman.encoder.base import count_blocks
 from omnihuman.model.omni import OmniModel
 from omnihuman.official.checkpoint import Checkpoint, open_checkpoint, read_config, resolve_path
-from omnihuman.official.conversion import Conversion, MappedCheckpoint, Request, copy_tokenizer, parameter_shapes
+from omnihuman.official.conversion import (
+    Conversion,
+    MappedCheckpoint,
+    Request,
+    change_experiment,
+    copy_tokenizer,
+    parameter_shapes,
+)
 from omnihuman.official.humanomni.checkpoint import TOWER_SIZES, TOWERS_BY_WIDTH, find_folder
 from omnihuman.official.llava_onevision import keys as keys
 from omnihuman.official.towers.read import build_hub_config, select_architecture
@@ -191,8 +198,4 @@ def _build_config(architecture: Architecture, request: Request) -> DictConfig:
         },
         "data": {"markers": False, "views": ["video"]},
     }
-    config = OmegaConf.merge(compose_config([f"+experiment={EXPERIMENT}", "size=7b"]), {})
-    OmegaConf.set_struct(config, False)
-    merged = OmegaConf.merge(config, changes)
-    assert isinstance(merged, DictConfig)
-    return merged
+    return change_experiment(EXPERIMENT, "7b", changes)

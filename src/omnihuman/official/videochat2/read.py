@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from omnihuman.build import build, compose_config, compose_part
+from omnihuman.build import build, compose_part
 from omnihuman.model.omni import OmniModel
 from omnihuman.model.trainable import canonical_name
 from omnihuman.official.checkpoint import (
@@ -18,7 +18,14 @@ from omnihuman.official.checkpoint import (
     resolve_option,
     resolve_path,
 )
-from omnihuman.official.conversion import Conversion, MappedCheckpoint, Request, copy_tokenizer, parameter_shapes
+from omnihuman.official.conversion import (
+    Conversion,
+    MappedCheckpoint,
+    Request,
+    change_experiment,
+    copy_tokenizer,
+    parameter_shapes,
+)
 from omnihuman.official.keys import KeyReport
 from omnihuman.official.shapes import HEAD_DIM, Shapes, count_names, find_shape
 from omnihuman.official.towers import keys as towers
@@ -175,11 +182,7 @@ def _build_config(request: Request, shapes: Shapes, file: Path, text: Any) -> Di
         },
         "data": {"markers": False, "views": ["video"]},
     }
-    config = OmegaConf.merge(compose_config([f"+experiment={EXPERIMENT}", "size=7b"]), {})
-    OmegaConf.set_struct(config, False)
-    merged = OmegaConf.merge(config, changes)
-    assert isinstance(merged, DictConfig)
-    return merged
+    return change_experiment(EXPERIMENT, "7b", changes)
 
 
 def _select_prefix(shapes: Shapes, prefix: str) -> dict[str, tuple[int, ...]]:
