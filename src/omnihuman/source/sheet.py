@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ def draw_records(records: Sequence[Record], num_frames: int, file: Path) -> None
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 1.9 * len(records)), layout="constrained")
-    axes = figure.subplots(len(records), 2, squeeze=False)
+    axes = figure.subplots(len(records), 2, squeeze=False, width_ratios=(3, 1))
     for (left, right), record in zip(axes, records, strict=True):
         _draw_record(record, num_frames, left, right)
     figure.savefig(file, dpi=90)
@@ -26,7 +27,8 @@ def _draw_record(record: Record, num_frames: int, left: Any, right: Any) -> None
         clip = _read_clip(record, num_frames)
     except BadSample as bad:
         clip = media.Clip()
-        left.text(0, 0.5, f"{bad.reason}: {bad}", fontsize=7, wrap=True)
+        # no part of the layout, which would give a long line all the width
+        left.text(0, 0.5, fill(f"{bad.reason}: {bad}", 130), fontsize=7, in_layout=False)
     if clip.frames is not None:
         left.imshow(torch.cat(list(clip.frames), dim=-1).permute(1, 2, 0).numpy())
     if clip.waveform is not None:
@@ -34,7 +36,8 @@ def _draw_record(record: Record, num_frames: int, left: Any, right: Any) -> None
     left.axis("off")
     right.axis("off")
     question, answer = [text.replace("\n", " ") for _, text in record.messages[:2]]
-    left.set_title(f"{record.id} [{record.task}] {question}", fontsize=7, loc="left", parse_math=False)
+    name = record.id if record.task is None else f"{record.id} [{record.task}]"
+    left.set_title(f"{name} {question}", fontsize=7, loc="left", parse_math=False)
     right.set_title(answer, fontsize=7, loc="left", parse_math=False)
 
 
