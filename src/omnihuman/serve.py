@@ -14,7 +14,7 @@ def main(config: DictConfig) -> None:
     """Serve until interrupted or terminated."""
     from omnihuman.inference.answerer import read_options
     from omnihuman.serving.openai import RequestLimits, build_server
-    from omnihuman.serving.process import LOOPBACK, check_port, end_with_parent, private_folder
+    from omnihuman.serving.process import LOOPBACK, check_port, end_forks_with_parent, private_folder
     from omnihuman.serving.uploads import Limits
     from omnihuman.training.model_folder import read_config
     from omnihuman.training.runs import find_run_folder
@@ -40,7 +40,7 @@ def main(config: DictConfig) -> None:
     # as for Ctrl+C, LitServe ends its processes and the files are deleted; child processes keep the default
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-    os.register_at_fork(after_in_child=end_with_parent)
+    end_forks_with_parent()
     with private_folder("serve") as root:
         server = build_server(
             folder,

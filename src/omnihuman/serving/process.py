@@ -1,5 +1,6 @@
 """A serving process: its port, its private folder, and its end."""
 
+import multiprocessing
 import os
 import shutil
 import socket
@@ -59,12 +60,36 @@ def _lock_folder(folder: Path) -> Iterator[os.stat_result]:
 
 
 def end_with_parent() -> None:
-    """End this process soon after its parent, also if the parent was killed."""
-    parent = os.getppid()
+    """End this process of ``multiprocessing`` when its parent has ended, also if the parent was killed.
+
+    The parent may have ended before the call: loading a model takes long, and an orphan would keep its memory.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
 
     def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def end_forks_with_parent() -> None:
+    """End every process that is forked from now on soon after its parent, also if the parent was killed."""
+    pid = os.getpid()
+
+    def note_parent() -> None:
+        # before the fork: in the child the parent may have ended already, and its pid be gone
+        nonlocal pid
+        pid = os.getpid()
+
+    def watch(parent: int) -> None:
         while os.getppid() == parent:
             time.sleep(1)
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    def watch_parent() -> None:
+        threading.Thread(target=watch, args=(pid,), daemon=True).start()
+
+    os.register_at_fork(before=note_parent, after_in_child=watch_parent)
