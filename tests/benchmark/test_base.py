@@ -72,17 +72,17 @@ BAD: dict[str, Any] = {
     "a missing reference": ({"benchmark": "", "id": "1", "group": "", "prompt": "", "answer": ""}, r"\['reference'\]"),
     "options that are not a list": ({**json.loads(PREDICTION.to_json()), "options": None}, "not a prediction"),
     "an incomplete turn": ({**json.loads(PREDICTION.to_json()), "previous_turns": [["a"]]}, "not a prediction"),
-    "an id that is a number": ({**json.loads(PREDICTION.to_json()), "id": 1}, "id and answer must be text, got 1"),
-    "a group that is a number": ({**json.loads(PREDICTION.to_json()), "group": 1}, "group must be text, got 1"),
+    "an id that is a number": ({**json.loads(PREDICTION.to_json()), "id": 1}, r"\bid\b.*text, got 1"),
+    "a group that is a number": ({**json.loads(PREDICTION.to_json()), "group": 1}, r"group.*text, got 1"),
     "meta that is not an object": (
         {**json.loads(PREDICTION.to_json()), "meta": None},
-        "meta must be an object, got None",
+        r"meta.*object, got None",
     ),
     "a log-probability that is not a number": (
         {**json.loads(PREDICTION.to_json()), "log_probs": [None]},
         "not a prediction",
     ),
-    "an answer that is a list": ({**json.loads(PREDICTION.to_json()), "answer": ["sad"]}, "id and answer must be text"),
+    "an answer that is a list": ({**json.loads(PREDICTION.to_json()), "answer": ["sad"]}, r"answer.*text"),
 }
 
 
@@ -99,9 +99,9 @@ def test_duplicate_ids_raise() -> None:
         return Question(Record(name, Path("a.mp4"), "video", (), (), location=source), "sad")
 
     assert len(check_unique_ids([build_question("1", "a:1"), build_question("2", "a:2")], "a")) == 2
-    with pytest.raises(ValueError, match=r"set: the id '1' is duplicated \(a:1 and a:3\); remove one"):
+    with pytest.raises(ValueError, match=r"set: .*'1'.*duplicated.*a:1.*a:3"):
         check_unique_ids([build_question("1", "a:1"), build_question("2", "a:2"), build_question("1", "a:3")], "set")
-    with pytest.raises(ValueError, match=r"set: there are no questions"):
+    with pytest.raises(ValueError, match=r"set: .*no questions"):
         check_unique_ids([], "set")
 
 
@@ -122,7 +122,7 @@ def test_an_invalid_json_file_raises(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{oops}")
     with pytest.raises(ValueError, match=r"a\.json: this is not JSON"):
         read_json(tmp_path / "a.json")
-    with pytest.raises(ValueError, match=r"b\.json: there is no such file"):
+    with pytest.raises(ValueError, match=r"b\.json: .*no such file"):
         read_json(tmp_path / "b.json")
 
 
@@ -132,7 +132,7 @@ def test_files_with_byte_order_mark_and_crlf(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\n  \r\ntwo\r\n")
     assert list(read_lines(tmp_path / "a.txt")) == [(f"{tmp_path}/a.txt:1", "one"), (f"{tmp_path}/a.txt:3", "two")]
     (tmp_path / "a.txt").write_bytes(b"\xe9")
-    with pytest.raises(ValueError, match=r"a\.txt: save the file as UTF-8"):
+    with pytest.raises(ValueError, match=r"a\.txt: .*UTF-8"):
         list(read_lines(tmp_path / "a.txt"))
 
 

@@ -172,7 +172,7 @@ def test_clips_in_the_training_data_are_counted(root: Path) -> None:
 
 def test_a_missing_clip_raises(root: Path) -> None:
     (root / CLIPS[1]["video"]).unlink()
-    with pytest.raises(ValueError, match=r"test\.json\[1\]: video: there is no file .*/MAFW/videos/09068\.mp4"):
+    with pytest.raises(ValueError, match=r"test\.json\[1\]: video: .*no file .*/MAFW/videos/09068\.mp4"):
         DFEC(str(root)).questions()
     benchmark = DFEC(str(root), missing_media="skip")
     assert [question.id for question in benchmark.questions()] == ["0", "2"]
@@ -182,12 +182,12 @@ def test_a_missing_clip_raises(root: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"videos": []}, "this is not a list of clips"),
+        ({"videos": []}, r"test\.json: .*list of clips"),
         ([{**CLIPS[0], "caption": " "}], r"test\.json\[0\]: caption is ' '"),
-        ([CLIPS[0], {**CLIPS[1], "id": True}], r"test\.json\[1\]: id is True; an entry must have the texts"),
-        ([CLIPS[0], {**CLIPS[1], "video": 1}], r"test\.json\[1\]: video is 1; an entry must have the texts"),
+        ([CLIPS[0], {**CLIPS[1], "id": True}], r"test\.json\[1\]: id is True.*\bid, video\b.*caption"),
+        ([CLIPS[0], {**CLIPS[1], "video": 1}], r"test\.json\[1\]: video is 1.*\bid, video\b.*caption"),
         ([CLIPS[0], {**CLIPS[1], "id": "0"}], r"'0' is duplicated .*test\.json\[0\] and .*test\.json\[1\]"),
-        ([{**CLIPS[0], "video": "../x.mp4"}], r"test\.json\[0\]: video: '../x.mp4' is outside the folder"),
+        ([{**CLIPS[0], "video": "../x.mp4"}], r"test\.json\[0\]: video: '../x.mp4'.*outside"),
         (["a"], r"test\.json\[0\]: id is None"),
     ],
 )
@@ -212,10 +212,10 @@ def test_invalid_options_and_training_files_raise(root: Path) -> None:
     (root / "train.json").write_text("{}")
     (root / "train.jsonl").write_text('{"video": "a"}\n{"video"\n')
     for name, message in (
-        ("train.json", "must be lists of records"),
-        ("train.jsonl", r"train\.jsonl:2: this is not JSON"),
-        ("none.jsonl", "there is no such file"),
-        ("none.json", "there is no such file"),
+        ("train.json", r"train\.json.*lists of records"),
+        ("train.jsonl", r"train\.jsonl:2: .*JSON"),
+        ("none.jsonl", r"none\.jsonl.*no such file"),
+        ("none.json", r"none\.json\b.*no such file"),
     ):
         with pytest.raises(ValueError, match=message):
             DFEC(str(root), train_records=[str(root / name)]).questions()

@@ -97,15 +97,15 @@ def test_padded_names_frame_folders_and_audio_files(root: Path, pictures: Callab
 
 
 BAD = {
-    "a missing clip": ("3,7", "4,7", r"set_1\.csv:4: clip '00004': there is no file .*4\.mp4.*media=skip"),
-    "a label outside the set": ("1,2", "1,8", r"set_1\.csv:2: unknown label '8'; expected one of 1 \(happy\), 2"),
-    "a label of zero": ("1,2", "1,0", r"set_1\.csv:2: unknown label '0'"),
-    "a name that is not a number": ("1,2", "one,2", r"set_1\.csv:2: video_name must be a number, got 'one'"),
-    "no label": ("1,2", "1,", r"set_1\.csv:2: label must not be empty"),
-    "only a header": ("\n1,2\n2,1\n3,7", "", r"set_1\.csv: there are no clips; .*remove fold 1"),
-    "a missing column": ("label", "emotion", r"set_1\.csv:1: the columns \['label'\] are missing"),
-    "a duplicate clip": ("2,1", "00001,1", r"the id '00001' is duplicated \(.*set_1\.csv:2 and .*set_1\.csv:3\)"),
-    "a clip of another fold": ("2,1", "5,6", r"the id '00005' is duplicated \(.*set_1\.csv:3 and .*set_2\.csv:3\)"),
+    "a missing clip": ("3,7", "4,7", r"set_1\.csv:4: clip '00004': .*no file .*4\.mp4.*media=skip"),
+    "a label outside the set": ("1,2", "1,8", r"set_1\.csv:2: unknown .*'8'.*1 \(happy\), 2"),
+    "a label of zero": ("1,2", "1,0", r"set_1\.csv:2: unknown .*'0'"),
+    "a name that is not a number": ("1,2", "one,2", r"set_1\.csv:2: video_name .*number.*'one'"),
+    "no label": ("1,2", "1,", r"set_1\.csv:2: label .*empty"),
+    "only a header": ("\n1,2\n2,1\n3,7", "", r"set_1\.csv: .*no clips.*fold 1"),
+    "a missing column": ("label", "emotion", r"set_1\.csv:1: .*\['label'\].*missing"),
+    "a duplicate clip": ("2,1", "00001,1", r"'00001'.*duplicated \(.*set_1\.csv:2 and .*set_1\.csv:3\)"),
+    "a clip of another fold": ("2,1", "5,6", r"'00005'.*duplicated \(.*set_1\.csv:3 and .*set_2\.csv:3\)"),
 }
 
 
@@ -129,7 +129,7 @@ def test_missing_clips_can_be_skipped_and_are_counted(root: Path) -> None:
 
 
 def test_a_missing_fold_file_raises(root: Path) -> None:
-    with pytest.raises(ValueError, match=r"set_3\.csv: there is no such file.*remove fold 3"):
+    with pytest.raises(ValueError, match=r"set_3\.csv: .*no such file.*fold 3"):
         build_benchmark(root, folds=[3]).questions()
 
 

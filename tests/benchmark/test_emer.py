@@ -121,12 +121,12 @@ def test_published_results_of_both_papers() -> None:
 
 def test_invalid_tables_raise(root: Path) -> None:
     (root / "video/sample_00000055.mp4").unlink()
-    with pytest.raises(ValueError, match=r"final-EMER-reason\.csv:3: name: there is no file .*/sample_00000055\.mp4"):
+    with pytest.raises(ValueError, match=r"final-EMER-reason\.csv:3: name: .*no file .*/sample_00000055\.mp4"):
         Emer(str(root)).questions()
     assert len(Emer(str(root), missing_media="skip").questions()) == 1
-    with pytest.raises(ValueError, match=r"gt-chi\.csv: there is no such file"):
+    with pytest.raises(ValueError, match=r"gt-chi\.csv: .*no such file"):
         Emer(str(root), version="v1", language="chi").questions()
-    with pytest.raises(ValueError, match=r"gt-eng\.csv:1: the columns \['name', 'english'\] are missing"):
+    with pytest.raises(ValueError, match=r"gt-eng\.csv:1: .*\['name', 'english'\].*missing"):
         Emer(str(root), annotations="gt-eng.csv").questions()
     with pytest.raises(ValueError, match=r"version=v3: choose from v1, v2"):
         build(compose_part("benchmark", "emer", [f"benchmark.root={root}", "benchmark.version=v3"]))

@@ -72,9 +72,9 @@ def test_subtitles_precede_the_question(root: Path) -> None:
     chinese = EmerOV(str(root), subtitles="subtitle_chieng.csv", language="chinese").questions()
     assert "走" in chinese[2].record.messages[0][1]
     (root / "subtitle_chieng.csv").write_text("\n".join(lines.splitlines()[:2]))
-    with pytest.raises(ValueError, match="there is no line for sample_00000220; add one"):
+    with pytest.raises(ValueError, match=r"subtitle_chieng\.csv: .*sample_00000220.*subtitles=null"):
         EmerOV(str(root), subtitles="subtitle_chieng.csv").questions()
-    with pytest.raises(ValueError, match=r"subtitle_chieng\.csv:2: expected the columns name and german"):
+    with pytest.raises(ValueError, match=r"subtitle_chieng\.csv:2: .*name and german"):
         EmerOV(str(root), subtitles="subtitle_chieng.csv", language="german").questions()
 
 
@@ -176,7 +176,7 @@ def test_items_with_a_failed_judge_are_missing(root: Path) -> None:
 
 def test_invalid_tables_raise(root: Path) -> None:
     (root / "video/sample_00000039.mp4").unlink()
-    with pytest.raises(ValueError, match=r"check-openset\.csv:4: name: there is no file .*/sample_00000039\.mp4 \(nor"):
+    with pytest.raises(ValueError, match=r"check-openset\.csv:4: name: .*no file .*/sample_00000039\.mp4 \(nor"):
         EmerOV(str(root)).questions()
     benchmark = EmerOV(str(root), missing_media="skip")
     assert len(benchmark.questions()) == 2 and benchmark.protocol()["missing media"].startswith("1 of 3 skipped")

@@ -77,25 +77,25 @@ def test_audio_next_to_the_table(root: Path) -> None:
 def test_a_packed_archive_raises(root: Path) -> None:
     (root / "data/en_us/audio/test").rename(root / "data/en_us/audio/elsewhere")
     (root / "data/en_us/audio/test.tar.gz").touch()
-    with pytest.raises(ValueError, match=r"test\.tar\.gz: unpack it first: tar -xzf"):
+    with pytest.raises(ValueError, match=r"test\.tar\.gz: .*tar -xzf"):
         Fleurs(str(root)).questions()
 
 
 def test_invalid_files_raise(root: Path) -> None:
     (root / "data/cmn_hans_cn/audio/test/77.wav").unlink()
-    with pytest.raises(ValueError, match=r"cmn_hans_cn/test\.tsv:1: file name: there is no file .*/77\.wav"):
+    with pytest.raises(ValueError, match=r"cmn_hans_cn/test\.tsv:1: file name: .*no file .*/77\.wav"):
         Fleurs(str(root)).questions()
     assert len(Fleurs(str(root), missing_media="skip").questions()) == 2
     table = root / "data/en_us/test.tsv"
     table.write_text("1675\t141.wav\tonly three\n")
-    with pytest.raises(ValueError, match=r"test\.tsv:1: got 3 columns, expected 7: id, file name"):
+    with pytest.raises(ValueError, match=r"test\.tsv:1: .*3 columns.*7: id, file name"):
         Fleurs(str(root)).questions()
     table.write_text("\t".join(LINES["en_us"][0]) + "\n" + "\t".join(LINES["en_us"][0]) + "\n")
     with pytest.raises(ValueError, match="'en_us/141' is duplicated"):
         Fleurs(str(root), missing_media="skip").questions()
     table.unlink()
     with pytest.raises(
-        ValueError, match=r"en_us/test\.tsv: there is no such file; set root to a copy of google/fleurs"
+        ValueError, match=r"en_us/test\.tsv: .*no such file.*root.*google/fleurs"
     ):
         Fleurs(str(root)).questions()
     with pytest.raises(ValueError, match=r"languages=\['de_de'\]: choose from en_us, cmn_hans_cn"):

@@ -71,7 +71,7 @@ def test_other_encodings_and_splits(root: Path) -> None:
     file.write_bytes(b"\xef\xbb\xbf" + content.replace(" HE", "\tHE").replace("\n", " \r\n\r\n").encode())
     assert [(question.id, question.reference) for question in benchmark.questions()] == expected
     file.write_bytes(content.encode("utf-16"))
-    with pytest.raises(ValueError, match=r"1089-134686\.trans\.txt: save the file as UTF-8"):
+    with pytest.raises(ValueError, match=r"1089-134686\.trans\.txt: .*UTF-8"):
         benchmark.questions()
     for splits in ([], ["test-clean", "test-clean"], "train"):
         with pytest.raises(ValueError, match=r"splits=.*choose from test-clean"):
@@ -101,7 +101,7 @@ def test_scores_need_no_files(root: Path) -> None:
 def test_a_missing_utterance_raises(root: Path) -> None:
     missing = root / "test-clean/1089/134686/1089-134686-0001.flac"
     missing.unlink()
-    with pytest.raises(ValueError, match=r"1089-134686\.trans\.txt:2: there is no file .*1089-134686-0001\.flac"):
+    with pytest.raises(ValueError, match=r"1089-134686\.trans\.txt:2: .*no file .*1089-134686-0001\.flac"):
         LibriSpeech(str(root), splits=["test-clean"]).questions()
     benchmark = LibriSpeech(str(root), splits=["test-clean"], missing_media="skip")
     assert len(benchmark.questions()) == 2
@@ -109,7 +109,7 @@ def test_a_missing_utterance_raises(root: Path) -> None:
 
 
 def test_invalid_layouts_raise(root: Path) -> None:
-    with pytest.raises(ValueError, match=r"dev-clean: there is no .*trans\.txt; set root to the folder LibriSpeech"):
+    with pytest.raises(ValueError, match=r"dev-clean: .*trans\.txt.*root.*LibriSpeech"):
         LibriSpeech(str(root), splits=["dev-clean"]).questions()
     with pytest.raises(ValueError, match=r"splits=\['train'\]"):
         LibriSpeech(str(root), splits=["train"])

@@ -86,11 +86,11 @@ def test_silent_clips_can_be_dropped(root: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("00025.mp4 rage", r"test\.txt:1: unknown label 'rage'; expected one of anger \(angry\), disgust, fear"),
-        ("00025.mp4 angry", r"test\.txt:1: unknown label 'angry'; expected one of"),
+        ("00025.mp4 rage", r"test\.txt:1: .*'rage'.*anger \(angry\), disgust, fear"),
+        ("00025.mp4 angry", r"test\.txt:1: unknown .*'angry'"),
         ("00025.mp4", r"test\.txt:1: expected <clip> <emotion>, got '00025\.mp4'"),
-        ("00077.mp4 anger", r"test\.txt:1: clip '00077': there is no file .*00077\.mp4"),
-        ("00026.mp4 anger", r"the id '00026' is duplicated \(.*test\.txt:1 and .*test\.txt:2\)"),
+        ("00077.mp4 anger", r"test\.txt:1: clip '00077': .*no file .*00077\.mp4"),
+        ("00026.mp4 anger", r"'00026'.*duplicated \(.*test\.txt:1 and .*test\.txt:2\)"),
     ],
 )
 def test_an_invalid_line_raises(line: str, message: str, root: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_fold_file_with_byte_order_mark_and_crlf(root: Path) -> None:
     path.write_bytes(b"\xef\xbb\xbf" + LINES.replace("\n", " \r\n\r\n").encode())
     assert [question.id for question in MAFW(str(root), folds=[1]).questions()] == ["00025", "00026", "09999"]
     path.write_bytes(LINES.encode() + b"\xe9 anger")
-    with pytest.raises(ValueError, match=r"test\.txt: save the file as UTF-8"):
+    with pytest.raises(ValueError, match=r"test\.txt: .*UTF-8"):
         MAFW(str(root), folds=[1]).questions()
 
 

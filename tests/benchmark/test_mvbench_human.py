@@ -100,14 +100,14 @@ def test_layout_with_cut_clips(name: str, root: Path, clip: Path) -> None:
 
 
 BAD = {
-    "an answer that is no option": ({"answer": "Flew."}, r"sequence\.json\[0\]: the answer 'Flew\.' must be exactly"),
-    "an option twice": ({"candidates": ["Ran.", "Ran."]}, r"sequence\.json\[0\]: the answer 'Ran\.' must be exactly"),
+    "an answer that is no option": ({"answer": "Flew."}, r"sequence\.json\[0\]: .*'Flew\.'.* exactly"),
+    "an option twice": ({"candidates": ["Ran.", "Ran."]}, r"sequence\.json\[0\]: .*'Ran\.'.* exactly"),
     "27 options": ({"candidates": [*map(str, range(26)), "Ran."]}, r"sequence\.json\[0\]: .* of at most 26"),
     "no video": ({"video": None}, r"sequence\.json\[0\]: video is None; expected str"),
-    "no end": ({"end": None}, r"sequence\.json\[0\]: start and end must be increasing seconds.*0\.2 and None"),
-    "end before start": ({"end": 0.1}, r"sequence\.json\[0\]: start and end must be increasing seconds.*0\.2 and 0\.1"),
-    "a file that is not there": ({"video": "z.mp4"}, r"sequence\.json\[0\]: video: there is no file .*z\.mp4.*skip"),
-    "a path upwards": ({"video": "../../../../z.mp4"}, r"is outside the folder"),
+    "no end": ({"end": None}, r"sequence\.json\[0\]: start and end .*0\.2 and None"),
+    "end before start": ({"end": 0.1}, r"sequence\.json\[0\]: start and end .*0\.2 and 0\.1"),
+    "a file that is not there": ({"video": "z.mp4"}, r"sequence\.json\[0\]: video: .*no file .*z\.mp4.*skip"),
+    "a path upwards": ({"video": "../../../../z.mp4"}, r"sequence\.json\[0\]: .*z\.mp4'.*outside"),
 }
 
 

@@ -1,4 +1,3 @@
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +20,7 @@ def test_media_tries_suffixes_in_order(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_raises(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"t.csv:2: name: there is no file .*/b\.mp4; .*missing_media=skip"):
+    with pytest.raises(ValueError, match=r"t\.csv:2: name: .*no file .*/b\.mp4; .*missing_media=skip"):
         Media(tmp_path).find("b", "t.csv:2: name", (".mp4",))
 
 
@@ -38,7 +37,7 @@ def test_a_path_outside_the_folder_raises(tmp_path: Path) -> None:
     (tmp_path / "secret.mp4").touch()
     (tmp_path / "root").mkdir()
     for name in ("../secret.mp4", str(tmp_path / "secret.mp4")):
-        with pytest.raises(ValueError, match="is outside the folder"):
+        with pytest.raises(ValueError, match=r"\.mp4'.*outside"):
             Media(tmp_path / "root", "skip").find(name, "t[0]")
 
 
@@ -58,18 +57,18 @@ def test_location_of_a_cell_that_spans_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name,other\na,b\n", r"t.csv:1: the columns ['english'] are missing"),
-        ("name,english\na,x\nb,\n", "t.csv:3: english must not be empty"),
-        ("name,english\na\n", "t.csv:2: english must not be empty"),
-        ("name,english\na,b,c\n", "t.csv:2: there are more cells than columns"),
-        ('name,english\na,"b\nc,d\n', "t.csv:3: this is not a csv line (unexpected end of data)"),
-        (None, "there is no such file"),
+        ("name,other\na,b\n", r"t\.csv:1: .*\['english'\].*missing"),
+        ("name,english\na,x\nb,\n", r"t\.csv:3: english .*empty"),
+        ("name,english\na\n", r"t\.csv:2: english .*empty"),
+        ("name,english\na,b,c\n", r"t\.csv:2: .*more cells"),
+        ('name,english\na,"b\nc,d\n', r"t\.csv:3: .*csv.*unexpected end of data"),
+        (None, r"t\.csv: .*no such file"),
     ],
 )
 def test_invalid_tables_raise(tmp_path: Path, text: str | None, message: str) -> None:
     if text is not None:
         (tmp_path / "t.csv").write_text(text)
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(ValueError, match=message):
         list(read_csv(tmp_path / "t.csv", ("name", "english")))
 
 

@@ -96,7 +96,7 @@ def test_error_rates(root: Path) -> None:
 
 def test_a_missing_recording_raises(root: Path) -> None:
     (root / "audio/test_meeting/B0/M0.opus").unlink()
-    with pytest.raises(ValueError, match=r"WenetSpeech\.json: audios\[1\]\.path: there is no file .*/M0\.opus"):
+    with pytest.raises(ValueError, match=r"WenetSpeech\.json: audios\[1\]\.path: .*no file .*/M0\.opus"):
         WenetSpeech(str(root)).questions()
     benchmark = WenetSpeech(str(root), missing_media="skip")
     assert [question.group for question in benchmark.questions()] == ["TEST_NET", "TEST_NET"]
@@ -106,10 +106,10 @@ def test_a_missing_recording_raises(root: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "key", "value", "message"),
     [
-        (2, "sid", None, r"audios\[2\]\.segments\[0\]: sid is None, it must be a str"),
-        (2, "end_time", "4", r"segments\[0\]: end_time is '4', it must be a int or float"),
-        (2, "end_time", 3.0, r"segments\[0\]: end_time 3 must be after begin_time 3"),
-        (2, "subsets", "TEST_NET", r"segments\[0\]: subsets is 'TEST_NET', it must be a list"),
+        (2, "sid", None, r"audios\[2\]\.segments\[0\]: sid is None.* str\b"),
+        (2, "end_time", "4", r"segments\[0\]: end_time is '4'.* int or float\b"),
+        (2, "end_time", 3.0, r"segments\[0\]: end_time 3 .*begin_time 3"),
+        (2, "subsets", "TEST_NET", r"segments\[0\]: subsets is 'TEST_NET'.* list\b"),
         (2, "sid", "TEST_NET_S2", r"'TEST_NET_S2' is duplicated .*segments\[0\] and .*segments\[1\]"),
         (2, "subsets", ["L"], None),
     ],
@@ -127,7 +127,7 @@ def test_invalid_segments_raise(tmp_path: Path, entry: int, key: str, value: Any
 
 def test_invalid_files_raise(tmp_path: Path) -> None:
     file = tmp_path / "WenetSpeech.json"
-    with pytest.raises(ValueError, match=r"WenetSpeech\.json: there is no such file"):
+    with pytest.raises(ValueError, match=r"WenetSpeech\.json: .*no such file"):
         WenetSpeech(str(tmp_path)).questions()
     for text, message in (('{"audios": [{"aid"', r"not JSON after audios\[-1\]"), ("{}", "no list `audios`")):
         file.write_text(text)
@@ -135,7 +135,7 @@ def test_invalid_files_raise(tmp_path: Path) -> None:
             WenetSpeech(str(tmp_path)).questions()
     content = build_corpus()
     content["audios"] = content["audios"][:2]
-    with pytest.raises(ValueError, match="there is no segment of the subset TEST_NET"):
+    with pytest.raises(ValueError, match=r"no segment .*TEST_NET"):
         WenetSpeech(str(write(tmp_path, content))).questions()
     with pytest.raises(ValueError, match=r"subsets=\['L'\]: choose from"):
         WenetSpeech(str(tmp_path), subsets=["L"])

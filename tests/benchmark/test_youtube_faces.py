@@ -63,8 +63,8 @@ def test_yaml_builds_the_class(faces: Path) -> None:
         ("1, 1, Ann_Lee/0, Ann_Lee/1, 1, yes", r"other\.txt:2: expected <fold>, <pair>"),
         ("1, 1, Ann_Lee, 0, 1, 1", r"other\.txt:2: expected"),
         ("1\t1\tAnn_Lee/0\tAnn_Lee/1\t1", r"other\.txt:2: expected"),
-        ("1, 1, Ann_Lee/0, Ann_Lee/7, 1, 1", r"other\.txt:2: there is no file .*Ann_Lee/7.*missing_media=skip"),
-        ("1, 2, Ann_Lee/0, Ann_Lee/1, 1, 1", r"the id '1/2' is duplicated \(.*txt:2 and .*txt:3\)"),
+        ("1, 1, Ann_Lee/0, Ann_Lee/7, 1, 1", r"other\.txt:2: .*no file .*Ann_Lee/7.*missing_media=skip"),
+        ("1, 2, Ann_Lee/0, Ann_Lee/1, 1, 1", r"'1/2'.*duplicated \(.*txt:2 and .*txt:3\)"),
     ],
 )
 def test_an_invalid_line_raises(line: str, message: str, faces: Path) -> None:
@@ -74,7 +74,7 @@ def test_an_invalid_line_raises(line: str, message: str, faces: Path) -> None:
 
 
 def test_missing_files_raise_or_are_skipped(faces: Path) -> None:
-    with pytest.raises(ValueError, match=r"gone\.txt: there is no such file; set splits, or pairs=favchat_like"):
+    with pytest.raises(ValueError, match=r"gone\.txt: .*no such file.*splits.*pairs=favchat_like"):
         YouTubeFaces(str(faces), splits="gone.txt").questions()
     with pytest.raises(ValueError, match=r"0 people with videos"):
         YouTubeFaces(str(faces), pairs="favchat_like", media="aligned_images_DB").questions()
