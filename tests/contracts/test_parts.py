@@ -297,9 +297,9 @@ def test_widths_and_token_counts_of_levels_equal_the_layout(group: str, name: st
 def test_single_time_step_is_encoded_or_raises(group: str, name: str) -> None:
     part = shared_part(group, name)
     if name.startswith(WITHOUT_STILLS):
-        with pytest.raises(ValueError, match="needs 2 frames or more, got 1"):
+        with pytest.raises(ValueError, match=r"\b2 frames.* 1\b"):
             run(part, (1, 1))
-        with pytest.raises(ValueError, match="needs 2 frames or more, got 1"):
+        with pytest.raises(ValueError, match=r"\b2 frames.* 1\b"):
             count_layout_tokens(part, 1)
         return
     features = run(part, (1,))

@@ -146,9 +146,9 @@ def test_slot_without_audio_is_empty(forecaster: Forecaster) -> None:
     ("overrides", "message"),
     [
         (["data.max_tokens=100"], "holds 100"),
-        (["projector@model.projectors.face=mlp"], "gate adds streams of one shape"),
+        (["projector@model.projectors.face=mlp"], r"gate .*one shape"),
         (["+trainable.nothing=1"], "matches no parameter"),
-        (["fusion@model.fusions.gate=slow_fast"], "merges exactly one stream"),
+        (["fusion@model.fusions.gate=slow_fast"], r"slow_fast .*one stream"),
         (["+model.projectors.face.width=3"], "width"),
     ],
 )

@@ -174,7 +174,7 @@ def test_a_tokenizer_without_the_special_tokens_raises() -> None:
         def encode(self, text: str, add_special_tokens: bool) -> list[int]:
             return list(text.encode())
 
-    with pytest.raises(ValueError, match="the chat template chatml needs one: choose"):
+    with pytest.raises(ValueError, match=r"template chatml.*llm/template@model\.llm\.template"):
         Chat(ByteTokenizer(), CHATML)
 
 
@@ -188,7 +188,7 @@ def test_a_conversation_can_override_the_system_prompt(tokenizer: Any) -> None:
 
 def test_a_system_prompt_without_a_system_turn_raises(tokenizer: Any) -> None:
     chat = Chat(tokenizer, replace(WITHOUT_SYSTEM, system_turn=None))
-    with pytest.raises(BadSample, match=r"chatml has no system turn: remove the system text 'Be kind\.'") as caught:
+    with pytest.raises(BadSample, match=r"chatml .*no system turn.*'Be kind\.'") as caught:
         chat.prompt(ONE_TURN, COUNTS, system="Be kind.")
     assert caught.value.reason == "no_system_turn"
 
@@ -207,8 +207,8 @@ def test_difference_to_the_chat_template_of_the_tokenizer(tokenizer: Any) -> Non
     write_chat_template(tokenizer)
     assert describe_difference(Chat(tokenizer, CHATML, max_length=3)) is None  # both have our system prompt
     message = describe_difference(Chat(tokenizer, WITHOUT_SYSTEM))
-    assert message is not None and "chatml differs from the tokenizer's own after 1 tokens: u s er Ċ W h" in message
-    assert "in place of s y s t e m" in message and "llm/template@model.llm.template=tokenizer" in message
+    assert message is not None and re.search(r"chatml .*1 tokens: u s er Ċ W h\b", message)
+    assert " s y s t e m" in message and "llm/template@model.llm.template=tokenizer" in message
     write_chat_template(tokenizer, end="<|im_end|>")
     message = describe_difference(Chat(tokenizer, CHATML))
     assert message is not None and ": Ċ <|im_start|> u s er Ċ in place of <|im_start|> u s er Ċ" in message

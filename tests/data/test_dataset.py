@@ -189,7 +189,7 @@ def test_each_view_with_content_of_its_own_is_a_sample(build_samples: Any) -> No
 def test_a_slot_without_an_encoder_raises(build_samples: Any, tokenizer: Any) -> None:
     record = build_samples([VALID]).planned[0].record
     counts = {"video": 8, "audio": 0}
-    with pytest.raises(BadSample, match=r"no encoder for \['audio'\]; choose other data\.views"):
+    with pytest.raises(BadSample, match=r"\['audio'\].*data\.views"):
         Samples([record], TRANSFORMS, lambda amounts: counts, Chat(tokenizer, CHATML), num_frames=2)
 
 
@@ -243,7 +243,7 @@ def test_a_view_of_faces_without_a_face_encoder_raises(
     transforms: Any, face: FaceInput | None, media_root: Path, tokenizer: Any
 ) -> None:
     question = build_question(media_root / "talk.mp4")
-    with pytest.raises(BadSample, match=r"this model has no encoder that reads faces") as caught:
+    with pytest.raises(BadSample, match=r"no encoder .*\bfaces") as caught:
         plan_questions([question], tokenizer, transforms, views=[View("F")], face=face)
     assert caught.value.reason == "no_slot"
 
@@ -266,7 +266,7 @@ def test_a_record_is_planned_from_all_its_files(media_root: Path, tmp_path: Path
     faces = samples.sample(samples.planned[0]).faces
     assert [face is None for face in faces] == [False, False, True, True], "boxes belong to the first clip"
     missing = build_question(folder, audio_track=tmp_path / "missing.wav", location="train.json:1")
-    with pytest.raises(BadSample, match=r"train.json:1 \(1\): .*missing\.wav: there is no such file"):
+    with pytest.raises(BadSample, match=r"train.json:1 \(1\): .*missing\.wav: .*no such file"):
         plan_questions([missing], tokenizer)
 
 

@@ -103,7 +103,7 @@ def test_a_detector_runs_only_without_annotated_boxes() -> None:
 
 @pytest.mark.parametrize("detector", [YuNet, MediaPipe])
 def test_a_detector_without_its_model_file_raises(detector: Callable[..., Any], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"nowhere\.onnx: there is no such file"):
+    with pytest.raises(ValueError, match=r"nowhere\.onnx: .*no such file"):
         detector(str(tmp_path / "nowhere.onnx"))
 
 
@@ -111,7 +111,7 @@ def test_one_box_per_frame_is_timed_by_the_frame_rate() -> None:
     faces = parse_faces([[0, 0, 5, 5], None, [1, 1, 6, 6]], "a.json[0]")
     assert faces is not None
     assert [face.time for face in assign_times(faces, 3, 10.0)] == [0.0, 0.1, 0.2]
-    with pytest.raises(BadSample, match=r"faces has 3 boxes, the file has 30 frames") as caught:
+    with pytest.raises(BadSample, match=r"faces .*3 boxes.*30 frames") as caught:
         assign_times(faces, 30, 10.0)
     assert caught.value.reason == "faces_mismatch"
 
@@ -119,10 +119,10 @@ def test_one_box_per_frame_is_timed_by_the_frame_rate() -> None:
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        ("left", "faces must be a list"),
-        ([{"time": -1, "box": None}], r"faces\[0\]: time must be the second of the frame, got -1"),
-        ([{"time": 0, "box": [1, 2, 3]}], r"faces\[0\]: a box is \[x0, y0, x1, y1\]"),
-        ([None, [5, 5, 1, 9]], r"faces\[1\]: the box \[5, 5, 1, 9\] has no area"),
+        ("left", r"faces .*list"),
+        ([{"time": -1, "box": None}], r"faces\[0\]: time .*second.* -1"),
+        ([{"time": 0, "box": [1, 2, 3]}], r"faces\[0\]: .*box .*\[x0, y0, x1, y1\]"),
+        ([None, [5, 5, 1, 9]], r"faces\[1\]: .*\[5, 5, 1, 9\].*no area"),
     ],
 )
 def test_malformed_faces_raise(raw: Any, message: str, tmp_path: Path) -> None:

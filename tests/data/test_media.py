@@ -124,7 +124,7 @@ def test_missing_streams_are_reported(media_root: Path) -> None:
 
 
 def test_a_clip_after_the_end_of_its_file_raises(media_root: Path) -> None:
-    with pytest.raises(BadSample, match=r"starts at 5 s, the file ends at 2 s"):
+    with pytest.raises(BadSample, match=r"starts at 5 s.*ends at 2 s"):
         read(media_root / "talk.mp4", num_frames=2, start=5.0, end=6.0)
     assert probe(media_root / "talk.mp4").num_samples(5.0, 6.0) == 0
 
@@ -316,14 +316,14 @@ def test_a_folder_of_numbered_images_is_a_video(frames_folder: Path) -> None:
 
 def test_an_invalid_folder_raises(frames_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(BadSample, match=r"empty: the folder has no image") as caught:
+    with pytest.raises(BadSample, match=r"empty: .*no image") as caught:
         probe(tmp_path / "empty")
     assert caught.value.reason == "no_frames"
     (frames_folder / "0.13.png").write_bytes(b"\x89PNG, and no more")
-    with pytest.raises(BadSample, match=r"0\.13\.png: cannot be read as an image") as caught:
+    with pytest.raises(BadSample, match=r"0\.13\.png: .*as an image") as caught:
         read(frames_folder, num_frames=12)
     assert caught.value.reason == "unreadable"
-    with pytest.raises(BadSample, match=r"starts at 3 s, the 12 images end at 0\.48 s") as caught:
+    with pytest.raises(BadSample, match=r"starts at 3 s.*12 images.*0\.48 s") as caught:
         read(frames_folder, num_frames=2, start=3.0)
     assert caught.value.reason == "empty_clip"
 
@@ -372,5 +372,5 @@ def test_the_frames_of_a_second_clip_follow(frames_folder: Path, media_root: Pat
 
 def test_an_image_as_second_clip_raises(media_root: Path) -> None:
     record = build_record(media_root / "talk.mp4", second_clip=media_root / "image.png")
-    with pytest.raises(BadSample, match=r"talk\.mp4 and .*image\.png: both clips of a record must be videos"):
+    with pytest.raises(BadSample, match=r"talk\.mp4 and .*image\.png: .*videos"):
         probe_record(record)

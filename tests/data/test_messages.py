@@ -99,8 +99,8 @@ def test_an_image_in_memory_is_saved_to_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "kinds, message",
     [
-        (["video", "video"], "more than one video"),
-        (["image", "audio"], "an image alone, this prompt has image and audio"),
+        (["video", "video"], r"\bone video"),
+        (["image", "audio"], r"image alone.*image and audio"),
         (["depth"], "unknown content 'depth'"),
     ],
 )
@@ -114,10 +114,10 @@ def test_unexpected_turns_raise(clip: Path, tmp_path: Path) -> None:
     answer = {"role": "assistant", "content": [build_text("Ann")]}
     question = build_turn(QUESTION)
     for turns in ([answer], question * 2, [*question, answer], [{"role": "system"}], []):
-        with pytest.raises(ValueError, match=r"task\[7\]: user and assistant must alternate"):
+        with pytest.raises(ValueError, match=r"task\[7\]: user and assistant .*alternate"):
             build_record(turns, "7", "task[7]", tmp_path)
     second = build_turn({"type": "video", "url": str(clip)})
-    with pytest.raises(ValueError, match=r"the first turn only; turn 2 has \['video'\]"):
+    with pytest.raises(ValueError, match=r"first turn only.*turn 2 .*\['video'\]"):
         build_record([*question, answer, *second], "7", "task[7]", tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import chain
@@ -142,7 +143,7 @@ def test_an_invalid_entry_raises(build_data: Any, tmp_path: Path) -> None:
             build_data([entry])
     with pytest.raises(ValueError, match=r"train\.jsonl' needs data\.source"):
         build_data(source=None)
-    with pytest.raises(ValueError, match="no sample is left"):
+    with pytest.raises(ValueError, match=r"no sample .*tasks .*views"):
         _ = build_data([{"path": path, "weight": 0}]).train_samples
 
 
@@ -158,7 +159,7 @@ def test_the_weight_of_a_task_sets_how_often_its_records_are_used(build_data: An
     for epoch in (0, 1):
         prefixes = [data.train_samples.planned[index].record.id[0] for index in data.order(epoch)]
         assert Counter(prefixes) == {"a": 8, "b": 2, "c": 2}
-    with pytest.raises(ValueError, match="weight must be 0 or more"):
+    with pytest.raises(ValueError, match=r"weight .*\b0\b.*-1"):
         build_data(files, tasks={"emotion": -1})
 
 
@@ -167,7 +168,7 @@ def test_tasks_and_views_select_samples(build_data: Any, tmp_path: Path) -> None
     data = build_data(files, tasks=["glad"], views=["VAF", "video", "A"])
     ids = [planned.record.id for planned in data.train_samples.planned]
     assert ids == ["g0", "g0#VF", "g0#A", "g1", "g1#VF", "g1#A"]
-    with pytest.raises(ValueError, match="no sample is left"):
+    with pytest.raises(ValueError, match=r"no sample .*tasks \['mad'\]"):
         _ = build_data(files, tasks=["mad"]).train_samples
     with pytest.raises(ValueError, match=r"data\.views"):
         build_data(files, views=["smell"])
@@ -238,7 +239,7 @@ def test_too_few_tokens_per_micro_batch_raise(build_data: Any) -> None:
     data.trainer = build_trainer(max_epochs=9)
     with pytest.raises(ValueError, match=r"raise recipe\.max_tokens or lower recipe\.batch_size"):
         data.train_dataloader()
-    with pytest.raises(ValueError, match=r"a packed sequence holds 30.*recipe\.max_tokens"):
+    with pytest.raises(ValueError, match=r"packed sequence .*\b30\b.*recipe\.max_tokens"):
         build_data(max_tokens=30, max_length=700).train_dataloader()
 
 
@@ -361,4 +362,4 @@ def test_a_template_that_differs_from_the_tokenizer_is_a_warning(
     assert not caplog.records
     tokenizer.chat_template = "{{ messages[0]['content'] }}"
     build_data()
-    assert "the chat template chatml differs from the tokenizer's own after 0 tokens" in caplog.text
+    assert re.search(r"chatml differs .*0 tokens", caplog.text)

@@ -62,7 +62,7 @@ def test_token_equals_transformers(tokenizer_folder: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("size", "message"),
-    [({"hidden_size": 24}, "hidden_size: 24 in the preset, 16 in the weights"), ({"vocab_size": 9}, "vocab_size: 9")],
+    [({"hidden_size": 24}, r"hidden_size: 24 .*\b16\b"), ({"vocab_size": 9}, "vocab_size: 9")],
 )
 def test_other_size_than_the_weights_raises(
     tokenizer_folder: str, tmp_path: Path, size: dict[str, int], message: str
@@ -108,5 +108,5 @@ def test_missing_parameter_raises(tokenizer_folder: str, tmp_path: Path) -> None
     file = tmp_path / "model.safetensors"
     state = {key: value for key, value in load_file(file).items() if "layer.1.output" not in key}
     save_file(state, file, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"do not fit the encoder: 4 missing .such as encoder\.layer\.1\.output"):
+    with pytest.raises(ValueError, match=r"\b4 missing .*encoder\.layer\.1\.output"):
         Bert(tokenizer=tokenizer_folder, **SIZES, weights=str(tmp_path))

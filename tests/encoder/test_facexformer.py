@@ -116,7 +116,7 @@ def test_pool_averages_the_grid(encoder: FaceXFormer) -> None:
 
 @pytest.mark.parametrize("pool", [0, 9])
 def test_invalid_pool_raises(pool: int) -> None:
-    with pytest.raises(ValueError, match=f"facexformer: pool={pool}; expected 1 to 8"):
+    with pytest.raises(ValueError, match=rf"facexformer: pool={pool};.* 1 to 8\b"):
         FaceXFormer(**SIZES, image_size=32, pool=pool)
 
 
@@ -156,7 +156,7 @@ def test_folder_of_our_names_loads(encoder: FaceXFormer, tmp_path: Path) -> None
 
 
 def test_other_size_than_the_weights_raises(encoder: FaceXFormer, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"depths: \[1, 2\] in the preset, \[1, 3\] in the weights"):
+    with pytest.raises(ValueError, match=r"depths: \[1, 2\].*\[1, 3\]"):
         FaceXFormer(**SIZES, image_size=32, weights=save_folder(encoder, tmp_path, depths=[1, 3]))
 
 

@@ -166,18 +166,18 @@ def test_missing_parameter_raises(official: tuple[str, SiglipVisionModel], tmp_p
         return state
 
     folder = copy_folder(official[0], tmp_path, remove)
-    with pytest.raises(ValueError, match=f"do not fit the encoder: 1 missing .such as {missing}"):
+    with pytest.raises(ValueError, match=rf"\b1 missing .*{missing}"):
         SigLIP(**SIZES, weights=folder)
 
 
 def test_unknown_parameter_raises(official: tuple[str, SiglipVisionModel], tmp_path: Path) -> None:
     folder = copy_folder(official[0], tmp_path, lambda state: state | {"adapter.weight": torch.zeros(1)})
-    with pytest.raises(ValueError, match=r"1 unknown .such as adapter.weight"):
+    with pytest.raises(ValueError, match=r"\b1 unknown .*adapter\.weight"):
         SigLIP(**SIZES, weights=folder)
 
 
 def test_other_size_than_the_weights_raises(official: tuple[str, SiglipVisionModel]) -> None:
-    with pytest.raises(ValueError, match="hidden_size: 24 in the preset, 16 in the weights"):
+    with pytest.raises(ValueError, match=r"hidden_size: 24 .*\b16\b"):
         SigLIP(**SIZES | {"hidden_size": 24}, weights=official[0])
 
 
@@ -188,7 +188,7 @@ def test_unknown_select_layer_raises(layer: int) -> None:
 
 
 def test_level_above_the_selected_block_raises() -> None:
-    with pytest.raises(ValueError, match=r"siglip: levels=\[4\]; expected ascending blocks of 1 to 3"):
+    with pytest.raises(ValueError, match=r"siglip: levels=\[4\].*ascending.* 1 to 3\b"):
         SigLIP(**SIZES, levels=[4])
 
 

@@ -109,7 +109,7 @@ def test_levels_have_widths_and_layouts() -> None:
     level = Layout(3, 4, (2, 2))
     assert encoder.level_blocks == (1, 2) and encoder.level_dims == (16, 16)
     assert encoder.layout(3) == level._replace(levels=(level, level))
-    with pytest.raises(ValueError, match=r"umt: levels=\[3\]; expected ascending blocks of 1 to 2"):
+    with pytest.raises(ValueError, match=r"umt: levels=\[3\].*ascending.* 1 to 2\b"):
         UMT(**SIZES, image_size=8, levels=[3])
 
 
@@ -231,12 +231,12 @@ def test_folder_of_our_names_loads(encoder: UMT, tmp_path: Path) -> None:
 
 
 def test_other_size_than_the_weights_raises(encoder: UMT, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="table_side: 2 in the preset, 14 in the weights"):
+    with pytest.raises(ValueError, match=r"table_side: 2 .*\b14\b"):
         UMT(**SIZES, image_size=8, weights=save_folder(encoder, tmp_path, table_side=14))
 
 
 def test_block_missing_in_the_folder_raises(encoder: UMT, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"do not fit the encoder: 13 missing .such as blocks\.2\."):
+    with pytest.raises(ValueError, match=r"\b13 missing .*blocks\.2\."):
         UMT(**SIZES, image_size=8, select_layer=-1, weights=save_folder(encoder, tmp_path))
 
 

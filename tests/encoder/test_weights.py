@@ -16,7 +16,7 @@ class Config:
 
 def test_different_size_raises() -> None:
     check_sizes("folder", Config, {"hidden_size": 8})
-    with pytest.raises(ValueError, match=r"'folder': num_hidden_layers: 3 in the preset, 2 in the weights"):
+    with pytest.raises(ValueError, match=r"'folder': num_hidden_layers: 3 .*\b2\b"):
         check_sizes("folder", Config, {"hidden_size": 8, "num_hidden_layers": 3})
 
 
@@ -29,5 +29,5 @@ def test_dropped_keys_are_allowed() -> None:
     [("missing_keys", "missing"), ("unexpected_keys", "unknown"), ("mismatched_keys", "of another shape")],
 )
 def test_missing_unknown_and_mismatched_keys_raise(kind: str, problem: str) -> None:
-    with pytest.raises(ValueError, match=rf"'folder' do not fit.*1 {problem}.*layer\.bias"):
+    with pytest.raises(ValueError, match=rf"'folder' .*1 {problem}.*layer\.bias"):
         check_report("folder", EMPTY | {kind: ["layer.bias"]}, dropped=("head.*",))

@@ -121,7 +121,7 @@ def test_missing_parameter_raises(folder: Path, tmp_path: Path) -> None:
     state = load_file(folder / "model.safetensors")
     del state["encoder.layers.1.fc1.bias"]
     save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ValueError, match=r"do not fit the encoder: 1 missing .such as layers\.1\.fc1\.bias"):
+    with pytest.raises(ValueError, match=r"\b1 missing .*layers\.1\.fc1\.bias"):
         Whisper(**SIZES, weights=str(tmp_path))
 
 
@@ -134,18 +134,18 @@ def test_layout_ends_at_the_window() -> None:
 
 
 def test_missing_window_raises() -> None:
-    with pytest.raises(ValueError, match="keep=window needs a window; set window_seconds"):
+    with pytest.raises(ValueError, match=r"keep=window.*window_seconds"):
         Whisper(**SIZES, window_seconds=None, keep="window")
 
 
 @pytest.mark.parametrize("seconds", [31.0, 0.05, 0.0])
 def test_invalid_window_raises(seconds: float) -> None:
-    with pytest.raises(ValueError, match=f"window_seconds={seconds}; expected a multiple of 0.06 s"):
+    with pytest.raises(ValueError, match=rf"window_seconds={seconds};.*\b0\.06 s\b"):
         Whisper(**SIZES, window_seconds=seconds)
 
 
 def test_other_size_than_the_weights_raises(folder: Path) -> None:
-    with pytest.raises(ValueError, match="d_model: 24 in the preset, 16 in the weights"):
+    with pytest.raises(ValueError, match=r"d_model: 24 .*\b16\b"):
         Whisper(**SIZES | {"d_model": 24}, weights=str(folder))
 
 

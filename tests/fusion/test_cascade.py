@@ -140,13 +140,13 @@ def test_with_residual_a_face_without_video_keeps_its_queries() -> None:
 
 
 def test_bad_options_raise() -> None:
-    with pytest.raises(ValueError, match=r"levels of 'video', but that stream has none; .*levels: \['face'\]"):
+    with pytest.raises(ValueError, match=r"levels of 'video'.*none.*levels: \['face'\]"):
         Cascade(DIMS, ["video"], "video", "face")
-    with pytest.raises(ValueError, match=r"levels of 'face', but that stream has none.*facexformer offers them"):
+    with pytest.raises(ValueError, match=r"levels of 'face'.*none.*facexformer"):
         Cascade({"face": 8, "video": Width(8)}, ["face"], "face", "video")
-    with pytest.raises(ValueError, match=r"cascade merges \['face'\] by a condition, got none"):
+    with pytest.raises(ValueError, match=r"cascade .*\['face'\].*condition.*none"):
         Cascade(DIMS, ["face"], "face")
-    with pytest.raises(ValueError, match=r"levels=\[1, 3\], but 'face' offers \[0, 1, 2\]"):
+    with pytest.raises(ValueError, match=r"levels=\[1, 3\].*'face'.*\[0, 1, 2\]"):
         cascade(levels=[1, 3])
-    with pytest.raises(ValueError, match="heads=3 does not divide the width 8"):
+    with pytest.raises(ValueError, match=r"heads=3\b.*width 8\b"):
         cascade(heads=3)

@@ -89,13 +89,11 @@ def test_counts_of_the_paper(face: int, total: int) -> None:
 
 def test_bad_options_raise() -> None:
     dims = {"video": 8, "face": 8, "body": 8}
-    with pytest.raises(
-        ValueError, match=r"inputs=\[face\] and condition=video, got inputs=\['face'\] and condition=None"
-    ):
+    with pytest.raises(ValueError, match=r"inputs=\[face\] and condition=video.*inputs=\['face'\] and condition=None"):
         FrameAttend(dims, ["face"], "video")
-    with pytest.raises(ValueError, match=r"got inputs=\['video', 'face'\] and condition=body"):
+    with pytest.raises(ValueError, match=r"inputs=\['video', 'face'\] and condition=body"):
         FrameAttend(dims, ["video", "face"], "video", "body")
-    with pytest.raises(ValueError, match="heads=3 does not divide the width 8"):
+    with pytest.raises(ValueError, match=r"heads=3\b.*width 8\b"):
         FrameAttend(dims, ["video", "face"], "video", heads=3)
-    with pytest.raises(ValueError, match=r"frame_attend joins frame by frame.*\{'video': 8, 'face': 1\}"):
+    with pytest.raises(ValueError, match=r"frame_attend .*frame by frame.*\{'video': 8, 'face': 1\}"):
         late_fusion().layout([Layout(8, 196), Layout(1, 96)])

@@ -40,5 +40,5 @@ def test_counts_of_the_paper(face: int, total: int) -> None:
 
 
 def test_different_time_steps_raise() -> None:
-    with pytest.raises(ValueError, match=r"frame_concat joins frame by frame.*\{'video': 8, 'face': 1\}"):
+    with pytest.raises(ValueError, match=r"frame_concat .*frame by frame.*\{'video': 8, 'face': 1\}"):
         join().layout([Layout(8, 196), Layout(1, 96)])

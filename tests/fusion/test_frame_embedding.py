@@ -32,16 +32,14 @@ def test_gaps_keep_their_index() -> None:
 
 
 def test_too_many_frames_raise() -> None:
-    with pytest.raises(
-        ValueError, match="'video' has num_frames=8, got 9 time steps: use fewer frames, or raise num_fra"
-    ):
+    with pytest.raises(ValueError, match=r"'video' .*num_frames=8\b.* 9 time steps.*raise num_frames"):
         embed().layout([Layout(9, 6)])
-    with pytest.raises(ValueError, match="num_frames=8, got 10 time steps"):
+    with pytest.raises(ValueError, match=r"num_frames=8\b.* 10 time steps"):
         embed()({"video": blank(*[1] * 8, 0, 1, 0)})
     padded = embed()({"video": blank(*[1] * 8, 0, 0)})["video"]
     assert padded.tokens[0, :8, 0, 0].tolist() == list(range(1, 9)) and padded.tokens.shape[1] == 10
 
 
 def test_two_inputs_raise() -> None:
-    with pytest.raises(ValueError, match=r"exactly one stream, got inputs=\['a', 'b'\]"):
+    with pytest.raises(ValueError, match=r"one stream.*inputs=\['a', 'b'\]"):
         FrameEmbedding({"a": 4, "b": 4}, ["a", "b"], "video")

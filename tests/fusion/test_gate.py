@@ -66,7 +66,7 @@ def test_different_layouts_raise(face: Features) -> None:
 
 
 def test_missing_condition_raises() -> None:
-    with pytest.raises(ValueError, match="by a condition, got none: name a stream as `condition`"):
+    with pytest.raises(ValueError, match=r"condition.*none.*`condition`"):
         InstructionGate(DIMS, NAMES, "video")
 
 
@@ -96,7 +96,7 @@ def test_a_masked_instruction_has_no_effect() -> None:
 
 
 def test_bad_wiring_raises() -> None:
-    with pytest.raises(ValueError, match="reads the condition 'voice', but the streams at this point are"):
+    with pytest.raises(ValueError, match=r"condition 'voice'.*streams .*'video'"):
         InstructionGate(DIMS, NAMES, "video", "voice")
-    with pytest.raises(ValueError, match=r"streams of one width, got .*'face': 9.*is a projector missing"):
+    with pytest.raises(ValueError, match=r"one width.*'face': 9.*projector"):
         InstructionGate(DIMS | {"face": 9}, NAMES, "video", "instruction")

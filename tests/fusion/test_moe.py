@@ -89,8 +89,8 @@ def test_learned_starts_equal() -> None:
 
 
 def test_bad_options_raise() -> None:
-    with pytest.raises(ValueError, match="has no input, got condition=words and per_token=False"):
+    with pytest.raises(ValueError, match=r"no input.*condition=words and per_token=False"):
         moe(gate="learned", condition="words")
-    with pytest.raises(ValueError, match=r"moe adds streams of one shape.*such as a qformer"):
+    with pytest.raises(ValueError, match=r"moe .*one shape.*qformer"):
         moe().layout([Layout(8, 196), Layout(8, 49)])
     assert moe().layout([Layout(1, 96)] * 2) == Layout(1, 96)

@@ -81,8 +81,8 @@ def test_mode_none_changes_nothing() -> None:
 
 
 def test_bad_options_raise() -> None:
-    with pytest.raises(ValueError, match=r"exactly one stream, got inputs=\['a', 'b'\]"):
+    with pytest.raises(ValueError, match=r"one stream.*inputs=\['a', 'b'\]"):
         Newline({"a": 1, "b": 1}, ["a", "b"], "video")
     for ask in (lambda: newline("grid").layout([Layout(8, 4)]), lambda: read_tokens("grid", video(1, grid=None))):
-        with pytest.raises(ValueError, match="rows of a grid, but its input 'video' has none: set mode=frame"):
+        with pytest.raises(ValueError, match=r"grid.*'video'.*mode=frame\b"):
             ask()

@@ -58,7 +58,7 @@ def test_off_changes_nothing() -> None:
 
 
 def test_bad_options_raise() -> None:
-    with pytest.raises(ValueError, match=r"exactly one stream, got inputs=\['a', 'b'\]"):
+    with pytest.raises(ValueError, match=r"one stream.*inputs=\['a', 'b'\]"):
         SlowFast({"a": 8, "b": 8}, ["a", "b"], "video")
-    with pytest.raises(ValueError, match="pools a grid, but its input 'video' has none"):
+    with pytest.raises(ValueError, match=r"slow_fast .*grid.*'video'"):
         compress().layout([Layout(8, 49)])

@@ -53,8 +53,8 @@ def test_learned_weights_start_fixed_and_keep_their_sum() -> None:
 
 def test_bad_options_raise() -> None:
     for weights in ([1.0], [1.0, 0.0], [1.0, -1.0]):
-        with pytest.raises(ValueError, match=r"expected one above 0 for each of \['video', 'face'\]"):
+        with pytest.raises(ValueError, match=r"weights=.*above 0 .*\['video', 'face'\]"):
             add(weights=weights)
-    with pytest.raises(ValueError, match="weighted_sum adds streams of one shape"):
+    with pytest.raises(ValueError, match=r"weighted_sum .*one shape"):
         add().layout([Layout(8, 196), Layout(8, 49)])
     assert add().layout([Layout(8, 196)] * 2) == Layout(8, 196)

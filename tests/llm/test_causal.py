@@ -118,12 +118,12 @@ def test_batched_generation_equals_single_samples(llm: CausalLM) -> None:
 
 
 def test_packed_attention_without_bounds_raises(llm: CausalLM) -> None:
-    with pytest.raises(ValueError, match="expects the bounds of the samples"):
+    with pytest.raises(ValueError, match=r"bounds .*no attention_mask"):
         llm.model(inputs_embeds=torch.randn(1, 4, 32), use_cache=False)
 
 
 def test_tokenizer_larger_than_the_vocabulary_raises(tokenizer_folder: str) -> None:
-    with pytest.raises(ValueError, match="vocabulary only 8; choose the tokenizer of the model"):
+    with pytest.raises(ValueError, match=r"llm: tokenizer .*vocabulary .*\b8\b"):
         build_llm(tokenizer_folder, architecture=SIZES | {"vocab_size": 8})
 
 

@@ -13,7 +13,7 @@ def test_half_is_rounded_up() -> None:
 
 
 def test_missing_grid_raises() -> None:
-    with pytest.raises(ValueError, match=r"mlp: resize=ceil_half needs tokens on a grid, .*; set resize=null"):
+    with pytest.raises(ValueError, match=r"mlp: resize=ceil_half .*grid.*resize=null"):
         halve_grid(None, "mlp")
 
 

@@ -15,13 +15,13 @@ def test_number_of_levels_is_spread_evenly() -> None:
 
 @pytest.mark.parametrize("levels", [[0], [5], [3, 2], [2, 2]])
 def test_invalid_blocks_raise(levels: list[int]) -> None:
-    with pytest.raises(ValueError, match=r"x: levels=\[.*\]; expected ascending blocks of 1 to 4"):
+    with pytest.raises(ValueError, match=r"x: levels=\[.*\].*ascending.* 1 to 4\b"):
         select_blocks(levels, 4, "x")
 
 
 @pytest.mark.parametrize("levels", [-1, 5])
 def test_more_levels_than_blocks_raise(levels: int) -> None:
-    with pytest.raises(ValueError, match=f"x: levels={levels}; expected 0 to 4"):
+    with pytest.raises(ValueError, match=rf"x: levels={levels};.* 0 to 4\b"):
         select_blocks(levels, 4, "x")
 
 

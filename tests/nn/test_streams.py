@@ -61,9 +61,9 @@ def test_missing_stream_may_be_shorter() -> None:
 
 def test_unequal_streams_raise() -> None:
     layouts = [Layout(8, 196, (14, 14)), Layout(1, 96)]
-    with pytest.raises(ValueError, match=r"x joins frame by frame: .* got \{'a': 8, 'b': 1\}; choose clip_concat"):
+    with pytest.raises(ValueError, match=r"x .*frame by frame.*\{'a': 8, 'b': 1\}.*clip_concat"):
         require_equal_time_steps(layouts, ["a", "b"], "x")
-    with pytest.raises(ValueError, match=r"x adds streams of one shape, got \{'a': Layout\(.*'b': Layout\("):
+    with pytest.raises(ValueError, match=r"x .*one shape.*\{'a': Layout\(.*'b': Layout\("):
         require_equal_layouts(layouts, ["a", "b"], "x")
 
 

@@ -23,5 +23,5 @@ def test_resize_halves_the_grid() -> None:
     assert projected.tokens.shape == (2, 3, 16, 5) and projected.grid == (4, 4)
     assert projected.mask.sum() == 4 * 16
     assert projector.layout(Layout(3, 49, (7, 7))) == Layout(3, 16, (4, 4))
-    with pytest.raises(ValueError, match="linear: resize=ceil_half needs tokens on a grid"):
+    with pytest.raises(ValueError, match=r"linear: resize=ceil_half .*grid.*resize=null"):
         projector.layout(Layout(3, 49))

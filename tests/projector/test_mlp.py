@@ -29,7 +29,7 @@ def test_resize_before_the_last_linear_equals_after(depth: int) -> None:
 def test_resize_without_a_grid_raises() -> None:
     audio = Features.of(torch.randn(1, 9, 1, 8), torch.ones(1, 9, dtype=torch.bool))
     assert MLPProjector(8, 16)(audio).tokens.shape == (1, 9, 1, 16)
-    with pytest.raises(ValueError, match="mlp: resize=ceil_half needs tokens on a grid"):
+    with pytest.raises(ValueError, match=r"mlp: resize=ceil_half .*grid.*resize=null"):
         MLPProjector(8, 16, resize="ceil_half")(audio)
 
 

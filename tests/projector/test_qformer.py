@@ -117,18 +117,18 @@ def test_dropout_is_off_in_eval_mode() -> None:
 
 def test_number_of_linears() -> None:
     assert [type(layer).__name__ for layer in build_qformer(linears=2).linears] == ["Linear", "GELU", "Linear"]
-    with pytest.raises(ValueError, match="linears=3; expected 1 as in VideoChat2, or 2"):
+    with pytest.raises(ValueError, match=r"linears=3.*\b1 .*VideoChat2.*\b2 .*FaVChat"):
         build_qformer(linears=3)
 
 
 @pytest.mark.parametrize(
     ("text", "condition", "message"),
     [
-        (True, None, "text=true, but no condition.*conditions"),
-        (False, instruction(IDS), "conditions names a stream, but text=false"),
+        (True, None, "text=true.*no condition.*conditions"),
+        (False, instruction(IDS), "conditions .*text=false.*text=true"),
         (True, Features.of(torch.zeros(1, 1, 1, 8), torch.ones(1, 1, dtype=torch.bool)), "width 8.*token_ids"),
-        (True, instruction([1, 20]), "token id 20, but vocab_size=20"),
-        (True, instruction([1] * 513), "513 tokens; expected at most 512.*max_length"),
+        (True, instruction([1, 20]), r"token id 20\b.*vocab_size=20\b"),
+        (True, instruction([1] * 513), r"\b513 tokens.*\b512\b.*max_length"),
     ],
     ids=["no condition", "unused condition", "no token ids", "id outside the vocabulary", "too long"],
 )

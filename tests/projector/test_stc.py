@@ -53,7 +53,7 @@ def test_token_counts_equal_the_official_ones(form: str) -> None:
     for (count, side), expected in zip(INPUTS, COUNTS[form], strict=True):
         layout = Layout(count, side * side, (side, side))
         if expected is None:
-            with pytest.raises(ValueError, match="needs 2 frames or more, got 1"):
+            with pytest.raises(ValueError, match=r"\b2 frames.* 1\b.*padding=\[1,1,1\]"):
                 stc.layout(layout)
             continue
         assert stc.layout(layout).num_tokens == expected
@@ -109,5 +109,5 @@ def test_invalid_frames_do_not_run() -> None:
 
 
 def test_missing_grid_raises() -> None:
-    with pytest.raises(ValueError, match="stc: expected a stream on a grid, got one without; choose mlp or linear"):
+    with pytest.raises(ValueError, match=r"stc: .*grid.*mlp or linear"):
         build_projector("humanomni").layout(Layout(4, 25))

@@ -23,7 +23,7 @@ def test_the_amount_is_the_number_of_samples_in_the_clip() -> None:
 
 
 def test_a_clip_after_the_audio_raises() -> None:
-    with pytest.raises(BadSample, match=r"a\.mp4 has no audio in the clip") as error:
+    with pytest.raises(BadSample, match=r"a\.mp4 .*no audio") as error:
         READER.count(replace(RECORD, start=3.0, end=4.0), HEADER)
     assert error.value.reason == "empty_audio"
 
