@@ -139,7 +139,7 @@ def test_a_killed_evaluation_resumes_with_the_missing_questions(tmp_path: Path) 
 def test_shares_are_merged_in_order_and_a_missing_share_raises(tmp_path: Path) -> None:
     for rank in range(2):
         run(Answerer(), tmp_path, share=(rank, 3))
-    with pytest.raises(ValueError, match=r"2 of 7 questions have no prediction, the first \['q2', 'q5'\]"):
+    with pytest.raises(ValueError, match=r"2 of 7 .*\['q2', 'q5'\]"):
         merge(tmp_path)
     run(Answerer(), tmp_path, share=(2, 3))
     assert [prediction.id for prediction in merge(tmp_path)] == IDS

@@ -28,10 +28,10 @@ def test_control_uses_the_audio_of_another_file() -> None:
 
 def test_unknown_or_useless_control_raises() -> None:
     assert parse_control(None, View("V")) == "" and parse_control("shuffled_video", View("F")) == "shuffled_video"
-    with pytest.raises(ValueError, match="choose from shuffled_audio, shuffled_video"):
+    with pytest.raises(ValueError, match=r"control=shuffled: .*shuffled_audio, shuffled_video"):
         parse_control("shuffled", View("VA"))
     for control, view in (("shuffled_audio", "VF"), ("shuffled_video", "A")):
-        with pytest.raises(ValueError, match=f"view={view} has nothing to shuffle"):
+        with pytest.raises(ValueError, match=rf"control={control}: view={view} .*nothing"):
             parse_control(control, View(view))
 
 
@@ -43,9 +43,7 @@ def test_view_is_limited_to_the_modalities_of_the_model(model_view: str, request
     assert str(select_view(Sample(), View(model_view), requested)) == expected
 
 
-@pytest.mark.parametrize(
-    ("requested", "message"), [("F", "view=F, but the model reads VA only"), ("X", "unknown view")]
-)
+@pytest.mark.parametrize(("requested", "message"), [("F", r"view=F\b.*\bVA\b"), ("X", "unknown view")])
 def test_view_that_the_model_cannot_use_raises(requested: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         select_view(Sample(), View("VA"), requested)

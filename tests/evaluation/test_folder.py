@@ -1,5 +1,6 @@
 import json
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +49,7 @@ def test_an_incomplete_last_line_is_skipped_and_removed(
     file.write_bytes(content[:-40])
     with caplog.at_level(logging.WARNING):
         assert len(read_predictions(file)) == 15
-    assert f"{file}:16: the last line is incomplete" in caplog.text
+    assert f"{file}:16: " in caplog.text and "incomplete" in caplog.text
     assert load_evaluation(file.parent).incomplete_reason == "incomplete: 15 of 16 predictions"
     repair_last_line(file)
     assert file.read_bytes() == b"".join(content.splitlines(keepends=True)[:-1])
@@ -85,9 +86,9 @@ def test_invalid_lines_raise_with_their_number(write_evaluation: Write) -> None:
     first = json.loads(lines[0])
     message = read_message(lines[0], lines[1][:-9], lines[2])
     assert f"{file}:2: invalid JSON" in message and "remove the line" in message
-    assert f"{file}:3: the id '00000' is already in line 1" in read_message(*lines[:2], lines[0])
+    assert re.search(rf"{file}:3: .*'00000'.*line 1\b", read_message(*lines[:2], lines[0]))
     message = read_message(json.dumps({**first, "benchmark": "dfew"}))
-    assert f"{file}:1: a prediction of benchmark dfew; expected toy" in message
+    assert re.search(rf"{file}:1: .*\bdfew; .*\btoy\b", message)
     message = read_message(json.dumps({**first, "mood": 1}), lines[1])
     assert f"{file}:1: " in message and "['mood']" in message
 
@@ -101,44 +102,44 @@ def test_two_benchmarks_in_a_file_raise(write_evaluation: Write) -> None:
     file = write_evaluation() / "predictions.jsonl"
     lines = file.read_text().splitlines()
     file.write_text("\n".join([lines[0], lines[1].replace('"toy"', '"dfew"')]) + "\n")
-    with pytest.raises(ValueError, match=":2: a prediction of benchmark dfew; expected toy"):
+    with pytest.raises(ValueError, match=r":2: .*\bdfew; .*\btoy\b"):
         read_predictions(file)
 
 
 def test_a_reference_outside_the_labels_raises(write_evaluation: Write, sixteen: list[Prediction]) -> None:
     sixteen[3] = Prediction("toy", "x", "fold 1", "Which?", "angry", "sad")
     evaluation = load_evaluation(write_evaluation(predictions=sixteen))
-    with pytest.raises(ValueError, match=r"predictions.jsonl: x: unknown reference 'angry'; expected one of toy's"):
+    with pytest.raises(ValueError, match=r"predictions\.jsonl: x: unknown .*'angry'.*\btoy's"):
         _ = evaluation.references
 
 
 def test_a_folder_without_an_evaluation_raises(write_evaluation: Write, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is no folder of an evaluation"):
+    with pytest.raises(ValueError, match=r"no folder .*config\.yaml and predictions\.jsonl"):
         load_benchmark(tmp_path)
     folder = write_evaluation(predictions=[])
     with pytest.raises(ValueError, match="is empty"):
         load_evaluation(folder)
     (folder / "config.yaml").write_text("run: net\n")
-    with pytest.raises(ValueError, match=r"config.yaml: missing keys \['benchmark', 'view'\]"):
+    with pytest.raises(ValueError, match=r"config\.yaml: missing .*\['benchmark', 'view'\]"):
         load_benchmark(folder)
     (folder / "config.yaml").write_text("{run: net, view: V, benchmark: {_target_: omnihuman.llm.causal.CausalLM}}")
-    with pytest.raises(ValueError, match=r"expected a class of omnihuman.benchmark"):
+    with pytest.raises(ValueError, match=r"config\.yaml: benchmark\._target_ .*omnihuman\.benchmark"):
         load_benchmark(folder)
 
 
 def test_a_judge_for_a_benchmark_without_one_raises(write_evaluation: Write) -> None:
-    with pytest.raises(ValueError, match="toy is scored without a judge"):
+    with pytest.raises(ValueError, match=r"toy .*without a judge.*judge="):
         load_benchmark(write_evaluation(), judge=object())
 
 
 def test_evaluations_of_a_run_are_found(write_evaluation: Write, tmp_path: Path) -> None:
     run = tmp_path / "runs/nano/net"
-    with pytest.raises(ValueError, match=r"no predictions of any benchmark; found none. Run omnihuman evaluate"):
+    with pytest.raises(ValueError, match=r"no predictions .*none.*omnihuman evaluate"):
         find_evaluations(run)
     first, second = write_evaluation(), write_evaluation("runs/nano/net/evaluation/other/V")
     assert find_evaluations(run) == [second, first]
     assert find_evaluations(run, "toy") == [first]
-    with pytest.raises(ValueError, match=r"no predictions of dfew; found other, toy. .* run=net benchmark=dfew"):
+    with pytest.raises(ValueError, match=r"no predictions .*\bdfew; .*\bother, toy\b.* run=net benchmark=dfew"):
         find_evaluations(run, "dfew")
 
 

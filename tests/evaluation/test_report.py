@@ -151,7 +151,7 @@ def test_a_baseline_is_compared_with_its_own_benchmark(write_evaluation: Write, 
     report_run(run, find_evaluations(run), baseline=run / "evaluation/toy/V", bootstrap=FEW)
     assert "disagrees with net, V" in (run / "evaluation/toy/VA/index.html").read_text()
     assert "disagrees with" not in (run / "evaluation/free_text/VA/index.html").read_text()
-    with pytest.raises(ValueError, match=r"is an evaluation of free_text; expected one of toy"):
+    with pytest.raises(ValueError, match=r"baseline: .*free_text; .*\btoy\b"):
         report_run(run, find_evaluations(run, "toy"), baseline=run / "evaluation/free_text/VA")
 
 
@@ -179,7 +179,7 @@ def test_the_command_reports_a_folder_without_heavy_imports(write_evaluation: Wr
     process = call_report(tmp_path, f"folder={folder}", "resamples=50")
     assert process.returncode == 0, process.stderr
     assert "| Qwen2-Audio | A |" in process.stdout and (folder / "index.html").is_file()
-    assert "exactly one of run=, folder= and study=" in call_report(tmp_path).stderr
+    assert "run=, folder= and study=" in call_report(tmp_path).stderr
 
 
 def test_the_command_estimates_the_costs_of_a_judge(write_evaluation: Write, tmp_path: Path) -> None:

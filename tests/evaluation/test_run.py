@@ -20,13 +20,13 @@ def test_a_share_is_an_index_and_a_count() -> None:
 
 @pytest.mark.parametrize("share", ["8/8", "3", "a/b", "-1/2"])
 def test_an_invalid_share_raises(share: str) -> None:
-    with pytest.raises(ValueError, match=f"share={share}: expected index/count"):
+    with pytest.raises(ValueError, match=f"share={share}: .*index/count"):
         parse_share(build_config(share))
 
 
 @pytest.mark.parametrize("limit", [0, -3, 2.5])
 def test_an_invalid_limit_raises(limit: Any) -> None:
-    with pytest.raises(ValueError, match=f"limit={limit}: expected a positive number"):
+    with pytest.raises(ValueError, match=f"limit={limit}: .*positive number"):
         parse_share(build_config(None, limit))
 
 
@@ -35,7 +35,7 @@ def test_a_folder_has_predictions_of_one_set_of_options(tmp_path: Path) -> None:
     prepare_folder(folder, description, overwrite=False)
     prepare_folder(folder, description, overwrite=False)
     assert [path.name for path in folder.iterdir()] == ["config.yaml"]
-    with pytest.raises(ValueError, match=r"predictions of other options \(differing: faces\)"):
+    with pytest.raises(ValueError, match=r"differing: faces\b.*overwrite=true"):
         prepare_folder(folder, {**description, "faces": "whole"}, overwrite=False)
     OmegaConf.save(OmegaConf.create({"run": "net"}), folder / "config.yaml")  # without keys that are null
     prepare_folder(folder, description, overwrite=False)

@@ -208,12 +208,12 @@ def test_answers_are_in_order_and_batches_share_options(model: Any, tmp_path: Pa
 def test_an_invalid_question_raises(model: Any, tmp_path: Path) -> None:
     lm = model(FakeAnswerer({"a": "sad", "b": "sad"}, unreadable=["b"]))
     both = build_requests(lm, tmp_path, [("a", "Who?", {}), ("b", "Who?", {})])
-    with pytest.raises(ValueError, match=r"1 of 2 questions cannot be answered, the first: toy\[1\]: it is truncated"):
+    with pytest.raises(ValueError, match=r"\b1 of 2 .*toy\[1\]: .*truncated"):
         lm.generate_until(both)
     lm = model(FakeAnswerer({}, view="V"))
     messages = [{"role": "user", "content": [{"type": "audio", "url": str(tmp_path / "a.mp4")}]}]
     lm.task_dict["toy"] = {"test": [{}]}
-    with pytest.raises(ValueError, match=r"toy\[0\]: the audio has no content for view=V"):
+    with pytest.raises(ValueError, match=r"toy\[0\]: .*audio .*no content .*view=V\b"):
         lm.generate_until([SimpleNamespace(args=("", lambda doc: messages, {}, 0, "toy", "test"))])
     for method in (lm.loglikelihood, lm.generate_until_multi_round):
         with pytest.raises(NotImplementedError, match=r"omnihuman"):
@@ -225,9 +225,9 @@ def test_an_unsupported_modality_raises(model: Any) -> None:
     assert str(model(FakeAnswerer({}, view="VF")).view) == "VF"
     assert str(model(FakeAnswerer({}), view="VA").view) == "VA"
     assert str(model(FakeAnswerer({}, view="VF"), view="VAF").view) == "VF"
-    with pytest.raises(ValueError, match=r"view=A: the run reads VF only"):
+    with pytest.raises(ValueError, match=r"view=A: .*\bVF\b"):
         model(FakeAnswerer({}, view="VF"), view="A")
-    with pytest.raises(ValueError, match=r"batch_size=auto: expected a number"):
+    with pytest.raises(ValueError, match=r"batch_size=auto: .*number"):
         model(FakeAnswerer({}), batch_size="auto")
 
 

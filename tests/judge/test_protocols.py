@@ -129,7 +129,7 @@ def test_more_than_ten_events_raise() -> None:
 def test_each_event_needs_one_relation() -> None:
     relation = {"event": "e", "relationship": "neutral", "reason": ""}
     assert len(ENTAILMENT.parse_reply(canonical_json({"events": [relation] * 2}), {"events": ["e", "f"]}).events) == 2
-    with pytest.raises(ValueError, match="1 relations, expected one for each of 2 events"):
+    with pytest.raises(ValueError, match=r"\b1 relations.*\b2 events"):
         ENTAILMENT.parse_reply(canonical_json({"events": [relation]}), {"events": ["e", "f"]})
     with pytest.raises(ValueError, match="relationship"):
         ENTAILMENT.parse_reply(canonical_json({"events": [relation | {"relationship": "maybe"}]}), {"events": ["e"]})

@@ -78,14 +78,14 @@ def test_a_reply_may_be_a_text(tmp_path: Path) -> None:
 def test_invalid_and_missing_replies_raise(tmp_path: Path) -> None:
     item = {"question": "q", "reference": "t", "answer": "a"}
     judge = ReplayJudge(write_replies(tmp_path, ("video_chatgpt_detail", item, {"score": 9})))
-    with pytest.raises(ValueError, match=r"cases.jsonl: the reply of video_chatgpt_detail for .*0, 1, 2, 3, 4 or 5"):
+    with pytest.raises(ValueError, match=r"cases\.jsonl: .*video_chatgpt_detail .*0, 1, 2, 3, 4 or 5"):
         judge.query(VIDEO_CHATGPT["detail"], [item])
-    with pytest.raises(ValueError, match=r"cases.jsonl has no reply of video_chatgpt_context for .*add the line"):
+    with pytest.raises(ValueError, match=r"cases\.jsonl .*no reply .*video_chatgpt_context .*add the line"):
         judge.query(VIDEO_CHATGPT["context"], [item])
-    with pytest.raises(ValueError, match=r"cases.jsonl:2: this item is duplicated"):
+    with pytest.raises(ValueError, match=r"cases\.jsonl:2: .*duplicated"):
         ReplayJudge(write_replies(tmp_path, ("p", item, 1), ("p", dict(reversed(item.items())), 2)))
     (tmp_path / "cases.jsonl").write_text('{"protocol": "p", "item": {}}')
-    with pytest.raises(ValueError, match=r"cases.jsonl:1: a line must have the keys protocol, item and reply"):
+    with pytest.raises(ValueError, match=r"cases\.jsonl:1: .*protocol, item and reply"):
         ReplayJudge(tmp_path / "cases.jsonl")
     with pytest.raises(ValueError, match="no such file"):
         ReplayJudge(tmp_path / "none.jsonl")
@@ -108,5 +108,5 @@ def test_lines_end_at_newlines_only(tmp_path: Path, text: str) -> None:
 
 def test_another_encoding_raises(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("{}", encoding="utf-16")
-    with pytest.raises(ValueError, match=r"a\.jsonl: save the file as UTF-8"):
+    with pytest.raises(ValueError, match=r"a\.jsonl: .*UTF-8"):
         ReplayJudge(tmp_path / "a.jsonl")
