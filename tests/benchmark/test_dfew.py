@@ -136,7 +136,7 @@ def test_a_missing_fold_file_raises(root: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
-        ("folds", [6], r"choose from 1 to 5"),
+        ("folds", [6], r"folds=\[6\]: .*1 to 5"),
         ("folds", [1, 1], "each once"),
         ("parser", "lenient", "strict, official"),
         ("uar", "all", "present, official_union"),

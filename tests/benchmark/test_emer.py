@@ -128,7 +128,7 @@ def test_invalid_tables_raise(root: Path) -> None:
         Emer(str(root), version="v1", language="chi").questions()
     with pytest.raises(ValueError, match=r"gt-eng\.csv:1: .*\['name', 'english'\].*missing"):
         Emer(str(root), annotations="gt-eng.csv").questions()
-    with pytest.raises(ValueError, match=r"version=v3: choose from v1, v2"):
+    with pytest.raises(ValueError, match=r"version=v3: .*\bv1, v2\b"):
         build(compose_part("benchmark", "emer", [f"benchmark.root={root}", "benchmark.version=v3"]))
     (root / "final-EMER-reason.csv").write_text("name,chinese,english\na,b,c\na,b,c\n")
     (root / "video/a.mp4").touch()

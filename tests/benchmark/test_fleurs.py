@@ -50,7 +50,7 @@ def test_questions(root: Path) -> None:
 def test_column_names_and_an_empty_table(root: Path) -> None:
     named = Fleurs(str(root), languages="en_us", reference="raw_transcription")
     assert [question.reference for question in named.questions()] == ['"It has 23 rooms," she said.'] * 2
-    with pytest.raises(ValueError, match="reference=words: choose from transcription, raw transcription"):
+    with pytest.raises(ValueError, match=r"reference=words: .*\btranscription, raw transcription"):
         Fleurs(str(root), reference="words")
     (root / "data/en_us/test.tsv").write_text("\n")
     with pytest.raises(ValueError, match=r"test\.tsv is empty"):
@@ -94,14 +94,12 @@ def test_invalid_files_raise(root: Path) -> None:
     with pytest.raises(ValueError, match="'en_us/141' is duplicated"):
         Fleurs(str(root), missing_media="skip").questions()
     table.unlink()
-    with pytest.raises(
-        ValueError, match=r"en_us/test\.tsv: .*no such file.*root.*google/fleurs"
-    ):
+    with pytest.raises(ValueError, match=r"en_us/test\.tsv: .*no such file.*root.*google/fleurs"):
         Fleurs(str(root)).questions()
-    with pytest.raises(ValueError, match=r"languages=\['de_de'\]: choose from en_us, cmn_hans_cn"):
+    with pytest.raises(ValueError, match=r"languages=\['de_de'\]: .*\ben_us, cmn_hans_cn"):
         Fleurs(str(root), languages=["de_de"])
 
-    with pytest.raises(ValueError, match=r"normalizer=english: choose from whisper_english"):
+    with pytest.raises(ValueError, match=r"normalizer=english: .*\bwhisper_english"):
         Fleurs(str(root), normalizer="english")
 
 

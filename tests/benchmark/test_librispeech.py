@@ -74,7 +74,7 @@ def test_other_encodings_and_splits(root: Path) -> None:
     with pytest.raises(ValueError, match=r"1089-134686\.trans\.txt: .*UTF-8"):
         benchmark.questions()
     for splits in ([], ["test-clean", "test-clean"], "train"):
-        with pytest.raises(ValueError, match=r"splits=.*choose from test-clean"):
+        with pytest.raises(ValueError, match=r"splits=.*\btest-clean\b"):
             LibriSpeech(str(root), splits=splits)
 
 
@@ -113,7 +113,7 @@ def test_invalid_layouts_raise(root: Path) -> None:
         LibriSpeech(str(root), splits=["dev-clean"]).questions()
     with pytest.raises(ValueError, match=r"splits=\['train'\]"):
         LibriSpeech(str(root), splits=["train"])
-    with pytest.raises(ValueError, match=r"normalizer=english: choose from whisper_english"):
+    with pytest.raises(ValueError, match=r"normalizer=english: .*\bwhisper_english\b"):
         LibriSpeech(str(root), normalizer="english")
     (root / "test-other/367/130732/367-130732.trans.txt").write_text("367-130732-0000\n")
     with pytest.raises(ValueError, match=r"trans\.txt:1: '367-130732-0000' has no transcript"):

@@ -88,7 +88,7 @@ def test_silent_clips_can_be_dropped(root: Path) -> None:
     [
         ("00025.mp4 rage", r"test\.txt:1: .*'rage'.*anger \(angry\), disgust, fear"),
         ("00025.mp4 angry", r"test\.txt:1: unknown .*'angry'"),
-        ("00025.mp4", r"test\.txt:1: expected <clip> <emotion>, got '00025\.mp4'"),
+        ("00025.mp4", r"test\.txt:1: .*<clip> <emotion>, .*'00025\.mp4'"),
         ("00077.mp4 anger", r"test\.txt:1: clip '00077': .*no file .*00077\.mp4"),
         ("00026.mp4 anger", r"'00026'.*duplicated \(.*test\.txt:1 and .*test\.txt:2\)"),
     ],
@@ -102,7 +102,7 @@ def test_an_invalid_line_raises(line: str, message: str, root: Path) -> None:
 
 @pytest.mark.parametrize(("option", "value"), [("order", "mine"), ("captions", "some")])
 def test_an_invalid_option_raises(option: str, value: str) -> None:
-    with pytest.raises(ValueError, match=f"{option}={value}: choose from"):
+    with pytest.raises(ValueError, match=f"{option}={value}: "):
         build(compose_part("benchmark", "mafw", [f"benchmark.{option}={value}", "benchmark.root=nowhere"]))
 
 

@@ -95,7 +95,7 @@ def test_layout_with_cut_clips(name: str, root: Path, clip: Path) -> None:
     question = benchmark.questions()[0]
     assert question.record.file == root / "cut" / "a.mp4"
     assert (question.record.start, question.record.end) == (0.0, None), "the clip is already cut"
-    with pytest.raises(ValueError, match=r"test\.json: root\[action_antonym\] is missing"):
+    with pytest.raises(ValueError, match=r"test\.json: root\[action_antonym\] .*missing"):
         build_benchmark(root, layout="video", tasks=["action_antonym"]).questions()
 
 
@@ -103,7 +103,7 @@ BAD = {
     "an answer that is no option": ({"answer": "Flew."}, r"sequence\.json\[0\]: .*'Flew\.'.* exactly"),
     "an option twice": ({"candidates": ["Ran.", "Ran."]}, r"sequence\.json\[0\]: .*'Ran\.'.* exactly"),
     "27 options": ({"candidates": [*map(str, range(26)), "Ran."]}, r"sequence\.json\[0\]: .* of at most 26"),
-    "no video": ({"video": None}, r"sequence\.json\[0\]: video is None; expected str"),
+    "no video": ({"video": None}, r"sequence\.json\[0\]: video is None; .*\bstr\b"),
     "no end": ({"end": None}, r"sequence\.json\[0\]: start and end .*0\.2 and None"),
     "end before start": ({"end": 0.1}, r"sequence\.json\[0\]: start and end .*0\.2 and 0\.1"),
     "a file that is not there": ({"video": "z.mp4"}, r"sequence\.json\[0\]: video: .*no file .*z\.mp4.*skip"),
@@ -128,14 +128,14 @@ def test_missing_videos_can_be_skipped(root: Path) -> None:
 
 @pytest.mark.parametrize(("option", "value"), [("prompt", "mine"), ("layout", "mine")])
 def test_an_invalid_option_raises(option: str, value: str) -> None:
-    with pytest.raises(ValueError, match=f"{option}={value}: choose from"):
+    with pytest.raises(ValueError, match=f"{option}={value}: "):
         build(compose_part("benchmark", "mvbench_human", [f"benchmark.{option}={value}", "benchmark.root=nowhere"]))
 
 
 def test_an_unknown_task_or_parser_raises(root: Path) -> None:
-    with pytest.raises(ValueError, match="parser=mine: choose from strict, humanomni, official, lmms_eval, log_probs"):
+    with pytest.raises(ValueError, match=r"parser=mine: .*\bstrict, humanomni, official, lmms_eval, log_probs"):
         build_benchmark(root, parser="mine")
-    with pytest.raises(ValueError, match=r"tasks=\['fine_grained_pose'\]: choose from action_sequence"):
+    with pytest.raises(ValueError, match=r"tasks=\['fine_grained_pose'\]: .*\baction_sequence\b"):
         build_benchmark(root, tasks=["fine_grained_pose"])
     with pytest.raises(ValueError, match=r"each once"):
         build_benchmark(root, tasks=["action_antonym"] * 2)

@@ -87,7 +87,7 @@ def test_a_missing_corpus_is_generated(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(("option", "value"), [("task", "smell"), ("needs", ["smell"])])
 def test_an_invalid_option_raises(option: str, value: Any, corpus: Path) -> None:
-    with pytest.raises(ValueError, match=f"{option}=.*smell.*: choose from"):
+    with pytest.raises(ValueError, match=f"{option}=.*smell.*: "):
         build_val(corpus, **{option: value})
 
 

@@ -61,7 +61,7 @@ def test_location_of_a_cell_that_spans_lines(tmp_path: Path) -> None:
         ("name,english\na,x\nb,\n", r"t\.csv:3: english .*empty"),
         ("name,english\na\n", r"t\.csv:2: english .*empty"),
         ("name,english\na,b,c\n", r"t\.csv:2: .*more cells"),
-        ('name,english\na,"b\nc,d\n', r"t\.csv:3: .*csv.*unexpected end of data"),
+        ('name,english\na,"b\nc,d\n', r"t\.csv:3: .*csv.*unexpected end"),
         (None, r"t\.csv: .*no such file"),
     ],
 )

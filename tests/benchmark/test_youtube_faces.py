@@ -60,9 +60,9 @@ def test_yaml_builds_the_class(faces: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("1, 1, Ann_Lee/0, Ann_Lee/1, 1, yes", r"other\.txt:2: expected <fold>, <pair>"),
-        ("1, 1, Ann_Lee, 0, 1, 1", r"other\.txt:2: expected"),
-        ("1\t1\tAnn_Lee/0\tAnn_Lee/1\t1", r"other\.txt:2: expected"),
+        ("1, 1, Ann_Lee/0, Ann_Lee/1, 1, yes", r"other\.txt:2: .*<fold>, <pair>"),
+        ("1, 1, Ann_Lee, 0, 1, 1", r"other\.txt:2: .*<fold>"),
+        ("1\t1\tAnn_Lee/0\tAnn_Lee/1\t1", r"other\.txt:2: .*<fold>"),
         ("1, 1, Ann_Lee/0, Ann_Lee/7, 1, 1", r"other\.txt:2: .*no file .*Ann_Lee/7.*missing_media=skip"),
         ("1, 2, Ann_Lee/0, Ann_Lee/1, 1, 1", r"'1/2'.*duplicated \(.*txt:2 and .*txt:3\)"),
     ],
@@ -139,5 +139,5 @@ def test_a_list_without_a_header(faces: Path) -> None:
     (faces / "bare.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(SPLITS.splitlines()[1:]).encode())
     assert [q.id for q in YouTubeFaces(str(faces), splits="bare.txt").questions()] == ["1/1", "1/2", "2/3", "2/4"]
     (faces / "bare.txt").write_text(SPLITS.split("\n", 1)[1].replace("1, 1, Ann", "x, 1, Ann", 1))
-    with pytest.raises(ValueError, match=r"bare\.txt:1: expected <fold>"):
+    with pytest.raises(ValueError, match=r"bare\.txt:1: .*<fold>"):
         YouTubeFaces(str(faces), splits="bare.txt").questions()

@@ -96,7 +96,7 @@ def test_a_masked_instruction_has_no_effect() -> None:
 
 
 def test_bad_wiring_raises() -> None:
-    with pytest.raises(ValueError, match=r"condition 'voice'.*streams .*'video'"):
+    with pytest.raises(ValueError, match=r"condition 'voice'.*'instruction': 6"):
         InstructionGate(DIMS, NAMES, "video", "voice")
     with pytest.raises(ValueError, match=r"one width.*'face': 9.*projector"):
         InstructionGate(DIMS | {"face": 9}, NAMES, "video", "instruction")
