@@ -108,17 +108,17 @@ def replace_last_shard(file: Path, fault: str) -> None:
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("cut", "00002-of-00003.safetensors is cut short: expected"),
-        ("cut header", "cut short within its header"),
-        ("missing", "index.json names model-00002-of-00003.safetensors, which is missing: download it, 3 shards"),
+        ("cut", r"00002-of-00003\.safetensors .*cut short: .*bytes"),
+        ("cut header", r"00002-of-00003\.safetensors .*cut short .*header"),
+        ("missing", r"index\.json names model-00002-of-00003\.safetensors.*missing.*\b3 shards"),
         ("missing, no index", "has 2 of 3 shards"),
-        ("duplicate", "is in two shards, model-00001-of-00003.safetensors and model-00002"),
-        ("unknown key", "the index has unknown in model-00003-of-00003.safetensors, but it is in no shard"),
-        ("outside", "shards must be in the folder of their index"),
+        ("duplicate", r"two shards.*model-00001-of-00003\.safetensors and model-00002"),
+        ("unknown key", r"unknown in model-00003-of-00003\.safetensors.* no shard"),
+        ("outside", r"index\.json names '.*'.*folder"),
         ("sizes", r"has \d+ bytes for scale|has \d+ bytes for odd"),
-        ("lfs", "is a Git LFS pointer, not the file"),
-        ("int8", "q.weight is I8: a quantised checkpoint"),
-        ("float8", "q.weight is F8_E4M3: a quantised checkpoint"),
+        ("lfs", "Git LFS pointer.*`git lfs pull`"),
+        ("int8", r"q\.weight is I8: .*quantised"),
+        ("float8", r"q\.weight is F8_E4M3: .*quantised"),
         ("zero", "q.weight is empty, .*ZeRO-3"),
         ("no json", "is not valid JSON"),
     ],
@@ -131,7 +131,7 @@ def test_broken_shards_raise(tmp_path: Path, fault: str, message: str) -> None:
 
 
 def test_empty_folder_raises(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"has no checkpoint .* it is empty"):
+    with pytest.raises(ValueError, match=r"no checkpoint \(model\.safetensors.*\bempty"):
         open_checkpoint(tmp_path)
 
 
@@ -152,7 +152,7 @@ def test_code_in_a_pickle_raises_and_never_runs(tmp_path: Path, is_zip: bool) ->
         torch.save({"a": TouchOnUnpickle(marker)}, file)
     else:
         file.write_bytes(pickle.dumps({"a": TouchOnUnpickle(marker)}))
-    with pytest.raises(ValueError, match="other pickles are never loaded"):
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin .*pickles .*torch\.save"):
         open_checkpoint(tmp_path)
     assert not marker.exists()
     pickle.loads(pickle.dumps(TouchOnUnpickle(marker)))
@@ -163,18 +163,18 @@ def test_pickles_without_a_state_dict_raise(tmp_path: Path) -> None:
     file = tmp_path / "pytorch_model.bin"
     torch.save(STATE, file)
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="is not a plain checkpoint"):
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin .*plain checkpoint"):
         open_checkpoint(tmp_path)
     torch.save([1, 2], file)
-    with pytest.raises(ValueError, match="has no state dict, it is a list"):
+    with pytest.raises(ValueError, match=r"no state dict.*\blist"):
         open_checkpoint(tmp_path)
     torch.save({"epoch": 3}, file)
-    with pytest.raises(ValueError, match=r"has no state dict, it has \['epoch'\]"):
+    with pytest.raises(ValueError, match=r"no state dict.*\['epoch'\]"):
         open_checkpoint(tmp_path)
 
 
 def test_unknown_path_raises(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no such folder or file, and not a hub id"):
+    with pytest.raises(ValueError, match=r"nothing: no such folder.*hub id"):
         open_checkpoint(tmp_path / "nothing")
 
 
@@ -183,16 +183,16 @@ def test_failed_download_raises(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("cannot be reached")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    with pytest.raises(ValueError, match=r"the download from the hub failed .*cannot be reached.*hf download a/b"):
+    with pytest.raises(ValueError, match=r"a/b: .*download .*cannot be reached.*hf download a/b"):
         open_checkpoint("a/b")
 
 
 def test_folder_with_one_part_raises(tmp_path: Path) -> None:
     torch.save({"model.mm_projector.a": torch.ones(2)}, tmp_path / "mm_projector.bin")
-    with pytest.raises(ValueError, match=r"has mm_projector alone, which belongs into the folder of the model"):
+    with pytest.raises(ValueError, match=r"mm_projector alone.*folder"):
         open_checkpoint(tmp_path)
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"is a LoRA adapter, which must be merged"):
+    with pytest.raises(ValueError, match=r"LoRA adapter.*merged"):
         open_checkpoint(tmp_path)
 
 

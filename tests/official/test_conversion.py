@@ -1,5 +1,6 @@
 """A conversion reports on every key, and writes a complete folder or none."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,27 +53,27 @@ def test_report_counts_names_and_reasons(tmp_path: Path) -> None:
 
 
 def test_tensors_that_do_not_fit_the_model_raise(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"a is \[3, 2\], part.a.weight of the model .* is \[2, 3\]"):
+    with pytest.raises(ValueError, match=r"\ba is \[3, 2\], part\.a\.weight .* is \[2, 3\]"):
         check_tensors(make_conversion(tmp_path / "1", a=torch.ones(3, 2)))
-    with pytest.raises(ValueError, match="a is int64, weights must be floats"):
+    with pytest.raises(ValueError, match=r"\ba is int64.*floats"):
         check_tensors(make_conversion(tmp_path / "2", a=torch.ones(2, 3, dtype=torch.int64)))
-    with pytest.raises(ValueError, match=r"1 keys of the checkpoint are not in the model .*'d'"):
+    with pytest.raises(ValueError, match=r"\b1 keys .*not in .*'d'"):
         check_tensors(make_conversion(tmp_path / "3", d=torch.ones(1)))
     conversion = make_conversion(tmp_path / "4")
     partial = MappedCheckpoint(conversion.checkpoints[0].checkpoint, KeyReport({"a": "part.a.weight"}, {}))
-    with pytest.raises(ValueError, match=r"1 parameters are missing, the first \['part.b.bias'\]: give b="):
+    with pytest.raises(ValueError, match=r"\b1 parameters .*missing.*\['part\.b\.bias'\]: give b="):
         check_tensors(Conversion((partial,), SHAPES, hints=conversion.hints))
     duplicate = Conversion((*conversion.checkpoints, *make_conversion(tmp_path / "5").checkpoints), SHAPES)
-    with pytest.raises(ValueError, match=r"part.a.weight is in two places, .*4/model.* \(a\) and .*5/model"):
+    with pytest.raises(ValueError, match=r"part\.a\.weight .*two places.*4/model.* \(a\) and .*5/model"):
         check_tensors(duplicate)
 
 
 def test_invalid_requests_raise(official: OfficialFolder, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="official=humanomi: choose from humanomni"):
+    with pytest.raises(ValueError, match=r"official=humanomi: .*\bhumanomni\b"):
         convert(Request("humanomi", str(official.folder), tmp_path / "out"))
-    with pytest.raises(ValueError, match="dtype=int8: choose from float32"):
+    with pytest.raises(ValueError, match=r"dtype=int8: .*\bfloat32\b"):
         convert(Request("humanomni", str(official.folder), tmp_path / "out", dtype="int8"))
-    with pytest.raises(ValueError, match=r"exists already: choose another\."):
+    with pytest.raises(ValueError, match=r"out=.* exists already: choose another\."):
         convert(Request("humanomni", str(official.folder), tmp_path, official.options, overwrite=True))
 
 
@@ -93,7 +94,7 @@ def test_overwrite_replaces_an_earlier_conversion(official: OfficialFolder, tmp_
     out = tmp_path / "out"
     request = Request("humanomni", str(official.folder), out, official.options)
     convert(request)
-    with pytest.raises(ValueError, match="exists already: choose another, or overwrite=true"):
+    with pytest.raises(ValueError, match=r"out=.* exists .*overwrite=true"):
         convert(request)
     (out / "old").touch()
     convert(Request("humanomni", str(official.folder), out, official.options, overwrite=True))
@@ -101,7 +102,7 @@ def test_overwrite_replaces_an_earlier_conversion(official: OfficialFolder, tmp_
 
 
 def test_missing_tokenizer_raises(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no tokenizer: give tokenizer="):
+    with pytest.raises(ValueError, match=r"no tokenizer: .*tokenizer="):
         copy_tokenizer(tmp_path, tmp_path / "tokenizer")
 
 
@@ -112,9 +113,9 @@ def test_template_that_differs_from_the_tokenizer_is_a_note(tokenizer_folder: st
     tokenizer.chat_template = "{{ messages[0]['content'] }}"
     tokenizer.save_pretrained(tmp_path)
     (note,) = compare_templates(tmp_path, chatml)
-    assert "the chat template chatml differs from the tokenizer's own after 0 tokens" in note
+    assert re.search(r"chatml differs .*0 tokens", note)
     (note,) = compare_templates(tmp_path, mistral)
-    assert "the tokenizer splits <s>" in note
+    assert "splits <s>" in note
 
 
 def test_command(official: OfficialFolder, tmp_path: Path) -> None:

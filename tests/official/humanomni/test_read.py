@@ -151,7 +151,7 @@ def test_audio_projector_option_adds_audio(officials: dict[str, OfficialFolder],
     export_official(folder, tmp_path / "exported")
     config = json.loads((tmp_path / "exported" / "config.json").read_text())
     assert config["mm_audio_tower"] == whisper and config["audio_hidden_size"] == 12
-    with pytest.raises(ValueError, match=r"whisper: .*audio_tower=<folder or hub id>"):
+    with pytest.raises(ValueError, match=r"whisper: .*audio_tower=<"):
         convert_official(official, tmp_path / "x", audio_projector=projector, audio_tower=str(tmp_path / "nowhere"))
 
 
@@ -162,7 +162,7 @@ def test_adapter_file_must_equal_the_checkpoint(officials: dict[str, OfficialFol
     torch.save(state, file)
     assert "the same as in the checkpoint" in (convert_official(official, tmp_path / "same") / "keys.tsv").read_text()
     torch.save({key: tensor + 1 for key, tensor in state.items()}, file)
-    with pytest.raises(ValueError, match=r"both have audio_projector, and .* differs: choose with audio_projector="):
+    with pytest.raises(ValueError, match=r"audio_projector.* differs: .*audio_projector="):
         convert_official(official, tmp_path / "out")
     weights = read_weights(convert_official(official, tmp_path / "option", audio_projector=str(file)))
     assert torch.equal(weights["projectors.audio.layers.0.bias"], state["model.audio_projector.0.bias"] + 1)
@@ -170,7 +170,7 @@ def test_adapter_file_must_equal_the_checkpoint(officials: dict[str, OfficialFol
 
 def test_file_of_one_part_raises(tmp_path: Path) -> None:
     torch.save({"model.audio_projector.0.bias": torch.ones(2)}, tmp_path / "audio_projector.bin")
-    with pytest.raises(ValueError, match=r"has no language model.*path=HumanOmni-7B-Video audio_projector="):
+    with pytest.raises(ValueError, match=r"no language model.*path=HumanOmni-7B-Video audio_projector="):
         convert(Request("humanomni", str(tmp_path / "audio_projector.bin"), tmp_path / "out"))
 
 
@@ -207,25 +207,25 @@ CONTRADICTIONS: dict[str, tuple[str, Callable[[OfficialFolder], None], str]] = {
         with_fields(mm_projector_type="all_in_one_small"),
         "stages have 2 blocks, .* have 4, as all_in_one ",
     ),
-    "frames": ("7b", with_fields(num_frames=None), "has no num_frames, .* give frames=32"),
+    "frames": ("7b", with_fields(num_frames=None), "num_frames,.* frames=32"),
     "mm_hidden_size": ("7b", with_fields(mm_hidden_size=1152), "siglip's tokens is 16 by .*siglip, .* 1152 by config"),
     "audio_hidden_size": ("7b", with_fields(audio_hidden_size=1280), "whisper's tokens is 12 by .* 1280 by config"),
     "vocabulary": (
         "7b",
         with_fields(vocab_size=2048),
-        "vocabulary is 2048 by config.json's vocab_size, 1024 by rows of",
+        "vocabulary is 2048 by .*vocab_size, 1024 by",
     ),
-    "hidden_size": ("7b", with_fields(hidden_size=64), "width of the language model is 64 by config.json's .* 32 by"),
-    "no audio tower": ("7b", with_fields(mm_audio_tower=None), "no mm_audio_tower, but .* audio projector of width 12"),
+    "hidden_size": ("7b", with_fields(hidden_size=64), "language model is 64 by .* 32 by"),
+    "no audio tower": ("7b", with_fields(mm_audio_tower=None), "no mm_audio_tower.* audio projector .*width 12"),
     "no audio projector": (
         "7b",
         without_keys("audio_projector"),
-        "no audio projector though config.json names mm_audio_tower: give",
+        "no audio projector .*mm_audio_tower: give",
     ),
     "compressor": (
         "0_5b",
         with_tensor("model.feature_compressor.vlm_key_projector.bias", torch.ones(256)),
-        "whose code .* has no compressor, but .* has model.feature_compressor",
+        "no compressor.*model.feature_compressor.*compressor=true",
     ),
     "gate": (
         "7b",
@@ -237,17 +237,17 @@ CONTRADICTIONS: dict[str, tuple[str, Callable[[OfficialFolder], None], str]] = {
         with_tensor("model.bert_gate.0.weight", torch.ones(9, 20)),
         "gate's width is 9 by .* 3584 by",
     ),
-    "class token": ("7b", with_fields(mm_vision_select_feature="cls_patch"), "'cls_patch': SigLIP has patches only"),
+    "class token": ("7b", with_fields(mm_vision_select_feature="cls_patch"), "'cls_patch': SigLIP .*patches"),
     "missing": (
         "7b",
         without_keys("s2_body.b3.conv2.bn.bias"),
-        r"1 parameters .* \['projectors.body.s2.b3.conv2.bn.bias'\]: is the download",
+        r"1 parameters .* \['projectors.body.s2.b3.conv2.bn.bias'\]: .*download",
     ),
-    "no head": ("7b", without_keys("lm_head"), "has no tie_word_embeddings: is a shard missing"),
+    "no head": ("7b", without_keys("lm_head"), "no tie_word_embeddings: .*shard"),
     "unknown": (
         "7b",
         with_tensor("model.resampler.query", torch.ones(1)),
-        "1 keys .* unknown to HumanOmni, .*resampler",
+        "1 keys .*HumanOmni, .*resampler",
     ),
     "shape": (
         "7b",
@@ -257,10 +257,10 @@ CONTRADICTIONS: dict[str, tuple[str, Callable[[OfficialFolder], None], str]] = {
     "integers": (
         "7b",
         with_tensor("model.norm.weight", torch.ones(32, dtype=torch.int64)),
-        "model.norm.weight is int64, weights must be floats",
+        "model.norm.weight is int64, .*floats",
     ),
     "layers": ("7b", with_fields(num_hidden_layers=1), "not in the model .*model.layers.1"),
-    "rope": ("7b", with_fields(rope_scaling={"type": "yarn"}), "has rope_scaling, which no released HumanOmni has"),
+    "rope": ("7b", with_fields(rope_scaling={"type": "yarn"}), "rope_scaling, .*HumanOmni"),
 }
 
 
@@ -287,7 +287,7 @@ def test_error_names_the_fitting_tower(officials: dict[str, OfficialFolder], tmp
     official = copy_official(officials["7b"], tmp_path)
     with_tensor("model.mm_projector.mlp_2xgelu_face.0.weight", torch.ones(32, 1152))(official)
     set_fields(official, mm_hidden_size=1152)
-    message = r"16 by the siglip tower .*vision_tower=google/siglip-so400m-patch14-384 fits"
+    message = r"16 by .*siglip tower .*vision_tower=google/siglip-so400m-patch14-384 fits"
     with pytest.raises(ValueError, match=message):
         convert_official(official, tmp_path / "out")
 
@@ -306,16 +306,16 @@ def test_unsuitable_towers_raise(officials: dict[str, OfficialFolder], tmp_path:
     for folder, config in ((clip, CLIPVisionConfig()), (bert, BertConfig(hidden_size=24, num_attention_heads=2))):
         folder.mkdir()
         config.to_json_file(folder / "config.json")
-    with pytest.raises(ValueError, match=r"is a clip_vision_model, expected a siglip: give vision_tower="):
+    with pytest.raises(ValueError, match=r"clip_vision_model, .*siglip: .*vision_tower="):
         convert_official(officials["7b"], tmp_path / "out", vision_tower=str(clip))
-    with pytest.raises(ValueError, match=r"width of bert's tokens is 24 by the bert tower .*, 20 by the layer"):
+    with pytest.raises(ValueError, match=r"bert's tokens is 24 by .*, 20 by"):
         convert_official(officials["7b"], tmp_path / "out", instruction_encoder=str(bert))
 
 
 def test_missing_tower_raises(tmp_path: Path) -> None:
     official = write_official(tmp_path / "official", "7b", has_towers=False)
     set_fields(official, mm_vision_tower="/mnt/siglip")
-    with pytest.raises(ValueError, match=r"siglip: /mnt/siglip: no such .* vision_tower=<folder or hub id>"):
+    with pytest.raises(ValueError, match=r"siglip: /mnt/siglip: no such .* vision_tower=<"):
         convert_official(official, tmp_path / "out")
 
 

@@ -150,15 +150,15 @@ def test_note_on_a_path_that_the_official_loader_refuses(
 def test_model_of_other_code_raises(
     converted: dict[str, Path], model_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=r"fusions.gate.hidden is 128, expected 3584; .*depth is 1, expected [24]"):
+    with pytest.raises(ValueError, match=r"fusions\.gate\.hidden is 128, .*3584; .*depth is 1, .*[24]"):
         export_official(model_folder("humanomni_stage3"), tmp_path / "out")
-    with pytest.raises(ValueError, match=r"encoders.face is .*FaceXFormer, expected absent"):
+    with pytest.raises(ValueError, match=r"encoders\.face is .*FaceXFormer, .*absent"):
         export_official(model_folder("favchat_stage3"), tmp_path / "out")
     trained = shutil.copytree(converted["7b"], tmp_path / "trained")
     config = OmegaConf.load(trained / "config.yaml")
     config.trainable = {"encoders.video.*": 1e-5}
     OmegaConf.save(config, trained / "config.yaml")
-    with pytest.raises(ValueError, match=r"trained encoders.video .* never from the checkpoint"):
+    with pytest.raises(ValueError, match=r"encoders\.video .*format=huggingface"):
         export_official(trained, tmp_path / "out")
     with pytest.raises(ValueError, match=r"exists already"):
         export_official(converted["7b"], tmp_path)

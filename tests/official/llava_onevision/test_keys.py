@@ -168,10 +168,10 @@ def test_every_reason_occurs() -> None:
     "key", ["model.mm_projector.readout.0.weight", "visual.blocks.0.norm1.weight", "model.audio_tower.x"]
 )
 def test_unknown_key_raises(key: str) -> None:
-    with pytest.raises(ValueError, match=f"unknown to LLaVA-OneVision, the first is '{key}'"):
+    with pytest.raises(ValueError, match=rf"LLaVA-OneVision.*'{key}'"):
         report_keys([key])
 
 
 def test_two_spellings_of_one_parameter_raise() -> None:
-    with pytest.raises(ValueError, match=r"has fusions\.newline\.newline twice"):
+    with pytest.raises(ValueError, match=r"fusions\.newline\.newline twice"):
         report_keys(["image_newline", "model.image_newline"])

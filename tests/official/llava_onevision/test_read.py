@@ -119,13 +119,17 @@ UNSUPPORTED: dict[str, tuple[layouts.Layout, dict[str, Any], str]] = {
     "projector": (
         "original",
         {"mm_projector_type": "linear"},
-        "unsupported mm_projector_type 'linear'; expected mlp2x_gelu",
+        "mm_projector_type 'linear'; .*mlp2x_gelu",
     ),
-    "pooling": ("original", {"mm_spatial_pool_mode": "average"}, "unsupported mm_spatial_pool_mode 'average'"),
-    "language model": ("original", {"architectures": ["LlavaLlamaForCausalLM"]}, "is it another LLaVA?"),
-    "class token": ("transformers 5", {"vision_feature_select_strategy": "default"}, "'default'; expected full"),
-    "several layers": ("transformers 5", {"vision_feature_layer": [-2, -5]}, "expected one layer"),
-    "layer": ("transformers 5", {"vision_feature_layer": -9}, "select_layer -9 is none of the 3 blocks"),
+    "pooling": ("original", {"mm_spatial_pool_mode": "average"}, "mm_spatial_pool_mode 'average'"),
+    "language model": (
+        "original",
+        {"architectures": ["LlavaLlamaForCausalLM"]},
+        "architectures .*LlavaQwenForCausalLM",
+    ),
+    "class token": ("transformers 5", {"vision_feature_select_strategy": "default"}, "'default'; .*full"),
+    "several layers": ("transformers 5", {"vision_feature_layer": [-2, -5]}, "vision_feature_layer .*one layer"),
+    "layer": ("transformers 5", {"vision_feature_layer": -9}, r"select_layer -9 .*\b3 blocks"),
 }
 
 
@@ -140,7 +144,7 @@ def test_unsupported_config_raises(tmp_path: Path, tokenizer_folder: str, tower:
 
 def test_missing_tower_raises(tmp_path: Path, tokenizer_folder: str) -> None:
     layouts.write_llava_onevision(tmp_path / "official", "original", tokenizer_folder)
-    with pytest.raises(ValueError, match="give vision_tower="):
+    with pytest.raises(ValueError, match=r"missing.*vision_tower="):
         convert_folder(tmp_path / "official", "./missing")
 
 
@@ -151,7 +155,7 @@ def test_sizes_that_contradict_the_tensors_raise(tmp_path: Path, tokenizer_folde
         convert_folder(set_fields(path, vocab_size=1101), tower)
     set_fields(path, vocab_size=1100)
     layouts.write_tower(tmp_path / "wide", "siglip", hidden_size=20, num_hidden_layers=4)
-    with pytest.raises(ValueError, match=r"wide is 20 wide, mm_projector of .* expects 16: give vision_tower="):
+    with pytest.raises(ValueError, match=r"wide is 20 wide.*mm_projector .*\b16: .*vision_tower="):
         convert_folder(path, str(tmp_path / "wide"))
 
 
@@ -162,5 +166,5 @@ def test_missing_newline_raises(tmp_path: Path, tokenizer_folder: str, tower: st
     state = load_file(file)
     del state["model.image_newline"]
     save_file(state, file)
-    with pytest.raises(ValueError, match=r"'fusions.newline.newline'.*image_newline is missing"):
+    with pytest.raises(ValueError, match=r"'fusions\.newline\.newline'.*image_newline .*missing"):
         convert_folder(path, tower)

@@ -37,7 +37,7 @@ def test_converted_release_answers_as_the_run(
 
 
 def test_base_model_with_an_adapter_raises(make_release: Folder, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="export the run with lora=merge"):
+    with pytest.raises(ValueError, match="lora=merge"):
         convert(Request("omnihuman", str(make_release("favchat_stage3", "adapter")), tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
@@ -45,9 +45,9 @@ def test_base_model_with_an_adapter_raises(make_release: Folder, tmp_path: Path)
 @pytest.mark.parametrize(
     ("file", "keys", "value", "message"),
     [
-        ("config.json", ("graph", "llm", "_target_"), "os.system", "expected a class of omnihuman.llm"),
-        ("processor_config.json", ("data", "root"), "/", "unknown data options root"),
-        ("processor_config.json", ("data", "separator"), "${oc.env:HOME}", "expected a plain value"),
+        ("config.json", ("graph", "llm", "_target_"), "os.system", r"'os\.system'.*omnihuman\.llm"),
+        ("processor_config.json", ("data", "root"), "/", r"unknown .*\broot\b"),
+        ("processor_config.json", ("data", "separator"), "${oc.env:HOME}", r"oc\.env:HOME.*plain value"),
         ("processor_config.json", ("data",), 3, "has no data"),
     ],
 )

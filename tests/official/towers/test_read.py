@@ -178,11 +178,11 @@ def test_umt_of_videochat2(tmp_path: Path, stage: Literal[2, 3]) -> None:
 
 def test_model_of_another_kind_raises(tmp_path: Path) -> None:
     layouts.write_tower(tmp_path / "official", "mistral")
-    message = r"unexpected model_type 'mistral'; official=qwen2 expects 'qwen2': give official=mistral\."
+    message = r"model_type 'mistral'; official=qwen2 .*'qwen2': .*official=mistral\b"
     with pytest.raises(ValueError, match=message):
         convert_model("qwen2", tmp_path / "official", tmp_path / "out")
     (tmp_path / "official/config.json").write_text('{"model_type": "gpt2"}')
-    with pytest.raises(ValueError, match="choose the official model that fits"):
+    with pytest.raises(ValueError, match=r"model_type 'gpt2'; official=qwen2 .*'qwen2'"):
         convert_model("qwen2", tmp_path / "official", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -192,14 +192,14 @@ def test_missing_and_unexpected_tensors_raise(tmp_path: Path) -> None:
     file = tmp_path / "official/model.safetensors"
     complete = load_file(file)
     save_file({key: x for key, x in complete.items() if "vision_model.encoder.layers.1.mlp.fc1" not in key}, file)
-    with pytest.raises(ValueError, match=r"2 parameters are missing, the first \['encoder.layers.1.mlp.fc1.bias'"):
+    with pytest.raises(ValueError, match=r"\b2 parameters .*missing.*\['encoder\.layers\.1\.mlp\.fc1\.bias'"):
         convert_model("siglip", tmp_path / "official", tmp_path / "out")
     save_file(complete | {"vision_model.post_layernorm.bias": torch.ones(8)}, file)
-    message = r"post_layernorm.bias is \[8\], post_layernorm.bias of the model .* is \[16\]"
+    message = r"post_layernorm\.bias is \[8\], post_layernorm\.bias .* is \[16\]"
     with pytest.raises(ValueError, match=message):
         convert_model("siglip", tmp_path / "official", tmp_path / "out")
     save_file(complete | {"vision_model.adapter.weight": torch.ones(8)}, file)
-    with pytest.raises(ValueError, match=r"unknown to siglip, the first is 'vision_model.adapter.weight'"):
+    with pytest.raises(ValueError, match=r"\bsiglip\b.*'vision_model\.adapter\.weight'"):
         convert_model("siglip", tmp_path / "official", tmp_path / "out")
 
 
@@ -209,7 +209,7 @@ def test_incomplete_facexformer_raises(tmp_path: Path) -> None:
     state = torch.load(file, weights_only=True)["state_dict_backbone"]
     del state["linear_fuse.weight"]
     torch.save({"state_dict_backbone": state}, file)
-    with pytest.raises(ValueError, match=r"model.pt has no key for fuse.weight: is the download complete"):
+    with pytest.raises(ValueError, match=r"model\.pt .*no key .*fuse\.weight: .*download"):
         convert_model("facexformer", tmp_path, tmp_path / "out")
 
 
@@ -217,5 +217,5 @@ def test_several_files_raise(tmp_path: Path) -> None:
     layouts.write_umt(tmp_path / "repo" / "l16_25m.pth")
     convert_model("umt", tmp_path / "repo", tmp_path / "out")
     shutil.copy(tmp_path / "repo/l16_25m.pth", tmp_path / "repo/b16.pth")
-    with pytest.raises(ValueError, match=r"has 2 files .pt or .pth \(b16.pth, l16_25m.pth\): give path="):
+    with pytest.raises(ValueError, match=r"\b2 files .*\(b16\.pth, l16_25m\.pth\): .*path="):
         convert_model("umt", tmp_path / "repo", tmp_path / "other")

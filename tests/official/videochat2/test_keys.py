@@ -200,28 +200,28 @@ def test_every_reason_occurs() -> None:
 @pytest.mark.parametrize("key", ["visual.blocks.0.norm1.weight", "blocks.0.norm1.weight", "vision_encoder.norm.weight"])
 def test_key_with_wrong_prefix_raises(key: str) -> None:
     """``strict=False`` of the official loader would skip it."""
-    with pytest.raises(ValueError, match=f"1 keys .* the first is '{key}'"):
+    with pytest.raises(ValueError, match=rf"\b1 keys .*'{key}'"):
         convert_state(STAGE_2 | {key: torch.ones(1)}, num_blocks=NUM_BLOCKS - 1)
 
 
 def test_checkpoint_without_our_parameters_raises() -> None:
-    with pytest.raises(ValueError, match=r"no key of the checkpoint is read.* \['temp'\]"):
+    with pytest.raises(ValueError, match=r"no key .*\['temp'\].*VideoChat2-Mistral"):
         convert_state({"temp": torch.ones(1)})
-    with pytest.raises(ValueError, match="no key of the checkpoint is read"):
+    with pytest.raises(ValueError, match=r"no key .*\[\].*VideoChat2-Mistral"):
         convert_state({})
 
 
 def test_incomplete_vision_encoder_raises() -> None:
-    with pytest.raises(ValueError, match=r"part of a vision encoder of 5 blocks: blocks\.3, blocks\.4 are missing"):
+    with pytest.raises(ValueError, match=r"vision encoder .*\b5 blocks: blocks\.3, blocks\.4 .*missing"):
         convert_state(make_vision(), num_blocks=5)
     state = make_vision()
     del state["vision_encoder.encoder.patch_embed.proj.bias"]
-    with pytest.raises(ValueError, match=r"blocks: patch_embed are missing"):
+    with pytest.raises(ValueError, match=r"blocks: patch_embed .*missing"):
         convert_state(state, num_blocks=2)
 
 
 def test_duplicate_parameter_raises() -> None:
-    with pytest.raises(ValueError, match=r"has encoders\.video\.patch_embed\.weight twice"):
+    with pytest.raises(ValueError, match=r"encoders\.video\.patch_embed\.weight twice"):
         convert_state(make_vision() | make_vision("encoder."), num_blocks=NUM_BLOCKS - 1)
 
 
@@ -240,9 +240,7 @@ def test_invalid_files_raise(tmp_path: Path) -> None:
     torch.save({"model": make_norm(), "config": Path("a")}, tmp_path / "objects.pth")
     (tmp_path / "pickle.pth").write_bytes(pickle.dumps({"model": Path("a")}, protocol=2))
     for name in ("objects", "pickle"):
-        with pytest.raises(
-            ValueError, match=f"{name}.pth is not a plain checkpoint, and other pickles are never loaded"
-        ):
+        with pytest.raises(ValueError, match=rf"{name}\.pth .*plain checkpoint.*pickles"):
             open_checkpoint(tmp_path / f"{name}.pth")
     with pytest.raises(ValueError, match="list"):
         open_checkpoint(tmp_path / "list.pth")

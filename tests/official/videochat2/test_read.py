@@ -112,13 +112,13 @@ def test_merging_lora_keeps_the_logits(tmp_path: Path, tokenizer_folder: str, mi
 
 def test_missing_mistral_raises(tmp_path: Path, tokenizer_folder: str) -> None:
     layouts.write_videochat2(tmp_path / "stage.pth", 2)
-    with pytest.raises(ValueError, match=r"Give language_model=<folder or hub id>\."):
+    with pytest.raises(ValueError, match=r"\blanguage_model=<"):
         convert_file(tmp_path / "stage.pth", tmp_path / "missing", tokenizer_folder)
 
 
 def test_file_without_a_qformer_raises(tmp_path: Path, tokenizer_folder: str, mistral: tuple[Path, Any]) -> None:
     layouts.write_umt(tmp_path / "l16_25m.pth")
-    with pytest.raises(ValueError, match="has no Q-Former: take the file of stage 2 or 3, or official=umt"):
+    with pytest.raises(ValueError, match=r"no Q-Former: .*stage 2 or 3.*official=umt"):
         convert_file(tmp_path / "l16_25m.pth", mistral[0], tokenizer_folder)
 
 
@@ -128,12 +128,12 @@ def test_language_model_that_does_not_fit_raises(
     layouts.write_videochat2(tmp_path / "stage.pth", 3)
     layouts.write_tower(tmp_path / "wide", "mistral", hidden_size=48)
     shutil.copytree(tokenizer_folder, tmp_path / "wide", dirs_exist_ok=True)
-    message = r"is \[32, 64\], projectors.general.linears.0.weight of the model .*\[48, 64\]"
+    message = r"is \[32, 64\], projectors.general.linears.0.weight .*\[48, 64\]"
     with pytest.raises(ValueError, match=message):
         convert_file(tmp_path / "stage.pth", tmp_path / "wide", tokenizer_folder)
     config = json.loads((mistral[0] / "config.json").read_text())
     (tmp_path / "wide/config.json").write_text(json.dumps(config | {"model_type": "qwen2"}))
-    with pytest.raises(ValueError, match="official=mistral expects 'mistral'"):
+    with pytest.raises(ValueError, match=r"official=mistral .*'mistral'"):
         convert_file(tmp_path / "stage.pth", tmp_path / "wide", tokenizer_folder)
 
 
