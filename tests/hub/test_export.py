@@ -73,7 +73,7 @@ def test_two_dtypes_raise(make_run: Folder, tmp_path: Path) -> None:
     config = OmegaConf.load(folder / "config.yaml")
     config.model.llm.dtype = "bfloat16"
     OmegaConf.save(config, folder / "config.yaml")
-    with pytest.raises(ValueError, match="bfloat16 and float32; expected one dtype"):
+    with pytest.raises(ValueError, match=r"bfloat16 and float32.*dtype=bfloat16"):
         export(folder, tmp_path / "out")
     assert not list(tmp_path.glob("out*"))
 
@@ -81,11 +81,11 @@ def test_two_dtypes_raise(make_run: Folder, tmp_path: Path) -> None:
 def test_invalid_arguments_raise(make_run: Folder, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("")
-    with pytest.raises(ValueError, match="exists and is not empty"):
+    with pytest.raises(ValueError, match=r"out=.*not empty"):
         export(make_run("humanomni_stage3"), tmp_path / "full")
-    with pytest.raises(ValueError, match="choose from merge, adapter"):
+    with pytest.raises(ValueError, match=r"lora=.*merge, adapter"):
         export(make_run("humanomni_stage3"), tmp_path / "out", lora="both")
-    with pytest.raises(ValueError, match="the run has no LoRA"):
+    with pytest.raises(ValueError, match=r"lora=adapter: .*no LoRA"):
         export(make_run("humanomni_stage3"), tmp_path / "out", lora="adapter")
     with pytest.raises(ValueError, match="no finished run"):
         export(tmp_path / "nothing", tmp_path / "out")
@@ -117,7 +117,7 @@ def test_argument_that_is_not_in_the_graph_raises(make_run: Folder, make_release
 def test_two_instruction_tokenizers_raise(make_run: Folder) -> None:
     config, model = load_model(make_run("humanomni_stage3"))
     config.model.encoders.audio.tokenizer = "another"
-    with pytest.raises(ValueError, match="a release has one instruction tokenizer"):
+    with pytest.raises(ValueError, match="one instruction tokenizer"):
         build_graph(config.model, model)
 
 

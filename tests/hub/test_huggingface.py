@@ -177,14 +177,14 @@ def test_missing_parameter_raises(make_release: Folder, tmp_path: Path) -> None:
     del state[name]
     save_file(state, file, {"format": "pt"})
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(ValueError, match=f"1 missing .such as {name}"):
+    with pytest.raises(ValueError, match=rf"\b1 missing .*{name}"):
         AutoModelForCausalLM.from_pretrained(folder)
 
 
 def test_unknown_signal_raises(make_release: Folder, corpus: Path) -> None:
     model, processor = load_release(make_release("favchat_stage3"))
     inputs = processor(text=QUESTIONS[0], video=list_clips(corpus)[0])
-    with pytest.raises(ValueError, match=r"unknown arguments audio_values; the model's signals are \['video_values'"):
+    with pytest.raises(ValueError, match=r"unknown .*\baudio_values; .*\['video_values'"):
         model(**inputs, audio_values=torch.zeros(1, 6, 80))
 
 

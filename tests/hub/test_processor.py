@@ -61,7 +61,7 @@ def test_one_medium_is_used_for_several_questions(processor: Any, clip: str) -> 
     assert torch.equal(inputs["video_values"][0], inputs["video_values"][1])
     assert processor.model_input_names == [*inputs]
     assert inputs["input_ids"].shape == inputs["attention_mask"].shape
-    with pytest.raises(ValueError, match="video: 3 values for 2 questions"):
+    with pytest.raises(ValueError, match=r"video: 3 values .*\b2 questions"):
         processor(text=["Who?", "What?"], video=[clip] * 3)
 
 
@@ -108,7 +108,7 @@ def test_chat_template_equals_the_data_path(make_release: Folder, experiment: st
         text = processor.apply_chat_template(chat)
         ids = processor.apply_chat_template(chat, tokenize=True)["input_ids"]
         assert processor.tokenizer.encode(text, add_special_tokens=False) == ids[0].tolist()
-    with pytest.raises(Exception, match="the system text is fixed"):
+    with pytest.raises(Exception, match=r"system text .*fixed"):
         processor.apply_chat_template([{"role": "system", "content": "x"}])
 
 
@@ -135,10 +135,10 @@ def test_invalid_arguments_raise(processor: Any, clip: str, tmp_path: Path) -> N
     for arguments, message in (
         ({"video": str(tmp_path / "missing.mp4")}, "no such file"),
         ({"video": str(tmp_path / "no.mp4")}, "no.mp4"),
-        ({"video": clip, "view": "smell"}, "choose from"),
+        ({"video": clip, "view": "smell"}, "smell: unknown view"),
         ({"image": clip, "audio": clip}, "image alone"),
-        ({"video": 7}, "give a path"),
-        ({"video": clip, "faces": "left"}, "choose from boxes, whole, none"),
+        ({"video": 7}, "type int"),
+        ({"video": clip, "faces": "left"}, "faces=left: .*boxes, whole, none"),
     ):
         with pytest.raises(ValueError, match=message):
             processor(text="Who?", **arguments)
@@ -160,7 +160,7 @@ def test_untrusted_data_option_raises(key: str, value: Any, make_release: Folder
     config = json.loads(file.read_text())
     config["data"][key] = value
     file.write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=f"unknown data options {key}"):
+    with pytest.raises(ValueError, match=rf"unknown .*\b{key}\b"):
         AutoProcessor.from_pretrained(folder)(text="Who?")
 
 

@@ -47,9 +47,9 @@ def test_a_question_in_python_is_answered_as_its_prompt(
     prompt = answerer.build_prompt(build_question(clips[0]), View("VA"))
     assert answer.ids == answerer.answer_prompts([prompt], max_new_tokens=4)[0].ids and str(answer) == answer.text
     assert model.answer("Who?", max_new_tokens=2).prompt_tokens < answer.prompt_tokens
-    with pytest.raises(ValueError, match="unknown option max_tokens; expected max_new_tokens"):
+    with pytest.raises(ValueError, match=r"unknown .*max_tokens; .*max_new_tokens"):
         model.answer("Who?", max_tokens=4)
-    with pytest.raises(ValueError, match=r"answer: video=nowhere\.mp4: there is no such file"):
+    with pytest.raises(ValueError, match=r"answer: video=nowhere\.mp4: .*no such file"):
         model.answer("Who?", video="nowhere.mp4")
 
 
@@ -128,7 +128,7 @@ def test_an_earlier_turn_is_part_of_the_prompt(answerer: Answerer, clips: list[P
 
 
 def test_view_without_an_encoder_raises(answerer: Answerer, clips: list[Path]) -> None:
-    with pytest.raises(ValueError, match="no encoder for faces; it reads frames and audio"):
+    with pytest.raises(ValueError, match=r"no encoder .*faces; .*frames and audio"):
         answerer.build_prompt(build_question(clips[0]), View("F"))
 
 
@@ -149,7 +149,7 @@ def test_a_truncated_file_raises(answerer: Answerer, corpus: Path, tmp_path: Pat
 
 def test_a_view_of_video_for_an_audio_file_raises(answerer: Answerer, tmp_path: Path) -> None:
     record = replace(build_question(tmp_path / "a.wav").drop_slots(["video"]), kind="audio")
-    with pytest.raises(ValueError, match="has nothing of it"):
+    with pytest.raises(ValueError, match=r"view=VF: .*nothing"):
         answerer.build_prompt(record, View("VF"))
 
 
@@ -164,5 +164,5 @@ def test_a_model_without_an_audio_encoder_notes_it(model_folder: Callable[[str],
     assert str(video_answerer.view) == "V"
     assert "reads no audio" in video_answerer.build_prompt(build_question(clips[0])).notes[0]
     assert "reads no audio" in video_answerer.build_prompt(build_question(clips[0]), View("VA")).notes[0]
-    with pytest.raises(ValueError, match="no encoder for audio; it reads frames"):
+    with pytest.raises(ValueError, match=r"no encoder .*audio; .*frames"):
         video_answerer.build_prompt(build_question(clips[0]), View("A"))

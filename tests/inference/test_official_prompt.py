@@ -270,7 +270,7 @@ def test_humanomni_is_accepted(experiment: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["+experiment=omni_emotion_stage3"], "omni_emotion_stage3 is not a HumanOmni .*fusions.gate is missing"),
+        (["+experiment=omni_emotion_stage3"], "omni_emotion_stage3 .*not a HumanOmni .*fusions.gate is missing"),
         (["+experiment=favchat_stage3"], "favchat_stage3 is not a HumanOmni .*encoders.video is omnihuman.encoder.umt"),
         (["+experiment=humanomni_stage2"], "encoders.video is missing"),
         (["+experiment=humanomni_stage1_face"], "fusions.gate is missing"),

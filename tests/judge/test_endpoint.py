@@ -197,9 +197,7 @@ def test_uncached_items_are_missing_or_an_error_without_requests(make: Make, log
     offline = make("shipped", mode="offline")
     assert offline.cache is not None and offline.cache.read_only
     assert read_scores(offline.query(DETAIL, build_items(2))) == [0, 1]
-    with pytest.raises(
-        ValueError, match=r"mode=offline sends no requests.* lacks 2 of 4 judgements of video_chatgpt_detail"
-    ):
+    with pytest.raises(ValueError, match=r"mode=offline .* 2 of 4 .*video_chatgpt_detail"):
         offline.query(DETAIL, build_items(4))
     with pytest.raises(ValueError, match="no such file"):
         make("shipped", mode="cache_only", cache="nowhere.sqlite")
@@ -242,12 +240,12 @@ def test_the_key_is_not_in_cache_logs_and_messages(
     assert read_scores(make("locked").query(DETAIL, build_items(1))) == [0]
     assert b"s3cret" not in (tmp_path / "judgements.sqlite").read_bytes()
     monkeypatch.setenv("JUDGE_KEY", "wr0ng")
-    with pytest.raises(ValueError, match=r"judge locked at http.*401.*wrong key: Bearer \*\*\*") as raised:
+    with pytest.raises(ValueError, match=r"judge locked .*http.*401.*wrong key: Bearer \*\*\*") as raised:
         make("locked").query(DETAIL, build_items(30, first=1))  # one fatal error suffices
     assert "wr0ng" not in "".join(traceback.format_exception(raised.value))
     assert "wr0ng" not in caplog.text and "s3cret" not in caplog.text
     monkeypatch.delenv("JUDGE_KEY")
-    with pytest.raises(ValueError, match="the environment variable JUDGE_KEY is empty"):
+    with pytest.raises(ValueError, match=r"JUDGE_KEY.*empty"):
         make("locked").query(DETAIL, build_items(1, first=1))
 
 
@@ -305,9 +303,9 @@ def test_invalid_options_raise(make: Make) -> None:
         make("good", mode="cache_only", cache=None)
     with pytest.raises(ValueError, match="repeats=0"):
         make("good", repeats=0)
-    with pytest.raises(ValueError, match=r"base_url=localhost:8000/v1 must begin with http:// or https://"):
+    with pytest.raises(ValueError, match=r"base_url=localhost:8000/v1 .*\bhttp:// or https://"):
         make("good", base_url="localhost:8000/v1")
-    with pytest.raises(ValueError, match=r"mode=liv: choose from live, cache_only, offline"):
+    with pytest.raises(ValueError, match=r"mode=liv: .*live, cache_only, offline"):
         build({**compose_part("judge", "endpoint"), "mode": "liv"})
 
 

@@ -89,7 +89,7 @@ def test_official_parser_strips_leading_whitespace_only(answer: str, label: str 
 
 
 def test_an_unknown_parser_raises() -> None:
-    with pytest.raises(ValueError, match="parser='lenient': choose from strict, official"):
+    with pytest.raises(ValueError, match=r"parser='lenient'.*strict, official"):
         parse_label("happy", DFEW, parser="lenient")
 
 
@@ -101,7 +101,7 @@ def test_scores_equal_scikit_learn() -> None:
     predicted = [label or "invalid" for label in parsed]
     assert war.value == pytest.approx(100 * accuracy_score(references, predicted))
     assert uar.value == pytest.approx(100 * recall_score(references, predicted, labels=DFEW, average="macro"))
-    with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):
+    with pytest.warns(UserWarning, match=r"y_pred .*not in y_true"):
         assert uar.value == pytest.approx(100 * balanced_accuracy_score(references, predicted))
     table = confusion_matrix(references, predicted, labels=[*DFEW, "invalid"])
     assert (confusion_counts(references, parsed, DFEW) == table[:-1]).all()
@@ -203,9 +203,9 @@ def test_a_fold_without_a_class_has_equal_weight() -> None:
 
 
 def test_an_unknown_label_raises() -> None:
-    with pytest.raises(ValueError, match=r"references: unknown labels \['contempt'\]; expected one of"):
+    with pytest.raises(ValueError, match=r"references: unknown .*\['contempt'\]"):
         score_labels(["a"], ["contempt"], ["happy"], LABELS)
-    with pytest.raises(ValueError, match=r"answers: unknown labels \['Happy'\]; expected one of"):
+    with pytest.raises(ValueError, match=r"answers: unknown .*\['Happy'\]"):
         confusion_counts(["happy"], ["Happy"], LABELS)
 
 

@@ -28,7 +28,7 @@ def test_no_entailed_event_is_zero() -> None:
 
 
 def test_more_entailed_than_all_events_raises() -> None:
-    with pytest.raises(ValueError, match="b: 3 of 2 events"):
+    with pytest.raises(ValueError, match=r"b: 3 .*\b2 events"):
         score_autodq(["a", "b"], [(1, 1), (3, 2)], [(1, 1), (1, 1)])
     with pytest.raises(ValueError, match="zip"):
         score_autodq(["a"], [], [(1, 1)])
@@ -37,5 +37,5 @@ def test_more_entailed_than_all_events_raises() -> None:
 def test_overlap_is_the_mean_over_judged_questions() -> None:
     score = score_overlap(["1", "2", "3"], [8.0, None, 7.0], "label_overlap", "judge x")
     assert (score.value, score.coverage, score.note) == (7.5, 2 / 3, "judge x")
-    with pytest.raises(ValueError, match=r"clue_overlap: the overlap of '1' is 85\.0; expected 0 to 10"):
+    with pytest.raises(ValueError, match=r"clue_overlap: .*'1' .*85\.0;.* 0 to 10\b"):
         score_overlap(["1"], [85.0], "clue_overlap")

@@ -35,7 +35,7 @@ def test_a_label_in_two_groups_takes_the_last() -> None:
 def test_failed_groupings_are_missing() -> None:
     scores = score_label_sets(["1", "2"], [["a"], ["b"]], [["a"], ["c"]], [[["a"]], None])
     assert [(score.value, score.coverage, score.ids) for score in scores] == [(100, 0.5, ("1",))] * 3
-    with pytest.raises(ValueError, match="2: there is no reference label"):
+    with pytest.raises(ValueError, match=r"\b2: .*no reference label"):
         score_label_sets(["1", "2"], [["a"], []], [["a"], ["c"]], [[], []])
 
 
@@ -71,7 +71,7 @@ def test_groups_by_wheel_are_a_partition() -> None:
     assert group_by_wheel(labels) == [["drowsy", "sleepy"], ["happy", "joyful"], ["odd"], ["sad"]]
     assert group_by_wheel(labels) == group_by_wheel(labels[::-1])
     assert group_by_wheel(["angry", "worried"], "russell", 1) == [["angry", "worried"]]
-    with pytest.raises(ValueError, match=r"wheel='wheel1': choose from plutchik.* \(ours\)"):
+    with pytest.raises(ValueError, match=r"wheel='wheel1'.*plutchik.* \(ours\)"):
         group_by_wheel(labels, "wheel1")
 
 
@@ -119,11 +119,11 @@ def test_read_official_wheels(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_or_column_raises(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"wheel1\.xlsx: there is no such file"):
+    with pytest.raises(ValueError, match=r"wheel1\.xlsx: .*no such file"):
         read_wheels(tmp_path)
     write_official(tmp_path)
     (tmp_path / "format.csv").write_text("word,format\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"format\.csv: the columns \['name'\] are missing"):
+    with pytest.raises(ValueError, match=r"format\.csv: .*\['name'\].*missing"):
         read_wheels(tmp_path)
 
 

@@ -51,10 +51,10 @@ def test_coverage_is_relative_to_all_questions() -> None:
 
 
 def test_duplicate_ids_raise() -> None:
-    with pytest.raises(ValueError, match=r"war: 1 ids are duplicated, such as 'b'"):
+    with pytest.raises(ValueError, match=r"war: 1 .*duplicated.*'b'"):
         Score.mean("war", ["a", "b", "b"], [1, 0, 0])
 
 
 def test_a_nan_contribution_raises() -> None:
-    with pytest.raises(ValueError, match=r"judge: the contribution of 'b' is NaN"):
+    with pytest.raises(ValueError, match=r"judge: .*'b'.*NaN"):
         Score.macro("judge", ["a", "b"], [1.0, math.nan], ["x", "y"])

@@ -98,7 +98,7 @@ def test_clusters_are_drawn_as_a_unit() -> None:
     assert (clustered[1] - clustered[0]) == pytest.approx(2 * (independent[1] - independent[0]), rel=0.05)
     fewer = Score.mean("acc", ids(50), right[::4])
     assert interval(fewer) == pytest.approx(clustered, abs=0.01)
-    with pytest.raises(ValueError, match="acc: cluster 'v0' has questions of several strata"):
+    with pytest.raises(ValueError, match=r"acc: cluster 'v0'.*strata or clusters"):
         interval(Score.mean("acc", ids(200), right, clusters=videos, strata=tuple(str(k % 2) for k in range(200))))
 
 
@@ -212,14 +212,14 @@ def test_false_positive_rate_is_nominal() -> None:
 def test_different_questions_raise_unless_partial() -> None:
     a, b = share(30, n=40), share(20, n=40)
     fewer = Score.mean("war", ids(30), [1] * 20 + [0] * 10)
-    with pytest.raises(ValueError, match="war: the systems have 30 questions in common, of 40 and 30"):
+    with pytest.raises(ValueError, match=r"war: .*\b30 questions.*\b40 and 30\b"):
         difference(a, fewer)
     comparison = difference(a, fewer, partial=True)
     assert comparison.n == 30 and comparison.delta == pytest.approx(100 * 10 / 30)
     other = Score.mean("war", [f"x{k}" for k in range(40)], [1] * 40)
-    with pytest.raises(ValueError, match="0 questions in common"):
+    with pytest.raises(ValueError, match=r"\b0 questions"):
         difference(a, other, partial=True)
-    with pytest.raises(ValueError, match=r"war and uar cannot be compared: .* 1\) and .* 2\)"):
+    with pytest.raises(ValueError, match=r"war and uar .* 1\) and .* 2\)"):
         difference(b, Score.macro("uar", ids(40), [1] * 40, ["x", "y"] * 20))
 
 
@@ -304,7 +304,7 @@ def test_agreement_of_two_judges() -> None:
     comparison = agreement(first, second)
     assert comparison["spearman"] == pytest.approx(spearmanr(first, second).statistic) and comparison["n"] == 6
     assert math.isnan(agreement([3, 3], [1, 2])["spearman"])
-    with pytest.raises(ValueError, match="the judges have 1 and 2 scores"):
+    with pytest.raises(ValueError, match=r"judges .*\b1 and 2 scores"):
         agreement([1], [1, 2])
 
 

@@ -34,5 +34,5 @@ def test_resize_without_a_grid_raises() -> None:
 
 
 def test_invalid_depth_raises() -> None:
-    with pytest.raises(ValueError, match="mlp: depth=0; expected"):
+    with pytest.raises(ValueError, match="mlp: depth=0"):
         MLPProjector(8, 16, depth=0)
