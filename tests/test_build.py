@@ -25,10 +25,10 @@ def test_foreign_target_raises(tmp_path: Path, target: str) -> None:
 
 def test_unknown_choice_raises_with_its_path() -> None:
     model = compose_config(["+experiment=omni_emotion_stage3", "model.fusions.newline.mode=lines"]).model
-    with pytest.raises(ValueError, match=r"^fusions\.newline\.mode=lines: choose from one, frame, grid, none\.$"):
+    with pytest.raises(ValueError, match=r"^fusions\.newline\.mode=lines: .*\bone, frame, grid, none\b"):
         build(model)
     projector = {"_target_": "omnihuman.projector.mlp.MLPProjector", "in_dim": 4, "out_dim": 4}
-    with pytest.raises(ValueError, match="resize=half: choose from ceil_half"):
+    with pytest.raises(ValueError, match=r"resize=half: .*\bceil_half\b"):
         build({**projector, "resize": "half"})
     assert build({**projector, "resize": None}) is not None
 
@@ -47,7 +47,7 @@ def test_dropped_projector_has_no_source() -> None:
 
 
 def test_unknown_part_in_drop_raises() -> None:
-    with pytest.raises(ValueError, match=r"drop names 'projectors\.c', but 'projectors' has only \['a'\]"):
+    with pytest.raises(ValueError, match=r"'projectors\.c'.*'projectors' .*\['a'\]"):
         prune({"drop": ["projectors.c"], "projectors": {"a": {"_target_": "omnihuman.x"}}})
 
 
@@ -80,8 +80,8 @@ def test_parts_extend_presets_of_the_same_size() -> None:
 @pytest.mark.parametrize(
     ("override", "cure"),
     [
-        ("encoder/siglip@model.encoders.video=8b", "no such size; expected one of 0_5b, 7b, nano"),
-        ("encoder@model.encoders.video=siglip/nano", "expected a preset; its size is an override of its own"),
+        ("encoder/siglip@model.encoders.video=8b", r"=8b: .*\b0_5b, 7b, nano\b"),
+        ("encoder@model.encoders.video=siglip/nano", r"siglip/nano: .*encoder/siglip@model\.encoders\.video="),
     ],
 )
 def test_unknown_size_of_a_part_raises(override: str, cure: str) -> None:
@@ -99,7 +99,7 @@ def test_random_weights_need_no_hub() -> None:
 
 
 def test_unknown_foundation_weights_raise() -> None:
-    with pytest.raises(Exception, match=r"no foundation weights named 'umt9'"):
+    with pytest.raises(Exception, match=r"foundation weights .*'umt9'"):
         build(OmegaConf.create({**METRIC, "labels": "${foundation:umt9}"}))
 
 

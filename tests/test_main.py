@@ -1,5 +1,6 @@
 """The program ``omnihuman``: its verbs, and each of them as ``python -m omnihuman.<verb>``."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["trian"]) == 2 and capsys.readouterr().err == "error: trian: unknown verb; did you mean train?\n"
+    assert main(["trian"]) == 2 and re.fullmatch(r"error: trian: .*\btrain\b.*\n", capsys.readouterr().err)
     assert main(["x"]) == 2 and ", ".join(find_verbs()) in capsys.readouterr().err
 
 

@@ -75,7 +75,7 @@ def test_order_and_case_of_letters_do_not_matter(spec: str) -> None:
 
 @pytest.mark.parametrize("spec", ["smell", "VX", "VV", "", "video audio"])
 def test_unknown_view_raises(spec: str) -> None:
-    with pytest.raises(ValueError, match=r"data.views=.*: unknown view; choose from the letters V \(frames\)"):
+    with pytest.raises(ValueError, match=r"data\.views=.*: unknown view; .*\bV \(frames\)"):
         View.parse(spec, "data.views")
 
 
@@ -116,5 +116,5 @@ def test_tags_are_removed_with_their_line_breaks() -> None:
 def test_unknown_field_raises() -> None:
     check_field("faces")
     check_field(INSTRUCTION)
-    with pytest.raises(ValueError, match="reads=smell: unknown field; choose from frames, waveform, faces"):
+    with pytest.raises(ValueError, match=r"reads=smell: .*\bframes, waveform, faces\b"):
         check_field("smell")

@@ -94,7 +94,7 @@ def test_a_sweep_is_every_combination() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "is_multirun", "cure"), [("a=1,2", False, "add -m"), ("a=interval(0,1)", True, "give values")]
+    ("override", "is_multirun", "cure"), [("a=1,2", False, "add -m"), ("a=interval(0,1)", True, r"interval.*values")]
 )
 def test_override_that_is_no_list_of_cells_raises(override: str, is_multirun: bool, cure: str) -> None:
     with pytest.raises(ValueError, match=cure):

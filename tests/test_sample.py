@@ -17,8 +17,8 @@ def run(*overrides: str) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("seed=one", "seed=one is invalid; expected a whole number of at least 0"),
-        ("workers=0", "workers=0 is invalid; expected a whole number of at least 1"),
+        ("seed=one", r"seed=one .*whole number .*\b0\b"),
+        ("workers=0", r"workers=0 .*whole number .*\b1\b"),
     ],
 )
 def test_invalid_values_raise(override: str, message: str) -> None:

@@ -104,7 +104,7 @@ def test_a_yaml_adds_a_template(tokenizer: Any, tmp_path: Path) -> None:
 
 def test_a_yaml_for_another_tokenizer_raises(tokenizer_folder: str, tmp_path: Path) -> None:
     template = parse_template(compose_with_llama3(tmp_path).model.llm.template)
-    with pytest.raises(ValueError, match=r"splits <\|begin_of_text\|> into \d+ tokens, but the chat template llama3"):
+    with pytest.raises(ValueError, match=r"splits <\|begin_of_text\|> into \d+ tokens.*llama3"):
         Chat(AutoTokenizer.from_pretrained(tokenizer_folder), template)
 
 
@@ -120,7 +120,7 @@ def test_every_yaml_is_a_template(name: str, tokenizer: Any) -> None:
 def test_own_template_of_a_tokenizer_as_patterns(name: str, system: str | None, tokenizer: Any) -> None:
     tokenizer.chat_template = OWN_TEMPLATES[name]
     if system is not None and name in ("gemma", "mistral"):
-        with pytest.raises(ValueError, match=r"has no system turn: remove the system text 'Look\.'"):
+        with pytest.raises(ValueError, match=r"no system turn.*'Look\.'"):
             derive_template(tokenizer, system)
         return
     chat = Chat(tokenizer, build_template({"name": "tokenizer", "system": system}, tokenizer), markers=False)
@@ -147,7 +147,7 @@ def test_system_prompt_of_the_own_template(tokenizer: Any) -> None:
 
 def test_tokenizer_without_a_template_raises(tokenizer_folder: str) -> None:
     loaded = AutoTokenizer.from_pretrained(tokenizer_folder)
-    with pytest.raises(ValueError, match=r"has no chat template: choose another with llm/template@model\.llm"):
+    with pytest.raises(ValueError, match=r"no chat template: .*llm/template@model\.llm"):
         build_template(compose_part("llm/template", "tokenizer"), loaded)
 
 
@@ -158,32 +158,32 @@ def test_tokenizer_without_a_template_raises(tokenizer_folder: str) -> None:
 )
 def test_own_template_that_differs_between_turns_raises(chat_template: str, tokenizer: Any) -> None:
     tokenizer.chat_template = chat_template
-    with pytest.raises(ValueError, match=r"does not render all turns alike: .*Write it as a yaml"):
+    with pytest.raises(ValueError, match=r"render all turns.*yaml in conf/llm/template"):
         derive_template(tokenizer)
 
 
 def test_own_template_without_an_end_of_turn_token_raises(tokenizer: Any) -> None:
     tokenizer.chat_template = CHATML.replace("<|im_end|>", "###")
-    with pytest.raises(ValueError, match=r"llm\.template\.assistant_turn is .*expected one of special_tokens"):
+    with pytest.raises(ValueError, match=r"llm\.template\.assistant_turn is .*special_tokens"):
         derive_template(tokenizer)
 
 
 def test_white_space_that_the_own_template_adds_is_reported(tokenizer: Any) -> None:
     tokenizer.chat_template = MISTRAL.replace("{% else %}", "{% else %} ")
     message = describe_difference(Chat(tokenizer, derive_template(tokenizer)))
-    assert message is not None and "write the template as a yaml" in message
+    assert message is not None and "yaml in conf/llm/template" in message
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"user": "x"}, "missing keys: none; unknown keys: user; compare it with"),
-        ({"user_turn": "x"}, r"llm\.template\.user_turn is 'x'; expected one {}"),
-        ({"user_turn": None}, r"llm\.template\.user_turn is None; expected a text"),
-        ({"special_tokens": "<s>"}, r"llm\.template\.special_tokens is '<s>'; expected a list of texts"),
-        ({"reserved_texts": [""]}, r"llm\.template\.reserved_texts is .*; expected a list of texts"),
-        ({"assistant_turn": "{} <|im_end|>"}, r"llm\.template\.assistant_turn is .*expected one of special_tokens"),
-        ({"system_turn": None}, "the chat template chatml has no system turn: remove the system text 'You are Qwen"),
+        ({"user": "x"}, "missing keys: none; unknown keys: user; .*chatml.yaml"),
+        ({"user_turn": "x"}, r"llm\.template\.user_turn is 'x'; .*one {}"),
+        ({"user_turn": None}, r"llm\.template\.user_turn is None; .*\btext\."),
+        ({"special_tokens": "<s>"}, r"llm\.template\.special_tokens is '<s>'; .*list of texts"),
+        ({"reserved_texts": [""]}, r"llm\.template\.reserved_texts is .*; .*list of texts"),
+        ({"assistant_turn": "{} <|im_end|>"}, r"llm\.template\.assistant_turn is .*special_tokens"),
+        ({"system_turn": None}, "chatml .*no system turn.*'You are Qwen"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )

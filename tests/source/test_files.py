@@ -14,7 +14,8 @@ from .conftest import build_entry, read_entries, write_lines
 
 @pytest.mark.parametrize("source", [JsonSource, JsonlSource, ParquetSource])
 @pytest.mark.parametrize(
-    ("name", "message"), [("a.csv", r"expected \.json, \.jsonl, \.parquet"), ("missing.json", "no such data file")]
+    ("name", "message"),
+    [("a.csv", r"a\.csv: .*\.json, \.jsonl, \.parquet"), ("missing.json", r"missing\.json: .*no such")],
 )
 def test_an_invalid_file_raises(source: type[FileSource], name: str, message: str, tmp_path: Path) -> None:
     if name == "a.csv":
@@ -25,7 +26,7 @@ def test_an_invalid_file_raises(source: type[FileSource], name: str, message: st
 
 def test_a_file_of_another_source_names_it(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"a\.json is no \.jsonl file: choose data=json\."):
+    with pytest.raises(ValueError, match=r"a\.json .*\.jsonl file: .*data=json\."):
         list(JsonlSource(tmp_path / "a.json", tmp_path).records())
 
 

@@ -38,12 +38,12 @@ def test_a_missing_corpus_is_written_when_records_are_read(tmp_path: Path, monke
 
 def test_a_folder_with_other_files_raises(tmp_path: Path) -> None:
     (tmp_path / "train.json").write_text("[]")
-    with pytest.raises(ValueError, match="holds other files and no corpus"):
+    with pytest.raises(ValueError, match=r"out=.*other files"):
         list(SampleSource("train", tmp_path).records())
 
 
 def test_an_unknown_split_raises(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no split 'dev': choose from train, val, test"):
+    with pytest.raises(ValueError, match=r"split 'dev': .*train, val, test"):
         SampleSource("dev", tmp_path)
 
 

@@ -43,7 +43,7 @@ def test_the_best_half_survives_each_rung(folder: Path) -> None:
 
 
 def test_a_rung_before_its_predecessor_raises(folder: Path) -> None:
-    with pytest.raises(ValueError, match="no cell is finished at 30 steps; run rung=1 first"):
+    with pytest.raises(ValueError, match=r"\b30 steps.*rung=1\b"):
         survives_halving(build_config(None), folder, "b")
 
 
@@ -58,7 +58,7 @@ def test_an_outcome_is_read_as_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["{", "[]", "{}", json.dumps({**asdict(Outcome("a", "failed")), "mood": 1})])
 def test_an_invalid_outcome_raises(tmp_path: Path, content: str) -> None:
     (tmp_path / "a.json").write_text(content)
-    with pytest.raises(ValueError, match=r"a\.json: invalid outcome of a cell .* remove the file"):
+    with pytest.raises(ValueError, match=r"a\.json: .*outcome .* remove the file"):
         read_outcome(tmp_path, "a")
 
 

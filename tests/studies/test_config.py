@@ -91,7 +91,7 @@ def test_a_grid_has_a_cell_per_combination_of_its_axes() -> None:
 
 
 def test_an_unknown_study_raises_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"favchat: unknown study; expected .* composition, favchat_ablation"):
+    with pytest.raises(ValueError, match=r"favchat: unknown study; .* composition, favchat_ablation"):
         locate_study("favchat")
 
 
@@ -104,12 +104,12 @@ def test_a_study_may_be_any_folder(tmp_path: Path) -> None:
 
 
 def test_an_unknown_cell_raises() -> None:
-    with pytest.raises(ValueError, match=r"cell=ful: unknown cell .* expected full, without_face_encoder"):
+    with pytest.raises(ValueError, match=r"cell=ful: unknown cell .*\bfull, without_face_encoder"):
         build_chain(compose_study("favchat_ablation"), "ful")
 
 
 def test_unknown_names_on_the_command_line_are_refused_before_the_sweep() -> None:
-    message = "error: cell=nose: unknown cells of the study favchat_ablation; expected full, without_face_encoder"
+    message = r"error: cell=nose: unknown .*favchat_ablation; .*\bfull, without_face_encoder"
     with pytest.raises(SystemExit, match=message):
         main(["favchat_ablation", "cell=full,nose"])
     with pytest.raises(SystemExit, match="error: nonsense: unknown study"):

@@ -138,11 +138,11 @@ def test_claims_of_all_studies_are_in_one_file(toy: DictConfig, tmp_path: Path) 
 
 def test_an_unknown_cell_of_a_claim_raises(toy: DictConfig) -> None:
     toy.claims[0].worse = "pour"
-    with pytest.raises(ValueError, match=r"unknown cells \['pour'\]; expected some of good, poor"):
+    with pytest.raises(ValueError, match=r"unknown cells \['pour'\]; .*\bgood, poor"):
         check_claims(toy, read_results(toy))
 
 
 def test_an_unknown_score_raises(toy: DictConfig) -> None:
     toy.scores = {"emotion/wra": "WAR"}
-    with pytest.raises(ValueError, match=r"unknown keys \['emotion/wra'\]; the study's evaluations have"):
+    with pytest.raises(ValueError, match=r"unknown keys \['emotion/wra'\]; .*\[.*'emotion/war'"):
         read_results(toy)

@@ -60,12 +60,12 @@ def test_model_has_the_dtype_of_its_weights(complete_folder: Path) -> None:
 def test_missing_parameters_raise(complete_folder: Path) -> None:
     weights = load_file(complete_folder / "weights.safetensors")
     replace_weights(complete_folder, {name: weights[name] for name in weights if "fusions.gate" not in name})
-    with pytest.raises(ValueError, match=r"4 parameters are missing, the first \['fusions\.gate"):
+    with pytest.raises(ValueError, match=r"\b4 parameters .*missing.*\['fusions\.gate"):
         load_model(complete_folder)
 
 
 def test_unknown_dtype_raises(complete_folder: Path) -> None:
-    with pytest.raises(ValueError, match="dtype=int8: choose from float32"):
+    with pytest.raises(ValueError, match=r"dtype=int8: .*\bfloat32\b"):
         load_model(complete_folder, dtype="int8")
 
 
@@ -77,7 +77,7 @@ def test_run_is_a_name_or_a_path(complete_folder: Path) -> None:
 
 
 def test_folder_without_weights_raises(complete_folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"nothing holds no finished run.*experiment=nothing"):
+    with pytest.raises(ValueError, match=r"nothing .*no finished run.*experiment=nothing"):
         read_config(complete_folder / "nothing")
 
 
@@ -133,7 +133,7 @@ def test_base_with_another_model_raises(complete_folder: Path) -> None:
 
 
 def test_unknown_base_raises() -> None:
-    with pytest.raises(ValueError, match="nowhere holds no finished run"):
+    with pytest.raises(ValueError, match=r"nowhere .*no finished run.*experiment=nowhere"):
         rebase(compose_config(["+experiment=humanomni_stage3", "base=nowhere"]), [])
 
 

@@ -50,14 +50,14 @@ def test_unexpected_key_raises(tmp_path: Path) -> None:
 
 
 def test_pattern_without_a_match_raises(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"'fusions\.\*'; the file holds \['projectors\.body'"):
+    with pytest.raises(ValueError, match=r"'fusions\.\*'; .*\['projectors\.body'"):
         load_weights(build_model(), write_weights(tmp_path), ["projectors.face.*", "fusions.*"])
 
 
 def test_wrong_shape_raises_with_both_shapes(tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     save_file({"projectors.face.bias": torch.ones(4)}, file)
-    with pytest.raises(ValueError, match=r"has the shape \(4,\); the model expects \(3,\)"):
+    with pytest.raises(ValueError, match=r"shape \(4,\); .*\(3,\)"):
         load_weights(build_model(), file)
 
 
