@@ -47,7 +47,7 @@ def build(folder: Path, body: bytes, allow: Any = ()) -> Question:
         (b'{"messages": []}', "bad_request", "messages"),
         (b'{"messages": [{"content": "Who?"}]}', "bad_request", "messages.0.role"),
         (build_body(7), "bad_request", "messages.0.content"),
-        (build_body(model="gpt-4o"), "model_not_found", "'gpt-4o' is not served here; 'net' is"),
+        (build_body(model="gpt-4o"), "model_not_found", "model: 'gpt-4o'"),
         (build_body(n=2), "unsupported_option", "n: 2 is not supported"),
         (build_body(logprobs=True), "unsupported_option", "logprobs"),
         (build_body(tools=[{"type": "function"}]), "unsupported_option", "tools"),
@@ -101,19 +101,19 @@ def test_system_message_and_turns_become_the_record(clip: Path, tmp_path: Path) 
     assert question.record.meta == {"system": "Be kind."} and question.generation_kwargs == {"max_new_tokens": 10}
     assert [role for role, _ in question.record.messages] == ["user", "assistant", "user", "assistant"]
     for invalid in (messages[:1], messages[:3], messages[2:]):
-        with pytest.raises(RequestError, match="messages: user and assistant must alternate"):
+        with pytest.raises(RequestError, match="messages: user and assistant"):
             build(tmp_path, json.dumps({"messages": invalid}).encode(), allow=[clip.parent])
 
 
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (build_body(max_tokens=101), "max_tokens: 101 exceeds the limit of 100"),
+        (build_body(max_tokens=101), "max_tokens: 101 exceeds"),
         (build_body(stop=["a"] * 17), "stop"),
         (build_body(stop=""), "stop"),
-        (build_body("x" * 1001), "1001 characters exceed the limit of 1000"),
-        (build_body(" "), "neither text nor a medium"),
-        (build_body([{"type": "banana"}]), "messages.0.content.0: expected a part of type text, image_url, video_url"),
+        (build_body("x" * 1001), "1001 characters"),
+        (build_body(" "), "neither text"),
+        (build_body([{"type": "banana"}]), "text, image_url, video_url"),
         (build_body([{"type": "video_url", "image_url": "data:;base64,"}]), "messages.0.content.0: expected a part"),
         (build_body([{"type": "video_url", "video_url": "http://x/y.mp4"}]), "'http://x/y.mp4' is neither"),
     ],
@@ -127,7 +127,7 @@ def test_requests_beyond_the_limits_or_the_model_raise(body: bytes, message: str
 def test_second_medium_of_a_kind_is_not_saved(clip: Path, tmp_path: Path) -> None:
     url = "data:;base64," + base64.b64encode(clip.read_bytes()).decode()
     part = {"type": "video_url", "video_url": {"url": url}}
-    with pytest.raises(RequestError, match=r"messages\.0\.content\.1: a message may have one video"):
+    with pytest.raises(RequestError, match=r"messages\.0\.content\.1: .*one video"):
         build(tmp_path, build_body([part, part]))
     assert len(list(tmp_path.iterdir())) == 1
 

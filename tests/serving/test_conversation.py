@@ -145,10 +145,10 @@ def test_files_that_are_no_clip_are_rejected(conversation: Conversation, corpus:
     letter.write_text("Dear model, " * 100)
     assert conversation.medium is not None
     for kind, file, message in (
-        ("video", letter, "not a media file"),
+        ("video", letter, "not .*media file"),
         ("video", tmp_path / "none", "no such file"),
-        ("video", audio, "has no video; it has .* s, audio"),
-        ("image", conversation.medium.file, "has no image"),
+        ("video", audio, "no video; .* s, audio"),
+        ("image", conversation.medium.file, "no image"),
     ):
         with pytest.raises(ValueError, match=f"upload.*{message}") as caught:
             conversation.open(kind, file, "upload")

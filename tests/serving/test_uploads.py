@@ -156,13 +156,13 @@ def test_other_files_have_the_same_error_whether_they_exist_or_not(allowed: Path
 
 
 def test_content_of_a_file_that_is_no_medium_is_not_revealed(allowed: Path, folder: Path) -> None:
-    with pytest.raises(RequestError, match="not a media file") as caught:
+    with pytest.raises(RequestError, match=r"not .*media file") as caught:
         Uploads(Limits(), [allowed]).fetch(str(allowed / "notes.txt"), folder)
     assert "secret" not in str(caught.value) and not list(folder.iterdir())
 
 
 def test_no_file_is_read_without_an_allowed_folder(allowed: Path, folder: Path) -> None:
-    with pytest.raises(RequestError, match="neither a data: URL"):
+    with pytest.raises(RequestError, match=r"neither .*data: URL"):
         Uploads(Limits()).fetch(str(allowed / "a clip.mp4"), folder)
 
 

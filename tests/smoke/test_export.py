@@ -42,5 +42,5 @@ def test_unknown_format_raises_before_writing(tmp_path: Path) -> None:
 
 
 def test_invalid_size_raises() -> None:
-    with pytest.raises(ValueError, match="expected a size such as 200MB or 5GB"):
+    with pytest.raises(ValueError, match="200MB or 5GB"):
         parse_size("big")

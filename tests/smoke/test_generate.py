@@ -82,7 +82,7 @@ def test_questions_of_a_file_are_answered_in_order(
     answers = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["id"] for line in answers] == ["x", "2", "3", "4", "5", "6", "7", "9"]
     assert ["error" in line for line in answers] == [False, True, False, False, False, True, True, True]
-    assert "cut.mp4" in answers[1]["error"] and "the question is missing" in answers[5]["error"]
+    assert "cut.mp4" in answers[1]["error"] and "instruction=" in answers[5]["error"]
     assert "did you mean 'video'?" in answers[6]["error"] and "q.jsonl:9: malformed JSON" in answers[7]["error"]
     assert [[*line["weights"]] for line in answers if "weights" in line] == [["gate"], [], [], ["gate"]]
     assert [line["slots"] for line in answers if "slots" in line] == [["video", "audio"], ["audio"], [], ["video"]]
@@ -137,7 +137,7 @@ def test_question_is_converted_to_a_record(tmp_path: Path) -> None:
         ({"video": "nowhere.mp4"}, "no such file"),
         ({"video": ["a.mp4"]}, "must be text"),
         ({"video": __file__, "start": "soon"}, "must be seconds"),
-        ({"video": __file__, "instruction": None}, "the question is missing"),
+        ({"video": __file__, "instruction": None}, "instruction="),
     ],
 )
 def test_invalid_question_raises(values: dict[str, object], message: str) -> None:
