@@ -23,6 +23,8 @@ FORMATTER_OFF = re.compile(r"#\s*fmt:\s*(skip|off)")
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 DOCUMENTED = (ast.Module, ast.ClassDef, *FUNCTIONS)
+PROSE = re.compile(r"\b[a-z]+(?: [a-z]+){3,}\b")
+"""Four words of a sentence. A test matches what an error names, so that the sentence can be improved."""
 SIMPLE_STATEMENTS = (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Expr, ast.Return, ast.Raise, ast.Assert, ast.Delete)
 
 Check = Callable[[ast.Module], list[str]]
@@ -117,6 +119,47 @@ def find_several_conditionals(tree: ast.Module) -> list[str]:
     return violations
 
 
+def list_targets(target: ast.expr) -> list[str]:
+    """Return the names of a target, or of the first argument of ``parametrize``."""
+    if isinstance(target, ast.Constant):
+        return str(target.value).replace(",", " ").split()
+    elements = getattr(target, "elts", [target])
+    return [str(getattr(element, "id", getattr(element, "value", ""))) for element in elements]
+
+
+def bound_literals(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    """Yield each name that an assignment, a loop or ``parametrize`` binds, with each of its literal values."""
+    if isinstance(node, ast.Assign):
+        names, rows = list_targets(node.targets[0]), [node.value]
+    elif isinstance(node, ast.For):
+        names, rows = list_targets(node.target), getattr(node.iter, "elts", [])
+    elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "parametrize":
+        names, rows = list_targets(node.args[0]), getattr(node.args[1], "elts", [])
+    else:
+        return
+    for row in rows:
+        cells = [row] if len(names) == 1 else getattr(row, "elts", getattr(row, "args", []))
+        yield from zip(names, cells, strict=False)
+
+
+def find_matched_sentences(tree: ast.Module) -> list[str]:
+    patterns: list[ast.AST] = []
+    for node in list_nodes(tree):
+        if isinstance(node, ast.keyword) and node.arg == "match":
+            patterns.append(node.value)
+    names: set[str] = set()
+    for pattern in patterns:
+        names |= {node.id for node in ast.walk(pattern) if isinstance(node, ast.Name)}
+    for node in list_nodes(tree):
+        patterns += [value for name, value in bound_literals(node) if name in names]
+    violations = []
+    for pattern in patterns:
+        for node in ast.walk(pattern):
+            if isinstance(node, ast.Constant) and (prose := PROSE.search(str(node.value))):
+                violations.append(f"{node.lineno}: {prose[0]}")
+    return violations
+
+
 def test_names_are_nouns_and_verbs() -> None:
     assert not collect(find_forbidden_names), "say what the thing is"
 
@@ -135,6 +178,10 @@ def test_comprehensions_are_flat() -> None:
 
 def test_a_statement_has_one_conditional() -> None:
     assert not collect(find_several_conditionals), "write an if statement"
+
+
+def test_no_test_matches_a_sentence() -> None:
+    assert not collect(find_matched_sentences), "match what the error names: the file, the key, the choices, the cure"
 
 
 def test_files_are_short() -> None:
@@ -158,10 +205,20 @@ def test_every_check_sees_a_violation() -> None:
     made = [y for x in each for y in x]
     return 1 if made else 2 if each else 3
 def long():
-{filler}'''
+{filler}
+@pytest.mark.parametrize("value, message", [(1, "b must be a c"), pytest.param(2, f"{{b}}: it must be a c")])
+def test(value, message):
+    cure = "leave out"
+    with raises(match=message): pass
+    with raises(match=cure + "there is no such file"): pass'''
     tree = ast.parse(code)
     assert find_forbidden_names(tree) == ["1: kept", "1: each", "3: made"]
     assert find_questions(tree) == ["1: What it does."]
     assert find_nested_comprehensions(tree) == ["3: nested comprehension"]
     assert find_several_conditionals(tree) == ["4: 2 conditional expressions"]
+    assert find_matched_sentences(tree) == [
+        f"{MAX_FUNCTION_LINES + 11}: there is no such file",
+        f"{MAX_FUNCTION_LINES + 7}: b must be a c",
+        f"{MAX_FUNCTION_LINES + 7}: it must be a c",
+    ]
     assert find_long_functions(tree) == [f"5: long has {MAX_FUNCTION_LINES + 1} lines"]
