@@ -28,11 +28,11 @@ check: $(READY) ## lint, types, import directions (seconds)
 # one thread for each worker: more of them wait for each other on few cores
 test: $(READY) ## the whole test suite (minutes)
 	@mkdir -p .venv/cache
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --basetemp=.venv/cache/pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --basetemp=.venv/cache/pytest
 
 test-slow: $(READY) ## the long trainings and tests of many processes (minutes)
 	@mkdir -p .venv/cache
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile --basetemp=.venv/cache/pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder --basetemp=.venv/cache/pytest
 
 combinations: $(READY) ## a forward pass of every swap and combination of parts (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python experiments/composition/combinations.py

@@ -10,6 +10,7 @@ import pytest
 from omnihuman import __version__
 from omnihuman.__main__ import find_verbs, main
 from omnihuman.build import config_dir
+from tests.programs import run_program
 
 
 def run_python(*arguments: str) -> str:
@@ -38,4 +39,5 @@ def test_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_verb_is_the_same_program_as_its_module() -> None:
-    assert run_python("-m", "omnihuman", "export", "--help") == run_python("-m", "omnihuman.export", "--help")
+    program, module = run_program("omnihuman", "export", "--help"), run_program("omnihuman.export", "--help")
+    assert program.returncode == module.returncode == 0 and program.stdout == module.stdout != ""

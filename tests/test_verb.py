@@ -1,6 +1,5 @@
 """Verbs as programs: a user's mistake is one line, and so is a package that is missing."""
 
-import os
 import re
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from omnihuman.verb import EXTRAS, PLUGINS, verb
+from tests.programs import run_program
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 MODULES = {"scikit-learn": "sklearn"}
@@ -32,10 +32,7 @@ importlib.metadata.distribution = distribution
 
 
 def run_generate(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "omnihuman.generate", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=300, env={**os.environ, **environment}
-    )
+    return run_program("omnihuman.generate", *arguments, **environment)
 
 
 def run_verb(code: str) -> subprocess.CompletedProcess[str]:
@@ -45,13 +42,17 @@ def run_verb(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_mistake_is_one_line() -> None:
-    process = run_generate("run=nothing", "video=nowhere, really [1].mp4", "instruction=Who's there?")
+    process = run_program(
+        "omnihuman.generate", "run=nothing", "video=nowhere, really [1].mp4", "instruction=Who's there?"
+    )
     assert process.returncode == 1
     assert re.fullmatch(r"error: generate: video=nowhere, really \[1\]\.mp4: .*no such file.*\n", process.stderr)
 
 
 def test_full_error_has_a_traceback() -> None:
-    process = run_generate("run=nothing", "video=nowhere.mp4", "instruction=Who?", HYDRA_FULL_ERROR="1")
+    process = run_program(
+        "omnihuman.generate", "run=nothing", "video=nowhere.mp4", "instruction=Who?", HYDRA_FULL_ERROR="1"
+    )
     assert process.returncode == 1
     assert "Traceback" in process.stderr and "omnihuman/generate.py" in process.stderr
 

@@ -149,7 +149,7 @@ def media_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture  # not shared: tests give it a chat template
 def tokenizer(tokenizer_folder: str) -> Any:
     return AutoTokenizer.from_pretrained(tokenizer_folder)
 
@@ -179,7 +179,7 @@ def count_tokens(amounts: Mapping[str, int]) -> dict[str, int]:
     return {"video": 4 * amounts.get("frames", 0), "audio": -(-amounts.get("waveform", 0) // 1600)}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def connect_args(tokenizer: Any) -> tuple[Any, ...]:
     """Return the arguments of ``OmniData.connect``."""
     return TRANSFORMS, count_tokens, tokenizer, CHATML

@@ -1,8 +1,6 @@
 """A conversion reports on every key, and writes a complete folder or none."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from omnihuman.official.conversion import (
 )
 from omnihuman.official.keys import KeyReport, build_report
 from tests.official.folders import OfficialFolder, write_files, write_official
+from tests.programs import run_program
 
 SHAPES = {"part.a.weight": (2, 3), "part.b.bias": (3,)}
 
@@ -120,8 +119,8 @@ def test_template_that_differs_from_the_tokenizer_is_a_note(tokenizer_folder: st
 
 def test_command(official: OfficialFolder, tmp_path: Path) -> None:
     overrides = [f"path={official.folder}", f"out={tmp_path / 'out'}", f"instruction_encoder={official.bert}"]
-    command = [sys.executable, "-m", "omnihuman.convert", "official=humanomni", *overrides]
-    first = subprocess.run(command, capture_output=True, text=True, check=True)
+    command = ["omnihuman.convert", "official=humanomni", *overrides]
+    first = run_program(*command)
     assert "missing        0" in first.stdout and f"generate run={tmp_path / 'out'}" in first.stdout
-    second = subprocess.run(command, capture_output=True, text=True, check=False)
+    second = run_program(*command)
     assert second.returncode and "overwrite=true" in second.stderr

@@ -8,24 +8,22 @@ from pathlib import Path
 import pytest
 
 from omnihuman.export import parse_size
-
-
-def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+from tests.programs import run_program
 
 
 def test_printed_example_answers_like_generate(
     model_folder: Callable[[str], Path], corpus: Path, tmp_path: Path
 ) -> None:
     folder, out, clip = model_folder("humanomni_stage3"), tmp_path / "mine", min((corpus / "media").glob("*.mp4"))
-    export = run_python("-m", "omnihuman.export", f"run={folder}", f"out={out}", "max_shard_size=8MB")
+    export = run_program("omnihuman.export", f"run={folder}", f"out={out}", "max_shard_size=8MB")
     assert export.returncode == 0, export.stderr
     assert "model-00001-of-" in export.stdout and f"in {out}" in export.stdout and not export.stderr
     example = "\n".join(line.strip() for line in export.stdout.splitlines()[-4:])
-    transformers = run_python("-c", example.replace("clip.mp4", str(clip)))
+    transformers = subprocess.run(
+        [sys.executable, "-c", example.replace("clip.mp4", str(clip))], capture_output=True, text=True, check=False
+    )
     assert transformers.returncode == 0, transformers.stderr
-    generate = run_python(
-        "-m",
+    generate = run_program(
         "omnihuman.generate",
         f"run={folder}",
         f"video={clip}",
@@ -36,7 +34,7 @@ def test_printed_example_answers_like_generate(
 
 
 def test_unknown_format_raises_before_writing(tmp_path: Path) -> None:
-    export = run_python("-m", "omnihuman.export", "run=any", f"out={tmp_path / 'x'}", "format=gguf")
+    export = run_program("omnihuman.export", "run=any", f"out={tmp_path / 'x'}", "format=gguf")
     assert export.returncode and "choose from huggingface, humanomni" in export.stderr
     assert not (tmp_path / "x").exists()
 

@@ -77,7 +77,10 @@ def has_levels(path: Path) -> bool:
         return "tokens.1" in entry.keys()  # noqa: SIM118
 
 
-@pytest.mark.parametrize("experiment", ["humanomni_stage1", "omni_emotion_stage3", "favchat_stage3"])
+@pytest.mark.parametrize(
+    "experiment",
+    ["humanomni_stage1", pytest.param("omni_emotion_stage3", marks=pytest.mark.slow), "favchat_stage3"],
+)
 def test_cached_features_do_not_change_a_run(corpus: Path, tmp_path: Path, experiment: str) -> None:
     without = train(corpus, tmp_path, experiment, "data.features=null", "variant=without")
     assert not list_entries(tmp_path)

@@ -1,8 +1,6 @@
 """The verb ``generate`` on the command line."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,12 +12,12 @@ from omnihuman.build import compose_config
 from omnihuman.inference.question import build_question
 from omnihuman.overrides import quote_argument
 from omnihuman.training.stage import run_stage
+from tests.programs import run_program
 
 
 def run_verb(verb: str, *arguments: str) -> str:
     """Return the output of a verb, with ``FAILED`` and its errors if it failed."""
-    command = [sys.executable, "-m", f"omnihuman.{verb}", *arguments]
-    process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    process = run_program(f"omnihuman.{verb}", *arguments)
     if process.returncode == 0:
         return process.stdout
     return f"{process.stdout}\nFAILED\n{process.stderr[-2000:]}"

@@ -1,13 +1,13 @@
 """Studies on the command line: cells that finish, fail and are killed; the table from the predictions alone."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 from PIL import Image
+
+from tests.programs import run_program
 
 SWEEP = {
     "defaults": ["study", "_self_"],
@@ -27,9 +27,7 @@ SWEEP = {
 
 def call(module: str, *arguments: str, code: int = 0) -> str:
     """Return the output of a command that must end with an exit code."""
-    process = subprocess.run(
-        [sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False, timeout=500
-    )
+    process = run_program(module, *arguments)
     assert process.returncode == code, process.stdout[-3000:] + process.stderr[-3000:]
     return process.stdout + process.stderr
 

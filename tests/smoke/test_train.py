@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from omnihuman.build import compose_config
 from omnihuman.objective.base import Objective
 from omnihuman.training.runs import Run
 from omnihuman.training.stage import run_stage
+from tests.programs import run_ranks
 
 
 def build_overrides(corpus: Path, runs: Path, *more: str) -> list[str]:
@@ -139,26 +137,15 @@ def test_dry_run_of_7b_loads_no_weights_and_writes_no_files(
     assert not list(tmp_path.iterdir())
 
 
-def launch(overrides: list[str]) -> None:
-    process = subprocess.run(
-        [sys.executable, "-m", "omnihuman.train", *overrides],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=400,
-    )
-    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
-
-
 def train_on_one_and_two_ranks(corpus: Path, runs: Path, *more: str, trainer: str = "ddp") -> tuple[Run, Run]:
     """Return the runs of stage 3 in one process and in two, with the same global batch."""
     more = ("init_from=[]", "validation.views=[]", "trainer.limit_val_batches=0", *more)
     overrides = ["+experiment=humanomni_stage3", *build_overrides(corpus, runs, *more)]
-    launch([*overrides, "variant=one"])
-    launch([*overrides, "variant=two", f"trainer={trainer}", "trainer.accelerator=cpu", "trainer.devices=2"])
-    folder = runs / "nano/humanomni_stage3"
-    return Run(folder / "one", ""), Run(folder / "two", "")
+    one = [*overrides, "variant=one"]
+    first = run_stage(compose_config(one), one)
+    two = [*overrides, "variant=two", f"trainer={trainer}", "trainer.accelerator=cpu", "trainer.devices=2"]
+    run_ranks(2, "omnihuman.train", *two)
+    return first, Run(first.folder.with_name("two"), "")
 
 
 def test_two_processes_have_the_losses_of_one(corpus: Path, tmp_path: Path) -> None:
@@ -168,7 +155,6 @@ def test_two_processes_have_the_losses_of_one(corpus: Path, tmp_path: Path) -> N
     assert len(losses) == 20 and losses == pytest.approx(read_losses(two), abs=1e-5)
 
 
-@pytest.mark.slow
 def test_ranks_with_different_modalities_have_the_losses_of_one_process(corpus: Path, tmp_path: Path) -> None:
     """Every trainable part takes part on both ranks, so none waits for the other."""
     records = json.loads((corpus / "train.json").read_text())
