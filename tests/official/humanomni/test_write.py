@@ -158,7 +158,7 @@ def test_model_of_other_code_raises(
     config = OmegaConf.load(trained / "config.yaml")
     config.trainable = {"encoders.video.*": 1e-5}
     OmegaConf.save(config, trained / "config.yaml")
-    with pytest.raises(ValueError, match=r"encoders\.video .*format=huggingface"):
+    with pytest.raises(ValueError, match=r"trained encoders\.video .*format=huggingface"):
         export_official(trained, tmp_path / "out")
     with pytest.raises(ValueError, match=r"exists already"):
         export_official(converted["7b"], tmp_path)
