@@ -95,7 +95,7 @@ def run_without(extras: Iterable[str], code: str) -> subprocess.CompletedProcess
     ("extra", "arguments", "module"),
     [
         ("serve", ["chat", "run=x"], "uvicorn"),
-        ("eval", ["report", "folder=x", "judge=endpoint"], "pydantic"),
+        ("eval", ["evaluate", "run=x", "benchmark=sample"], "cn2an"),
         ("judge", ["report", "folder=x", "judge=endpoint"], "tenacity"),
     ],
 )

@@ -8,7 +8,7 @@ from omnihuman.build import config_dir
 from omnihuman.verb import verb
 
 
-@verb("evaluate")
+@verb("evaluate", extra="eval")
 def main(config: DictConfig) -> None:
     """Answer the questions that have no answer yet, score the answers, and write tables, charts and a page."""
     from hydra.core.hydra_config import HydraConfig

@@ -12,7 +12,7 @@ from omnihuman.build import build
 from omnihuman.verb import verb
 
 
-@verb("report", "folder", "baseline")
+@verb("report", "folder", "baseline", extra="eval")
 def main(config: DictConfig) -> None:
     """Write metrics, tables, charts and a page from predictions, without a model; or the table of a study.
 

@@ -17,7 +17,7 @@ from omnihuman.verb import program, verb
 register_cell_names()
 
 
-@verb("study")
+@verb("study", extra="eval")
 def run(config: DictConfig) -> float | None:
     """Run one cell; return its validation loss, which a sweeper such as Optuna's minimises."""
     from omnihuman.studies.cell import run_cell

@@ -57,12 +57,15 @@ def program(function: Callable[[Sequence[str]], Result]) -> Callable[..., Result
     return main
 
 
-def verb(name: str, *text_keys: str) -> Callable[[Callable[[DictConfig], Any]], Callable[..., None]]:
+def verb(
+    name: str, *text_keys: str, extra: str | None = None
+) -> Callable[[Callable[[DictConfig], Any]], Callable[..., None]]:
     """Turn a function of the config ``conf/<name>.yaml`` into a program of Hydra, with the mistakes of ``program``.
 
     Args:
         name: of the root config.
         text_keys: keys whose value is free text, in which commas, brackets and quotes have no meaning to Hydra.
+        extra: of the package that it needs, checked before it starts to work.
     """
     register_resolvers()
 
@@ -70,7 +73,7 @@ def verb(name: str, *text_keys: str) -> Callable[[Callable[[DictConfig], Any]], 
         @hydra.main(config_path=config_dir(), config_name=name, version_base="1.3")
         @wraps(function)
         def run_hydra(config: DictConfig) -> Any:
-            return _run(_check_and_call, (function, config))
+            return _run(_check_and_call, (function, config, extra))
 
         @program
         @wraps(function)
@@ -86,9 +89,12 @@ def verb(name: str, *text_keys: str) -> Callable[[Callable[[DictConfig], Any]], 
     return decorate
 
 
-def _check_and_call(call: tuple[Callable[[DictConfig], Result], DictConfig]) -> Result:
-    function, config = call
+def _check_and_call(call: tuple[Callable[[DictConfig], Result], DictConfig, str | None]) -> Result:
+    function, config, extra = call
     check_sizes(HydraConfig.get().overrides.task)
+    for module in EXTRAS.get(extra or "", "").split():
+        if find_spec(module) is None:
+            raise ModuleNotFoundError(name=module)
     return function(config)
 
 
