@@ -13,14 +13,40 @@ from omnihuman.build import build, compose_config, compose_part, config_dir, pru
 METRIC = {"_target_": "omnihuman.metric.emotion.EmotionRecall"}
 
 
-@pytest.mark.parametrize("target", ["os.system", "builtins.eval", "subprocess.run", "torch.load", "omnihumanx.evil"])
+@pytest.mark.parametrize(
+    "target", ["os.system", "torch.load", "omnihumanx.evil", "omnihuman.model.omni.torch.hub.load"]
+)
 def test_foreign_target_raises(tmp_path: Path, target: str) -> None:
     marker = tmp_path / "marker"
-    with pytest.raises(ValueError, match="not allowed"):
+    with pytest.raises(ValueError, match=rf"_target_ is '{target}'"):
         build({"_target_": target, "command": f"touch {marker}"})
-    with pytest.raises(ValueError, match="not allowed"):
+    with pytest.raises(ValueError, match=rf"labels\._target_ is '{target}'"):
         build({**METRIC, "labels": [{"_target_": target}]})
     assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ({"_target_": "omnihuman.projector.linear.LinearProjector", "width": 4}, "LinearProjector.*: width"),
+        ({"_target_": "omnihuman.projector.linear.LinearProjector", "in_dim": 4}, "LinearProjector needs out_dim"),
+        ({**METRIC, "_args_": [["a"]]}, "EmotionRecall: _args_"),
+        ({**METRIC, "labels": "???"}, "labels is missing"),
+        ({**METRIC, "_partial_": "yes"}, "_partial_ is 'yes'"),
+        (
+            {"_target_": "omnihuman.projector.linear.LinearProjector", "in_dim": -1, "out_dim": 4},
+            "Projector: RuntimeError",
+        ),
+    ],
+)
+def test_invalid_arguments_raise(node: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(node)
+
+
+def test_values_are_not_interpolated_twice() -> None:
+    metric = build(OmegaConf.create({**METRIC, "labels": ["a", "\\${oc.env:HOME}"]}))
+    assert metric.labels == ["a", "${oc.env:HOME}"]
 
 
 def test_unknown_choice_raises_with_its_path() -> None:

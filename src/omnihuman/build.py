@@ -1,8 +1,7 @@
-"""Composition of configs and construction of objects from them: the only caller of Hydra's instantiate."""
+"""Composition of configs and construction of objects from them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
-from importlib import import_module
+from functools import lru_cache, partial
 from importlib.resources import files
 from inspect import signature
 from pathlib import Path
@@ -10,18 +9,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 
+from omnihuman.gate import SPECIAL_KEYS, check_node
 from omnihuman.overrides import Override, apply_values, parse_overrides
-
-ALLOWED_TARGETS = (
-    "omnihuman.",
-    "torch.optim.",
-    "torchao.optim.",
-    "bitsandbytes.optim.",
-    "lightning.pytorch.",
-    "pytorch_lightning.",
-    "hydra.utils.get_",
-)
-"""Prefixes of the targets that a config may build: a downloaded yaml must not run arbitrary code."""
 
 PART_GROUPS = ("encoders", "projectors", "early_fusions", "fusions")
 WIRING = {"reads": "encoders", "projector_inputs": "projectors", "conditions": "projectors"}
@@ -136,15 +125,33 @@ def build(config: DictConfig | Mapping[str, Any], **kwargs: Any) -> Any:
         kwargs: keyword arguments in addition to the node's own.
 
     Raises:
-        ValueError: a target is not in ``ALLOWED_TARGETS``, ``drop`` names an unknown part, or an option has a value
-            that its part does not allow.
+        ValueError: the gate refuses a target or an argument, ``drop`` names an unknown part, an option has a value that
+            its part does not allow, or a value is missing.
     """
-    from hydra.utils import instantiate
-
     plain: Any = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else dict(config)
-    pruned = prune(plain)
-    _walk(pruned, "", _check_choices)
-    return instantiate(pruned, _convert_="all", **kwargs)
+    pruned = prune(plain) | kwargs
+    _walk(pruned, "", _check_options)
+    return _construct(pruned, "")
+
+
+def _construct(node: Any, path: str) -> Any:
+    """Return a checked config with an object, or a partial one, in the place of every node with a target."""
+    if isinstance(node, list):
+        return [_construct(child, path) for child in node]
+    if not isinstance(node, dict):
+        return node
+    values = {key: _construct(child, f"{path}{key}.") for key, child in node.items() if key not in SPECIAL_KEYS}
+    if "_target_" not in node:
+        return values
+    target = check_node(path, node)
+    if node.get("_partial_"):
+        return partial(target, **values)
+    try:
+        return target(**values)
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # such as that of a value of another type
+        raise ValueError(f"{path or node['_target_']}: {type(error).__name__}: {error}") from error
 
 
 def prune(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,7 +170,6 @@ def prune(node: Mapping[str, Any]) -> dict[str, Any]:
     for key, group in WIRING.items():
         if pruned.get(key):
             pruned[key] = {name: value for name, value in pruned[key].items() if (group, name) not in dropped}
-    _walk(pruned, "", _check_target)
     return pruned
 
 
@@ -189,18 +195,20 @@ def _walk(node: Any, path: str, check: Callable[[Mapping[Any, Any], str], None])
             _walk(child, path, check)
 
 
-def _check_target(node: Mapping[Any, Any], path: str) -> None:
-    target = node.get("_target_")
-    if target is not None and not str(target).startswith(ALLOWED_TARGETS):
-        raise ValueError(f"_target_ {target!r} is not allowed: a config may build {', '.join(ALLOWED_TARGETS)} only.")
+def _check_options(node: Mapping[Any, Any], path: str) -> None:
+    """Check a node of a config: its values are set, and where it has a target, the gate lets it pass.
 
-
-def _check_choices(node: Mapping[Any, Any], path: str) -> None:
-    """Raise an error if an option has a value outside its ``Literal`` annotation, which Python does not check."""
-    module, _, name = str(node.get("_target_")).rpartition(".")
-    if not module.startswith("omnihuman."):
+    Python does not check that an option has a value of its ``Literal`` annotation.
+    """
+    for key, value in node.items():
+        if isinstance(value, str) and value == "???":
+            raise ValueError(f"{path}{key} is missing: give it a value.")
+    if "_target_" not in node:
         return
-    for key, parameter in signature(getattr(import_module(module), name)).parameters.items():
+    target = check_node(path, node)
+    if not target.__module__.startswith("omnihuman."):
+        return
+    for key, parameter in signature(target).parameters.items():
         value = node.get(key)
         choices = _literal_choices(parameter.annotation)
         if isinstance(value, str) and choices and value not in choices:

@@ -5,4 +5,7 @@ try:
 except ImportError:
     import pytorch_lightning as pl
 
-__all__ = ["pl"]
+Callback = pl.Callback
+Logger = pl.loggers.Logger
+
+__all__ = ["Callback", "Logger", "pl"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra import initialize_config_dir
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
@@ -92,9 +92,7 @@ def _forecast_configs(configs: Iterable[DictConfig | str]) -> "list[Forecast | s
 
 
 def format_error(error: BaseException) -> str:
-    """Return the first line of an error, or of its cause where Hydra has wrapped it."""
-    while isinstance(error, InstantiationException) and error.__cause__ is not None:
-        error = error.__cause__
+    """Return the first line of an error."""
     message = str(error).strip().partition("\n")[0]
     if isinstance(error, ValueError | HydraException):
         return message

@@ -26,6 +26,7 @@ def main(config: DictConfig) -> None:
         max_body=config.max_body,
         max_pending_requests=config.max_pending_requests,
         max_seconds=config.max_seconds,
+        max_body_seconds=config.max_body_seconds,
         max_characters=config.max_characters,
         max_new_tokens=config.max_new_tokens,
         max_request_tokens=config.max_request_tokens,

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -121,8 +121,7 @@ def _run(function: Callable[[Argument], Result], argument: Argument) -> Result:
     except Exception as error:
         message = find_missing_extra(error)
         if message is None and isinstance(error, MISTAKES):
-            cause = error.__cause__ if isinstance(error, InstantiationException) else None
-            message = str(cause or error).partition("\n    full_key")[0]  # OmegaConf's details of a key
+            message = str(error).partition("\n    full_key")[0]  # OmegaConf's details of a key
         # in a sweep Hydra prints which cell failed, so the error must reach it
         is_sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
         if message is None or is_sweep or os.environ.get("HYDRA_FULL_ERROR") == "1":

@@ -97,6 +97,7 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let configs build the benchmarks above."""
     module = types.ModuleType("omnihuman.benchmark.toy")
     for benchmark in (Toy, FreeText):
+        monkeypatch.setattr(benchmark, "__module__", module.__name__)
         setattr(module, benchmark.__name__, benchmark)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(omnihuman.benchmark, "toy", module, raising=False)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
 from omnihuman.serving.guard import MAX_CALL, Guard
@@ -31,10 +32,11 @@ def request(
     length: int | None = None,
     local: bool = True,
     kind: str = "http",
+    more: tuple[tuple[bytes, bytes], ...] = (),
 ) -> list[Message]:
     """Send a request, a POST if it has a body, and return the messages of the response; a length of -1 is omitted."""
     content = body or b""
-    headers = [(b"host", host.encode())]
+    headers = [(b"host", host.encode()), *more]
     if body is not None and length != -1:
         headers.append((b"content-length", str(len(content) if length is None else length).encode()))
     half = len(content) // 2
@@ -86,6 +88,47 @@ def test_only_requests_of_the_page_pass(path: str, status: int, tmp_path: Path) 
 )
 def test_only_loopback_hosts_pass_on_loopback(host: str, status: int, tmp_path: Path) -> None:
     assert request("/", tmp_path, host=host)[0]["status"] == status
+
+
+@pytest.mark.parametrize("path", [JOIN, "/gradio_api/upload"])
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        ((b"origin", b"http://evil.example"), 403),
+        ((b"origin", b"null"), 403),
+        ((b"sec-fetch-site", b"cross-site"), 403),
+        ((b"origin", b"http://localhost:7860"), 200),
+        ((b"sec-fetch-site", b"same-origin"), 200),
+    ],
+)
+def test_calls_of_other_sites_are_rejected(path: str, more: tuple[bytes, bytes], status: int, tmp_path: Path) -> None:
+    assert request(path, tmp_path, b"{}", more=(more,))[0]["status"] == status
+
+
+def test_links_of_other_sites_open_the_page(tmp_path: Path) -> None:
+    assert request("/", tmp_path, more=((b"sec-fetch-site", b"cross-site"),))[0]["status"] == 200
+
+
+@pytest.mark.parametrize(("path", "statuses"), [(JOIN, [408]), ("/gradio_api/upload", [])])
+def test_slow_bodies_end(path: str, statuses: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omnihuman.serving.guard.MAX_CALL_SECONDS", 0.05)
+    monkeypatch.setattr("omnihuman.serving.guard.MAX_UPLOAD_SECONDS", 0.05)
+    responses: list[Message] = []
+
+    async def receive() -> Message:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        responses.append(message)
+
+    async def read(scope: Scope, receive: Receive, send: Send) -> None:
+        assert await Request(scope, receive).body()
+
+    headers = [(b"host", b"localhost"), (b"content-length", b"9")]
+    scope = {"type": "http", "path": path, "method": "POST", "headers": headers}
+    asyncio.run(Guard(read, tmp_path, 100, local=True)(scope, receive, send))
+    assert [message["status"] for message in responses[:1]] == statuses
 
 
 def test_any_host_passes_elsewhere(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The endpoint, with a worker that sends prepared replies."""
 
+import asyncio
 import inspect
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -8,12 +9,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fastapi import Request
 from fastapi.testclient import TestClient
 from litserve.utils import LitAPIStatus
 
 from omnihuman.serving.openai import RequestLimits, build_server
 
 PATH = "/v1/chat/completions"
+JSON = {"content-type": "application/json"}
 BODY = {"messages": [{"role": "user", "content": "Hi"}]}
 USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
 END = {"text": "!", "end": {"reason": "stop", "usage": USAGE, "more": {"weights": {}, "notes": []}}}
@@ -123,9 +126,11 @@ def test_too_many_pending_requests_are_rejected(start_server: Any) -> None:
 
 def test_too_large_bodies_are_rejected(start_server: Any) -> None:
     server = start_server(limits=RequestLimits(max_body=10_000))
-    chunked = server.client.post(PATH, content=(b"x" * 1000 for _ in range(20)))  # without a content length
+    chunked = server.client.post(
+        PATH, content=(b"x" * 1000 for _ in range(20)), headers=JSON
+    )  # without a content length
     assert read_error(chunked) == (413, "too_large")
-    response = server.client.post(PATH, content=b"x" * 10_001)
+    response = server.client.post(PATH, content=b"x" * 10_001, headers=JSON)
     assert response.status_code == 413 and "10001 bytes; at most 10000" in response.json()["error"]["message"]
     server.spec.num_bytes = 40_000  # of other requests
     assert read_error(server.client.post(PATH, json=BODY)) == (503, "overloaded")
@@ -143,9 +148,98 @@ def test_invalid_requests_do_not_reach_the_worker(start_server: Any, corpus: Pat
 
     assert post(str(clip)).status_code == 200 and server.questions.pop().record.file == clip
     assert read_error(post(str(corpus / "train.json"))) == (400, "url_not_allowed")
-    assert server.client.post(PATH, content=b"{").status_code == 400
+    assert server.client.post(PATH, content=b"{", headers=JSON).status_code == 400
     assert server.client.post(PATH, json=BODY | {"model": "other"}).status_code == 404
     assert server.client.get("/nowhere").json()["error"]["message"] == "Not Found"
+    assert is_clean(server) and not server.questions
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"content-type": "text/plain"},
+        {"content-type": "application/x-www-form-urlencoded"},
+        {"content-type": ""},
+        JSON | {"origin": "http://evil.example"},
+        JSON | {"origin": "null"},
+        JSON | {"origin": "http://["},
+        JSON | {"origin": "http://127.0.0.1:9000"},
+        JSON | {"sec-fetch-site": "cross-site"},
+        JSON | {"sec-fetch-site": "same-site", "origin": "http://127.0.0.1"},
+    ],
+)
+def test_requests_of_other_sites_are_rejected(headers: dict[str, str], start_server: Any) -> None:
+    server = start_server()
+    response = server.client.post(PATH, content=json.dumps(BODY), headers=headers)
+    assert read_error(response) in ((415, "unsupported_media_type"), (403, "cross_site"))
+    assert is_clean(server) and not server.questions
+
+
+@pytest.mark.parametrize("more", [{}, {"origin": "http://127.0.0.1"}, {"sec-fetch-site": "same-origin"}])
+def test_requests_of_the_same_site_and_of_programs_are_answered(more: dict[str, str], start_server: Any) -> None:
+    headers = {"content-type": "application/json; charset=utf-8", **more}
+    response = start_server().client.post(PATH, content=json.dumps(BODY), headers=headers)
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        '"temperature": 1e-300',
+        '"temperature": NaN',
+        '"temperature": Infinity',
+        '"temperature": -1',
+        '"temperature": 5e-324',
+        '"top_p": -0.1',
+        '"top_p": NaN',
+        '"top_p": 1.5',
+        '"top_k": 0',
+        '"top_k": 1e300',
+        '"repetition_penalty": 1e-300',
+        '"repetition_penalty": 1e300',
+        '"repetition_penalty": NaN',
+        '"max_tokens": 0',
+        '"max_tokens": 1e300',
+        '"max_tokens": 10000000000000000000000',
+        '"max_completion_tokens": -1',
+        '"seed": -1',
+        '"seed": 1e30',
+    ],
+)
+def test_generation_options_out_of_range_are_rejected(option: str, start_server: Any) -> None:
+    server = start_server()
+    body = f'{{"messages": [{{"role": "user", "content": "Hi"}}], {option}}}'
+    response = server.client.post(PATH, content=body, headers=JSON)
+    assert read_error(response) == (400, "bad_request")
+    assert response.json()["error"]["param"] == option.split('"')[1]
+    assert is_clean(server) and not server.questions
+
+
+def build_slow_request() -> Request:
+    """Return a request whose body never comes to its end."""
+    pieces = [{"type": "http.request", "body": b"{", "more_body": True}]
+
+    async def receive() -> Any:
+        if pieces:
+            return pieces.pop()
+        return await asyncio.Event().wait()
+
+    headers = [(name.encode(), value.encode()) for name, value in JSON.items()]
+    return Request({"type": "http", "method": "POST", "path": PATH, "headers": headers}, receive)
+
+
+def test_slow_bodies_take_no_place_and_end(start_server: Any) -> None:
+    server = start_server(limits=RequestLimits(max_pending_requests=1, max_body_seconds=1.0))
+
+    async def send_many() -> list[Any]:
+        tasks = [asyncio.create_task(server.spec.chat_completion(build_slow_request())) for _ in range(128)]
+        while server.spec.num_bytes < 128:
+            await asyncio.sleep(0.01)
+        assert server.spec.num_pending == 0
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    errors = asyncio.run(send_many())
+    assert {(error.status, error.code) for error in errors} == {(408, "timeout")}
     assert is_clean(server) and not server.questions
 
 

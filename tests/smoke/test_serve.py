@@ -201,7 +201,10 @@ def test_system_message_replaces_the_default(server: Server) -> None:
 
 def test_body_of_unknown_length_is_not_read_beyond_the_limit(server: Server) -> None:
     connection, num_bytes = socket.create_connection(("127.0.0.1", server.port)), 0
-    connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ntransfer-encoding: chunked\r\n\r\n")
+    connection.sendall(
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+        b"transfer-encoding: chunked\r\n\r\n"
+    )
     with pytest.raises(OSError):
         while num_bytes < 2**31:
             connection.sendall(b"100000\r\n" + b"x" * 2**20 + b"\r\n")
@@ -212,6 +215,7 @@ def test_body_of_unknown_length_is_not_read_beyond_the_limit(server: Server) -> 
 def test_body_of_known_length_is_rejected_at_once(server: Server) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.port)
     connection.putrequest("POST", "/v1/chat/completions")
+    connection.putheader("content-type", "application/json")
     connection.putheader("content-length", str(2**31))
     connection.endheaders()
     response = connection.getresponse()

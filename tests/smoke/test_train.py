@@ -194,7 +194,7 @@ def test_average_of_the_weights_survives_a_resume(
     for name, tensor in expected.items():
         assert torch.equal(weights[name], tensor), name
     assert any(not torch.equal(plain[name], tensor) for name, tensor in expected.items())
-    checkpoint = torch.load(next(resumed.checkpoints.iterdir()), weights_only=False)
+    checkpoint = torch.load(next(resumed.checkpoints.iterdir()), weights_only=True)
     assert len(checkpoint["current_model_state"]) == len(checkpoint["state_dict"])
     assert not (resumed.folder / "tensorboard").exists()
 

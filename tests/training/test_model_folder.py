@@ -25,7 +25,8 @@ def complete_folder(model_folder: Callable[[str], Path], tmp_path: Path) -> Path
     config = OmegaConf.load(folder / "config.yaml")
     model = build(config.model)
     shutil.copytree(config.model.llm.tokenizer, folder / "tokenizer")
-    config.model.llm.architecture, config.model.llm.weights = model.llm.model.config.to_dict(), None
+    architecture = {key: value for key, value in model.llm.model.config.to_dict().items() if key[0] != "_"}
+    config.model.llm.architecture, config.model.llm.weights = architecture, None
     config.model.llm.tokenizer = "${folder}/tokenizer"
     for encoder in config.model.encoders.values():
         encoder.weights = None

@@ -23,7 +23,12 @@ GENERATION_KEYS = (
 """Generation options that transformers' ``generate`` takes as they are."""
 
 SAMPLING_KEYS = ("temperature", "top_p", "top_k")
-FLOAT_KEYS = ("temperature", "top_p", "repetition_penalty")
+INTEGER_RANGES = {"max_new_tokens": (1, 2**20), "top_k": (0, 2**31), "num_beams": (1, 64)}
+FLOAT_RANGES = {"temperature": (0.0, 100.0), "top_p": (0.0, 1.0), "repetition_penalty": (0.01, 100.0)}
+"""Generation options -> smallest and largest value."""
+
+MIN_TEMPERATURE = 1e-6
+"""Smallest temperature above 0, that of Qwen2.5-VL; logits divided by a much smaller one are infinite."""
 
 
 def build_record(
@@ -101,16 +106,19 @@ def parse_generation_options(
 
     A temperature above 0 samples, unless ``do_sample`` is false; without a temperature the answer is greedy.
 
+    Raises:
+        ValueError: an option has a value outside its range, such as NaN.
+
     >>> parse_generation_options({"until": ["\n\n"], "temperature": 0, "max_new_tokens": 8, "aspect_ratio": "pad"})
     ({'max_new_tokens': 8}, ('\n\n',), ('aspect_ratio',))
     """
     until = options.get("until") or ()
     stops = (until,) if isinstance(until, str) else tuple(until)
     ignored = tuple(sorted(set(options) - {*GENERATION_KEYS, "until"}))
-    generation_kwargs = {name: options[name] for name in GENERATION_KEYS if options.get(name) is not None}
-    for name in FLOAT_KEYS:
-        if name in generation_kwargs:
-            generation_kwargs[name] = float(generation_kwargs[name])  # transformers refuses the integer 1
+    generation_kwargs: dict[str, Any] = {}
+    for name in GENERATION_KEYS:
+        if options.get(name) is not None:
+            generation_kwargs[name] = _check_option(name, options[name])
     temperature = generation_kwargs.get("temperature", 0.0)
     do_sample = generation_kwargs.pop("do_sample", temperature > 0)
     if do_sample and ("temperature" not in generation_kwargs or temperature > 0):
@@ -118,6 +126,23 @@ def parse_generation_options(
         return generation_kwargs, stops, ignored
     greedy = {name: value for name, value in generation_kwargs.items() if name not in SAMPLING_KEYS}
     return greedy, stops, ignored
+
+
+def _check_option(name: str, value: Any) -> Any:
+    """Return the value of a generation option as transformers takes it: an integer, a float, or a bool."""
+    if name == "do_sample":
+        if isinstance(value, bool):
+            return value
+        raise ValueError(f"{name}: {value!r:.80} is neither true nor false.")
+    low, high = (INTEGER_RANGES | FLOAT_RANGES)[name]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_whole = is_number and value == value // 1
+    if not is_number or not low <= value <= high or (name in INTEGER_RANGES and not is_whole):
+        kind = "a whole number" if name in INTEGER_RANGES else "a number"
+        raise ValueError(f"{name}: {value!r:.80} is not {kind} from {low:g} to {high:g}.")
+    if name == "temperature" and 0 < value < MIN_TEMPERATURE:
+        raise ValueError(f"{name}: {value!r} is too close to 0: choose 0, or {MIN_TEMPERATURE:g} and more.")
+    return int(value) if name in INTEGER_RANGES else float(value)  # transformers refuses a top_p of the integer 1
 
 
 def truncate_at_stops(answer: str, stops: Sequence[str]) -> str:

@@ -60,7 +60,7 @@ class Bert(Encoder):
         if vocab_size:
             sizes["vocab_size"] = vocab_size
         elif weights is None:
-            sizes["vocab_size"] = len(AutoTokenizer.from_pretrained(tokenizer))
+            sizes["vocab_size"] = len(AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False))
         self.transform = InstructionTokenizer(tokenizer)
         self.model = _build_model(weights, sizes)
         self.out_dim = hidden_size

@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from omnihuman import gate
 from omnihuman.benchmark.base import Benchmark, Prediction, read_json
 from omnihuman.build import build
 
@@ -119,9 +120,6 @@ def load_benchmark(folder: Path, judge: Any = None) -> Benchmark:
         ValueError: ``config.yaml`` is missing or invalid, or the benchmark takes no judge.
     """
     config = _read_config(folder)
-    target = str(OmegaConf.select(config, "benchmark._target_"))
-    if not target.startswith("omnihuman.benchmark."):
-        raise ValueError(f"{folder / CONFIG}: benchmark._target_ is {target}; expected a class of omnihuman.benchmark.")
     benchmark: Benchmark = build(config.benchmark)
     if judge is not None:
         if not hasattr(benchmark, "judge"):
@@ -246,8 +244,7 @@ def _read_config(folder: Path) -> DictConfig:
     file = folder / CONFIG
     if not file.is_file():
         raise ValueError(f"{folder} is no folder of an evaluation; expected {CONFIG} and {PREDICTIONS} in it.")
-    config = OmegaConf.load(file)
-    assert isinstance(config, DictConfig)
+    config = gate.read_config(file)
     missing = [key for key in ("benchmark", "run", "view") if config.get(key) is None]
     if missing:
         raise ValueError(f"{file}: missing keys {missing}; expected the config of an evaluation.")
@@ -261,7 +258,7 @@ def _is_backup(folder: Path) -> bool:
         return False
     if not (folder / CONFIG).is_file():
         return True
-    tag = OmegaConf.select(OmegaConf.load(folder / CONFIG), "tag")
+    tag = gate.read_config(folder / CONFIG).get("tag")
     return tag is None or not folder.name.endswith(f"-{tag}")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from omnihuman import gate
 from omnihuman.build import build
 from omnihuman.overrides import without_keys
 from omnihuman.training.runs import find_run_folder
@@ -91,7 +92,7 @@ def prepare_folder(folder: Path, description: dict[str, Any], overwrite: bool) -
         folder.rename(_choose_backup(folder))
     file = folder / "config.yaml"
     if file.is_file():
-        _check_description(folder, description, OmegaConf.to_container(OmegaConf.load(file)))
+        _check_description(folder, description, OmegaConf.to_container(gate.read_config(file)))
     folder.mkdir(parents=True, exist_ok=True)
     # replaced in one step: another node may read the file while this one writes it
     temporary = file.with_suffix(f".{os.getpid()}")

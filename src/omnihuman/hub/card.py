@@ -10,6 +10,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from omnihuman import gate
+from omnihuman.build import register_resolvers
 from omnihuman.modality import View
 from omnihuman.model.omni import OmniModel
 
@@ -343,9 +345,8 @@ def _summarize(model: OmniModel, slots: Sequence[str]) -> str:
 
 
 def _read_config(folder: Path) -> DictConfig:
-    config = OmegaConf.load(folder / "config.yaml")
-    assert isinstance(config, DictConfig)
-    return config
+    register_resolvers()
+    return gate.read_config(folder / "config.yaml", folder)
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -281,7 +281,7 @@ def check_data_options(data: Any, folder: Path) -> dict[str, Any]:
     Raises:
         ValueError: an option is unknown, or not a plain value.
     """
-    from omnihuman.hub.graph import check_plain
+    from omnihuman.gate import check_config
 
     file = folder / "processor_config.json"
     if not isinstance(data, dict) or not isinstance(data.get("face") or {}, dict):
@@ -290,7 +290,7 @@ def check_data_options(data: Any, folder: Path) -> dict[str, Any]:
     unknown = sorted({*data} - {*DATA_OPTIONS} | {*face} - {*FACE_OPTIONS})
     if unknown:
         raise ValueError(f"{file}: unknown data options {', '.join(unknown)}; remove the keys.")
-    check_plain(f"{file}: data", data)
+    check_config(f"{file}: data", data)
     return {**data, "face": face}
 
 

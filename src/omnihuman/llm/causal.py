@@ -15,6 +15,23 @@ from omnihuman.llm import packed
 from omnihuman.template import build_template
 from omnihuman.types import IGNORE_INDEX
 
+UNSAFE_FIELDS = ("auto_map", "attn_implementation", "experts_implementation", "quantization_config", "kernel_config")
+"""Fields of a language model's configuration that refer to code or files elsewhere."""
+
+UNSAFE_LORA_FIELDS = ("auto_mapping", "megatron_config", "megatron_core")
+"""Fields of peft's ``LoraConfig`` that name modules to import."""
+
+
+def check_fields(location: str, fields: Mapping[str, Any], unsafe: Sequence[str]) -> None:
+    """Check that a configuration, which may come from a folder of somebody else, has none of the unsafe fields.
+
+    Raises:
+        ValueError: it has one.
+    """
+    found = sorted(name for name in unsafe if fields.get(name) is not None)
+    if found:
+        raise ValueError(f"{location} has {', '.join(found)}, which no model of omnihuman needs; remove the keys.")
+
 
 class CausalLM(nn.Module):
     """Embeddings of a packed sequence ``[1 L D]`` -> log-probabilities of its supervised tokens, or generated texts.
@@ -52,9 +69,11 @@ class CausalLM(nn.Module):
     ) -> None:
         super().__init__()
         packed.register()
-        self.tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+        check_fields("llm.architecture", architecture or {}, UNSAFE_FIELDS)
+        check_fields("llm.lora", lora or {}, UNSAFE_LORA_FIELDS)
+        self.tokenizer = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
         self.template = build_template(template, self.tokenizer)
-        options = {"attn_implementation": packed.NAME, "dtype": getattr(torch, dtype)}
+        options = {"attn_implementation": packed.NAME, "dtype": getattr(torch, dtype), "trust_remote_code": False}
         if weights is not None:
             self.model = AutoModelForCausalLM.from_pretrained(weights, **options)
         elif architecture is not None:

@@ -25,7 +25,7 @@ class InstructionTokenizer:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return AutoTokenizer.from_pretrained(self.tokenizer, truncation_side=self.cut)
+        return AutoTokenizer.from_pretrained(self.tokenizer, trust_remote_code=False, truncation_side=self.cut)
 
     def __call__(self, instruction: str) -> Tensor:
         ids = self._tokenizer(instruction, truncation=True, max_length=self.max_length)["input_ids"]

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnihuman.official.keys import load_pickle, unwrap
+from omnihuman.gate import load_pickle
+from omnihuman.official.keys import unwrap
 
 ADAPTER_FILES = ("mm_projector.bin", "audio_projector.bin", "mm_projector.safetensors", "audio_projector.safetensors")
 """Files that hold one part of a model, beside its checkpoint or without one."""

@@ -330,7 +330,7 @@ def compare_templates(tokenizer: Path, template: DictConfig) -> tuple[str, ...]:
     """
     from transformers import AutoTokenizer
 
-    loaded = AutoTokenizer.from_pretrained(tokenizer)
+    loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
     try:
         difference = describe_difference(Chat(loaded, build_template(template, loaded)))
     except ValueError as error:  # such as a special token that the tokenizer splits: no model can be trained with it

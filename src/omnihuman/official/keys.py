@@ -1,14 +1,10 @@
-"""Loading pickled checkpoints, and mapping official keys to our parameter names."""
+"""Mapping official keys to our parameter names."""
 
-import pickle
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
-from zipfile import is_zipfile
 
-import torch
 from torch import Tensor
 
 
@@ -23,36 +19,6 @@ class KeyReport:
 
     names: Mapping[str, str]
     dropped: Mapping[str, str]
-
-
-def load_pickle(file: str | Path, mmap: bool = False) -> object:
-    """Load a file of ``torch.save`` that holds plain tensors, numbers and containers.
-
-    Args:
-        file: to load.
-        mmap: map tensors from disk instead of reading them, if the file format allows it (old formats do not).
-
-    Raises:
-        ValueError: the file is missing, cut short, or holds other objects, whose unpickling could run code.
-    """
-    if not Path(file).is_file():
-        raise ValueError(f"checkpoint {file} does not exist.")
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap and is_zipfile(file))
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"{file} is not a plain checkpoint, and other pickles are never loaded. If you trust it, save its state "
-            f"dict alone with torch.save. torch.load reports: {_summarize(error)}"
-        ) from error
-
-
-def _summarize(error: Exception) -> str:
-    """Return the line that names the cause: torch's message goes on with advice on how to load the file anyway."""
-    lines = str(error).splitlines() or [type(error).__name__]
-    for line in lines:
-        if "GLOBAL" in line:
-            return line.strip()
-    return lines[0]
 
 
 def unwrap(content: object, wrappers: Sequence[str]) -> object:

@@ -189,7 +189,10 @@ def build_question(
         raise RequestError("bad_request", message)
     options = request.model_dump(include={"temperature", "top_p", "top_k", "repetition_penalty"})
     options |= {"max_new_tokens": max_tokens, "until": _list_stops(request)}
-    generation_kwargs, stops, _ = parse_generation_options(options)
+    try:
+        generation_kwargs, stops, _ = parse_generation_options(options)
+    except ValueError as error:
+        raise RequestError("bad_request", str(error)) from None
     num_characters = sum(_count_characters(message) for message in request.messages)
     if num_characters > max_characters:
         message = f"messages: {num_characters} characters exceed the limit of {max_characters}."

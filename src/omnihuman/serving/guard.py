@@ -1,11 +1,14 @@
 """A filter in front of the page: only the requests that the page itself sends, and only from allowed hosts."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from omnihuman.serving.process import LOOPBACK
@@ -17,6 +20,9 @@ CALLS = ("startup-events", "queue/join", "queue/data", "upload", "upload_progres
 
 MAX_CALL = 2**20
 """Largest body of a request in bytes, uploads excepted."""
+
+MAX_CALL_SECONDS, MAX_UPLOAD_SECONDS = 30.0, 600.0
+"""Longest time until the body of a request is in."""
 
 HEADERS = {
     "content-security-policy": (
@@ -53,8 +59,16 @@ class Guard:
             return
         status = self._check(scope)
         path = str(scope["path"])
-        if status == 200 and scope["method"] == "POST" and not path.endswith("/upload"):
-            body = await _read_body(receive)
+        is_upload = path.endswith("/upload")
+        if status == 200 and scope["method"] == "POST" and is_upload:
+            receive = _limit_seconds(receive, MAX_UPLOAD_SECONDS)
+        elif status == 200 and scope["method"] == "POST":
+            try:
+                async with asyncio.timeout(MAX_CALL_SECONDS):
+                    body = await _read_body(receive)
+            except TimeoutError:
+                await _reject(send, 408)
+                return
             receive = _replay_body(body, receive)
             if not self._names_uploads(body):
                 status = 403
@@ -62,7 +76,9 @@ class Guard:
             await _reject(send, status)
             return
         # the file may be deleted while it is sent: the response ends early, without a traceback
-        errors = (FileNotFoundError, RuntimeError) if "/file=" in path else ()
+        errors: tuple[type[Exception], ...] = (FileNotFoundError, RuntimeError) if "/file=" in path else ()
+        if is_upload:
+            errors = (ClientDisconnect,)
         with suppress(*errors):
             await self.inner(scope, receive, _add_headers(send))
 
@@ -72,6 +88,8 @@ class Guard:
         if scope["type"] != "http" or not is_page_request(path):
             return 404
         if self.local and read_host(scope) not in LOOPBACK:
+            return 403
+        if scope["method"] == "POST" and is_cross_site(scope):
             return 403
         if scope["method"] == "POST" and not 0 <= read_length(scope) <= self._max_body(path):
             return 413
@@ -134,6 +152,28 @@ def read_host(scope: Scope) -> str:
     return host.partition(":")[0]
 
 
+def is_cross_site(scope: Scope) -> bool:
+    """Return True for a request that a web page of another origin has sent; programs send neither of the headers.
+
+    Reference: Go's ``http.CrossOriginProtection``.
+
+    >>> is_cross_site({"headers": [(b"host", b"127.0.0.1:8000"), (b"origin", b"http://evil.example")]})
+    True
+    >>> is_cross_site({"headers": [(b"host", b"127.0.0.1:8000"), (b"origin", b"http://127.0.0.1:8000")]})
+    False
+    """
+    site = _read_header(scope, b"sec-fetch-site")
+    if site:
+        return site not in (b"same-origin", b"none")
+    origin = _read_header(scope, b"origin").decode("latin-1")
+    if not origin:
+        return False
+    try:
+        return urlsplit(origin).netloc.lower() != _read_header(scope, b"host").decode("latin-1").lower()
+    except ValueError:
+        return True
+
+
 def read_length(scope: Scope) -> int:
     """Return the length of a request's body in bytes, -1 if the header is missing.
 
@@ -156,6 +196,20 @@ async def _read_body(receive: Receive) -> bytes:
         body += message.get("body", b"")
         more = message.get("more_body", False)
     return body
+
+
+def _limit_seconds(receive: Receive, seconds: float) -> Receive:
+    """Return a receiver that ends like a client who leaves, so many seconds from now."""
+    deadline = asyncio.get_running_loop().time() + seconds
+
+    async def receive_in_time() -> Message:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await receive()
+        except TimeoutError:
+            return {"type": "http.disconnect"}
+
+    return receive_in_time
 
 
 def _replay_body(body: bytes, receive: Receive) -> Receive:

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from omnihuman.serving.completions import (
     encode_event,
     parse_request,
 )
+from omnihuman.serving.guard import is_cross_site
 from omnihuman.serving.process import LOOPBACK
 from omnihuman.serving.uploads import Limits, RequestError, Uploads
 from omnihuman.serving.worker import Reply, Worker
@@ -49,8 +50,9 @@ class RequestLimits:
 
     Attributes:
         max_body: bytes of a request.
-        max_pending_requests: requests at the same time; further ones get status 503.
+        max_pending_requests: requests at the same time, their bodies read; further ones get status 503.
         max_seconds: of a request, from its first byte to the last byte of its answer.
+        max_body_seconds: of the body of a request, from its first byte to its last.
         max_characters: of a conversation.
         max_new_tokens: of an answer, for a request without a number.
         max_request_tokens: largest number of new tokens that a request may set.
@@ -61,6 +63,7 @@ class RequestLimits:
     max_body: int = 96 * 2**20
     max_pending_requests: int = 128
     max_seconds: float = 300.0
+    max_body_seconds: float = 60.0
     max_characters: int = 32_768
     max_new_tokens: int = 256
     max_request_tokens: int = 4096
@@ -112,13 +115,16 @@ class ChatCompletions(OpenAISpec):
         return {"id": self.name, "object": "model", "created": 0, "owned_by": "omnihuman"}
 
     async def chat_completion(self, request: Request) -> Response:  # type: ignore[override]
-        """Answer a request."""
+        """Answer a request.
+
+        It takes one of the places of pending requests when its body is in: slow clients keep none from the others.
+        """
+        _check_sender(request)
         deadline = time.monotonic() + self.limits.max_seconds
         async with AsyncExitStack() as resources:
-            folder = resources.enter_context(self._enter_request())
             try:
                 async with asyncio.timeout(self.limits.max_seconds):
-                    chat_request, question = await self._receive(request, folder)
+                    chat_request, question = await self._receive(request, resources)
             except TimeoutError:
                 raise self._build_timeout() from None
             except ClientDisconnect:
@@ -136,8 +142,7 @@ class ChatCompletions(OpenAISpec):
         Raises:
             RequestError: there are too many pending requests.
         """
-        if self.num_pending >= self.limits.max_pending_requests:
-            raise RequestError("overloaded", f"{self.num_pending} requests are pending; try again later.", 503)
+        self._check_load()
         self.num_pending += 1
         folder = Path(tempfile.mkdtemp(dir=self.root))
         try:
@@ -146,11 +151,27 @@ class ChatCompletions(OpenAISpec):
             shutil.rmtree(folder, ignore_errors=True)
             self.num_pending -= 1
 
-    async def _receive(self, request: Request, folder: Path) -> tuple[ChatRequest, Question]:
+    def _check_load(self) -> None:
+        if self.num_pending >= self.limits.max_pending_requests:
+            raise RequestError("overloaded", f"{self.num_pending} requests are pending; try again later.", 503)
+
+    async def _receive(self, request: Request, resources: AsyncExitStack) -> tuple[ChatRequest, Question]:
         """Read a request and build its question; the body does not stay in memory.
 
         Raises:
-            RequestError: the body is too large or invalid, or the bodies of all requests together are too large.
+            RequestError: there are too many pending requests, or the body is too slow, too large or invalid.
+        """
+        self._check_load()
+        async with self._read_body(request) as body:
+            folder = resources.enter_context(self._enter_request())
+            return await asyncio.to_thread(self._build_question, body, folder)
+
+    @asynccontextmanager
+    async def _read_body(self, request: Request) -> AsyncIterator[bytearray]:
+        """Read the body of a request, and count its bytes while it is in memory.
+
+        Raises:
+            RequestError: the body is too slow or too large, or the bodies of all requests together are too large.
         """
         max_body = self.limits.max_body
         length = request.headers.get("content-length", "0")
@@ -158,15 +179,23 @@ class ChatCompletions(OpenAISpec):
             raise RequestError("too_large", f"the request has {length} bytes; at most {max_body} are accepted.", 413)
         body = bytearray()
         try:
-            # without a content length, LitServe's max_payload_size limits the body
-            async for piece in request.stream():
-                body += piece
-                self.num_bytes += len(piece)
-                if self.num_bytes > MAX_CONCURRENT_BODIES * max_body:
-                    raise RequestError("overloaded", "too many large requests at once; try again later.", 503)
-            return await asyncio.to_thread(self._build_question, body, folder)
+            try:
+                async with asyncio.timeout(self.limits.max_body_seconds):
+                    # without a content length, LitServe's max_payload_size limits the body
+                    async for piece in request.stream():
+                        body += piece
+                        self.num_bytes += len(piece)
+                        self._check_bytes()
+            except TimeoutError:
+                message = f"the body of the request was not in within {self.limits.max_body_seconds:g} s."
+                raise RequestError("timeout", message, 408) from None
+            yield body
         finally:
             self.num_bytes -= len(body)
+
+    def _check_bytes(self) -> None:
+        if self.num_bytes > MAX_CONCURRENT_BODIES * self.limits.max_body:
+            raise RequestError("overloaded", "too many large requests at once; try again later.", 503)
 
     def _build_question(self, body: bytearray, folder: Path) -> tuple[ChatRequest, Question]:
         request, limits = parse_request(body, self.name), self.limits
@@ -222,6 +251,20 @@ class ChatCompletions(OpenAISpec):
 
     def _build_timeout(self) -> RequestError:
         return RequestError("timeout", f"not answered within {self.limits.max_seconds:g} s.", 504)
+
+
+def _check_sender(request: Request) -> None:
+    """Check that a request is of a program and not of a web page of another site, which could send text and forms only.
+
+    Raises:
+        RequestError: it is of another site, or its body is not declared as JSON.
+    """
+    if is_cross_site(request.scope):
+        raise RequestError("cross_site", "requests of web pages of other sites are not answered.", 403)
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/json":
+        message = f"content-type: {content_type[:80]!r} is not application/json; send that header."
+        raise RequestError("unsupported_media_type", message, 415)
 
 
 def _read_response(content: Any, status: str) -> Reply:
@@ -306,6 +349,6 @@ async def _handle_error(request: Request, error: Exception) -> JSONResponse:
     headers: dict[str, str] = {}
     if error.code == "overloaded":
         headers["retry-after"] = "1"
-    if error.status == 413:
+    if error.status in (408, 413):
         headers["connection"] = "close"  # the rest of the body is not read
     return JSONResponse(build_error_body(error), error.status, headers)

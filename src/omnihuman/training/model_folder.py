@@ -9,6 +9,7 @@ import torch
 from accelerate import init_empty_weights
 from omegaconf import DictConfig, OmegaConf
 
+from omnihuman import gate
 from omnihuman.build import build, prune, register_resolvers
 from omnihuman.model.omni import OmniModel
 from omnihuman.overrides import parse_overrides
@@ -24,10 +25,10 @@ MODEL_DATA_KEYS = ("num_frames", "markers", "separator", "supervise_newline", "f
 
 
 def read_config(folder: Path) -> DictConfig:
-    """Return the config of a model folder; its key ``folder`` is the folder's path.
+    """Return the config of a model folder, checked and resolved; its key ``folder`` is the folder's path.
 
     Raises:
-        ValueError: the folder contains no finished run and no converted checkpoint.
+        ValueError: the folder contains no finished run and no converted checkpoint, or the gate refuses its config.
     """
     if (folder / "config.json").is_file() and not (folder / "config.yaml").is_file():
         source = "humanomni"
@@ -44,10 +45,9 @@ def read_config(folder: Path) -> DictConfig:
             f"omnihuman train +experiment={folder.name} size={folder.parent.name}"
         )
     register_resolvers()  # the config contains interpolations of them
-    config = OmegaConf.load(folder / "config.yaml")
-    if not isinstance(config, DictConfig) or "model" not in config or "data" not in config:
+    config = gate.read_config(folder / "config.yaml", folder.absolute())
+    if "model" not in config or "data" not in config:
         raise ValueError(f"{folder / 'config.yaml'} has no keys model and data: {folder} is no model folder.")
-    config.folder = str(folder.absolute())
     return config
 
 

@@ -17,6 +17,7 @@ from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.build import prune
+from omnihuman.gate import resolve_foreign
 from omnihuman.overrides import parse_overrides
 
 log = logging.getLogger(__name__)
@@ -135,7 +136,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "digest").write_text(f"{self.digest}\n{self.chain_digest}\n")
         self.checkpoints.mkdir(exist_ok=True)
-        OmegaConf.save(config, self.folder / "config.yaml")
+        OmegaConf.save(resolve_foreign(config), self.folder / "config.yaml")
 
     def _move_aside(self) -> None:
         for number in itertools.count(1):

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.logging import RichHandler
 
+from omnihuman.gate import load_pickle
 from omnihuman.model.trainable import canonical_name
 from omnihuman.objective.base import Objective
 from omnihuman.training.assembly import Stage, build_stage
@@ -63,6 +64,7 @@ def fit(stage: Stage) -> float:
     """Train a stage to its end, from its checkpoint if there is one, and return the seconds that it took.
 
     Raises:
+        ValueError: the checkpoint is cut short, or holds more than tensors, numbers and strings.
         KeyboardInterrupt: the training was interrupted; the same command resumes it.
     """
     trainer, objective, data = stage.trainer, stage.objective, stage.data
@@ -70,7 +72,9 @@ def fit(stage: Stage) -> float:
     if stage.checkpoint is None and stage.validate_first:
         trainer.validate(objective, datamodule=data, verbose=False)
     checkpoint = None if stage.checkpoint is None else str(stage.checkpoint)
-    trainer.fit(objective, datamodule=data, ckpt_path=checkpoint, weights_only=False)
+    if stage.checkpoint is not None and stage.checkpoint.is_file():  # FSDP2 writes folders
+        load_pickle(stage.checkpoint, mmap=True, cure="Remove it to start from the checkpoint before, or again.")
+    trainer.fit(objective, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt(f"interrupted; the same command resumes from {stage.run.checkpoints}")
     ended_within_epoch = trainer.global_step % data.steps_per_epoch  # because of max_steps

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from omnihuman.build import build, compose_config
-from omnihuman.hub.graph import GROUPS, INSTRUCTION_TOKENIZER, parse_graph
+from omnihuman.build import PART_GROUPS, build, compose_config
+from omnihuman.hub.graph import INSTRUCTION_TOKENIZER, parse_graph
 from omnihuman.hub.processor import check_data_options
 from omnihuman.modality import View
 from omnihuman.model.omni import OmniModel
@@ -81,7 +81,7 @@ def _expected_shapes(model: OmniModel, checkpoint: Checkpoint, buffers: set[str]
 
 def _build_config(graph: dict[str, Any], data: dict[str, Any], model: OmniModel, request: Request) -> DictConfig:
     """Return a stage's config with the model and the data path of the release."""
-    parts = {group: graph[group] for group in GROUPS}
+    parts = {group: graph[group] for group in PART_GROUPS}
     for encoder in parts["encoders"].values():
         if "tokenizer" in encoder:
             encoder["tokenizer"] = f"${{folder}}/{INSTRUCTION_TOKENIZER}"
