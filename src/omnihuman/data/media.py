@@ -19,6 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from omnihuman.data.decode import Check, decode_audio, decode_frames, demux, file_origin, select_frames
+from omnihuman.data.ffmpeg_error import explain_open_error, explain_read_error
 from omnihuman.data.record import BadSample, Record, Span
 from omnihuman.modality import SAMPLE_RATE as SAMPLE_RATE
 
@@ -31,6 +32,7 @@ MAX_SECONDS = 30.0
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,wav,w64,mp3,flac,aac,aiff,ac3,amr,caf,gif,"
     "image2,jpeg_pipe,png_pipe,webp_pipe,bmp_pipe"
+    ",au,dv,mxf,tiff_pipe,tta,wv"
 )
 """Formats that FFmpeg may open. Playlists are not among them: they would name other files."""
 
@@ -339,14 +341,12 @@ def _open(path: Path, timeout: float) -> Iterator[tuple[Any, Check]]:
         options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
         container = av.open(str(path), timeout=timeout, options=options)
     except (av.FFmpegError, OSError) as error:
-        size = path.stat().st_size
-        details = f"{size} bytes; FFmpeg: {error.strerror or error}"
-        raise BadSample("unreadable", f"{path}: not a media file, or its header is cut off ({details}).") from error
+        raise explain_open_error(path, error, FORMATS) from error
     try:
         yield container, check
     except (av.FFmpegError, EOFError) as error:
         check()
-        raise BadSample("corrupt", f"{path}: cannot be decoded (FFmpeg: {error}).") from error
+        raise explain_read_error(path, error) from error
     finally:
         container.close()
 
