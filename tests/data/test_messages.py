@@ -110,6 +110,15 @@ def test_unsupported_content_raises(kinds: list[str], message: str, clip: Path, 
         build_record(build_turn(*content, QUESTION), "7", "task[7]", tmp_path)
 
 
+def test_a_system_turn_is_the_system_prompt(clip: Path, tmp_path: Path) -> None:
+    turns = build_turn({"type": "video", "url": str(clip)}, QUESTION)
+    for content in ("Be brief.", [build_text("Be brief.")]):
+        record = build_record([{"role": "system", "content": content}, *turns], "7", "task[7]", tmp_path)
+        assert record.meta["system"] == "Be brief." and record.kind == "video"
+    with pytest.raises(ValueError, match=r"task\[7\]: a system turn is text, this one has video"):
+        build_record([turns[0] | {"role": "system"}, *turns], "7", "task[7]", tmp_path)
+
+
 def test_unexpected_turns_raise(clip: Path, tmp_path: Path) -> None:
     answer = {"role": "assistant", "content": [build_text("Ann")]}
     question = build_turn(QUESTION)

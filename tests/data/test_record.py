@@ -22,7 +22,7 @@ def build_entry(text: str, **media: str) -> dict[str, Any]:
 INVALID = {
     "not an object": ([1], "malformed_record", "object"),
     "no conversations": ({"video": "talk.mp4"}, "missing_conversations", "conversations"),
-    "unknown role": (VALID | {"conversations": [{"from": "system", "value": "x"}, ANSWER]}, "unknown_role", "system"),
+    "unknown role": (VALID | {"conversations": [{"from": "bot", "value": "x"}, ANSWER]}, "unknown_role", "'bot'"),
     "odd turns": (VALID | {"conversations": [QUESTION]}, "odd_turns", "answer from gpt"),
     "two questions": (VALID | {"conversations": [QUESTION, QUESTION]}, "odd_turns", "must alternate"),
     "no value": (VALID | {"conversations": [{"from": "human"}, ANSWER]}, "malformed_record", "value"),
@@ -40,7 +40,28 @@ INVALID = {
         "human turn",
     ),
     "no medium": (build_entry("Who?", task="x"), "no_media", "add one of video, image, audio"),
-    "two media": (VALID | {"audio": "tone.wav"}, "malformed_record", "video, audio"),
+    "second audio file": (VALID | {"audio": "tone.wav"}, "malformed_record", "key audio_track"),
+    "two media": (VALID | {"image": "image.png"}, "malformed_record", "video and image"),
+    "a list of files": (VALID | {"video": ["talk.mp4", "late.mp4"]}, "malformed_record", "video lists 2 files"),
+    "a list of tracks": (VALID | {"audio_track": ["a.wav", "b.wav"]}, "malformed_record", "audio_track lists 2 files"),
+    "a file is a number": (VALID | {"video": 7}, "malformed_record", "video must be a path, got 7"),
+    "a file is an object": (VALID | {"video": [{"path": "talk.mp4"}]}, "malformed_record", "video must be a path"),
+    "the list of another trainer": (
+        build_entry("<video>\nWho?", videos=["talk.mp4"]),
+        "no_media",
+        "rename it to 'video'",
+    ),
+    "mistyped key of the file": (build_entry("Who?", vidoe="talk.mp4"), "no_media", "'vidoe'"),
+    "Windows path": (VALID | {"video": "clips\\talk.mp4"}, "missing_file", "write / in place of \\"),
+    "URL": (VALID | {"video": "https://a.org/talk.mp4"}, "missing_file", "download the file"),
+    "system that is no text": (VALID | {"system": 3}, "malformed_record", "system must be text"),
+    "tag in the system prompt": (VALID | {"system": "See <video>."}, "placeholder_in_system", "<video>"),
+    "prime that is no text": (VALID | {"prime": ["A"]}, "malformed_record", "prime must be text"),
+    "half a character": (VALID | {"task": "\ud83d"}, "malformed_record", "task has half a character"),
+    "start is true": (VALID | {"start": True}, "malformed_record", "seconds, got True"),
+    "start is beyond all numbers": (VALID | {"start": 10**400}, "malformed_record", "seconds"),
+    "end is beyond all files": (VALID | {"end": 1e300}, "malformed_record", "seconds"),
+    "an unhashable need": (VALID | {"needs": [["video"]]}, "malformed_record", "needs must be a list"),
     "missing file": (VALID | {"video": "missing.mp4"}, "missing_file", "missing.mp4"),
     "folder as audio": (build_entry("<audio>\nWho?", audio="."), "missing_file", "no such file"),
     "zero fps": (VALID | {"fps": 0}, "malformed_record", "frames per second"),
@@ -86,6 +107,26 @@ def test_an_image_has_the_video_slot_and_audio_the_audio_slot(kind: str, media_r
     record = parse_record(build_entry(f"<{kind}>\nWhat?", **{kind: name}), "1", media_root, "a.json[0]")
     assert record.slots == ({"image": "video", "audio": "audio"}[kind],)
     assert record.drop_slots(record.slots).messages[0] == ("user", "What?")
+
+
+def test_a_list_of_one_file_counts_as_the_file(media_root: Path) -> None:
+    raw = VALID | {"video": ["talk.mp4"], "audio_track": ["tone.wav"]}
+    record = parse_record(raw, "7", media_root, "a.json[0]")
+    assert [file.name for file in record.files] == ["talk.mp4", "tone.wav"]
+
+
+def test_a_text_that_is_null_is_missing(media_root: Path) -> None:
+    record = parse_record(VALID | {"prime": None, "system": None, "note": None}, "7", media_root, "a.json[0]")
+    assert record.meta == {"note": None}
+
+
+def test_a_record_without_a_file_is_text_where_that_is_allowed(media_root: Path) -> None:
+    raw = {"conversations": [{"from": "human", "value": "Who?"}, ANSWER], "images": []}
+    record = parse_record(raw, "7", media_root, "a.json[0]", allow_text_only=True)
+    assert (record.kind, record.slots, record.files) == ("text", (), ())
+    assert select_views(record, [View("VAF"), View("A")]) == [record], "the text is part of every view, once"
+    with pytest.raises(BadSample, match="'videos': rename it to 'video'"):
+        parse_record(raw | {"videos": ["talk.mp4"]}, "7", media_root, "a.json[0]", allow_text_only=True)
 
 
 def hidden_fields(record: Record) -> list[str]:

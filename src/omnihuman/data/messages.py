@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from omnihuman.data.record import ROLES, Record, parse_record
+from omnihuman.data.conversation import ROLES
+from omnihuman.data.record import Record, parse_record
 from omnihuman.modality import KINDS, prompt_head, strip_tags
 
 GENERATION_KEYS = (
@@ -38,7 +39,7 @@ def build_record(
 
     A video gives frames and audio; an audio part beside it replaces the audio of the video. The media come first,
     wherever the turn has them; tags such as ``<image>``, which other models need in the text, are removed. Without
-    media it is a text-only question.
+    media it is a text-only question. A first turn from ``system`` is the record's system prompt.
 
     Args:
         messages: ``[{"role", "content": text or [{"type", "text" or "url", ...}]}]``; a url is a path, a PIL image,
@@ -53,6 +54,7 @@ def build_record(
         ValueError: user and assistant do not alternate, a later turn has media, a kind of media occurs twice, or a file
             is missing.
     """
+    system, messages = _split_system(messages, source)
     _check_roles(messages, source)
     texts, media = list[str](), dict[str, Mapping[str, Any]]()
     for number, message in enumerate(messages):
@@ -67,6 +69,8 @@ def build_record(
     texts[0] = prompt_head(kind) + texts[0].strip()
     raw = _media_keys(media, kind, folder / name, source)
     raw["conversations"] = _build_turns(texts)
+    if system is not None:
+        raw["system"] = system
     raw |= extra or {}
     slots = raw.pop("slots", None)
     record = parse_record(raw, name, Path("/"), source, allow_text_only=True)
@@ -155,13 +159,23 @@ def truncate_at_stops(answer: str, stops: Sequence[str]) -> str:
     return answer[: min((position for position in positions if position >= 0), default=len(answer))]
 
 
+def _split_system(messages: Sequence[Mapping[str, Any]], source: str) -> tuple[str | None, Sequence[Mapping[str, Any]]]:
+    first = messages[0] if messages else None
+    if not isinstance(first, Mapping) or first.get("role") != "system":
+        return None, messages
+    system, media = _split_content(first.get("content"), source)
+    if media:
+        raise ValueError(f"{source}: a system turn is text, this one has {' and '.join(media)}.")
+    return system, messages[1:]
+
+
 def _check_roles(messages: Sequence[Mapping[str, Any]], source: str) -> None:
     roles = [message.get("role") if isinstance(message, Mapping) else None for message in messages]
     expected = [("user", "assistant")[number % 2] for number in range(len(roles))]
     if len(roles) % 2 == 0 or roles != expected:
         raise ValueError(
-            f"{source}: user and assistant must alternate, and the last turn must be the user's; got {roles}. Remove "
-            "other roles (system)."
+            f"{source}: user and assistant must alternate after at most one system turn, and the last turn must be the "
+            f"user's; got {roles}. Remove other roles."
         )
 
 

@@ -1,15 +1,15 @@
 """Records: the samples of a data file, checked key by key."""
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from omnihuman.data.bad_sample import BadSample as BadSample
+from omnihuman.data.conversation import Message, check_text, parse_conversation
+from omnihuman.data.paths import PathError, resolve_path
 from omnihuman.modality import BY_FIELD, KINDS, SLOTS, TAGS, View, strip_tags, tags_of
-
-ROLES = {"human": "user", "gpt": "assistant"}
-"""Role in a data file -> role in a conversation."""
 
 KEYS = {
     "id",
@@ -26,27 +26,20 @@ KEYS = {
 }
 """Keys of a record; all other keys go into ``meta``."""
 
-Message = tuple[str, str]
+TEXT_KEYS = ("instruction", "system", "prime")
+"""Keys of ``meta`` with a meaning; their values are texts."""
+
+PLURALS = {f"{kind}s": kind for kind in KINDS}
+"""Key of a list of files in the formats of other trainers -> the key of a record."""
+
+MAX_NUMBER = 1e9
+"""Largest number of a record, in seconds or pixels: products of larger ones overflow in FFmpeg."""
+
 Span = tuple[float, float | None]
 """First and last second; ``None`` is the end of the file."""
 
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels of the upright frame."""
-
-
-class BadSample(ValueError):
-    """A sample that cannot be used.
-
-    Attributes:
-        reason: a short code that is counted: ``missing_file``, ``truncated``, ``unknown_role`` ...
-    """
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.reason, str(self))  # exceptions of two arguments do not unpickle by themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +172,15 @@ Entry = Record | tuple[str, BadSample]
 """A record, or the id of an invalid one and its error."""
 
 
-def parse_record(raw: Any, name: str, root: Path, location: str, *, allow_text_only: bool = False) -> Record:
+def parse_record(
+    raw: Any,
+    name: str,
+    root: Path,
+    location: str,
+    *,
+    allow_text_only: bool = False,
+    follow_links: bool = False,
+) -> Record:
     """Check and convert one record.
 
     Args:
@@ -187,23 +188,29 @@ def parse_record(raw: Any, name: str, root: Path, location: str, *, allow_text_o
         name: its id.
         root: folder of the media.
         location: its place, for messages.
-        allow_text_only: accept a record without a file; in a data file such a record has a mistyped key.
+        allow_text_only: accept a record without a file; without it, such a record has a mistyped key.
+        follow_links: accept files that are links out of the root.
 
     Raises:
         BadSample: a value is invalid; the message names the place, the key and the cure.
     """
     if not isinstance(raw, dict):
         raise BadSample("malformed_record", f"{location}: a record must be an object, got {type(raw).__name__}.")
-    messages = _parse_messages(raw.get("conversations"), location)
+    meta = _parse_meta(raw, location)
+    system, messages = parse_conversation(raw, location)
+    if system is not None:
+        meta["system"] = system
     kind = _parse_kind(raw, location, allow_text_only)
     slots = _parse_slots(messages, kind, location)
     start, end = _parse_span(raw, location)
     file = root
     if kind != "text":
-        file = _resolve(root, raw[kind], f"{location}: {kind}", allow_folder=kind == "video")
+        path = _parse_path(raw, kind, root, location, allow_folder=kind == "video", follow_links=follow_links)
+        assert path is not None, kind
+        file = path
     task = raw.get("task")
-    if not isinstance(task, str | None):
-        raise BadSample("malformed_record", f"{location}: task must be text, got {task!r}.")
+    if task is not None:
+        check_text(task, f"{location}: task")
     return Record(
         id=name,
         file=file,
@@ -216,9 +223,9 @@ def parse_record(raw: Any, name: str, root: Path, location: str, *, allow_text_o
         needs=_parse_needs(raw, location),
         faces=parse_faces(raw.get("faces"), location),
         location=location,
-        meta={key: value for key, value in raw.items() if key not in KEYS},
-        audio_track=_parse_path(raw, "audio_track", root, location),
-        second_clip=_parse_path(raw, "second_clip", root, location, allow_folder=True),
+        meta=meta,
+        audio_track=_parse_path(raw, "audio_track", root, location, follow_links=follow_links),
+        second_clip=_parse_path(raw, "second_clip", root, location, allow_folder=True, follow_links=follow_links),
         fps=_parse_fps(raw, location),
     )
 
@@ -248,7 +255,7 @@ def parse_faces(raw: Any, location: str) -> tuple[FaceDetection, ...] | None:
     for number, entry in enumerate(raw):
         place = f"{location}: faces[{number}]"
         time = entry.get("time")
-        if not _is_number(time) or not 0 <= time < math.inf:
+        if not _is_number(time) or time < 0:
             raise BadSample("malformed_faces", f"{place}: time must be the second of the frame, got {time!r}.")
         earlier = boxes_by_time.get(float(time), ())
         boxes_by_time[float(time)] = earlier + _parse_boxes(entry.get("box"), place)
@@ -256,17 +263,28 @@ def parse_faces(raw: Any, location: str) -> tuple[FaceDetection, ...] | None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) <= MAX_NUMBER  # false for NaN
+
+
+def _parse_meta(raw: Mapping[str, Any], location: str) -> dict[str, Any]:
+    """Return all keys without a field of their own; a text that is null counts as missing."""
+    meta = {key: value for key, value in raw.items() if key not in KEYS}
+    for key in TEXT_KEYS:
+        if meta.get(key) is None:
+            meta.pop(key, None)
+        else:
+            check_text(meta[key], f"{location}: {key}")
+    return meta
 
 
 def _parse_boxes(raw: Any, place: str) -> tuple[Box, ...]:
     if raw is None:
         return ()
-    if not isinstance(raw, list) or len(raw) != 4 or not all(isinstance(side, int | float) for side in raw):
+    if not isinstance(raw, list) or len(raw) != 4 or not all(map(_is_number, raw)):
         raise BadSample("malformed_faces", f"{place}: a box is [x0, y0, x1, y1] in pixels or null, got {raw!r:.80}.")
     x0, y0, x1, y1 = map(float, raw)
-    is_finite = all(map(math.isfinite, (x0, y0, x1, y1)))
-    if not is_finite or x0 >= x1 or y0 >= y1:
+    if x0 >= x1 or y0 >= y1:
         raise BadSample("malformed_faces", f"{place}: the box {raw} has no area; it must be [x0, y0, x1, y1].")
     return ((x0, y0, x1, y1),)
 
@@ -274,56 +292,53 @@ def _parse_boxes(raw: Any, place: str) -> tuple[Box, ...]:
 def _parse_kind(raw: Mapping[str, Any], location: str, allow_text_only: bool) -> str:
     """Return the key that names the record's file, or ``text``; the empty string where a file is missing."""
     kinds = [kind for kind in KINDS if raw.get(kind)]
+    if kinds == ["video", "audio"]:
+        cure = "the audio of a video has the key audio_track, which replaces the video's own"
+        raise BadSample("malformed_record", f"{location}: the record has video and audio; {cure}.")
     if len(kinds) > 1:
-        raise BadSample("malformed_record", f"{location}: expected one of {', '.join(KINDS)}, got {', '.join(kinds)}.")
+        message = f"{location}: a record has one file, got {' and '.join(kinds)}: write a record for each."
+        raise BadSample("malformed_record", message)
     if kinds:
         return kinds[0]
+    for key, value in raw.items():
+        likely = get_close_matches(str(key), [*KINDS, *PLURALS], 1, 0.8)
+        if likely and value:
+            kind = PLURALS.get(likely[0], likely[0])
+            message = f"{location}: the record has no file, but {key!r}: rename it to {kind!r}, which names one file."
+            raise BadSample("no_media", message)
     return "text" if allow_text_only else ""
 
 
 def _parse_span(raw: Mapping[str, Any], location: str) -> Span:
-    start, end = raw.get("start") or 0.0, raw.get("end")
+    start, end = raw.get("start"), raw.get("end")
     seconds = [time for time in (start, end) if time is not None]
-    if not all(isinstance(time, int | float) and math.isfinite(time) for time in seconds) or start < 0:
-        raise BadSample("malformed_record", f"{location}: start and end must be seconds, got {start!r} and {end!r}.")
+    if not all(map(_is_number, seconds)) or (start or 0) < 0:
+        message = f"{location}: start and end must be seconds, got {start!r:.40} and {end!r:.40}."
+        raise BadSample("malformed_record", message)
+    start = float(start or 0.0)
     if end is None:
-        return float(start), None
+        return start, None
     if end <= start:
-        raise BadSample("malformed_record", f"{location}: end {end} must be greater than start {start}.")
-    return float(start), float(end)
+        raise BadSample("malformed_record", f"{location}: end {end} must be greater than start {start:g}.")
+    return start, float(end)
 
 
 def _parse_needs(raw: Mapping[str, Any], location: str) -> tuple[str, ...]:
-    needs = raw.get("needs") or []
-    if not isinstance(needs, list) or any(slot not in SLOTS for slot in needs):
-        raise BadSample("malformed_record", f"{location}: needs must be a list of {', '.join(SLOTS)}; got {needs!r}.")
+    needs = raw.get("needs")
+    if needs is None:
+        return ()
+    if not isinstance(needs, list) or any(slot not in list(SLOTS) for slot in needs):
+        message = f"{location}: needs must be a list of {', '.join(SLOTS)}; got {needs!r:.80}."
+        raise BadSample("malformed_record", message)
     return tuple(needs)
 
 
 def _parse_fps(raw: Mapping[str, Any], location: str) -> float:
     fps = raw.get("fps", 25.0)
-    if not _is_number(fps) or not 0 < fps < math.inf:
-        raise BadSample("malformed_record", f"{location}: fps must be the frames per second of a folder, got {fps!r}.")
+    if not _is_number(fps) or fps < 1 / MAX_NUMBER:
+        message = f"{location}: fps must be the frames per second of a folder, got {fps!r:.80}."
+        raise BadSample("malformed_record", message)
     return float(fps)
-
-
-def _parse_messages(turns: Any, location: str) -> tuple[Message, ...]:
-    if not isinstance(turns, list) or not turns:
-        message = f"{location}: conversations must be a list of turns, got {turns!r}."
-        raise BadSample("missing_conversations", message)
-    messages = []
-    for number, turn in enumerate(turns):
-        role = turn.get("from") if isinstance(turn, dict) else None
-        if role not in ROLES:
-            raise BadSample("unknown_role", f"{location}: turn {number}: unknown role {role!r}; expected human or gpt.")
-        if not isinstance(turn.get("value"), str):
-            raise BadSample("malformed_record", f"{location}: turn {number} has no text in `value`.")
-        if ROLES[role] != ("user", "assistant")[number % 2]:
-            raise BadSample("odd_turns", f"{location}: turn {number} is from {role}; human and gpt must alternate.")
-        messages.append((ROLES[role], turn["value"]))
-    if len(messages) % 2:
-        raise BadSample("odd_turns", f"{location}: {len(messages)} turns; every human turn needs an answer from gpt.")
-    return tuple(messages)
 
 
 def _parse_slots(messages: Sequence[Message], kind: str, location: str) -> tuple[str, ...]:
@@ -353,23 +368,19 @@ def _parse_slots(messages: Sequence[Message], kind: str, location: str) -> tuple
     return tuple(TAGS[tag] for tag in tags)
 
 
-def _parse_path(
-    raw: Mapping[str, Any], key: str, root: Path, location: str, *, allow_folder: bool = False
-) -> Path | None:
-    if not raw.get(key):
+def _parse_path(raw: Mapping[str, Any], key: str, root: Path, location: str, **options: bool) -> Path | None:
+    """Return the path of a key, ``None`` without one; a list of one path counts as this path."""
+    name = raw.get(key)
+    if isinstance(name, list) and len(name) == 1:
+        name = name[0]
+    if not name:
         return None
-    return _resolve(root, raw[key], f"{location}: {key}", allow_folder=allow_folder)
-
-
-def _resolve(root: Path, name: Any, place: str, *, allow_folder: bool = False) -> Path:
-    """Return a path below the root, links and dots resolved."""
+    if isinstance(name, list):
+        cure = "write a record for each, or name a second video in second_clip"
+        raise BadSample("malformed_record", f"{location}: {key} lists {len(name)} files; a record has one: {cure}.")
+    if not isinstance(name, str):
+        raise BadSample("malformed_record", f"{location}: {key} must be a path, got {name!r:.80}.")
     try:
-        file = (root / str(name)).resolve()
-        exists = file.is_file() or (allow_folder and file.is_dir())
-    except (OSError, ValueError, RuntimeError) as error:  # a name too long, with a null byte, a loop of links
-        raise BadSample("missing_file", f"{place} {name!r}: not a valid path ({error}).") from error
-    if not file.is_relative_to(root.resolve()):
-        raise BadSample("outside_root", f"{place} {name!r} is outside data.root ({root}); paths are relative to it.")
-    if not exists:
-        raise BadSample("missing_file", f"{place} {name!r}: there is no such file in data.root ({root}).")
-    return file
+        return resolve_path(root, name, **options)
+    except PathError as error:
+        raise BadSample(error.reason, f"{location}: {key} {name!r:.200}: {error}") from error

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+from omnihuman.data.conversation import check_text
 from omnihuman.data.record import BadSample, Entry, parse_record
 from omnihuman.source.base import Source
 
@@ -19,6 +20,8 @@ class FileSource(Source):
     Args:
         path: the data file.
         root: folder that all media paths are relative to and may not leave.
+        follow_links: accept links in it to files outside, as in a cache of the hub.
+        text_only: accept records without a file.
 
     Attributes:
         suffix: of the files that the class reads.
@@ -26,8 +29,11 @@ class FileSource(Source):
 
     suffix: ClassVar[str]
 
-    def __init__(self, path: str | Path, root: str | Path) -> None:
+    def __init__(
+        self, path: str | Path, root: str | Path, *, follow_links: bool = False, text_only: bool = False
+    ) -> None:
         self.path, self.root = Path(path), Path(root)
+        self.options = {"follow_links": follow_links, "allow_text_only": text_only}
 
     @property
     def location(self) -> str:
@@ -36,11 +42,12 @@ class FileSource(Source):
     def records(self) -> Iterator[Entry]:
         self._check_path()
         for place, raw in self.entries():
-            name = str(raw.get("id", place)) if isinstance(raw, dict) else place
+            name = place
             try:
                 if isinstance(raw, BadSample):
                     raise raw
-                yield parse_record(raw, name, self.root, place)
+                name = _parse_id(raw, place)
+                yield parse_record(raw, name, self.root, place, **self.options)
             except BadSample as bad:
                 yield name, bad
 
@@ -49,9 +56,24 @@ class FileSource(Source):
         """Yield the place and the content of every entry; a ``BadSample`` in place of content that cannot be parsed."""
 
     def _check_path(self) -> None:
+        if not self.root.is_dir():
+            raise ValueError(f"data.root={self.root}: there is no such folder; {self.path} names its media below it.")
         if not self.path.is_file():
             raise ValueError(f"{self.path}: there is no such data file (data.records).")
         if self.path.suffix in SUFFIXES and self.path.suffix != self.suffix:
             raise ValueError(f"{self.path} is no {self.suffix} file: choose data={self.path.suffix[1:]}.")
         if self.path.suffix != self.suffix:
             raise ValueError(f"{self.path}: unknown data file; expected {', '.join(SUFFIXES)}.")
+
+
+def _parse_id(raw: Any, place: str) -> str:
+    """Return the id of a record, its place where it has none."""
+    name = raw.get("id") if isinstance(raw, dict) else None
+    if name is None or name == "":
+        return place
+    if isinstance(name, bool) or not isinstance(name, str | int):
+        raise BadSample("malformed_record", f"{place}: id must be text or a whole number, got {name!r:.80}.")
+    check_text(str(name), f"{place}: id")
+    if len(str(name).splitlines()) > 1:
+        raise BadSample("malformed_record", f"{place}: id must be one line, got {name!r:.80}.")
+    return str(name)

@@ -16,5 +16,10 @@ class ParquetSource(FileSource):
             from pyarrow import parquet
         except ImportError as error:
             raise ValueError(f"{self.path}: reading parquet needs pyarrow: pip install pyarrow.") from error
-        for number, row in enumerate(parquet.read_table(self.path).to_pylist()):
+        try:
+            rows = parquet.read_table(self.path).to_pylist()
+        except (ValueError, OSError) as error:  # the errors of pyarrow are among them
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"{self.path}: no Parquet file, or cut off ({reason}).") from error
+        for number, row in enumerate(rows):
             yield f"{self.path}[{number}]", {key: value for key, value in row.items() if value is not None}

@@ -1,0 +1,85 @@
+"""Paths of media files, which stay below a root folder."""
+
+import os
+from pathlib import Path
+
+FOLLOW_LINKS = "data.source.follow_links=true"
+"""Override that allows links out of the root."""
+
+
+class PathError(ValueError):
+    """A path that does not lead to a file below the root.
+
+    Attributes:
+        reason: ``missing_file`` or ``outside_root``.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def resolve_path(root: Path, name: str, *, allow_folder: bool = False, follow_links: bool = False) -> Path:
+    """Return the absolute path of a file below the root.
+
+    Args:
+        root: the folder.
+        name: path relative to it.
+        allow_folder: accept a folder as well.
+        follow_links: accept links to files outside the root, as in a cache of the hub; the returned path is that of
+            the link. Without it the target has to be below the root as well, and is returned.
+
+    Raises:
+        PathError: the path is invalid, leaves the root or does not exist.
+    """
+    try:
+        lexical_root = Path(os.path.abspath(root))
+        lexical = Path(os.path.abspath(lexical_root / name))
+        file = lexical if follow_links else (root / name).resolve()
+        is_folder = file.is_dir()
+        exists = file.is_file() or (allow_folder and is_folder)
+    except (OSError, ValueError, RuntimeError) as error:  # a name too long, with a null byte, a loop of links
+        raise PathError("missing_file", f"not a valid path ({error}).") from error
+    base = lexical_root if follow_links else root.resolve()
+    if not file.is_relative_to(base):
+        raise PathError("outside_root", _describe_outside(root, lexical, lexical_root, file))
+    if not exists:
+        raise PathError("missing_file", f"there is no such file in data.root ({root}){_find_cure(name, is_folder)}.")
+    if is_folder and not follow_links:
+        _check_folder(root, file, base)
+    return file
+
+
+def _describe_outside(root: Path, lexical: Path, lexical_root: Path, file: Path) -> str:
+    if lexical.is_relative_to(lexical_root):
+        link = _find_link(lexical, lexical_root)
+        return f"the link {link} leads to {file}, outside data.root ({root}); {FOLLOW_LINKS} allows links."
+    return f"outside data.root ({root}); paths are relative to it."
+
+
+def _find_link(path: Path, root: Path) -> Path:
+    """Return the first link on the way from the root to a path."""
+    for part in (*reversed(path.parents), path):
+        if part != root and part.is_relative_to(root) and part.is_symlink():
+            return part
+    return path
+
+
+def _check_folder(root: Path, folder: Path, base: Path) -> None:
+    """Check that no file of a folder is a link out of the root."""
+    with os.scandir(folder) as entries:
+        links = [Path(entry.path) for entry in entries if entry.is_symlink()]
+    for link in sorted(links):
+        target = Path(os.path.realpath(link))
+        if not target.is_relative_to(base):
+            raise PathError("outside_root", _describe_outside(root, link, folder, target))
+
+
+def _find_cure(name: str, is_folder: bool) -> str:
+    if is_folder:
+        return ": it is a folder"
+    if "://" in name:
+        return ": a URL is not read, download the file"
+    if "\\" in name:
+        return "; write / in place of \\ in paths"
+    return ""
