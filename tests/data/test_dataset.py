@@ -42,6 +42,11 @@ DECODING_ERRORS = {
     "clip after the last frame": ({"video": "talk.mp4", "text": "<video>\nWho?", "start": 7}, "empty_clip"),
 }
 VALID = {"video": "talk.mp4"}
+QUESTION = ("user", BOTH_SLOTS)
+EMPTY_ANSWERS = (
+    (QUESTION, ("assistant", " \n")),
+    (QUESTION, ("assistant", "A man."), ("user", "Where?"), ("assistant", "")),
+)
 
 
 @pytest.fixture
@@ -101,22 +106,80 @@ def test_every_entry_is_in_the_batch_or_skipped(build_samples: Any) -> None:
         assert skip["reason"] and skip["message"] and skip["id"]
 
 
-def test_quarantined_samples_are_not_opened_again(build_samples: Any, tmp_path: Path) -> None:
-    quarantine_file = tmp_path / "deep" / "quarantine.jsonl"
+def test_bad_files_are_quarantined_and_nothing_else(build_samples: Any, tmp_path: Path, media_root: Path) -> None:
+    quarantine_file = tmp_path / "deep" / "list.jsonl"
     options = {"policy": "quarantine", "quarantine_file": quarantine_file}
-    entries = [{"video": "cut_front.mp4"}, {"video": "empty.mp4"}, VALID]
-    first = build_samples(entries, **options)
-    assert [skip["reason"] for skip in first.skipped] == ["unreadable"]
-    assert [skip["id"] for skip in first[MicroBatch((0, 1), 1)].skipped] == ["r0"]
-    second = build_samples(entries, **options)
-    assert [(skip["id"], skip["reason"]) for skip in second.skipped] == [("r0", "quarantined"), ("r1", "quarantined")]
-    assert len(second) == 1
-    assert len(quarantine_file.read_text().splitlines()) == 2, "known samples are not added again"
-    with pytest.raises(BadSample):
-        build_samples(entries, quarantine_file=quarantine_file)
-    quarantine_file.write_text("oops\n")
-    with pytest.raises(ValueError, match=r"quarantine\.jsonl:1.*remove the line"):
-        build_samples(entries, **options)
+    long_text = {"text": BOTH_SLOTS + " Who?" * 400}
+    missing, needed = {"video": "gone.mp4"}, {"video": "silent.mp4", "needs": ["audio"]}
+    samples = build_samples(
+        [{"video": "cut_front.mp4"}, {"video": "empty.mp4"}, missing, VALID | long_text, needed], **options
+    )
+    assert len(samples.skipped) == 4
+    assert [skip["id"] for skip in samples[MicroBatch((0,), 1)].skipped] == ["r0"]
+    entries = [json.loads(line) for line in quarantine_file.read_text().splitlines()]
+    assert [(entry["id"], entry["reason"]) for entry in entries] == [("r1", "unreadable"), ("r0", "truncated")]
+
+
+def test_excluded_samples_are_not_opened(build_samples: Any, media_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    description = {"id": "r0", "file": str(media_root / "talk.mp4"), "reason": "quarantined", "message": "listed"}
+    excluded = {("r0", description["file"]): description}
+    monkeypatch.setattr("omnihuman.data.media.probe", lambda *args: pytest.fail("opened"))
+    samples = build_samples([VALID], excluded=excluded)
+    assert samples.skipped == [description] and not samples.planned
+
+
+@pytest.mark.parametrize("reason", ["missing_file", "timeout", "unavailable"])
+def test_a_state_of_the_machine_is_not_quarantined(
+    reason: str, build_samples: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk goes away after planning."""
+    samples = build_samples([VALID], policy="quarantine", quarantine_file=tmp_path / "list.jsonl")
+
+    def fail(*args: Any) -> None:
+        raise BadSample(reason, "the disk is away")
+
+    monkeypatch.setattr("omnihuman.data.media.read_clip", fail)
+    assert [skip["reason"] for skip in samples[MicroBatch((0,), 1)].skipped] == [reason]
+    assert not (tmp_path / "list.jsonl").exists()
+
+
+def test_an_empty_answer_is_a_bad_sample_in_training_only(build_samples: Any, tokenizer: Any) -> None:
+    records = [replace(build_samples([VALID]).planned[0].record, messages=messages) for messages in EMPTY_ANSWERS]
+    chat = Chat(tokenizer, CHATML)
+    samples = Samples(records, TRANSFORMS, count_tokens, chat, num_frames=2, policy="skip")
+    assert [skip["reason"] for skip in samples.skipped] == ["empty_answer"] * 2
+    assert "turn 3 is empty" in samples.skipped[1]["message"]
+    assert len(Samples(records, TRANSFORMS, count_tokens, chat, num_frames=2, prompts=True)) == 2
+
+
+def test_cut_answers_are_counted(build_samples: Any, tokenizer: Any) -> None:
+    record = build_samples([VALID]).planned[0].record
+    answers = ("A man.", "A man. " * 20_000)
+    records = [replace(record, messages=(record.messages[0], ("assistant", answer))) for answer in answers]
+    chat = Chat(tokenizer, CHATML, max_length=300)
+    samples = Samples(records, TRANSFORMS, count_tokens, chat, num_frames=2)
+    assert (
+        samples.lengths[1] == 300 and len(samples.cut_answers) == 1 and "train.jsonl:1 (r0)" in samples.cut_answers[0]
+    )
+    exact = replace(chat, max_length=samples.lengths[0])
+    assert not Samples(records[:1], TRANSFORMS, count_tokens, exact, num_frames=2).cut_answers
+
+
+def test_a_record_of_text_alone_is_a_sample(build_samples: Any, tokenizer: Any, tmp_path: Path) -> None:
+    turns = [
+        {"from": "system", "value": "Be kind."},
+        {"from": "human", "value": "Who?"},
+        {"from": "gpt", "value": "I."},
+    ]
+    (tmp_path / "text.jsonl").write_text(json.dumps({"conversations": turns}))
+    records = list(JsonlSource(tmp_path / "text.jsonl", tmp_path, text_only=True).records())
+    views = [View("VAF"), View("A")]
+    samples = Samples(records, TRANSFORMS, count_tokens, Chat(tokenizer, CHATML), num_frames=2, views=views)
+    batch = samples[MicroBatch((0,), 1)]
+    text = tokenizer.decode(batch.input_ids[0])
+    assert len(samples) == 1 and "Be kind." in text and "Who?" in text
+    assert not batch.signals["video"].mask.any() and not batch.signals["audio"].mask.any()
+    assert tokenizer.decode(batch.labels[batch.labels != -100]).startswith("I.")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import av
 import pytest
 import torch
 
+from omnihuman.data.ceiling import TooManySkippedError
 from omnihuman.data.module import OmniData
 from omnihuman.data.packing import MicroBatch
 from omnihuman.data.record import BadSample
@@ -267,13 +268,70 @@ def test_a_worker_raises_or_skips_with_name_and_reason(workers: int, build_data:
 def test_quarantined_samples_are_skipped_by_the_next_run(build_data: Any, tmp_path: Path) -> None:
     bad = write_records(tmp_path / "cut.jsonl", 1, "cut", video="cut_front.mp4", end=None)
     records = [bad, write_records(tmp_path / "a.jsonl", 2)]
-    options = {"on_bad_sample": "quarantine", "quarantine_file": str(tmp_path / "q.jsonl")}
+    options = {"on_bad_sample": "quarantine", "quarantine_folder": str(tmp_path / "q")}
     assert [len(batch.skipped) for batch in build_data(records, **options).train_dataloader()] == [1]
     data = build_data(records, **options)
     assert [skip["reason"] for skip in data.train_samples.skipped] == ["quarantined"]
     assert sorted(list_ids(data.train_dataloader())) == ["r0", "r1"]
-    with pytest.raises(ValueError, match="quarantine_file"):
+    lists = {file.name.partition("-")[0]: file.read_text().count("\n") for file in (tmp_path / "q").iterdir()}
+    assert lists == {"cut": 1}, "each source has a list of its own"
+    with pytest.raises(ValueError, match="quarantine_folder"):
         build_data(records, on_bad_sample="quarantine")
+
+
+def test_a_resumed_run_has_the_samples_of_its_start(build_data: Any, tmp_path: Path) -> None:
+    """The list of quarantine grows while a run trains."""
+    late = write_records(tmp_path / "late.jsonl", 3, "late", video="../later.mp4")
+    cut = write_records(tmp_path / "cut.jsonl", 3, "cut", video="cut_front.mp4", end=None)
+    records = [write_records(tmp_path / "a.jsonl", 9), cut, late]
+    options = {"on_bad_sample": "quarantine", "quarantine_folder": str(tmp_path / "q"), "val_records": records[0]}
+    file = tmp_path / "excluded.jsonl"
+    data = build_data(records, **options)
+    data.freeze(file, is_resumed=False, is_main=True)
+    state, order = data.state_dict(), data.order(0)
+    assert [batch.skipped for batch in data.train_dataloader()] and list((tmp_path / "q").iterdir())
+
+    resumed = build_data(records, **options)
+    resumed.freeze(file, is_resumed=True, is_main=True)
+    resumed.load_state_dict(state)
+    assert resumed.order(0) == order and resumed.state_dict() == state
+    assert Counter(skip["reason"] for skip in resumed.train_samples.skipped) == {"outside_root": 3}
+    other_rank = build_data(records, **options)
+    other_rank.freeze(file, is_resumed=False, is_main=False)
+    assert other_rank.state_dict() == state, "other processes read the list of the main one"
+
+    restarted = build_data(records, **options)
+    restarted.freeze(tmp_path / "new.jsonl", is_resumed=False, is_main=True)
+    assert len(restarted.train_samples) == 9, "another run starts with the list as it is now"
+    with pytest.raises(ValueError, match=r"checkpoint belongs to 12 .*the 9 of this run.*3 quarantined"):
+        restarted.load_state_dict(state)
+
+
+def test_a_view_that_was_skipped_does_not_exclude_the_other_views(build_data: Any, tmp_path: Path) -> None:
+    records = write_records(tmp_path / "a.jsonl", 1)
+    options = {"on_bad_sample": "skip", "views": ["VAF", "A"], "num_frames": 200, "max_tokens": 700}
+    data = build_data(records, **options)
+    data.freeze(tmp_path / "excluded.jsonl", is_resumed=False, is_main=True)
+    assert [planned.record.id for planned in data.train_samples.planned] == ["r0#A"]
+    resumed = build_data(records, **options)
+    resumed.freeze(tmp_path / "excluded.jsonl", is_resumed=True, is_main=True)
+    resumed.load_state_dict(data.state_dict())
+    assert [skip["reason"] for skip in resumed.train_samples.skipped] == ["too_long"]
+
+
+def test_too_many_skipped_samples_raise(build_data: Any, tmp_path: Path) -> None:
+    bad = write_records(tmp_path / "gone.jsonl", 24, "gone", video="gone.mp4")
+    records = [write_records(tmp_path / "a.jsonl", 50), bad]
+    with pytest.raises(TooManySkippedError, match=r"24 of 74 samples.*data\.max_skipped=0\.2.*24 missing_file"):
+        _ = build_data(records, on_bad_sample="skip").train_samples
+    assert len(build_data(records, on_bad_sample="skip", max_skipped=0.5).train_samples) == 50
+    with pytest.raises(TooManySkippedError, match=r"data\.val_records: 24 of 24"):
+        _ = build_data(records[0], on_bad_sample="skip", val_records=bad).val_samples
+    few = write_records(tmp_path / "few.jsonl", 2, "few", video="gone.mp4")
+    with pytest.raises(TooManySkippedError, match=r"few\.jsonl: 2 of 2 samples"):
+        _ = build_data(few, on_bad_sample="skip").train_samples
+    with pytest.raises(ValueError, match=r"data\.max_skipped must be a share between 0 and 1, got 20"):
+        build_data(records, max_skipped=20)
 
 
 def test_validation_batches_are_the_same_every_time(build_data: Any, tmp_path: Path) -> None:

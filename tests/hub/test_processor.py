@@ -26,7 +26,8 @@ TRAINING_OPTIONS = {
     "views",
     "batch_size",
     "on_bad_sample",
-    "quarantine_file",
+    "quarantine_folder",
+    "max_skipped",
     "val_limit",
     "num_workers",
     "seed",
@@ -152,7 +153,7 @@ def test_pickled_copy_gives_the_same_inputs(processor: Any, clip: str) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("source", {"_target_": "os.system"}), ("records", "/etc"), ("features", "/"), ("quarantine_file", "/x")],
+    [("source", {"_target_": "os.system"}), ("records", "/etc"), ("features", "/"), ("quarantine_folder", "/x")],
 )
 def test_untrusted_data_option_raises(key: str, value: Any, make_release: Folder, tmp_path: Path) -> None:
     folder = shutil.copytree(make_release("humanomni_stage3"), tmp_path / "bad")

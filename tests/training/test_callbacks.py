@@ -1,4 +1,4 @@
-"""The table of metrics and the counter of samples."""
+"""The table of metrics and averages."""
 
 import csv
 from pathlib import Path
@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from omnihuman.pl import pl
-from omnihuman.training.callbacks import MetricsTable, SampleCounter, TrainableEMA
+from omnihuman.training.callbacks import MetricsTable, TrainableEMA
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:
@@ -46,17 +46,6 @@ def test_new_table_replaces_the_file(tmp_path: Path) -> None:
             table.log_metrics({"train/loss": loss}, step=step)
         table.save()
     assert [row["train/loss"] for row in read_rows(file)] == ["9.0"]
-
-
-def test_skipped_samples_are_counted_and_written(tmp_path: Path) -> None:
-    counter = SampleCounter(tmp_path / "skipped.jsonl")
-    counter.add_skipped([{"id": "a", "reason": "truncated", "message": "cut"}, {"id": "b", "reason": "truncated"}])
-    counter.add_skipped([])
-    assert counter.totals() == (0, {"truncated": 2})
-    assert len(counter.file.read_text().splitlines()) == 2
-    restored = SampleCounter(counter.file)
-    restored.load_state_dict(counter.state_dict())
-    assert restored.totals() == counter.totals()
 
 
 def test_average_of_a_sharded_model_is_refused() -> None:

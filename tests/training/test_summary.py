@@ -20,6 +20,8 @@ FACTS = {
     "planned": 10,
     "trained": 8,
     "skipped": {"truncated": 2},
+    "val_skipped": {"timeout": 1},
+    "answer_cut": 3,
     "tokens_per_second": 5.0,
     "samples_per_second": 1.0,
     "gpu_memory_gib": 0.0,
@@ -34,6 +36,7 @@ def test_summary_has_a_table_a_ledger_and_curves(tmp_path: Path) -> None:
     write_summary(tmp_path, FACTS, console)
     text = console.export_text()
     assert "10 planned = 8 trained + 2 skipped (2 truncated)" in text and "+experiment=y" in text
+    assert "3 answers cut" in text and "1 skipped in validation" in text
     ledger = json.loads((tmp_path / "ledger.json").read_text())
     assert ledger["best"] == {"val/loss": 1.8, "val/emotion/war": 60.0}
     assert Image.open(tmp_path / "curves.png").size[0] > 300

@@ -1,6 +1,5 @@
 """Records -> samples that are planned before anything is decoded, and decoded and packed on access."""
 
-import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from torch.utils.data import Dataset
 from omnihuman.data import media
 from omnihuman.data.chat import Chat
 from omnihuman.data.collate import Packable, pack
+from omnihuman.data.exclusion import FILE_REASONS, Description, Identity, quarantine
 from omnihuman.data.face import FaceInput
 from omnihuman.data.features import FeatureIndex
 from omnihuman.data.packing import MicroBatch
@@ -42,6 +42,7 @@ class Planned:
         counts: tokens by slot.
         length: tokens of the prompt, slots expanded.
         targets: supervised tokens among them.
+        quarantine_file: list that a bad file of the sample is added to.
     """
 
     record: Record
@@ -50,6 +51,7 @@ class Planned:
     counts: Mapping[str, int]
     length: int
     targets: int
+    quarantine_file: Path | None = None
 
 
 class Samples(Dataset[Batch]):
@@ -67,7 +69,8 @@ class Samples(Dataset[Batch]):
         missing: what happens to a record whose text names a slot that its file cannot fill: ``absent`` removes the
             slot from the text, ``fill`` uses the official filler (10 s of silence, one black frame).
         policy: what happens to a sample that cannot be used.
-        quarantine_file: samples that ``quarantine`` skips from the start, one JSON object per line; it appends to it.
+        excluded: samples that are skipped from the start.
+        quarantine_file: list to which ``quarantine`` adds bad files, one JSON object per line.
         timeout: seconds per file.
         prompts: end every sample where its first answer begins, for generation.
 
@@ -88,6 +91,7 @@ class Samples(Dataset[Batch]):
         needs: Sequence[str] = (),
         missing: Literal["absent", "fill"] = "absent",
         policy: Policy = "raise",
+        excluded: Mapping[Identity, Description] | None = None,
         quarantine_file: Path | None = None,
         timeout: float = 60.0,
         prompts: bool = False,
@@ -97,9 +101,11 @@ class Samples(Dataset[Batch]):
         self.readers = load_readers(ReadOptions(num_frames, face or FaceInput()))
         self.fields = {field for field, _ in self.transforms.values() if field != INSTRUCTION}
         self.views, self.needs = tuple(views), tuple(needs)
-        self.quarantine_file, self.timeout, self.prompts = quarantine_file, timeout, prompts
+        self.excluded, self.quarantine_file = excluded or {}, quarantine_file
+        self.timeout, self.prompts = timeout, prompts
         self.skipped: list[dict[str, Any]] = []
         self.dropped_slots = 0
+        self.cut_answers: list[str] = []
         self.cached: FeatureIndex | None = None
         self.planned = list(self._plan_all(list(records)))
 
@@ -127,7 +133,7 @@ class Samples(Dataset[Batch]):
             try:
                 samples.append(self._load(planned, index))
             except BadSample as bad:
-                skipped.append(self._skip(planned.record, bad))
+                skipped.append(self._skip(planned.record, bad, planned.quarantine_file))
         cached_blanks = self.cached.blanks if self.cached else None
         return pack(samples, self.blanks, micro_batch.step_targets, skipped, cached_blanks)
 
@@ -154,22 +160,27 @@ class Samples(Dataset[Batch]):
         self.planned += samples.planned
         self.skipped += samples.skipped
         self.dropped_slots += samples.dropped_slots
+        self.cut_answers += samples.cut_answers
 
     # ------------------------------------------------------------------------------------------------------- planning
 
     def _plan_all(self, records: list[Entry]) -> Iterator[Planned]:
-        quarantined = self._read_quarantine()
         headers = self._probe_all(
-            entry for entry in records if isinstance(entry, Record) and _identity(entry) not in quarantined
+            entry for entry in records if isinstance(entry, Record) and not self._is_excluded(entry)
         )
         for entry in records:
-            if _identity(entry) in quarantined:
-                self.skipped.append(self._describe_quarantined(entry))
+            if self._is_excluded(entry):
+                self.skipped.append(dict(self.excluded[_identity(entry)]))
                 continue
             try:
-                yield from self._plan_views(entry, headers, quarantined)
+                yield from self._plan_views(entry, headers)
             except BadSample as bad:
-                self.skipped.append(self._skip(entry, bad))
+                self.skipped.append(self._skip(entry, bad, self.quarantine_file))
+
+    def _is_excluded(self, entry: Entry) -> bool:
+        """Return true if a record is excluded in all of its views."""
+        description = self.excluded.get(_identity(entry))
+        return description is not None and not description.get("is_view")
 
     def _probe_all(self, records: Iterable[Record]) -> dict[Path, media.Header | BadSample]:
         files: dict[Path, None] = {}
@@ -185,9 +196,7 @@ class Samples(Dataset[Batch]):
         with ThreadPoolExecutor(8) as pool:
             return dict(zip(files, pool.map(probe, files), strict=True))
 
-    def _plan_views(
-        self, entry: Entry, headers: Mapping[Path, media.Header | BadSample], quarantined: set[tuple[str, str]]
-    ) -> Iterator[Planned]:
+    def _plan_views(self, entry: Entry, headers: Mapping[Path, media.Header | BadSample]) -> Iterator[Planned]:
         if not isinstance(entry, Record):
             raise entry[1]
         try:
@@ -195,10 +204,13 @@ class Samples(Dataset[Batch]):
         except BadSample as bad:
             raise _with_source(bad, entry) from bad
         for record, fillers in self._views_of(entry, header):
-            if _identity(record) in quarantined:
-                self.skipped.append(self._describe_quarantined(record))
-            else:
+            if description := self.excluded.get(_identity(record)):
+                self.skipped.append(dict(description))
+                continue
+            try:
                 yield self._plan(record, header, fillers)
+            except BadSample as bad:
+                self.skipped.append(self._skip(record, bad, self.quarantine_file) | {"is_view": True})
 
     def _views_of(self, record: Record, header: media.Header) -> Iterator[tuple[Record, list[str]]]:
         """Yield the record in each view, with the slots that a filler fills as the file cannot."""
@@ -242,8 +254,10 @@ class Samples(Dataset[Batch]):
             ids, labels = self._encode(record, counts)
         except BadSample as bad:
             raise _with_source(bad, record) from bad
-        targets = sum(label != IGNORE_INDEX for label in labels[1:])
-        return Planned(record, header, amounts, counts, len(ids), targets)
+        targets = count_targets(labels)
+        if self._is_cut(record, counts, len(ids), targets):
+            self.cut_answers.append(f"{record.location} ({record.id})")
+        return Planned(record, header, amounts, counts, len(ids), targets, self.quarantine_file)
 
     def _check_hidden(self, record: Record) -> None:
         """Check that an encoder reads something of every slot of which the view hides a part."""
@@ -271,12 +285,23 @@ class Samples(Dataset[Batch]):
 
     def _encode(self, record: Record, counts: Mapping[str, int]) -> tuple[list[int], list[int]]:
         system = record.meta.get("system")
-        if not isinstance(system, str):
-            system = None
         if self.prompts:
-            ids = self.chat.prompt(record.messages, counts, str(record.meta.get("prime", "")), system)
+            ids = self.chat.prompt(record.messages, counts, record.meta.get("prime", ""), system)
             return ids, [IGNORE_INDEX] * len(ids)
+        for number, (role, text) in enumerate(record.messages):
+            if role == "assistant" and not text.strip():
+                raise BadSample(
+                    "empty_answer", f"the answer of turn {number} is empty; write it, or remove the record."
+                )
         return self.chat.encode(record.messages, counts, system)
+
+    def _is_cut(self, record: Record, counts: Mapping[str, int], length: int, targets: int) -> bool:
+        """Return true if ``max_length`` has cut supervised tokens off."""
+        if self.prompts or length < self.chat.max_length:
+            return False
+        unlimited = replace(self.chat, max_length=Chat.max_length)
+        _, labels = unlimited.encode(record.messages, counts, record.meta.get("system"))
+        return count_targets(labels) > targets
 
     # ------------------------------------------------------------------------------------------------------- decoding
 
@@ -342,7 +367,7 @@ class Samples(Dataset[Batch]):
 
     # ---------------------------------------------------------------------------------------------------- bad samples
 
-    def _skip(self, entry: Entry, bad: BadSample) -> dict[str, Any]:
+    def _skip(self, entry: Entry, bad: BadSample, quarantine_file: Path | None) -> dict[str, Any]:
         """Apply the policy to a bad sample: raise it, or return its description."""
         if self.policy == "raise" and self.prompts:
             raise bad
@@ -351,36 +376,28 @@ class Samples(Dataset[Batch]):
             raise BadSample(bad.reason, f"{bad} ({cure}.)")
         name, file = _identity(entry)
         description = {"id": name, "reason": bad.reason, "file": file, "message": str(bad)}
-        if self.policy == "quarantine":
-            assert self.quarantine_file is not None
-            self.quarantine_file.parent.mkdir(parents=True, exist_ok=True)
-            with self.quarantine_file.open("a") as lines:  # a whole line at once, as several processes write
-                lines.write(json.dumps(description) + "\n")
+        if self.policy == "quarantine" and bad.reason in FILE_REASONS:
+            assert quarantine_file is not None
+            quarantine(quarantine_file, description)
         return description
 
-    def _read_quarantine(self) -> set[tuple[str, str]]:
-        """Return id and file of the samples in the quarantine file."""
-        if self.policy != "quarantine" or self.quarantine_file is None or not self.quarantine_file.is_file():
-            return set()
-        quarantined = set()
-        for number, line in enumerate(self.quarantine_file.read_text().splitlines(), 1):
-            try:
-                entry = json.loads(line)
-                quarantined.add((entry["id"], entry["file"]))
-            except (ValueError, KeyError, TypeError) as error:
-                place = f"{self.quarantine_file}:{number}"
-                raise ValueError(
-                    f"{place}: expected an object with id and file ({error!r}); remove the line."
-                ) from error
-        return quarantined
 
-    def _describe_quarantined(self, entry: Entry) -> dict[str, Any]:
-        name, file = _identity(entry)
-        return {"id": name, "reason": "quarantined", "file": file, "message": f"{name} is in {self.quarantine_file}"}
+def count_targets(labels: Sequence[int]) -> int:
+    """Return the number of supervised tokens; the first token follows no other one.
+
+    >>> count_targets([5, IGNORE_INDEX, 6, 7])
+    2
+    """
+    return sum(label != IGNORE_INDEX for label in labels[1:])
 
 
 def select_views(record: Record, views: Iterable[View]) -> list[Record]:
-    """Return the record in each view that leaves something of it; views with the same result count once."""
+    """Return the record in each view that leaves something of it; views with the same result count once.
+
+    A record without a file is part of every view, and counts once.
+    """
+    if record.kind == "text":
+        return [record]
     records: dict[tuple[object, ...], Record] = {}
     for view in views:
         viewed = record.restrict(view)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from omnihuman.data.packing import shuffle_indices
 from omnihuman.data.record import Entry
 
 
@@ -76,3 +77,47 @@ def parse_source(entry: Any, build_source: Callable[[str], RecordSource], key: s
     if not isinstance(entry, RecordSource):
         raise ValueError(f"{key}: expected a path or a source, got {entry!r}; a preset of conf/source is a source.")
     return entry
+
+
+def build_source(source: Callable[[str, str], RecordSource] | None, root: str, path: str) -> RecordSource:
+    """Return the source of a path.
+
+    Raises:
+        ValueError: there is nothing that builds it.
+    """
+    if source is None:
+        raise ValueError(f"data.records: the path {path!r} needs data.source, which reads it.")
+    return source(path, root)
+
+
+def check_tasks(
+    tasks: Sequence[str] | Mapping[str, int | float] | None,
+) -> Sequence[str] | Mapping[str, int | float] | None:
+    """Return the tasks.
+
+    Raises:
+        ValueError: a weight is negative.
+    """
+    if isinstance(tasks, Mapping):
+        invalid = {task: weight for task, weight in tasks.items() if not float(weight) >= 0}
+        if invalid:
+            raise ValueError(f"data.tasks: a weight must be 0 or more, got {invalid}.")
+    return tasks
+
+
+def select_epoch(mixture: Sequence[tuple[Sequence[int], float]], seed: int, epoch: int) -> list[int]:
+    """Return the indices of an epoch's samples in shuffled order.
+
+    Args:
+        mixture: indices of samples with their weight: how often each is used.
+        seed: of the order, and of the choice where a weight is no whole number.
+        epoch: its number.
+    """
+    chosen: list[int] = []
+    for number, (indices, weight) in enumerate(mixture):
+        repeats = int(weight)
+        num_more = round((weight - repeats) * len(indices))
+        more = shuffle_indices(len(indices), seed + 1 + number, epoch)[:num_more]
+        chosen += [*indices] * repeats
+        chosen += [indices[position] for position in more]
+    return [chosen[position] for position in shuffle_indices(len(chosen), seed, epoch)]

@@ -10,19 +10,25 @@ from typing import Any, Literal
 
 import torch
 
+from omnihuman.data.ceiling import check_share, check_skipped, summarize_reasons
 from omnihuman.data.chat import Chat, describe_difference
 from omnihuman.data.dataset import Layouts, Policy, Samples, Transforms
+from omnihuman.data.exclusion import Description, Exclusions
 from omnihuman.data.face import FaceInput
 from omnihuman.data.features import FeatureCache, Frozen
 from omnihuman.data.loader import Loader
-from omnihuman.data.mixture import MixtureEntry, RecordSource, parse_mixture, parse_source
-from omnihuman.data.packing import (
-    MicroBatch,
-    count_micro_batches,
-    pack_epoch,
-    shuffle_indices,
+from omnihuman.data.mixture import (
+    MixtureEntry,
+    RecordSource,
+    build_source,
+    check_tasks,
+    parse_mixture,
+    parse_source,
+    select_epoch,
 )
+from omnihuman.data.packing import MicroBatch, count_micro_batches, pack_epoch
 from omnihuman.data.record import BadSample, Entry, Record
+from omnihuman.data.resume import build_state, check_state
 from omnihuman.modality import View
 from omnihuman.pl import pl
 from omnihuman.template import Template
@@ -52,7 +58,8 @@ class OmniData(pl.LightningDataModule):
             epoch (as the weight of a file). A record without a task is always used, once.
         views: each record is used once per view that leaves something of it: ``VAF``, ``VF``, ``A`` ...
         on_bad_sample: ``raise``, ``skip`` or ``quarantine``.
-        quarantine_file: list of the samples in quarantine.
+        quarantine_folder: lists of the files in quarantine, one for each source.
+        max_skipped: share of the samples that may be skipped.
         missing: ``absent`` or ``fill``, see ``Samples``.
         max_length: tokens of one sample, ``None`` for the limit of a packed sequence.
         markers: wrap slots in plain-text markers.
@@ -82,7 +89,8 @@ class OmniData(pl.LightningDataModule):
         tasks: Sequence[str] | Mapping[str, int | float] | None = None,
         views: Sequence[str] = ("VAF",),
         on_bad_sample: Policy = "raise",
-        quarantine_file: str | None = None,
+        quarantine_folder: str | None = None,
+        max_skipped: int | float = 0.2,
         missing: Literal["absent", "fill"] = "absent",
         max_length: int | None = None,
         markers: bool = True,
@@ -95,23 +103,25 @@ class OmniData(pl.LightningDataModule):
         features: str | None = None,
     ) -> None:
         super().__init__()
-        if on_bad_sample == "quarantine" and quarantine_file is None:
-            raise ValueError("data.on_bad_sample=quarantine needs data.quarantine_file, the list of bad samples.")
-        build_source = partial(_build_source, source, root)
-        self.sources = parse_mixture(records, build_source)
+        if on_bad_sample == "quarantine" and quarantine_folder is None:
+            raise ValueError("data.on_bad_sample=quarantine needs data.quarantine_folder, for lists of bad files.")
+        is_quarantined = on_bad_sample == "quarantine"
+        self.exclusions = Exclusions(Path(str(quarantine_folder)) if is_quarantined else None)
+        self.max_skipped = check_share(max_skipped)
+        build = partial(build_source, source, root)
+        self.sources = parse_mixture(records, build)
         self.val_source: RecordSource | None = None
         if val_records is not None:
-            self.val_source = parse_source(val_records, build_source, "data.val_records")
+            self.val_source = parse_source(val_records, build, "data.val_records")
         self.val_limit = val_limit
         self.batch_size, self.max_tokens, self.seed = batch_size, max_tokens, seed
-        self.tasks = _check_tasks(tasks)
+        self.tasks = check_tasks(tasks)
         self.views = [View.parse(view, "data.views") for view in views]
         self.options: dict[str, Any] = {
             "num_frames": num_frames,
             "face": face,
             "missing": missing,
             "policy": on_bad_sample,
-            "quarantine_file": Path(quarantine_file) if quarantine_file else None,
             "timeout": timeout,
         }
         self.chat_options: dict[str, Any] = {
@@ -125,6 +135,7 @@ class OmniData(pl.LightningDataModule):
         self._cache: dict[Any, Samples] = {}
         self._micro_batches: dict[tuple[int, int], int] = {}
         self._mixture: list[tuple[list[int], float]] = []
+        self._skipped: dict[str, list[Description]] = {}
         self._frozen: Frozen = {}
         self._feature_cache: FeatureCache | None = None
 
@@ -187,8 +198,10 @@ class OmniData(pl.LightningDataModule):
                     f"the model reads faces, but none of the {num_with_frames} samples has boxes (`faces`): "
                     "choose face@data.face=whole, or a detector (yunet, mediapipe)."
                 )
+            locations = [entry.source.location for entry in self.sources]
+            self._check_skipped(samples, ", ".join(locations))
             if not self.order(0):
-                locations, views = [entry.source.location for entry in self.sources], list(map(str, self.views))
+                views = list(map(str, self.views))
                 raise ValueError(
                     f"no sample is left of {locations} with tasks {self.tasks} and views {views}; "
                     f"{len(samples.skipped)} were skipped."
@@ -197,7 +210,11 @@ class OmniData(pl.LightningDataModule):
 
     def _plan_mixture(self) -> tuple[Samples, list[tuple[list[int], float]]]:
         """Return the samples of all sources, and the mixture: indices of a source and task with their weight."""
-        planned = [self._plan_samples(self._read(entry.source, self.tasks), views=self.views) for entry in self.sources]
+        planned = []
+        for entry in self.sources:
+            samples = self._plan_source(entry.source, self._read(entry.source, self.tasks))
+            self._skipped.setdefault(entry.source.location, []).extend(samples.skipped)
+            planned.append(samples)
         mixture: list[tuple[list[int], float]] = []
         start = 0
         for entry, samples in zip(self.sources, planned, strict=True):
@@ -219,14 +236,7 @@ class OmniData(pl.LightningDataModule):
     def order(self, epoch: int) -> list[int]:
         """Return the indices of an epoch's samples: every source and task by its weight, in shuffled order."""
         _ = self.train_samples  # plans the mixture
-        chosen: list[int] = []
-        for number, (indices, weight) in enumerate(self._mixture):
-            repeats = int(weight)
-            num_more = round((weight - repeats) * len(indices))
-            more = shuffle_indices(len(indices), self.seed + 1 + number, epoch)[:num_more]
-            chosen += indices * repeats
-            chosen += [indices[position] for position in more]
-        return [chosen[position] for position in shuffle_indices(len(chosen), self.seed, epoch)]
+        return select_epoch(self._mixture, self.seed, epoch)
 
     def count_micro_batches(self, world: int, epochs: int = EPOCHS_CHECKED) -> int:
         """Return the micro-batches of each rank per optimizer step: the trainer's gradient accumulation.
@@ -241,6 +251,31 @@ class OmniData(pl.LightningDataModule):
                 count = count_micro_batches(lengths, self.order(epoch), self.batch_size, self.max_tokens, world)
                 self._micro_batches[world, epoch] = count
         return max(count for (ranks, _), count in self._micro_batches.items() if ranks == world)
+
+    def freeze(self, file: Path, *, is_resumed: bool, is_main: bool) -> None:
+        """Plan the training samples, and exclude from now on the same ones as the first start of the run.
+
+        Args:
+            file: list of the excluded samples, in the folder of the run.
+            is_resumed: the run goes on, so the list of its start counts.
+            is_main: this process writes the list, which the others read.
+        """
+        has_list = file.is_file() and (is_resumed or not is_main)
+        if has_list:
+            self.exclusions.restore(file)
+        _ = self.train_samples  # plans them
+        if has_list or not is_main:
+            return
+        if self.val_source is not None:
+            location = self.val_source.location
+            self._skipped.setdefault(location, list(self.exclusions.read(location).values()))
+        self.exclusions.freeze(file, self._skipped)
+
+    def state_dict(self) -> dict[str, Any]:
+        return build_state(self.train_samples, self.exclusions)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        check_state(state_dict, self.train_samples, self.exclusions)
 
     @property
     def fingerprint(self) -> str:
@@ -304,8 +339,12 @@ class OmniData(pl.LightningDataModule):
     def val_samples(self) -> Samples:
         """All validation samples, planned."""
         if "val" not in self._cache:
-            records = self._read(self.val_source, self.tasks) if self.val_source else iter(())
-            self._cache["val"] = self._plan_samples(islice(records, self.val_limit), views=self.views)
+            records: Iterator[Entry] = iter(())
+            if self.val_source is not None:
+                records = islice(self._read(self.val_source, self.tasks), self.val_limit)
+            samples = self._plan_source(self.val_source, records)
+            self._check_skipped(samples, "data.val_records")
+            self._cache["val"] = samples
         return self._cache["val"]
 
     def val_dataloader(self) -> Loader | list[Any]:
@@ -357,7 +396,8 @@ class OmniData(pl.LightningDataModule):
                 if isinstance(record, Record) and record.task in tasks and not set(needs) - set(record.slots):
                     records.append(record)
             records = [record for record in records if record.restrict(view) is not None]
-            self._cache[key] = self._plan_samples(records[:limit], views=[view], needs=needs, prompts=True)
+            options = {"views": [view], "needs": needs, "prompts": True}
+            self._cache[key] = self._plan_source(self.val_source, records[:limit], **options)
         samples = self._cache[key]
         indices = range(rank, len(samples), world)
         self.cache_features(samples, indices)
@@ -385,6 +425,18 @@ class OmniData(pl.LightningDataModule):
             if not isinstance(entry, Record) or tasks is None or entry.task is None or entry.task in tasks:
                 yield entry
 
+    def _plan_source(self, source: RecordSource | None, records: Iterable[Entry], **options: Any) -> Samples:
+        """Return records of a source, planned without those that are excluded."""
+        options = {"views": self.views} | options
+        if source is not None:
+            options["excluded"] = self.exclusions.read(source.location)
+            options["quarantine_file"] = self.exclusions.find_list(source.location)
+        return self._plan_samples(records, **options)
+
+    def _check_skipped(self, samples: Samples, place: str) -> None:
+        cause = summarize_reasons(samples.skipped)
+        check_skipped(len(samples), len(samples.skipped), self.max_skipped, place, cause, is_final=True)
+
     def _plan_samples(self, records: Iterable[Record | tuple[str, BadSample]], **options: Any) -> Samples:
         if self._connected is None:
             raise RuntimeError("call OmniData.connect first: the number of tokens depends on the model.")
@@ -404,19 +456,3 @@ class OmniData(pl.LightningDataModule):
     def _world_and_rank(self) -> tuple[int, int]:
         trainer = getattr(self, "trainer", None)
         return (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
-
-
-def _build_source(source: Callable[[str, str], RecordSource] | None, root: str, path: str) -> RecordSource:
-    if source is None:
-        raise ValueError(f"data.records: the path {path!r} needs data.source, which reads it.")
-    return source(path, root)
-
-
-def _check_tasks(
-    tasks: Sequence[str] | Mapping[str, int | float] | None,
-) -> Sequence[str] | Mapping[str, int | float] | None:
-    if isinstance(tasks, Mapping):
-        invalid = {task: weight for task, weight in tasks.items() if not float(weight) >= 0}
-        if invalid:
-            raise ValueError(f"data.tasks: a weight must be 0 or more, got {invalid}.")
-    return tasks

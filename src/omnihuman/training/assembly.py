@@ -11,16 +11,19 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.build import build
+from omnihuman.data.ceiling import summarize_reasons
+from omnihuman.data.dataset import Samples
 from omnihuman.data.module import OmniData
 from omnihuman.model.omni import OmniModel
 from omnihuman.model.trainable import set_trainable
 from omnihuman.objective.base import Objective
 from omnihuman.pl import pl
-from omnihuman.training.callbacks import MetricsTable, SampleCounter, Throughput, build_progress_bar
+from omnihuman.training.callbacks import MetricsTable, Throughput, build_progress_bar
 from omnihuman.training.chain import Chain
+from omnihuman.training.counter import SampleCounter
 from omnihuman.training.generation_metrics import GenerationMetrics
 from omnihuman.training.model_folder import build_with_weights
-from omnihuman.training.runs import Run, checkpoint_step
+from omnihuman.training.runs import Run, checkpoint_step, is_main_process
 from omnihuman.training.weights import load_weights
 
 log = logging.getLogger(__name__)
@@ -80,7 +83,9 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
     groups = set_trainable(model, read_trainable(config))
     data: OmniData = build(config.data)
     data.connect(model.transforms, model.count_tokens, model.llm.tokenizer, model.llm.template, model.frozen_encoders)
-    log.info("%d training samples, %d skipped", len(data.train_samples), len(data.train_samples.skipped))
+    checkpoint = run.find_checkpoint()
+    data.freeze(run.folder / "excluded.jsonl", is_resumed=checkpoint is not None, is_main=is_main_process())
+    log_samples(data.train_samples)
     objective: Objective = build(config.objective)(
         model,
         groups,
@@ -88,8 +93,7 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
         scheduler=build(config.scheduler),
         total_steps=count_steps(config, data),
     )
-    checkpoint = run.find_checkpoint()
-    throughput, counter = Throughput(), SampleCounter(run.folder / "skipped.jsonl")
+    throughput, counter = Throughput(), SampleCounter(run.folder / "skipped.jsonl", data.max_skipped)
     callbacks = [
         throughput,
         counter,
@@ -115,6 +119,15 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
         validate_last=config.validate_last,
         next_command=build_next_command(config),
     )
+
+
+def log_samples(samples: Samples) -> None:
+    """Log the number of training samples, of skipped ones and of answers that are cut."""
+    log.info("%d training samples, %d skipped", len(samples), len(samples.skipped))
+    if samples.skipped:
+        log.warning("skipped: %s", summarize_reasons(samples.skipped))
+    if cut := samples.cut_answers:
+        log.warning("%d answers are cut at data.max_length, the first of %s", len(cut), cut[0])
 
 
 def build_all(nodes: Mapping[str, Any] | DictConfig | None) -> list[Any]:

@@ -1,10 +1,7 @@
-"""Callbacks and loggers of a run: speed, metrics.csv, trained and skipped samples."""
+"""Callbacks and loggers of a run: speed, metrics.csv, averages."""
 
 import csv
-import json
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,47 +84,6 @@ class Throughput(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for name, value in state_dict.items():
             setattr(self, name, value)
-
-
-class SampleCounter(pl.Callback):
-    """Counts the trained and the skipped samples; together they are the planned ones.
-
-    Every skipped sample is appended to ``file`` at once, as a line of JSON.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.num_trained = 0
-        self.skipped: Counter[str] = Counter()
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        self.num_trained += len(batch.meta)
-        self.add_skipped(batch.skipped)
-
-    def add_skipped(self, samples: Sequence[Mapping[str, Any]]) -> None:
-        """Count skipped samples by their ``reason`` and write them to the file."""
-        if not samples:
-            return
-        with self.file.open("a") as lines:
-            for sample in samples:
-                self.skipped[str(sample["reason"])] += 1
-                lines.write(json.dumps(dict(sample)) + "\n")
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"trained": self.num_trained, "skipped": dict(self.skipped)}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.num_trained = state_dict["trained"]
-        self.skipped = Counter(state_dict["skipped"])
-
-    def totals(self) -> tuple[int, dict[str, int]]:
-        """Return the trained samples and the skipped ones by reason, over all ranks."""
-        num_trained = 0
-        total: Counter[str] = Counter()
-        for rank_trained, rank_skipped in gather_over_ranks((self.num_trained, dict(self.skipped))):
-            num_trained += rank_trained
-            total.update(rank_skipped)
-        return num_trained, dict(total)
 
 
 class TrainableEMA(pl.callbacks.EMAWeightAveraging):

@@ -41,7 +41,7 @@ SHARED_ROOTS = (
 )
 """Config groups and keys whose overrides apply to the parents of a run as well as to the run itself."""
 
-SPEED_DATA_KEYS = ("num_workers", "quarantine_file", "timeout", "val_limit", "features")
+SPEED_DATA_KEYS = ("num_workers", "quarantine_folder", "max_skipped", "timeout", "val_limit", "features")
 """Data options that change the speed of a run and not its result."""
 
 FILE_DATA_KEYS = ("records", "val_records", "root", "source", "_target_")

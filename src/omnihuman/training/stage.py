@@ -86,11 +86,9 @@ def fit(stage: Stage) -> float:
 def write_results(stage: Stage, seconds: float) -> None:
     """Write the weights and the summary of a fitted stage; every rank must call it."""
     run, trainer, data = stage.run, stage.trainer, stage.data
-    state = {canonical_name(name): value for name, value in _gather_state(stage.objective).items()}
     unplanned = data.train_samples.skipped
-    if trainer.is_global_zero:
-        stage.counter.add_skipped(unplanned)
-    num_trained, skipped = stage.counter.totals()
+    stage.counter.add_unplanned(unplanned, trainer.is_global_zero)
+    state = {canonical_name(name): value for name, value in _gather_state(stage.objective).items()}
     if trainer.is_global_zero:
         metadata = {"experiment": stage.name, "digest": run.digest}
         save_weights(run.weights, state, stage.objective.trainable_names | stage.inherited, metadata)
@@ -100,8 +98,10 @@ def write_results(stage: Stage, seconds: float) -> None:
             "steps": trainer.global_step,
             "seconds": seconds,
             "planned": data.count_planned(trainer.global_step) + len(unplanned),
-            "trained": num_trained,
-            "skipped": skipped,
+            "trained": stage.counter.num_trained,
+            "skipped": dict(stage.counter.skipped),
+            "val_skipped": dict(stage.counter.val_skipped),
+            "answer_cut": len(data.train_samples.cut_answers),
             **stage.throughput.summary(),
             "gpu_memory_gib": torch.cuda.max_memory_allocated() / 2**30,  # 0 without a GPU
             "order": data.fingerprint,

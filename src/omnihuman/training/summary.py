@@ -37,6 +37,10 @@ def _build_table(folder: Path, facts: Mapping[str, Any], best: Mapping[str, floa
         f"{facts['planned']} planned = {facts['trained']} trained + {sum(skipped.values())} skipped "
         f"({reasons or 'none'})"
     )
+    if facts["answer_cut"]:
+        samples += f"; {facts['answer_cut']} answers cut at data.max_length"
+    if facts["val_skipped"]:
+        samples += f"; {sum(facts['val_skipped'].values())} skipped in validation"
     scores = ", ".join(f"{name} {value:.4g}" for name, value in best.items())
     table = Table(title=f"{facts['experiment']} is finished", title_justify="left", show_header=False)
     table.add_row("steps", f"{facts['steps']} in {facts['seconds']:.0f} s")

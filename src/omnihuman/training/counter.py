@@ -1,0 +1,167 @@
+"""Trained and skipped samples of a run, counted over all ranks, with a ceiling."""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from omnihuman.data.ceiling import MIN_SKIPPED, check_skipped, summarize_reasons
+from omnihuman.data.resume import digest_samples
+from omnihuman.pl import pl
+from omnihuman.training.callbacks import gather_over_ranks
+from omnihuman.types import Batch
+
+log = logging.getLogger(__name__)
+
+WINDOW = 200
+"""Samples after which the share of skipped ones is compared with the ceiling, and counted anew."""
+
+
+class _Tally:
+    """Used samples of this rank and descriptions of its skipped ones, since the last call of ``gather``."""
+
+    def __init__(self) -> None:
+        self.num_used = 0
+        self.skipped: list[Mapping[str, Any]] = []
+
+    def add(self, batch: Batch) -> None:
+        self.num_used += len(batch.meta)
+        self.skipped += batch.skipped
+
+    def gather(self, trainer: Any, device: torch.device) -> tuple[int, list[Mapping[str, Any]]]:
+        """Return the samples of all ranks; descriptions are sent only if there are any."""
+        local = torch.tensor([self.num_used, len(self.skipped)], dtype=torch.float64, device=device)
+        num_used, num_skipped = trainer.strategy.reduce(local, reduce_op="sum").tolist()
+        skipped: list[Mapping[str, Any]] = []
+        if num_skipped:
+            for entries in gather_over_ranks(self.skipped):
+                skipped += entries
+        self.num_used, self.skipped = 0, []
+        return int(num_used), skipped
+
+
+class SampleCounter(pl.Callback):
+    """Counts the trained and the skipped samples of all ranks; together they are the planned ones.
+
+    Every skipped sample is appended to ``file`` at once, as a line of JSON. A disk that goes away, or data that cannot
+    be decoded, ends the training on all ranks at the same step.
+
+    Args:
+        file: of the skipped samples.
+        max_skipped: share of the samples that may be skipped, see ``check_skipped``.
+
+    Attributes:
+        num_trained: samples.
+        skipped: samples by reason.
+        val_skipped: skipped samples of all validations, by reason.
+    """
+
+    def __init__(self, file: Path, max_skipped: float = 1.0) -> None:
+        self.file, self.max_skipped = file, max_skipped
+        self.num_trained = 0
+        self.skipped: Counter[str] = Counter()
+        self.val_skipped: Counter[str] = Counter()
+        self._train, self._val = _Tally(), _Tally()
+        self._window_trained, self._window_skipped = 0, list[Mapping[str, Any]]()
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        if stage == "validate":
+            self._drop_lines(trainer)
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Check that all ranks have the same samples, and drop lines that are newer than the checkpoint.
+
+        Raises:
+            ValueError: they have not, as where the disk of one node has other files.
+        """
+        self._drop_lines(trainer)
+        samples = trainer.datamodule.train_samples
+        states = gather_over_ranks((digest_samples(samples), len(samples), summarize_reasons(samples.skipped)))
+        for rank, state in enumerate(states):
+            if state[0] != states[0][0]:
+                raise ValueError(
+                    f"rank {rank} has other samples than rank 0: {state[1]} (skipped: {state[2] or 'none'}), "
+                    f"not {states[0][1]} (skipped: {states[0][2] or 'none'}). All nodes need the same files below "
+                    "data.root; start again."
+                )
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        self._train.add(batch)
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            self._add_step(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self._add_step(trainer, pl_module)
+
+    def _add_step(self, trainer: Any, pl_module: Any) -> None:
+        num_trained, skipped = self._train.gather(trainer, pl_module.device)
+        self.num_trained += num_trained
+        self._add(skipped, self.skipped, trainer.is_global_zero)
+        self._window_trained += num_trained
+        self._window_skipped += skipped
+        num_skipped = len(self._window_skipped)
+        total = self._window_trained + num_skipped
+        if total >= WINDOW or (num_skipped >= MIN_SKIPPED and self._window_trained == 0):
+            cause = summarize_reasons(self._window_skipped)
+            place = f"step {trainer.global_step}, since the last check"
+            check_skipped(self._window_trained, num_skipped, self.max_skipped, place, cause)
+            self._window_trained, self._window_skipped = 0, []
+
+    def on_validation_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._val.add(batch)
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        num_used, skipped = self._val.gather(trainer, pl_module.device)
+        if skipped:
+            entries = [{**entry, "split": "val"} for entry in skipped]
+            self._add(entries, self.val_skipped, trainer.is_global_zero)
+            cause = summarize_reasons(skipped)
+            log.warning("validation without %d samples: %s", len(skipped), cause)
+            check_skipped(num_used, len(skipped), self.max_skipped, "validation", cause, is_final=True)
+
+    def add_unplanned(self, samples: Sequence[Mapping[str, Any]], is_main: bool) -> None:
+        """Count the samples that were skipped before the training, at its end.
+
+        Args:
+            samples: descriptions, the same on all ranks.
+            is_main: this process writes the file.
+
+        Raises:
+            TooManySkippedError: too many of all samples of the run were skipped.
+        """
+        self._add(samples, self.skipped, is_main)
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped.most_common())
+        cause = f"{reasons}, all in {self.file}"
+        num_skipped = sum(self.skipped.values())
+        check_skipped(self.num_trained, num_skipped, self.max_skipped, "the run", cause, is_final=True)
+
+    def _add(self, samples: Sequence[Mapping[str, Any]], counts: Counter[str], is_main: bool) -> None:
+        counts.update(str(sample["reason"]) for sample in samples)
+        if samples and is_main:
+            with self.file.open("a") as lines:
+                lines.writelines(json.dumps(dict(sample)) + "\n" for sample in samples)
+
+    def _drop_lines(self, trainer: Any) -> None:
+        """Drop lines of an earlier start of the run that are newer than the checkpoint."""
+        if trainer.is_global_zero and self.file.is_file():
+            lines = self.file.read_text().splitlines(keepends=True)
+            num_counted = sum(self.skipped.values()) + sum(self.val_skipped.values())
+            self.file.write_text("".join(lines[:num_counted]))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "trained": self.num_trained,
+            "skipped": dict(self.skipped),
+            "val_skipped": dict(self.val_skipped),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.num_trained = state_dict["trained"]
+        self.skipped = Counter(state_dict["skipped"])
+        self.val_skipped = Counter(state_dict["val_skipped"])
