@@ -28,7 +28,7 @@ SAVE_STATE_DICT = "If you trust it, save its state dict alone with torch.save."
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a config may build at one place.
+    """The classes or functions that a config may build at one place.
 
     Attributes:
         place: in the config of a run or an evaluation, ``model.encoders.*``; ``*`` is one name.
@@ -57,14 +57,14 @@ class Kind:
         module, _, name = target.rpartition(".")
         if not _is_within(module, self.package):
             return None
-        found, base = getattr(import_module(module), name, None), _locate(self.base)
+        part, base = getattr(import_module(module), name, None), _locate(self.base)
         if base is FunctionType:
-            return found if isinstance(found, FunctionType) and found.__module__ == module else None
-        if not (isinstance(found, type) and issubclass(found, base)):
+            return part if isinstance(part, FunctionType) and part.__module__ == module else None
+        if not (isinstance(part, type) and issubclass(part, base)):
             return None
         # other packages export their classes from modules that do not define them
-        is_own = found.__module__ == module or not _is_within(module, "omnihuman")
-        return found if is_own and _is_within(found.__module__, self.package) else None
+        is_own = part.__module__ == module or not _is_within(module, "omnihuman")
+        return part if is_own and _is_within(part.__module__, self.package) else None
 
 
 KINDS = (
@@ -125,9 +125,9 @@ def find_target(location: str, target: Any, kinds: Sequence[Kind] = KINDS) -> Ca
     if isinstance(target, str) and re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", target):
         try:
             for kind in kinds:
-                found = kind.find(target)
-                if found is not None:
-                    return found
+                part = kind.find(target)
+                if part is not None:
+                    return part
         except ImportError as error:
             raise ValueError(f"{location} is {target!r}: {error}.") from error
     packages = dict.fromkeys(kind.package for kind in kinds)

@@ -102,7 +102,11 @@ def _parse_group(location: str, nodes: Any) -> dict[str, Any]:
     is_valid = all(isinstance(name, str) and name.isidentifier() for name in names)
     if not is_valid or len(set(names)) != len(names):
         raise ValueError(f"{location} has the names {names}; expected one unique identifier for each part.")
-    return {node["name"]: {key: value for key, value in node.items() if key != "name"} for node in nodes}
+    parts = {}
+    for node in nodes:
+        options = dict(node)
+        parts[options.pop("name")] = options
+    return parts
 
 
 def _parse_part(location: str, node: dict[str, Any], is_partial: bool, folder: Path) -> dict[str, Any]:

@@ -28,9 +28,9 @@ def check_fields(location: str, fields: Mapping[str, Any], unsafe: Sequence[str]
     Raises:
         ValueError: it has one.
     """
-    found = sorted(name for name in unsafe if fields.get(name) is not None)
-    if found:
-        raise ValueError(f"{location} has {', '.join(found)}, which no model of omnihuman needs; remove the keys.")
+    present = sorted(name for name in unsafe if fields.get(name) is not None)
+    if present:
+        raise ValueError(f"{location} has {', '.join(present)}, which no model of omnihuman needs; remove the keys.")
 
 
 class CausalLM(nn.Module):
