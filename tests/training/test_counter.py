@@ -70,7 +70,7 @@ def test_a_resume_counts_and_lists_each_sample_once(tmp_path: Path) -> None:
 def test_a_disk_that_goes_away_ends_the_training(tmp_path: Path) -> None:
     counter = SampleCounter(tmp_path / "skipped.jsonl", max_skipped=0.2)
     train(counter, 4, 0, steps=5 * WINDOW // 4)
-    with pytest.raises(TooManySkippedError, match=r"step 7.*20 of 20 .*20 missing_file \(0\.mp4, 1\.mp4, \.\.\.\)"):
+    with pytest.raises(TooManySkippedError, match=r"step 7: 20 of 20 .*20 missing_file \(0\.mp4, 1\.mp4, \.\.\.\)"):
         train(counter, 0, 4, steps=MIN_SKIPPED // 4)
 
 

@@ -48,7 +48,8 @@ def check_skipped(
     if is_too_high or is_empty:
         raise TooManySkippedError(
             f"{place}: {num_skipped} of {total} samples were skipped, more than data.max_skipped={max_skipped:g} "
-            f"allows: {cause}. Restore the files or the disk of data.root, and start again; or raise data.max_skipped."
+            f"allows: {cause}. Restore the files or the disk of data.root and start again; overwrite=true "
+            "trains the skipped samples, too; a higher data.max_skipped allows more."
         )
 
 

@@ -67,6 +67,7 @@ class SampleCounter(pl.Callback):
         self.val_skipped: Counter[str] = Counter()
         self._train, self._val = _Tally(), _Tally()
         self._window_trained, self._window_skipped = 0, list[Mapping[str, Any]]()
+        self._streak = 0  # skipped samples since one was trained
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         if stage == "validate":
@@ -103,12 +104,16 @@ class SampleCounter(pl.Callback):
         self._add(skipped, self.skipped, trainer.is_global_zero)
         self._window_trained += num_trained
         self._window_skipped += skipped
-        num_skipped = len(self._window_skipped)
-        total = self._window_trained + num_skipped
-        if total >= WINDOW or (num_skipped >= MIN_SKIPPED and self._window_trained == 0):
-            cause = summarize_reasons(self._window_skipped)
-            place = f"step {trainer.global_step}, since the last check"
-            check_skipped(self._window_trained, num_skipped, self.max_skipped, place, cause)
+        self._streak = 0 if num_trained else self._streak + len(skipped)
+        if self._streak >= MIN_SKIPPED:  # a disk that is away, noticed before the window or a checkpoint is full of it
+            self._window_trained = 0
+            self._window_skipped = self._window_skipped[-self._streak :]
+        if self._window_trained + len(self._window_skipped) >= WINDOW or self._streak >= MIN_SKIPPED:
+            cause, place = (
+                summarize_reasons(self._window_skipped),
+                f"the last samples before step {trainer.global_step}",
+            )
+            check_skipped(self._window_trained, len(self._window_skipped), self.max_skipped, place, cause)
             self._window_trained, self._window_skipped = 0, []
 
     def on_validation_batch_end(
