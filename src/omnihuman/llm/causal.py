@@ -146,7 +146,7 @@ class CausalLM(nn.Module):
             logits_to_keep=supervised,
             bounds=tuple(bounds),
         ).logits
-        log_probs = -F.cross_entropy(logits[0].float(), next_labels[supervised], reduction="none")
+        log_probs = -F.cross_entropy(_at_least_float32(logits[0]), next_labels[supervised], reduction="none")
         return log_probs, supervised + 1
 
     def generate(self, embeds: Float[Tensor, "1 L D"], bounds: Sequence[int], **generation_kwargs: Any) -> list[str]:
@@ -198,7 +198,7 @@ class CausalLM(nn.Module):
             logits_to_keep=positions[len(prompt) - 1 : -1],
             bounds=(0, len(sequence)),
         ).logits
-        return float(logits[0].float().log_softmax(dim=-1).gather(1, ids[:, None]).sum())
+        return float(_at_least_float32(logits[0]).log_softmax(dim=-1).gather(1, ids[:, None]).sum())
 
     def merge_lora(self) -> None:
         """Merge the adapters into the weights that they adapt, so that they cost nothing in inference."""
@@ -220,6 +220,10 @@ class CausalLM(nn.Module):
         finally:
             self.model.set_attn_implementation(packed.NAME)
             self.model.train(training)
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _pad_left(

@@ -23,6 +23,7 @@ from omnihuman.training.chain import Chain
 from omnihuman.training.counter import SampleCounter
 from omnihuman.training.generation_metrics import GenerationMetrics
 from omnihuman.training.model_folder import build_with_weights
+from omnihuman.training.precision import build_precision
 from omnihuman.training.runs import Run, checkpoint_step, is_main_process
 from omnihuman.training.weights import load_weights
 
@@ -79,7 +80,9 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
     config = config.copy()
     config.folder = str(run.folder)  # where loggers write
     pl.seed_everything(config.seed, verbose=False)
+    precision = build_precision(str(config.trainer.precision), config.trainer.accelerator)
     model, inherited = build_initial_model(config, chain)
+    precision.convert_module(model)  # before a checkpoint is loaded: Lightning casts after it
     groups = set_trainable(model, read_trainable(config))
     data: OmniData = build(config.data)
     data.connect(model.transforms, model.count_tokens, model.llm.tokenizer, model.llm.template, model.frozen_encoders)
@@ -110,7 +113,7 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
         command=chain.command,
         objective=objective,
         data=data,
-        trainer=_build_trainer(config, data, callbacks, loggers),
+        trainer=_build_trainer(config, data, precision, callbacks, loggers),
         checkpoint=checkpoint,
         inherited=inherited,
         throughput=throughput,
@@ -214,13 +217,16 @@ def _build_saver(config: DictConfig, run: Run) -> pl.Callback:
     return saver
 
 
-def _build_trainer(config: DictConfig, data: OmniData, callbacks: Sequence[Any], loggers: Sequence[Any]) -> pl.Trainer:
+def _build_trainer(
+    config: DictConfig, data: OmniData, precision: Any, callbacks: Sequence[Any], loggers: Sequence[Any]
+) -> pl.Trainer:
     options: Any = OmegaConf.to_container(config.trainer, resolve=True)
-    del options["checkpoint_every"]
+    del options["checkpoint_every"], options["precision"]
     if options["strategy"] == "fsdp2":
         options["strategy"] = _build_fsdp2(options)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     trainer = pl.Trainer(
+        plugins=[precision],
         callbacks=list(callbacks),
         logger=list(loggers),
         use_distributed_sampler=False,

@@ -50,7 +50,7 @@ class GenerationMetrics(pl.Callback):
         if trainer.sanity_checking or not self.views:
             return
         # the ranks of a sharded model generate in step, so each of them answers all questions; others share them
-        is_sharded = getattr(pl_module, "_sharded", False)
+        is_sharded = pl_module.is_sharded
         share = (0, 1) if is_sharded else (trainer.global_rank, trainer.world_size)
         for task, metric in self.metrics.items():
             for view in self.views:

@@ -13,6 +13,7 @@ from omnihuman import gate
 from omnihuman.build import build, prune, register_resolvers
 from omnihuman.model.omni import OmniModel
 from omnihuman.overrides import parse_overrides
+from omnihuman.training.precision import cast_parameters
 from omnihuman.training.runs import Run
 from omnihuman.training.weights import copy_tensors, load_weights, read_dtype
 
@@ -102,15 +103,16 @@ def build_with_weights(
     if _has_weights(prune(plain)):
         model: OmniModel = build(plain)
         names = set(load_weights(model, weights, without=without).loaded)
-        if dtype != "saved":
-            _cast_parameters(model, dtype)
+        if dtype not in (None, "saved"):
+            cast_parameters(model, getattr(torch, str(dtype)))
         return model, names
     with init_empty_weights(include_buffers=False):
         model = build(plain)
     model.llm.model.tie_weights()  # building without memory has untied them
     if dtype == "saved":
         dtype = read_dtype(weights)
-    _cast_parameters(model, dtype)
+    if dtype is not None:
+        cast_parameters(model, getattr(torch, dtype))
     names = set(load_weights(model, weights, without=without).loaded)
     missing = [name for name, tensor in model.named_parameters() if tensor.is_meta]
     if missing and not allow_new:
@@ -128,14 +130,6 @@ def _initialize_parameters(model: OmniModel, config: Mapping[str, Any], names: S
     """Set the named parameters, which have no memory, to the values of a new model of the config."""
     initial = dict(build(config).named_parameters())
     copy_tensors(model, {name: initial[name].data for name in names})
-
-
-def _cast_parameters(model: OmniModel, dtype: str | None) -> None:
-    """Cast the parameters; buffers, such as the angles of rotary positions, keep their precision."""
-    if dtype is None:
-        return
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(getattr(torch, dtype))
 
 
 def _has_weights(node: Any) -> bool:

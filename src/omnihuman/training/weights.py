@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from omnihuman.model.trainable import canonical_name
 
-DTYPE_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+DTYPE_NAMES = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 """Dtypes of safetensors by their names in torch."""
 
 
