@@ -72,6 +72,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
             run.open(config)
             names = [name for name, _ in model.named_parameters() if name.startswith(("projectors.", "fusions."))]
             save_weights(run.weights, model.state_dict(), names, {})
+            run.finish()
             folders[experiment] = run.folder
         return folders[experiment]
 

@@ -107,8 +107,7 @@ def write_sparse(folder: Path, shapes: Shapes) -> list[int]:
 
 def write_values(folder: Path, shapes: Shapes, is_pickle: bool) -> list[int]:
     """Write one file of random values, as safetensors or as a pickle, and return its size."""
-    from omnihuman.official.checkpoint import Header
-    from omnihuman.official.safetensors_writer import write_safetensors
+    from omnihuman.training.safetensors_writer import Header, write_safetensors
 
     if is_pickle:
         state = {key: torch.randn(shape).bfloat16() for key, shape in shapes.items()}

@@ -215,3 +215,14 @@ def test_adapter_files_are_separate(tmp_path: Path) -> None:
     torch.save({"model.audio_projector.0.bias": torch.ones(2)}, tmp_path / "audio_projector.bin")
     assert set(open_checkpoint(tmp_path)) == set(STATE)
     assert find_adapters(tmp_path) == {"audio_projector": tmp_path / "audio_projector.bin"}
+
+
+def test_tensor_that_is_not_finite_is_refused_when_it_is_read(tmp_path: Path) -> None:
+    state = {"a.weight": torch.ones(2), "b.weight": torch.tensor([1.0, float("inf")])}
+    save_file(state, tmp_path / "model.safetensors")
+    torch.save(state, tmp_path / "model.bin")
+    for name in ("model.safetensors", "model.bin"):
+        checkpoint = open_checkpoint(tmp_path / name)
+        assert torch.equal(checkpoint["a.weight"], state["a.weight"])
+        with pytest.raises(ValueError, match=rf"{name}: b\.weight"):
+            checkpoint.select_prefix("b.")["weight"]

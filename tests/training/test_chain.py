@@ -104,6 +104,8 @@ def test_run_of_another_config_moves_aside(tmp_path: Path) -> None:
     old, new = Run(tmp_path / "x", "aaa", "r"), Run(tmp_path / "x", "bbb", "r")
     old.open(config)
     old.weights.write_bytes(b"1")
+    assert not old.is_finished() and not new.can_be_parent()
+    old.finish()
     assert old.is_finished() and not new.is_finished() and new.can_be_parent()
     new.open(config)
     assert (tmp_path / "x.1" / "weights.safetensors").read_bytes() == b"1"
@@ -132,6 +134,8 @@ def test_newest_checkpoint_of_an_interrupted_run_is_found(tmp_path: Path) -> Non
     assert run.find_checkpoint() == run.checkpoints / "step=100.ckpt"
     assert Run(run.folder, "bbb").find_checkpoint() is None
     run.weights.touch()
+    assert run.find_checkpoint() is not None
+    run.finish()
     assert run.find_checkpoint() is None
 
 

@@ -70,6 +70,30 @@ def test_invalid_file_raises(tmp_path: Path, content: bytes | None) -> None:
         load_weights(build_model(), file)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite_are_neither_read_nor_written(tmp_path: Path, value: float) -> None:
+    model, file = build_model(), tmp_path / "weights.safetensors"
+    state = model.state_dict()
+    state["projectors.body.weight"][1, 1] = value
+    with pytest.raises(ValueError, match=r"projectors\.body\.weight"):
+        save_weights(file, state, state, {})
+    assert not list(tmp_path.iterdir())
+    save_file(state, file)
+    with pytest.raises(ValueError, match=r"weights\.safetensors: projectors\.body\.weight"):
+        load_weights(build_model(), file)
+    load_weights(build_model(), file, "projectors.face.*")
+
+
+def test_same_weights_give_the_same_bytes(tmp_path: Path) -> None:
+    state = build_model().state_dict()
+    metadata = {key: key for key in ("experiment", "digest", "a", "b", "c", "d")}
+    contents = set()
+    for number in range(4):
+        save_weights(tmp_path / str(number), state, reversed(list(state)), metadata)
+        contents.add((tmp_path / str(number)).read_bytes())
+    assert len(contents) == 1
+
+
 def test_dtype_of_mixed_weights_is_none(tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     save_file({"a": torch.ones(1, dtype=torch.bfloat16)}, file)

@@ -10,6 +10,7 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from omnihuman.encoder.base import Encoder, count_blocks
 from omnihuman.encoder.weights import check_report, check_sizes
+from omnihuman.nn.finite import check_parameters
 from omnihuman.nn.frames import SquareFrames
 from omnihuman.nn.levels import select_blocks, split_states, stack_states
 from omnihuman.nn.masking import run_on_valid
@@ -125,4 +126,5 @@ def _build_model(weights: str | None, sizes: Mapping[str, Any], num_blocks: int)
     )
     above = tuple(f"*encoder.layers.{block}.*" for block in range(num_blocks, sizes["num_hidden_layers"]))
     check_report(weights, report, dropped=(*above, "*head.*", "text_model.*", "logit_*"))
+    check_parameters(weights, model)
     return model

@@ -10,6 +10,8 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from omnihuman.nn.finite import check_finite
+
 
 def check_sizes(weights: str, config: Any, sizes: Mapping[str, Any]) -> None:
     """Compare the sizes of the preset with those of the weights' own config.
@@ -83,7 +85,7 @@ def load_parameters(
     """Load all parameters of an encoder; buffers are computed and not part of any weights.
 
     Raises:
-        ValueError: see ``load_report``.
+        ValueError: see ``check_report``; or a parameter is not finite.
     """
     parameters = dict(encoder.named_parameters())
     mismatched = [key for key in parameters.keys() & state.keys() if parameters[key].shape != state[key].shape]
@@ -93,4 +95,6 @@ def load_parameters(
         "mismatched_keys": mismatched,
     }
     check_report(weights, info, dropped)
+    for key in parameters:
+        check_finite(weights, key, state[key])
     encoder.load_state_dict({key: state[key] for key in parameters}, strict=False)

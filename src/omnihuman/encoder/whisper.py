@@ -17,6 +17,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from omnihuman.encoder.base import Encoder
 from omnihuman.encoder.weights import check_report, check_sizes
+from omnihuman.nn.finite import check_parameters
 from omnihuman.nn.masking import run_on_valid
 from omnihuman.types import Features, Layout, Signal
 
@@ -200,4 +201,5 @@ def _build_model(weights: str | None, sizes: Mapping[str, Any]) -> WhisperEncode
         weights, key_mapping={r"^(model\.)?encoder\.": ""}, dtype=torch.float32, output_loading_info=True
     )
     check_report(weights, report, dropped=("*decoder.*", "proj_out.*"))
+    check_parameters(weights, model)
     return model

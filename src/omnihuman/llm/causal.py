@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from omnihuman.llm import packed
+from omnihuman.nn.finite import check_parameters
 from omnihuman.template import build_template
 from omnihuman.types import IGNORE_INDEX
 
@@ -51,8 +52,8 @@ class CausalLM(nn.Module):
             weights.
 
     Raises:
-        ValueError: neither weights nor an architecture is set, the vocabulary is too small for the tokenizer, or the
-            template is invalid.
+        ValueError: neither weights nor an architecture is set, the weights are not finite, the vocabulary is too small
+            for the tokenizer, or the template is invalid.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class CausalLM(nn.Module):
         options = {"attn_implementation": packed.NAME, "dtype": getattr(torch, dtype), "trust_remote_code": False}
         if weights is not None:
             self.model = AutoModelForCausalLM.from_pretrained(weights, **options)
+            check_parameters(weights, self.model)
         elif architecture is not None:
             config = AutoConfig.for_model(**{"vocab_size": len(self.tokenizer)} | dict(architecture))
             self.model = AutoModelForCausalLM.from_config(config, **options)

@@ -1,61 +1,41 @@
 """Reading checkpoints tensor by tensor, in every file layout.
 
 ``open_checkpoint(path)`` returns a ``Checkpoint``: a mapping of keys to tensors that has every shape and dtype
-(``headers``) without reading data, and reads one tensor per access. ``safetensors_writer.write_safetensors`` is its
-counterpart. ``conversion.convert`` joins them: an official model is a folder whose ``read.py`` has ``prepare(request,
-folder) -> Conversion``, listed in ``conversion.FOLDERS``. It decides by names, shapes and configurations alone, and
-tensors are copied once, after all checks. A reader that must change a tensor subclasses ``Checkpoint``.
+(``headers``) without reading data, and reads one tensor per access. ``write_safetensors`` of ``omnihuman.training`` is
+its counterpart. ``conversion.convert`` joins them: an official model is a folder whose ``read.py`` has
+``prepare(request, folder) -> Conversion``, listed in ``conversion.FOLDERS``. It decides by names, shapes and
+configurations alone, and tensors are copied once, after all checks. A reader that must change a tensor subclasses
+``Checkpoint``.
 """
 
 import json
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from omnihuman.gate import load_pickle
+from omnihuman.nn.finite import check_finite
 from omnihuman.official.keys import unwrap
+from omnihuman.training.safetensors_writer import DTYPES, Header
 
 ADAPTER_FILES = ("mm_projector.bin", "audio_projector.bin", "mm_projector.safetensors", "audio_projector.safetensors")
 """Files that hold one part of a model, beside its checkpoint or without one."""
 
 FORMATS = {".safetensors": "safetensors", ".bin": "pickle", ".pt": "pickle", ".pth": "pickle"}
 
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "BOOL": torch.bool,
-}
-"""Supported dtypes by their safetensors names. Weights are floats; the others are positions, masks and counters."""
-
 MAX_MAPPED_BYTES = 2**29
 """Bytes read from a memory-mapped pickle before it is reopened: pages of a mapped file count as memory once read."""
 
 
-class Header(NamedTuple):
-    """Shape, dtype and place of a tensor, known before it is read or written; its data begins at ``start``."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    file: Path = Path()
-    start: int = 0
-
-    @property
-    def nbytes(self) -> int:
-        return torch.Size(self.shape).numel() * self.dtype.itemsize
-
-
 class Checkpoint(Mapping[str, Tensor]):
     """Keys -> tensors of one or more files; every access reads the tensor from disk, nothing is cached.
+
+    A tensor that is not finite raises ``ValueError`` when it is read.
 
     Args:
         path: of the folder or file, for messages.
@@ -70,6 +50,11 @@ class Checkpoint(Mapping[str, Tensor]):
 
     def __getitem__(self, key: str) -> Tensor:
         header = self.headers[key]
+        tensor = self._read(key, header)
+        check_finite(header.file, key, tensor)
+        return tensor
+
+    def _read(self, key: str, header: Header) -> Tensor:
         file = header.file
         if _file_format(file) == "safetensors":  # read, not mapped: mapping fails for a file larger than memory
             shape, dtype, _, start = header

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from omnihuman.build import compose_config
 from omnihuman.data.chat import Chat, describe_difference
-from omnihuman.official.checkpoint import Checkpoint, Header
+from omnihuman.official.checkpoint import Checkpoint
 from omnihuman.official.keys import KeyReport
-from omnihuman.official.safetensors_writer import write_safetensors
 from omnihuman.template import build_template
+from omnihuman.training.runs import Run
+from omnihuman.training.safetensors_writer import Header, write_safetensors
 
 log = logging.getLogger(__name__)
 
@@ -232,7 +233,7 @@ def _find_hints(missing: list[str], hints: Mapping[str, str]) -> set[str]:
 
 
 def write_folder(conversion: Conversion, request: Request, folder: Path) -> None:
-    """Write the model folder: weights, configuration, ``digest``, ``keys.tsv`` and ``official.json``."""
+    """Write the model folder: weights, configuration, ``digest``, ``keys.tsv``, ``official.json``, ``finished``."""
     headers: dict[str, Header] = {}
     sources: dict[str, TensorSource] = {}
     for tensor in conversion.tensors():
@@ -258,7 +259,7 @@ def write_folder(conversion: Conversion, request: Request, folder: Path) -> None
         OmegaConf.save(conversion.config, folder / "config.yaml")
         text = (folder / "config.yaml").read_bytes()
         digest = hashlib.sha256(digest.encode() + text).hexdigest()[:16]
-        (folder / "digest").write_text(f"{digest}\n{digest}\n")
+        Run(folder, digest, digest).write_identity()
     (folder / "keys.tsv").write_text("\n".join(["file\tkey\tstatus\tname or reason", *_key_rows(conversion), ""]))
     options = {key: value for key, value in request.options.items() if value is not None}
     record = {
@@ -268,6 +269,8 @@ def write_folder(conversion: Conversion, request: Request, folder: Path) -> None
         "config": dict(conversion.official),
     }
     (folder / "official.json").write_text(json.dumps(record, indent=2) + "\n")
+    if conversion.config is not None:
+        Run(folder, "").finish()
 
 
 def format_report(conversion: Conversion, headers: Mapping[str, Header]) -> str:

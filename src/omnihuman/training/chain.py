@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from omnihuman.build import compose_config
 from omnihuman.overrides import Override, parse_overrides, quote, select_keys, without_keys
-from omnihuman.training.runs import DECISIVE_TRAINER_KEYS, SPEED_DATA_KEYS, Run, build_run, select_shared
+from omnihuman.training.runs import DECISIVE_TRAINER_KEYS, FINISHED, SPEED_DATA_KEYS, Run, build_run, select_shared
 
 log = logging.getLogger(__name__)
 
@@ -81,10 +81,10 @@ def _read_model_folder(folder: Path) -> Chain:
     """
     run = Run(folder, "")
     digest = run.read_digest()
-    if digest is None or not run.weights.is_file():
+    if digest is None or not run.is_complete():
         raise ValueError(
-            f"init_from: {folder} is no model folder: it must contain weights.safetensors and digest. Name the folder "
-            "of a finished run, or convert a checkpoint with omnihuman convert."
+            f"init_from: {folder} is no model folder: it must contain weights.safetensors, digest and {FINISHED}. Name "
+            "the folder of a finished run, or convert a checkpoint with omnihuman convert."
         )
     return Chain(Run(folder, digest, run.read_chain_digest() or ""), (), ())
 

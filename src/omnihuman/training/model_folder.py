@@ -14,7 +14,7 @@ from omnihuman.build import build, prune, register_resolvers
 from omnihuman.model.omni import OmniModel
 from omnihuman.overrides import parse_overrides
 from omnihuman.training.precision import cast_parameters
-from omnihuman.training.runs import Run
+from omnihuman.training.runs import FINISHED, Run
 from omnihuman.training.weights import copy_tensors, load_weights, read_dtype
 
 log = logging.getLogger(__name__)
@@ -39,8 +39,8 @@ def read_config(folder: Path) -> DictConfig:
             f"{folder} has the layout of Hugging Face; convert it to a model folder: omnihuman convert "
             f"official={source} path={folder} out={folder.absolute().name}_ours"
         )
-    if not Run(folder, "").weights.is_file() or not (folder / "config.yaml").is_file():
-        runs = sorted({path.parent.name for path in folder.parent.glob("*/weights.safetensors")})
+    if not Run(folder, "").is_complete() or not (folder / "config.yaml").is_file():
+        runs = sorted({path.parent.name for path in folder.parent.glob(f"*/{FINISHED}")})
         raise ValueError(
             f"{folder} holds no finished run (its parent holds {runs or 'none'}); train it: "
             f"omnihuman train +experiment={folder.name} size={folder.parent.name}"
@@ -129,7 +129,7 @@ def build_with_weights(
 def _initialize_parameters(model: OmniModel, config: Mapping[str, Any], names: Sequence[str]) -> None:
     """Set the named parameters, which have no memory, to the values of a new model of the config."""
     initial = dict(build(config).named_parameters())
-    copy_tensors(model, {name: initial[name].data for name in names})
+    copy_tensors(model, [(name, initial[name].data) for name in names])
 
 
 def _has_weights(node: Any) -> bool:

@@ -47,6 +47,9 @@ SPEED_DATA_KEYS = ("num_workers", "quarantine_folder", "max_skipped", "timeout",
 FILE_DATA_KEYS = ("records", "val_records", "root", "source", "_target_")
 """Data options that name sources: each stage may have its own, so a child does not compare them."""
 
+FINISHED = "finished"
+"""File that a complete model folder contains; it is written last."""
+
 DECISIVE_KEYS = (
     "recipe",
     "objective",
@@ -86,9 +89,9 @@ class Run:
     @property
     def loss(self) -> float | None:
         """The best validation loss, ``None`` for a run that is not finished or was never validated."""
-        file = self.folder / "ledger.json"
-        if not file.is_file():
+        if not self.is_complete():
             return None
+        file = self.folder / "ledger.json"
         loss = json.loads(file.read_text())["best"].get("val/loss")
         return None if loss is None else float(loss)
 
@@ -104,13 +107,21 @@ class Run:
         file = self.folder / "digest"
         return file.read_text().splitlines()[line] if file.is_file() else None
 
+    def finish(self) -> None:
+        """Mark the folder as complete, after everything else is written."""
+        (self.folder / FINISHED).touch()
+
+    def is_complete(self) -> bool:
+        """Return true if everything of a run is in the folder, whatever its config."""
+        return (self.folder / FINISHED).is_file() and self.weights.is_file()
+
     def is_finished(self) -> bool:
-        """Return true if the folder contains the final weights of exactly this run."""
-        return self.read_digest() == self.digest and self.weights.is_file()
+        """Return true if the folder contains everything of exactly this run."""
+        return self.read_digest() == self.digest and self.is_complete()
 
     def can_be_parent(self) -> bool:
-        """Return true if the folder contains the final weights of a run with this config, on any data files."""
-        return self.read_chain_digest() == self.chain_digest and self.weights.is_file()
+        """Return true if the folder contains everything of a run with this config, on any data files."""
+        return self.read_chain_digest() == self.chain_digest and self.is_complete()
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -124,7 +135,7 @@ class Run:
 
     def find_checkpoint(self) -> Path | None:
         """Return the newest checkpoint of this run, ``None`` if it was not interrupted."""
-        if self.read_digest() != self.digest or self.weights.is_file():
+        if self.read_digest() != self.digest or self.is_complete():
             return None
         return max(self.checkpoints.glob("step=*"), key=checkpoint_step, default=None)
 
@@ -134,9 +145,13 @@ class Run:
         if stored is not None and (overwrite or stored != self.digest):
             self._move_aside()
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "digest").write_text(f"{self.digest}\n{self.chain_digest}\n")
+        self.write_identity()
         self.checkpoints.mkdir(exist_ok=True)
         OmegaConf.save(resolve_foreign(config), self.folder / "config.yaml")
+
+    def write_identity(self) -> None:
+        """Write the digests into the folder."""
+        (self.folder / "digest").write_text(f"{self.digest}\n{self.chain_digest}\n")
 
     def _move_aside(self) -> None:
         for number in itertools.count(1):

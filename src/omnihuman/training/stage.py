@@ -84,7 +84,7 @@ def fit(stage: Stage) -> float:
 
 
 def write_results(stage: Stage, seconds: float) -> None:
-    """Write the weights and the summary of a fitted stage; every rank must call it."""
+    """Write the weights, the summary and at last the marker of a fitted stage; every rank must call it."""
     run, trainer, data = stage.run, stage.trainer, stage.data
     unplanned = data.train_samples.skipped
     stage.counter.add_unplanned(unplanned, trainer.is_global_zero)
@@ -108,6 +108,7 @@ def write_results(stage: Stage, seconds: float) -> None:
             "next": stage.next_command,
         }
         write_summary(run.folder, facts, console)
+        run.finish()
     trainer.strategy.barrier()
 
 

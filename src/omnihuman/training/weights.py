@@ -5,12 +5,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from omnihuman.model.trainable import canonical_name
+from omnihuman.nn.finite import check_finite
+from omnihuman.training.safetensors_writer import Header, write_safetensors
 
 DTYPE_NAMES = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 """Dtypes of safetensors by their names in torch."""
@@ -48,15 +50,31 @@ def load_weights(
 
     Raises:
         ValueError: the file is missing or no safetensors file, a name is not in the model, a shape differs, a parameter
-            that a pattern matches is not in the file, or a pattern matches nothing.
+            that a pattern matches is not in the file, a pattern matches nothing, or a tensor is not finite.
     """
-    state = _read(file)
+    if not file.is_file():
+        raise ValueError(f"{file}: there is no such weights file.")
     patterns = [only] if isinstance(only, str) else list(only)
-    selected = _match(state, patterns) - _match(state, without)
+    with _safetensors_errors(file), safe_open(file, framework="pt") as tensors:
+        shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+        selected = _select(model, file, shapes, patterns, without)
+        copy_tensors(model, _read_finite(file, tensors, selected))
+    return KeyReport(file, tuple(selected), tuple(sorted(shapes.keys() - {*selected})))
+
+
+def _select(
+    model: nn.Module,
+    file: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    patterns: Sequence[str],
+    without: Sequence[str],
+) -> list[str]:
+    """Return the sorted names to load, after comparing the file with the model."""
+    selected = _match(shapes, patterns) - _match(shapes, without)
     parameters = _canonical_state(model)
     for pattern in patterns:
         if not _match(selected, [pattern]):
-            raise ValueError(f"{file}: nothing matches {pattern!r}; the file holds {_part_names(state)}.")
+            raise ValueError(f"{file}: nothing matches {pattern!r}; the file holds {_part_names(shapes)}.")
     unexpected = sorted(selected - set(parameters))
     if unexpected:
         raise ValueError(
@@ -64,25 +82,31 @@ def load_weights(
             "the file saved with other parts? Choose the same parts, or narrow `only`."
         )
     specific = [pattern for pattern in patterns if pattern != "*"]  # a file need not hold the whole model
-    missing = sorted(_match(parameters, specific) - set(state))
+    missing = sorted(_match(parameters, specific) - set(shapes))
     if missing:
         raise ValueError(f"{file}: {len(missing)} keys that match {specific} are missing, the first {missing[:3]}.")
     for name in sorted(selected):
-        shape, expected = tuple(state[name].shape), tuple(parameters[name].shape)
+        shape, expected = shapes[name], tuple(parameters[name].shape)
         if shape != expected:
             raise ValueError(f"{file}: {name} has the shape {shape}; the model expects {expected}.")
-    copy_tensors(model, {name: state[name] for name in selected})
-    return KeyReport(file, tuple(sorted(selected)), tuple(sorted(set(state) - selected)))
+    return sorted(selected)
 
 
-def copy_tensors(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+def _read_finite(file: Path, tensors: Any, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+    for name in names:
+        tensor = tensors.get_tensor(name)
+        check_finite(file, name, tensor)
+        yield name, tensor
+
+
+def copy_tensors(model: nn.Module, values: Iterable[tuple[str, Tensor]]) -> None:
     """Copy values into the parameters and buffers of these names; a parameter on the meta device is replaced."""
     owners: dict[int, list[tuple[nn.Module, str]]] = {}  # a tied parameter has several
     for module in model.modules():
         for key, parameter in module.named_parameters(recurse=False):
             owners.setdefault(id(parameter), []).append((module, key))
     targets = _canonical_state(model)
-    for name, value in values.items():
+    for name, value in values:
         target = targets[name]
         if not target.is_meta:
             target.data.copy_(value)
@@ -93,11 +117,13 @@ def copy_tensors(model: nn.Module, values: Mapping[str, Tensor]) -> None:
 
 
 def save_weights(file: Path, state: Mapping[str, Tensor], names: Iterable[str], metadata: Mapping[str, str]) -> None:
-    """Write the named tensors of a state; an interrupted call leaves no file, or the old one."""
-    tensors = {name: state[name].detach().cpu().contiguous().clone() for name in sorted(set(names))}
-    partial = file.with_suffix(".partial")
-    save_file(tensors, partial, metadata=dict(metadata))
-    partial.replace(file)
+    """Write the named tensors of a state; an interrupted call leaves no file, or the old one.
+
+    Raises:
+        ValueError: a tensor is not finite.
+    """
+    headers = {name: Header(tuple(state[name].shape), state[name].dtype) for name in sorted(set(names))}
+    write_safetensors(file, headers, state.__getitem__, metadata)
 
 
 def read_dtype(file: Path) -> str | None:
@@ -133,13 +159,6 @@ def _match(names: Iterable[str], patterns: Iterable[str]) -> set[str]:
 def _part_names(names: Iterable[str]) -> list[str]:
     """Return the sorted parts of parameter names: ``projectors.face`` of ``projectors.face.layers.0.weight``."""
     return sorted({".".join(name.split(".")[:2]) for name in names})
-
-
-def _read(file: Path) -> dict[str, Tensor]:
-    if not file.is_file():
-        raise ValueError(f"{file}: there is no such weights file.")
-    with _safetensors_errors(file):
-        return load_file(file)
 
 
 @contextmanager

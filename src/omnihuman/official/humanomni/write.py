@@ -13,13 +13,13 @@ from torch import Tensor
 
 from omnihuman.build import build, compose_config, compose_part, prune
 from omnihuman.model.omni import OmniModel
-from omnihuman.official.checkpoint import Header, open_checkpoint, resolve_path
+from omnihuman.official.checkpoint import open_checkpoint, resolve_path
 from omnihuman.official.conversion import copy_tokenizer, parameter_shapes
 from omnihuman.official.humanomni.checkpoint import PRESETS, TOWERS_BY_WIDTH
 from omnihuman.official.humanomni.keys import map_to_official
-from omnihuman.official.safetensors_writer import MAX_SHARD_SIZE, write_sharded
 from omnihuman.template import parse_template
 from omnihuman.training.model_folder import load_model, read_config
+from omnihuman.training.safetensors_writer import MAX_SHARD_SIZE, Header, write_sharded
 
 UNCOMPARED = ("_target_", "_partial_", "grad_checkpointing")
 """Arguments that are compared elsewhere, or that do not change the output."""

@@ -10,8 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from omnihuman.official import checkpoint as checkpoint_reader
-from omnihuman.official.checkpoint import Header, open_checkpoint
-from omnihuman.official.safetensors_writer import write_safetensors, write_sharded
+from omnihuman.official.checkpoint import open_checkpoint
+from omnihuman.training.safetensors_writer import Header, write_safetensors, write_sharded
 from tests.official.folders import write_files
 
 STATE = {

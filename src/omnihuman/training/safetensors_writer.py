@@ -2,19 +2,45 @@
 
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import torch
 from torch import Tensor
 
-from omnihuman.official.checkpoint import DTYPES, Header
+from omnihuman.nn.finite import is_finite
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "BOOL": torch.bool,
+}
+"""Supported dtypes by their safetensors names. Weights are floats; the others are positions, masks and counters."""
 
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 MAX_SHARD_SIZE = 5_000_000_000
 """Bytes of one shard, as in transformers."""
+
+
+class Header(NamedTuple):
+    """Shape, dtype and place of a tensor, known before it is read or written; its data begins at ``start``."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    file: Path = Path()
+    start: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        return torch.Size(self.shape).numel() * self.dtype.itemsize
 
 
 def write_safetensors(
@@ -37,7 +63,7 @@ def write_safetensors(
         sha256 of the file.
 
     Raises:
-        ValueError: a tensor has another shape than its header.
+        ValueError: a tensor has another shape than its header, or is not finite in its dtype.
     """
     order = sorted(headers, key=lambda name: -headers[name].dtype.itemsize)  # wide dtypes first: all stay aligned
     partial = file.with_name(f"{file.name}.partial")
@@ -47,6 +73,8 @@ def write_safetensors(
             _write(stream, digest, _encode_header(order, headers, metadata or {}))
             for name in order:
                 _write(stream, digest, _encode_tensor(name, read(name), headers[name]))
+            stream.flush()
+            os.fsync(stream.fileno())  # the file is complete before its name exists
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
@@ -107,6 +135,9 @@ def _encode_tensor(name: str, tensor: Tensor, header: Header) -> bytes | memoryv
     if tuple(tensor.shape) != header.shape:
         raise ValueError(f"{name} is {tuple(tensor.shape)}, its header has {header.shape}.")
     flat = tensor.detach().cpu().to(header.dtype).contiguous().reshape(-1)
+    if not is_finite(flat):
+        dtype = str(header.dtype).removeprefix("torch.")
+        raise ValueError(f"{name} is not finite in {dtype} (NaN or infinity): the file is not written.")
     data: memoryview = flat.view(torch.uint8).numpy().data
     return data
 
