@@ -57,6 +57,14 @@ def test_full_error_has_a_traceback() -> None:
     assert "Traceback" in process.stderr and "omnihuman/generate.py" in process.stderr
 
 
+def test_failed_cell_of_a_sweep_is_named() -> None:
+    program = "from omnihuman.verb import verb\n@verb('plan')\ndef work(config): raise ValueError('no')\nwork()"
+    command = [sys.executable, "-c", program, "-m", "frames=4,8"]
+    process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert process.returncode == 1 and process.stderr.endswith("error: no\n")
+    assert "frames=4" in process.stderr and "Traceback" not in process.stderr
+
+
 def test_unknown_size_of_a_part_is_one_line() -> None:
     program = "from omnihuman.verb import verb\nverb('plan')(print)()"
     command = [sys.executable, "-c", program, "encoder/siglip@model.encoders.video=8b"]
@@ -66,7 +74,7 @@ def test_unknown_size_of_a_part_is_one_line() -> None:
 
 def test_missing_value_is_named() -> None:
     process = run_generate("video=README.md", "instruction=Who?")
-    assert process.returncode == 1 and process.stderr == "error: Missing mandatory value: run\n"
+    assert process.returncode == 1 and process.stderr == "error: run has no value: add run=...\n"
 
 
 def test_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

@@ -49,6 +49,12 @@ class Override:
         return self.text.partition("=")[2]
 
     @property
+    def parsed_value(self) -> Any:
+        """The value of an override that is no sweep, in Hydra's types; without quotes."""
+        value: Any = self._parsed.value()
+        return value
+
+    @property
     def choices(self) -> list[str]:
         """The values of a sweep, or the one value, without quotes.
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from omnihuman.build import compose_config, config_dir, register_resolvers
+from omnihuman.mistake import check_types, explain
 from omnihuman.overrides import expand_sweep, parse_overrides, select_keys
 from omnihuman.verb import program
 
@@ -46,8 +47,11 @@ def main(arguments: Sequence[str]) -> int:
     console = Console()
     if not console.is_terminal:
         console = Console(width=150)
-    if len(cells) == 1 and not isinstance(forecasts[0], str):
-        print_cell(forecasts[0], console)
+    first = forecasts[0]
+    if len(cells) == 1 and isinstance(first, str):
+        raise ValueError(first)
+    if len(cells) == 1 and not isinstance(first, str):
+        print_cell(first, console)
     else:
         print_cells(cells, forecasts, console)
     console.print(FOOTNOTE, style="dim")
@@ -69,9 +73,10 @@ def _compose(cell: Sequence[str]) -> DictConfig | str:
     from omnihuman.training.model_folder import rebase
 
     try:
+        check_types(cell, "plan")
         return rebase(compose_config(cell, "plan"), cell)
     except CONFIG_ERRORS as error:
-        return format_error(error)
+        return explain(error, cell, "plan") or format_error(error)
 
 
 def _forecast_configs(configs: Iterable[DictConfig | str]) -> "list[Forecast | str]":

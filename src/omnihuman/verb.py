@@ -2,26 +2,25 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from importlib.util import find_spec
 from typing import Any, NoReturn, TypeVar
 
 import hydra
+from hydra._internal import utils as hydra_utils
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from omnihuman.build import check_sizes, config_dir, register_resolvers
+from omnihuman.mistake import check_types, explain
 from omnihuman.overrides import quote, quote_argument
 
 PATH_KEYS = ("run", "base", "variant")
 """Keys whose value may be a folder with ``=`` in its name, as sweeps and ``base=`` create them."""
-
-MISTAKES = (ValueError, OSError, OmegaConfBaseException, HydraException)
-"""Errors of a command line, a config or a file: their message is enough."""
 
 EXTRAS = {
     "serve": "fastapi gradio litserve starlette uvicorn",
@@ -52,7 +51,8 @@ def program(function: Callable[[Sequence[str]], Result]) -> Callable[..., Result
 
     @wraps(function)
     def main(arguments: Sequence[str] | None = None) -> Result:
-        return _run(function, sys.argv[1:] if arguments is None else arguments)
+        command_line = sys.argv[1:] if arguments is None else arguments
+        return _run(function, command_line, command_line, getattr(function, "root", None))
 
     return main
 
@@ -73,29 +73,65 @@ def verb(
         @hydra.main(config_path=config_dir(), config_name=name, version_base="1.3")
         @wraps(function)
         def run_hydra(config: DictConfig) -> Any:
-            return _run(_check_and_call, (function, config, extra))
+            return _run(_check_and_call, (function, config, extra), HydraConfig.get().overrides.task, name)
 
-        @program
         @wraps(function)
         def main(arguments: Sequence[str]) -> None:
             _check_plugins(arguments)
+            _check_options(arguments)
             sys.argv[1:] = [quote_argument(argument, text_keys, PATH_KEYS) for argument in arguments]
             if {"-h", "--help"}.intersection(arguments):
                 sys.argv.append(f"hydra.help.header={quote(_summarize(function))}")
-            run_hydra()
+            with _raise_errors_of_hydra():
+                run_hydra()
 
-        return main
+        main.root = name  # type: ignore[attr-defined]
+        return program(main)
 
     return decorate
 
 
 def _check_and_call(call: tuple[Callable[[DictConfig], Result], DictConfig, str | None]) -> Result:
     function, config, extra = call
-    check_sizes(HydraConfig.get().overrides.task)
+    overrides = HydraConfig.get().overrides.task
+    check_sizes(overrides)
+    check_types(overrides, str(HydraConfig.get().job.config_name))
     for module in EXTRAS.get(extra or "", "").split():
         if find_spec(module) is None:
             raise ModuleNotFoundError(name=module)
     return function(config)
+
+
+@contextmanager
+def _raise_errors_of_hydra() -> Iterator[None]:
+    """Let Hydra raise its errors, which it would print in several lines."""
+    report = hydra_utils.run_and_report
+    hydra_utils.run_and_report = _call
+    try:
+        yield
+    finally:
+        hydra_utils.run_and_report = report
+
+
+def _call(func: Callable[[], Result]) -> Result:
+    return func()
+
+
+def _check_options(arguments: Sequence[str]) -> None:
+    """Check the options of Hydra: its own parser prints its usage, and values are no options.
+
+    Raises:
+        ValueError: an option is unknown.
+    """
+
+    class Parser(ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise ValueError(f"{message}: a value is written key=value, such as recipe.lr=1e-3; --help lists the keys.")
+
+    parser = hydra_utils.get_args_parser()
+    parser.__class__ = Parser
+    parser.allow_abbrev = False  # --experiment is none of Hydra's options
+    parser.parse_args(list(arguments))
 
 
 def _summarize(function: Callable[..., Any]) -> str:
@@ -111,7 +147,9 @@ def _check_plugins(arguments: Sequence[str]) -> None:
             sys.exit(f'error: {argument} needs a plugin that is not installed: pip install "omnihuman[{extra}]"')
 
 
-def _run(function: Callable[[Argument], Result], argument: Argument) -> Result:
+def _run(
+    function: Callable[[Argument], Result], argument: Argument, command_line: Sequence[str], root: str | None
+) -> Result:
     try:
         return function(argument)
     except BrokenPipeError:  # the reader of a pipe, such as head, has closed it
@@ -119,12 +157,10 @@ def _run(function: Callable[[Argument], Result], argument: Argument) -> Result:
     except KeyboardInterrupt:
         _exit_silently(130)
     except Exception as error:
-        message = find_missing_extra(error)
-        if message is None and isinstance(error, MISTAKES):
-            message = str(error).partition("\n    full_key")[0]  # OmegaConf's details of a key
+        message = find_missing_extra(error) or explain(error, command_line, root)
         # in a sweep Hydra prints which cell failed, so the error must reach it
-        is_sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-        if message is None or is_sweep or os.environ.get("HYDRA_FULL_ERROR") == "1":
+        is_cell = isinstance(argument, tuple) and HydraConfig.get().mode == RunMode.MULTIRUN
+        if message is None or is_cell or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         sys.stdout.flush()
         sys.exit(f"error: {message}")

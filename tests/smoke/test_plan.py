@@ -31,5 +31,7 @@ def test_sweep_is_a_table_with_the_reasons_of_impossible_cells(
 
 
 def test_exit_code_is_1_without_a_possible_cell(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["+experiment=humanomni_stage3", "data.max_tokens=10"]) == 1
+    with pytest.raises(SystemExit, match=r"error: .* holds 10"):
+        main(["+experiment=humanomni_stage3", "data.max_tokens=10"])
+    assert main(["-m", "+experiment=humanomni_stage3", "data.max_tokens=10,11"]) == 1
     assert "holds 10" in capsys.readouterr().out

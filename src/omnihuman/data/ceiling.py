@@ -26,6 +26,20 @@ def check_share(value: Any) -> float:
     return float(value)
 
 
+def check_positive(**values: int | float | None) -> None:
+    """Check options of the data that must be above zero.
+
+    Args:
+        **values: by key; ``None`` for an option that is not set.
+
+    Raises:
+        ValueError: a value is zero or less.
+    """
+    for key, value in values.items():
+        if value is not None and not value > 0:
+            raise ValueError(f"data.{key} must be above 0, got {value}.")
+
+
 def check_skipped(
     num_used: int, num_skipped: int, max_skipped: float, place: str, cause: str, *, is_final: bool = False
 ) -> None:

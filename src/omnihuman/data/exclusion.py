@@ -35,6 +35,19 @@ class Exclusions:
         self.folder = folder
         self._frozen: dict[str, dict[Identity, Description]] | None = None
 
+    @classmethod
+    def for_policy(cls, policy: str, folder: str | None) -> "Exclusions":
+        """Return exclusions that read lists of quarantine only where ``policy`` is ``quarantine``.
+
+        Raises:
+            ValueError: it has no folder.
+        """
+        if policy != "quarantine":
+            return cls(None)
+        if folder is None:
+            raise ValueError("data.on_bad_sample=quarantine needs data.quarantine_folder, for lists of bad files.")
+        return cls(Path(folder))
+
     @property
     def digest(self) -> str | None:
         """A hash of the frozen list, ``None`` without one."""

@@ -83,6 +83,19 @@ class Loader(DataLoader[Any]):
             self.epoch, self.num_yielded, self.is_restored = epoch, 0, False
 
 
+def count_epochs(trainer: Any, steps_per_epoch: int) -> int:
+    """Return the epochs that a trainer is configured for; 0 without a trainer or without a limit."""
+    if trainer is None:
+        return 0
+    max_epochs = trainer.max_epochs or 0
+    if trainer.max_steps <= 0:
+        return max(0, max_epochs)
+    epochs = -(-trainer.max_steps // steps_per_epoch)
+    if max_epochs > 0:
+        epochs = min(epochs, max_epochs)
+    return int(epochs)
+
+
 class _RemainingMicroBatches:
     """Iterates over the micro-batches that are left; Lightning calls ``set_epoch`` of a loader's sampler."""
 

@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 import torch
 
-from omnihuman.data.ceiling import check_share, check_skipped, summarize_reasons
+from omnihuman.data.ceiling import check_positive, check_share, check_skipped, summarize_reasons
 from omnihuman.data.chat import Chat, describe_difference
 from omnihuman.data.dataset import Layouts, Policy, Samples, Transforms
 from omnihuman.data.exclusion import Description, Exclusions
 from omnihuman.data.face import FaceInput
 from omnihuman.data.features import FeatureCache, Frozen
-from omnihuman.data.loader import Loader
+from omnihuman.data.loader import Loader, count_epochs
 from omnihuman.data.mixture import (
     MixtureEntry,
     RecordSource,
@@ -103,16 +103,13 @@ class OmniData(pl.LightningDataModule):
         features: str | None = None,
     ) -> None:
         super().__init__()
-        if on_bad_sample == "quarantine" and quarantine_folder is None:
-            raise ValueError("data.on_bad_sample=quarantine needs data.quarantine_folder, for lists of bad files.")
-        is_quarantined = on_bad_sample == "quarantine"
-        self.exclusions = Exclusions(Path(str(quarantine_folder)) if is_quarantined else None)
+        check_positive(num_frames=num_frames, batch_size=batch_size, max_tokens=max_tokens, timeout=timeout)
+        check_positive(max_length=max_length)
         self.max_skipped = check_share(max_skipped)
+        self.exclusions = Exclusions.for_policy(on_bad_sample, quarantine_folder)
         build = partial(build_source, source, root)
         self.sources = parse_mixture(records, build)
-        self.val_source: RecordSource | None = None
-        if val_records is not None:
-            self.val_source = parse_source(val_records, build, "data.val_records")
+        self.val_source = None if val_records is None else parse_source(val_records, build, "data.val_records")
         self.val_limit = val_limit
         self.batch_size, self.max_tokens, self.seed = batch_size, max_tokens, seed
         self.tasks = check_tasks(tasks)
@@ -124,11 +121,8 @@ class OmniData(pl.LightningDataModule):
             "policy": on_bad_sample,
             "timeout": timeout,
         }
-        self.chat_options: dict[str, Any] = {
-            "markers": markers,
-            "separator": separator,
-            "supervise_newline": supervise_newline,
-        }
+        chat_options = {"markers": markers, "separator": separator, "supervise_newline": supervise_newline}
+        self.chat_options: dict[str, Any] = chat_options
         self.max_length = max_tokens if max_length is None else max_length
         self.num_workers, self.features = num_workers, features
         self._connected: tuple[Transforms, Layouts, Chat] | None = None
@@ -298,7 +292,7 @@ class OmniData(pl.LightningDataModule):
         samples = self.train_samples
         world, rank = self._world_and_rank()
         micro_batches = self.count_micro_batches(world)
-        epochs = self._count_epochs()
+        epochs = count_epochs(getattr(self, "trainer", None), self.steps_per_epoch)
         if epochs and self.count_micro_batches(world, epochs) > micro_batches:
             raise ValueError(
                 f"{micro_batches} micro-batches per step are enough for the first {EPOCHS_CHECKED} epochs, but the "
@@ -319,19 +313,6 @@ class OmniData(pl.LightningDataModule):
             )
 
         return self._build_loader(samples, plan)
-
-    def _count_epochs(self) -> int:
-        """Return the epochs that the trainer is configured for; 0 without a trainer or without a limit."""
-        trainer = getattr(self, "trainer", None)
-        if trainer is None:
-            return 0
-        max_epochs = trainer.max_epochs or 0
-        if trainer.max_steps <= 0:
-            return max(0, max_epochs)
-        epochs = -(-trainer.max_steps // self.steps_per_epoch)
-        if max_epochs > 0:
-            epochs = min(epochs, max_epochs)
-        return int(epochs)
 
     # ----------------------------------------------------------------------------------------------------- validation
 

@@ -291,7 +291,7 @@ def _parse_boxes(raw: Any, place: str) -> tuple[Box, ...]:
 
 def _parse_kind(raw: Mapping[str, Any], location: str, allow_text_only: bool) -> str:
     """Return the key that names the record's file, or ``text``; the empty string where a file is missing."""
-    kinds = [kind for kind in KINDS if raw.get(kind)]
+    kinds = [kind for kind in KINDS if _unwrap(raw.get(kind))]
     if kinds == ["video", "audio"]:
         cure = "the audio of a video has the key audio_track, which replaces the video's own"
         raise BadSample("malformed_record", f"{location}: the record has video and audio; {cure}.")
@@ -370,9 +370,7 @@ def _parse_slots(messages: Sequence[Message], kind: str, location: str) -> tuple
 
 def _parse_path(raw: Mapping[str, Any], key: str, root: Path, location: str, **options: bool) -> Path | None:
     """Return the path of a key, ``None`` without one; a list of one path counts as this path."""
-    name = raw.get(key)
-    if isinstance(name, list) and len(name) == 1:
-        name = name[0]
+    name = _unwrap(raw.get(key))
     if not name:
         return None
     if isinstance(name, list):
@@ -384,3 +382,8 @@ def _parse_path(raw: Mapping[str, Any], key: str, root: Path, location: str, **o
         return resolve_path(root, name, **options)
     except PathError as error:
         raise BadSample(error.reason, f"{location}: {key} {name!r:.200}: {error}") from error
+
+
+def _unwrap(name: Any) -> Any:
+    """Return the element of a list of one, as other trainers write a file."""
+    return name[0] if isinstance(name, list) and len(name) == 1 else name

@@ -59,7 +59,7 @@ class FileSource(Source):
         if not self.root.is_dir():
             raise ValueError(f"data.root={self.root}: there is no such folder; {self.path} names its media below it.")
         if not self.path.is_file():
-            raise ValueError(f"{self.path}: there is no such data file (data.records).")
+            raise ValueError(f"{self.path}: there is no such data file (data.records, data.val_records).")
         if self.path.suffix in SUFFIXES and self.path.suffix != self.suffix:
             raise ValueError(f"{self.path} is no {self.suffix} file: choose data={self.path.suffix[1:]}.")
         if self.path.suffix != self.suffix:
