@@ -13,8 +13,8 @@ from omnihuman.data.bad_sample import BadSample
 from omnihuman.data.record import Record
 from omnihuman.source.json import JsonSource
 from omnihuman.source.jsonl import JsonlSource
-
-from .conftest import build_entry
+from tests.data.conftest import write_clip
+from tests.source.conftest import build_entry
 
 FACES = [{"time": 0.5, "box": [1, 2, 30, 40]}, {"time": 1.0, "box": None}]
 SEEDS = (
@@ -84,6 +84,14 @@ KEYS = (
         "\ud83d",
     ),
 )
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the clip ``talk.mp4``."""
+    folder = tmp_path_factory.mktemp("clips")
+    write_clip(folder / "talk.mp4")
+    return folder
 
 
 def list_nodes(node: Any) -> list[Any]:
