@@ -39,8 +39,8 @@ def main(config: DictConfig) -> None:
     transformers.utils.logging.disable_progress_bar()
     record = None if config.questions else build_question(config)
     view = None if config.view is None else View.parse(config.view)
-    answerer = Answerer.from_config(config)
     generation_kwargs, _, _ = parse_generation_options({key: config.get(key) for key in GENERATION_KEYS})
+    answerer = Answerer.from_config(config)
     generation_kwargs["seed"] = config.seed if generation_kwargs.get("do_sample") else None
     max_new_tokens = GENERATION_KWARGS["max_new_tokens"] if config.official_prompt else 128
     generation_kwargs.setdefault("max_new_tokens", max_new_tokens)

@@ -226,7 +226,7 @@ def test_body_of_known_length_is_rejected_at_once(server: Server) -> None:
 def test_files_are_deleted_when_the_client_leaves(server: Server, stream: bool) -> None:
     body = {"messages": [{"role": "user", "content": "Who?"}], "max_tokens": 2000, "stream": stream}
     connection = http.client.HTTPConnection("127.0.0.1", server.port)
-    connection.request("POST", "/v1/chat/completions", json.dumps(body))
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json"})
     if stream:
         assert connection.getresponse().read(20)
         assert list(server.private.glob("omnihuman-serve-*/*"))
