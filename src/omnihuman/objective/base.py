@@ -30,6 +30,11 @@ class Objective(pl.LightningModule, ABC):
         optimizer: called with the parameter groups.
         scheduler: called with the optimizer and ``total_steps``.
         total_steps: optimizer steps of the run.
+
+    Attributes:
+        step_batches: micro-batches of the current optimizer step, on the host.
+        step_losses: their losses.
+        is_step_skipped: the last optimizer step was not taken.
     """
 
     def __init__(
@@ -48,6 +53,9 @@ class Objective(pl.LightningModule, ABC):
         self.build_scheduler = scheduler
         self.strict_loading = False  # a checkpoint has no frozen parameters: they are loaded as in a new run
         self.is_sharded = False
+        self.step_batches: list[Batch] = []
+        self.step_losses: list[Tensor] = []
+        self.is_step_skipped = False
         self._step_loss: Tensor | float = 0.0
         self._val_loss: Tensor | float = 0.0
         self._val_targets = 0
@@ -100,8 +108,14 @@ class Objective(pl.LightningModule, ABC):
         scheduler = self.build_scheduler(optimizer, total_steps=self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        if self.trainer.training:
+            self.step_batches.append(batch)
+        return batch
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.compute_loss(self.model(batch), batch) / max(1, batch.step_targets)
+        self.step_losses.append(loss.detach())
         self._step_loss = self._step_loss + loss.detach()
         num_micro_batches = self.trainer.accumulate_grad_batches
         world_size = self.trainer.world_size
@@ -113,6 +127,10 @@ class Objective(pl.LightningModule, ABC):
         # Lightning takes the mean of the gradients over ranks and over micro-batches; this factor undoes both
         scaled: Tensor = loss * world_size * num_micro_batches
         return scaled
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:
+            self.step_batches, self.step_losses = [], []
 
     def on_validation_epoch_start(self) -> None:
         self._val_loss = 0.0

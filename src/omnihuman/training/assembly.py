@@ -18,6 +18,7 @@ from omnihuman.model.omni import OmniModel
 from omnihuman.model.trainable import set_trainable
 from omnihuman.objective.base import Objective
 from omnihuman.pl import pl
+from omnihuman.training.bad_loss import BadLossPolicy
 from omnihuman.training.callbacks import MetricsTable, Throughput, build_progress_bar
 from omnihuman.training.chain import Chain
 from omnihuman.training.counter import SampleCounter
@@ -28,6 +29,11 @@ from omnihuman.training.runs import Run, checkpoint_step, is_main_process
 from omnihuman.training.weights import load_weights
 
 log = logging.getLogger(__name__)
+
+BAD_LOSS_CURE = (
+    "Lower the learning rate (recipe.lr), or clip the gradient (trainer.gradient_clip_val=1.0); on_bad_loss=skip does "
+    "not take such steps; the same command with replay=<a file of bad_loss> shows where the batch fails."
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ class Stage:
         inherited: names of the parameters that come from parents or a base.
         throughput: measures the speed.
         counter: counts trained and skipped samples.
+        bad_loss: checks loss, gradient and weights.
         validate_first: validate before the first step.
         validate_last: validate after the last step, also within an epoch.
         next_command: the command that follows a finished run.
@@ -60,6 +67,7 @@ class Stage:
     inherited: set[str]
     throughput: Throughput
     counter: SampleCounter
+    bad_loss: BadLossPolicy
     validate_first: bool
     validate_last: bool
     next_command: str
@@ -97,9 +105,11 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
         total_steps=count_steps(config, data),
     )
     throughput, counter = Throughput(), SampleCounter(run.folder / "skipped.jsonl", data.max_skipped)
+    bad_loss = BadLossPolicy(run.folder, counter, config.on_bad_loss, cure=BAD_LOSS_CURE)
     callbacks = [
         throughput,
         counter,
+        bad_loss,
         _build_generation_metrics(config, data),
         *build_all(config.callback),
         _build_saver(config, run),
@@ -118,6 +128,7 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
         inherited=inherited,
         throughput=throughput,
         counter=counter,
+        bad_loss=bad_loss,
         validate_first=config.validate_first,
         validate_last=config.validate_last,
         next_command=build_next_command(config),

@@ -99,6 +99,11 @@ class TrainableEMA(pl.callbacks.EMAWeightAveraging):
             raise ValueError("callback=ema averages whole models, not shards: remove it, or choose trainer=ddp.")
         super().setup(trainer, pl_module, stage)
 
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Update the average, unless the step was not taken."""
+        if not pl_module.is_step_skipped:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Keep the trainable part of the current parameters; the objective does so with the averaged ones."""
         super().on_save_checkpoint(trainer, pl_module, checkpoint)

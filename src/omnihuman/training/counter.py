@@ -21,6 +21,10 @@ WINDOW = 200
 """Samples after which the share of skipped ones is compared with the ceiling, and counted anew."""
 
 
+BAD_LOSS = "bad_loss"
+"""Reason of the samples of a step that was not taken; its policy has a ceiling of its own."""
+
+
 class _Tally:
     """Used samples of this rank and descriptions of its skipped ones, since the last call of ``gather``."""
 
@@ -98,13 +102,23 @@ class SampleCounter(pl.Callback):
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         self._add_step(trainer, pl_module)
 
+    def reject(self, samples: Sequence[Mapping[str, Any]]) -> None:
+        """Count samples of this rank as skipped, though their step is at its end; every rank must call it.
+
+        Args:
+            samples: descriptions with the reason ``BAD_LOSS``, of all samples of the step.
+        """
+        self._train.num_used -= len(samples)
+        self._train.skipped += samples
+
     def _add_step(self, trainer: Any, pl_module: Any) -> None:
         num_trained, skipped = self._train.gather(trainer, pl_module.device)
         self.num_trained += num_trained
         self._add(skipped, self.skipped, trainer.is_global_zero)
+        lost = [sample for sample in skipped if sample["reason"] != BAD_LOSS]
         self._window_trained += num_trained
-        self._window_skipped += skipped
-        self._streak = 0 if num_trained else self._streak + len(skipped)
+        self._window_skipped += lost
+        self._streak = 0 if num_trained else self._streak + len(lost)
         if self._streak >= MIN_SKIPPED:  # a disk that is away, noticed before the window or a checkpoint is full of it
             self._window_trained = 0
             self._window_skipped = self._window_skipped[-self._streak :]
@@ -144,6 +158,8 @@ class SampleCounter(pl.Callback):
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped.most_common())
         cause = f"{reasons}, all in {self.file}"
         num_skipped = sum(self.skipped.values())
+        if self.num_trained:
+            num_skipped -= self.skipped[BAD_LOSS]
         check_skipped(self.num_trained, num_skipped, self.max_skipped, "the run", cause, is_final=True)
 
     def _add(self, samples: Sequence[Mapping[str, Any]], counts: Counter[str], is_main: bool) -> None:

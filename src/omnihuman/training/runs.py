@@ -38,6 +38,7 @@ SHARED_ROOTS = (
     "runs",
     "validation",
     "validate_first",
+    "on_bad_loss",
 )
 """Config groups and keys whose overrides apply to the parents of a run as well as to the run itself."""
 

@@ -19,6 +19,7 @@ from omnihuman.training.assembly import Stage, build_stage
 from omnihuman.training.chain import resolve_chain, train_missing
 from omnihuman.training.dry_run import print_dry_run, print_parts
 from omnihuman.training.model_folder import rebase
+from omnihuman.training.replay import replay_batches
 from omnihuman.training.runs import Run, is_main_process
 from omnihuman.training.summary import write_summary
 from omnihuman.training.weights import save_weights
@@ -46,6 +47,9 @@ def run_stage(config: DictConfig, overrides: Sequence[str]) -> Run:
         print_dry_run(config, chain, console)
         return run
     train_missing(chain.parents, is_allowed=config.chain)
+    if config.replay is not None:
+        replay_batches(config, chain, console)
+        return run
     with run.lock():
         if run.is_finished() and not config.overwrite:
             console.print(f"{run.folder} is finished already ({run.weights}); overwrite=true trains it again.")
@@ -84,8 +88,13 @@ def fit(stage: Stage) -> float:
 
 
 def write_results(stage: Stage, seconds: float) -> None:
-    """Write the weights, the summary and at last the marker of a fitted stage; every rank must call it."""
+    """Write the weights, the summary and at last the marker of a fitted stage; every rank must call it.
+
+    Raises:
+        ValueError: the weights are not finite.
+    """
     run, trainer, data = stage.run, stage.trainer, stage.data
+    stage.bad_loss.check_weights(trainer, stage.objective)
     unplanned = data.train_samples.skipped
     stage.counter.add_unplanned(unplanned, trainer.is_global_zero)
     state = {canonical_name(name): value for name, value in _gather_state(stage.objective).items()}

@@ -1,0 +1,261 @@
+"""Steps that are not finite: the policy, its account, the batches on disk, and their replay."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+from torch import nn
+
+from omnihuman.data.collate import Packable, pack
+from omnihuman.objective.base import Objective
+from omnihuman.objective.supervised import Supervised
+from omnihuman.training.bad_loss import BadLossPolicy, load_batches, save_batches
+from omnihuman.training.callbacks import SampleCounter
+from omnihuman.training.runs import Run
+from omnihuman.types import Batch, Features, Output
+from tests.smoke.test_train import build_overrides, read_column, read_ledger, read_losses, train
+
+SHORT = ("data.features=null", "trainer.limit_val_batches=0", "logger=csv", "recipe.batch_size=4")
+
+
+def spoil(step: int, value: float, target: str = "loss", every: bool = False) -> Callable[..., Any]:
+    """Return a ``compute_loss`` whose loss or gradient is not finite from the second micro-batch of a step on."""
+
+    def compute_loss(self: Objective, output: Output, batch: Batch) -> Any:
+        is_bad = self.trainer.training and (
+            self.trainer.global_step == step or (every and self.trainer.global_step > step)
+        )
+        if not is_bad or (self.trainer.accumulate_grad_batches > 1 and len(self.step_losses) != 1):
+            return output.loss
+        if target == "loss":
+            return output.loss * value
+        return output.loss + (output.log_probs.sum() * 0).abs().sqrt()  # the gradient of sqrt at 0 is infinite
+
+    return compute_loss
+
+
+def run_folder(runs: Path) -> Path:
+    return runs / "nano" / "humanomni_stage1_face"
+
+
+@pytest.mark.parametrize("target", ["loss", "gradient"])
+@pytest.mark.parametrize("max_tokens", [8192, 200])
+def test_stop_names_step_samples_and_rate_and_publishes_nothing(
+    target: str, max_tokens: int, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = (*SHORT, "trainer.max_steps=4", "recipe.checkpoint_every=1", f"recipe.max_tokens={max_tokens}")
+    with monkeypatch.context() as patch:
+        patch.setattr(Supervised, "compute_loss", spoil(2, float("nan"), target))
+        with pytest.raises(ValueError, match=rf"step 2: the {target}.*samples .*lr .*step=2\.ckpt") as caught:
+            train(corpus, tmp_path, *more)
+    folder = run_folder(tmp_path)
+    assert not (folder / "weights.safetensors").exists() and not (folder / "finished").exists()
+    assert len(read_losses(Run(folder, ""))) == 2
+    batches = load_batches(folder / "bad_loss" / "step=2.rank=0.pt")
+    ids = [meta["id"] for batch in batches for meta in batch.meta]
+    assert ids and all(name in str(caught.value) for name in ids[:8])
+    resumed = train(corpus, tmp_path, *more)  # the cause is gone
+    assert len(read_losses(resumed)) == 4 and read_ledger(resumed)["trained"] == read_ledger(resumed)["planned"] == 16
+
+
+def test_skip_leaves_parameters_and_optimizer_as_they_are(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same weights as with a learning rate and a decay of zero in that step."""
+    more = (*SHORT, "trainer.max_steps=4", "recipe.checkpoint_every=1", "on_bad_loss=skip", "callback=ema")
+    states = {}
+    save = BadLossPolicy.on_save_checkpoint
+
+    def record(self: BadLossPolicy, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
+        parameters = [parameter.detach().clone() for parameter in module.parameters() if parameter.requires_grad]
+        moments = [state["exp_avg"].clone() for state in trainer.optimizers[0].state.values()]
+        average = trainer.callbacks[[type(callback).__name__ for callback in trainer.callbacks].index("TrainableEMA")]
+        averages = [x.detach().clone() for x in average._average_model.parameters()]
+        states[trainer.global_step] = [*parameters, *moments, *averages]
+        save(self, trainer, module, checkpoint)
+
+    monkeypatch.setattr(BadLossPolicy, "on_save_checkpoint", record)
+    monkeypatch.setattr(Supervised, "compute_loss", spoil(2, float("inf")))
+    run = train(corpus, tmp_path, *more)
+    assert all(torch.equal(a, b) for a, b in zip(states[2], states[3], strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(states[3], states[4], strict=True))
+    ledger = read_ledger(run)
+    assert ledger["skipped"] == {"bad_loss": 4} and ledger["trained"] == 12 and ledger["planned"] == 16
+    lines = [json.loads(line) for line in (run.folder / "skipped.jsonl").read_text().splitlines()]
+    saved = load_batches(run.folder / "bad_loss" / "step=2.rank=0.pt")
+    assert [line["id"] for line in lines] == [meta["id"] for batch in saved for meta in batch.meta]
+    assert len(read_column(run, "train/grad_norm")) == 3
+
+
+def test_skip_stops_after_many_bad_steps(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Supervised, "compute_loss", spoil(1, float("nan"), every=True))
+    monkeypatch.setattr("omnihuman.training.bad_loss.MAX_CONSECUTIVE", 3)
+    with pytest.raises(ValueError, match=r"step 3: .* 3 in a row"):
+        train(corpus, tmp_path, *SHORT, "trainer.max_steps=6", "on_bad_loss=skip")
+
+
+def test_runaway_training_never_finishes(corpus: Path, tmp_path: Path) -> None:
+    more = ("init_from=[]", "trainer.max_steps=6", "recipe.lr=1e9", "trainer.gradient_clip_val=null", "frames=2")
+    with pytest.raises(ValueError, match=r"step \d.*not finite.*lr .*recipe\.lr"):
+        train(corpus, tmp_path, *SHORT, *more, "validation.views=[]", experiment="humanomni_stage1")
+    folder = tmp_path / "nano" / "humanomni_stage1"
+    assert not (folder / "weights.safetensors").exists() and not (folder / "finished").exists()
+
+
+def test_weights_that_are_not_finite_are_not_published(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last step has a finite loss and gradient, but its update overflows."""
+    step = torch.optim.AdamW.step
+
+    def overflow(self: torch.optim.AdamW, closure: Any = None) -> Any:
+        loss = step(self, closure)
+        self.param_groups[0]["params"][0].data[0] = float("inf")
+        return loss
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", overflow)
+    for every in (1, 50):
+        with pytest.raises(ValueError, match=r"1 of 4 trained tensors.*projectors\.face"):
+            train(corpus, tmp_path / str(every), *SHORT, "trainer.max_steps=1", f"recipe.checkpoint_every={every}")
+        folder = run_folder(tmp_path / str(every))
+        assert not list(folder.glob("checkpoints/*")) and not (folder / "weights.safetensors").exists()
+
+
+def test_unknown_policy_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="on_bad_loss=ignore"):
+        BadLossPolicy(tmp_path, SampleCounter(tmp_path / "skipped.jsonl"), "ignore")
+
+
+def test_overflow_under_a_scaler_is_left_to_the_scaler(tmp_path: Path) -> None:
+    """As long as it can lower its scale; then the step is bad."""
+    layer, batch = nn.Linear(1, 1), pack([Packable({}, [1], [1], meta={"id": "a"})], {}, step_targets=1)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    strategy = SimpleNamespace(reduce=lambda tensor, reduce_op: tensor)
+    trainer = SimpleNamespace(
+        strategy=strategy,
+        global_step=0,
+        global_rank=0,
+        optimizers=[optimizer],
+        precision_plugin=SimpleNamespace(scaler=scaler),
+    )
+    module = SimpleNamespace(step_losses=[torch.tensor(1.0)], step_batches=[batch], is_step_skipped=False)
+    policy = BadLossPolicy(tmp_path, SampleCounter(tmp_path / "skipped.jsonl"), "stop")
+    layer.weight.grad = torch.full((1, 1), float("inf"))
+    scaler.scale(torch.tensor(1.0))
+    policy.on_before_optimizer_step(trainer, module, optimizer)
+    assert module.is_step_skipped and policy.num_bad == 0 and layer.weight.grad is not None
+    scaler.update(1.0)
+    with pytest.raises(ValueError, match="the gradient is not finite"):
+        policy.on_before_optimizer_step(trainer, module, optimizer)
+
+
+def test_batches_survive_the_disk(tmp_path: Path) -> None:
+    features = Features(torch.randn(1, 2, 4, 3), torch.ones(1, 2, 4, dtype=torch.bool), (2, 2))
+    sample = Packable(
+        {"video": torch.zeros(2, 3, 2, 2, dtype=torch.uint8)},
+        [1, 2],
+        [1, 2],
+        {"id": "a", "times": [0.0]},
+        {},
+        {"face": features},
+    )
+    blank = Features(torch.zeros(1, 1, 4, 3), torch.zeros(1, 1, 4, dtype=torch.bool), (2, 2))
+    batch = pack([sample], {"video": torch.zeros(1, 3, 2, 2)}, 2, [{"id": "b", "reason": "cut"}], {"face": blank})
+    save_batches(tmp_path / "x" / "a.pt", [batch])
+    (loaded,) = load_batches(tmp_path / "x" / "a.pt")
+    assert loaded.meta == batch.meta and loaded.skipped == batch.skipped and loaded.step_targets == 2
+    assert torch.equal(loaded.signals["video"].values, batch.signals["video"].values)
+    assert torch.equal(loaded.features["face"].tokens, features.tokens) and loaded.features["face"].grid == (2, 2)
+    (tmp_path / "b.pt").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"replay=.*b\.pt"):
+        load_batches(tmp_path / "b.pt")
+
+
+def test_replay_names_the_module_and_writes_nothing(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = (*SHORT, "trainer.max_steps=4", "recipe.checkpoint_every=1")
+    with monkeypatch.context() as patch:
+        patch.setattr(Supervised, "compute_loss", spoil(2, float("nan")))
+        with pytest.raises(ValueError, match="step 2"):
+            train(corpus, tmp_path, *more)
+    file = run_folder(tmp_path) / "bad_loss" / "step=2.rank=0.pt"
+    before = sorted(run_folder(tmp_path).rglob("*"))
+    console = Console(record=True, width=400)
+    monkeypatch.setattr("omnihuman.training.stage.console", console)
+    train(corpus, tmp_path, *more, f"replay='{file}'")
+    assert "weights of step 2: loss 0." in console.export_text(clear=False)
+    assert "later weights are the cause" in console.export_text()
+    (batch,) = load_batches(file)
+    forward = nn.Linear.forward
+
+    def fail(self: nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
+        output = forward(self, inputs)
+        return output * float("nan") if getattr(self, "is_broken", False) else output
+
+    load = torch.nn.Module.train
+
+    def mark(self: nn.Module, mode: bool = True) -> nn.Module:
+        if hasattr(self, "projectors"):
+            next(part for part in self.projectors.modules() if isinstance(part, nn.Linear)).is_broken = True
+        return load(self, mode)
+
+    monkeypatch.setattr(nn.Linear, "forward", fail)
+    monkeypatch.setattr(nn.Module, "train", mark)
+    train(corpus, tmp_path, *more, f"replay='{file}'")
+    assert "the output of projectors.face.layers.0 is not finite" in console.export_text()
+    assert sorted(run_folder(tmp_path).rglob("*")) == before and batch.meta
+
+
+SCRIPT = """
+import sys
+from omnihuman.objective.supervised import Supervised
+from omnihuman.train import main
+
+def compute_loss(self, output, batch):
+    is_bad = self.trainer.training and self.trainer.global_step == 1 and self.trainer.global_rank == 1
+    return output.loss * float("nan") if is_bad else output.loss
+
+Supervised.compute_loss = compute_loss
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["ddp", "fsdp"])
+def test_ranks_agree_on_a_bad_step_of_one(trainer: str, corpus: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    more = (*SHORT, f"trainer={trainer}", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_steps=3")
+    overrides = [
+        "+experiment=humanomni_stage1_face",
+        *build_overrides(corpus, tmp_path, *more, "recipe.checkpoint_every=1"),
+    ]
+
+    def launch(policy: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(script), *overrides, f"on_bad_loss={policy}"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path
+        )
+
+    stopped = launch("stop")
+    assert stopped.returncode == 1 and "step 1: the loss is not finite" in stopped.stderr, stopped.stderr[-2000:]
+    folder = run_folder(tmp_path)
+    assert [path.name for path in (folder / "bad_loss").iterdir()] == ["step=1.rank=1.pt"]
+    assert not (folder / "finished").exists()
+    skipped = launch("skip")
+    assert skipped.returncode == 0, skipped.stderr[-2000:]
+    run = Run(folder, "")
+    assert read_ledger(run)["skipped"] == {"bad_loss": 4} and read_ledger(run)["trained"] == 8
+    assert all(tensor.isfinite().all() for tensor in load_file(run.weights).values())
