@@ -1,7 +1,9 @@
 """Steps that are not finite: the policy, its account, the batches on disk, and their replay."""
 
 import json
+import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -93,7 +95,7 @@ def test_skip_leaves_parameters_and_optimizer_as_they_are(
     lines = [json.loads(line) for line in (run.folder / "skipped.jsonl").read_text().splitlines()]
     saved = load_batches(run.folder / "bad_loss" / "step=2.rank=0.pt")
     assert [line["id"] for line in lines] == [meta["id"] for batch in saved for meta in batch.meta]
-    assert len(read_column(run, "train/grad_norm")) == 3
+    assert [math.isfinite(norm) for norm in read_column(run, "train/grad_norm")] == [True, True, False, True]
 
 
 def test_skip_stops_after_many_bad_steps(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +150,9 @@ def test_overflow_under_a_scaler_is_left_to_the_scaler(tmp_path: Path) -> None:
         optimizers=[optimizer],
         precision_plugin=SimpleNamespace(scaler=scaler),
     )
-    module = SimpleNamespace(step_losses=[torch.tensor(1.0)], step_batches=[batch], is_step_skipped=False)
+    module = SimpleNamespace(
+        step_losses=[torch.tensor(1.0)], step_batches=[batch], is_step_skipped=False, log=lambda *args, **kwargs: None
+    )
     policy = BadLossPolicy(tmp_path, SampleCounter(tmp_path / "skipped.jsonl"), "stop")
     layer.weight.grad = torch.full((1, 1), float("inf"))
     scaler.scale(torch.tensor(1.0))
@@ -194,7 +198,7 @@ def test_replay_names_the_module_and_writes_nothing(
     console = Console(record=True, width=400)
     monkeypatch.setattr("omnihuman.training.stage.console", console)
     train(corpus, tmp_path, *more, f"replay='{file}'")
-    assert "weights of step 2: loss 0." in console.export_text(clear=False)
+    assert re.search(r"weights of step 2: loss \d", console.export_text(clear=False))
     assert "later weights are the cause" in console.export_text()
     (batch,) = load_batches(file)
     forward = nn.Linear.forward

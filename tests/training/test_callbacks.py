@@ -8,6 +8,7 @@ import pytest
 
 from omnihuman.pl import pl
 from omnihuman.training.callbacks import MetricsTable, TrainableEMA
+from tests.smoke.test_train import train
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:
@@ -46,6 +47,22 @@ def test_new_table_replaces_the_file(tmp_path: Path) -> None:
             table.log_metrics({"train/loss": loss}, step=step)
         table.save()
     assert [row["train/loss"] for row in read_rows(file)] == ["9.0"]
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["data.val_records=null"], "never validates"),
+        (["trainer.limit_val_batches=0"], "never validates"),
+        (["trainer.max_steps=1"], "never validates"),
+        (["callback.early_stopping.monitor=val/x"], r"monitor=val/x.*val/loss"),
+    ],
+)
+def test_early_stopping_without_its_metric_is_refused(
+    more: list[str], named: str, corpus: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=named):
+        train(corpus, tmp_path, "recipe.max_epochs=1", "data.features=null", "callback=early_stopping", *more)
 
 
 def test_average_of_a_sharded_model_is_refused() -> None:

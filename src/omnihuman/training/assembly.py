@@ -19,7 +19,7 @@ from omnihuman.model.trainable import set_trainable
 from omnihuman.objective.base import Objective
 from omnihuman.pl import pl
 from omnihuman.training.bad_loss import BadLossPolicy
-from omnihuman.training.callbacks import MetricsTable, Throughput, build_progress_bar
+from omnihuman.training.callbacks import EarlyStopping, MetricsTable, Throughput, build_progress_bar
 from omnihuman.training.chain import Chain
 from omnihuman.training.counter import SampleCounter
 from omnihuman.training.generation_metrics import GenerationMetrics
@@ -49,6 +49,7 @@ class Stage:
         trainer: with all callbacks and loggers.
         checkpoint: that the training resumes from.
         inherited: names of the parameters that come from parents or a base.
+        metrics: the table of the run.
         throughput: measures the speed.
         counter: counts trained and skipped samples.
         bad_loss: checks loss, gradient and weights.
@@ -65,6 +66,7 @@ class Stage:
     trainer: pl.Trainer
     checkpoint: Path | None
     inherited: set[str]
+    metrics: MetricsTable
     throughput: Throughput
     counter: SampleCounter
     bad_loss: BadLossPolicy
@@ -115,17 +117,19 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
         _build_saver(config, run),
         build_progress_bar(is_rich=is_terminal),
     ]
+    _check_early_stopping(config, data, callbacks)
     resume_at = 0 if checkpoint is None else checkpoint_step(checkpoint)
-    loggers = [MetricsTable(run.folder / "metrics.csv", resume_at=resume_at), *build_all(config.logger)]
+    metrics = MetricsTable(run.folder / "metrics.csv", resume_at=resume_at)
     return Stage(
         name=config.name,
         run=run,
         command=chain.command,
         objective=objective,
         data=data,
-        trainer=_build_trainer(config, data, precision, callbacks, loggers),
+        trainer=_build_trainer(config, data, precision, callbacks, [metrics, *build_all(config.logger)]),
         checkpoint=checkpoint,
         inherited=inherited,
+        metrics=metrics,
         throughput=throughput,
         counter=counter,
         bad_loss=bad_loss,
@@ -155,6 +159,22 @@ def build_all(nodes: Mapping[str, Any] | DictConfig | None) -> list[Any]:
         if node is not None:
             objects.append(_build_option(str(name), node))
     return objects
+
+
+def _check_early_stopping(config: DictConfig, data: OmniData, callbacks: Sequence[Any]) -> None:
+    """Check that a run validates if validations end it.
+
+    Raises:
+        ValueError: it never does.
+    """
+    if not any(isinstance(callback, EarlyStopping) for callback in callbacks):
+        return
+    num_steps = data.steps_per_epoch * config.trainer.check_val_every_n_epoch
+    if not len(data.val_samples) or not config.trainer.limit_val_batches or count_steps(config, data) < num_steps:
+        raise ValueError(
+            f"callback=early_stopping: this run never validates; give data.val_records, or train {num_steps} steps or "
+            "more, or remove the callback."
+        )
 
 
 def _build_option(name: str, node: Any) -> Any:

@@ -65,10 +65,10 @@ class BadLossPolicy(pl.Callback):
         # AdamW's second moment is the square: where that overflows, a parameter would never move again
         flags = torch.stack([~losses.isfinite().all(), ~norm.square().isfinite()])
         bad_losses, bad_norms = trainer.strategy.reduce(flags.float(), reduce_op="sum").tolist()
+        pl_module.log("train/grad_norm", norm, batch_size=1)
         pl_module.is_step_skipped = bool(bad_losses or bad_norms)
         if not pl_module.is_step_skipped:
             self.num_consecutive = 0
-            pl_module.log("train/grad_norm", norm, batch_size=1)
         elif bad_losses or not _can_rescale(trainer):
             self._handle(trainer, pl_module, losses.tolist(), float(norm), has_bad_loss=bool(bad_losses))
             optimizer.zero_grad(set_to_none=True)  # a parameter without a gradient stays as it is

@@ -124,6 +124,27 @@ class TrainableEMA(pl.callbacks.EMAWeightAveraging):
         super().on_train_end(trainer, pl_module)
 
 
+class EarlyStopping(pl.callbacks.EarlyStopping):
+    """Lightning's early stopping, with the key to change if its metric does not exist."""
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        if self._check_on_train_epoch_end:
+            self._check_metric(trainer)
+        super().on_train_epoch_end(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and not self._check_on_train_epoch_end:
+            self._check_metric(trainer)
+        super().on_validation_end(trainer, pl_module)
+
+    def _check_metric(self, trainer: Any) -> None:
+        if self.monitor not in trainer.callback_metrics:
+            raise ValueError(
+                f"callback.early_stopping.monitor={self.monitor} is no metric of this run; its metrics are "
+                f"{', '.join(sorted(trainer.callback_metrics))}."
+            )
+
+
 def gather_over_ranks(value: Any) -> list[Any]:
     """Return the values of all ranks in their order; every rank must call it."""
     if not torch.distributed.is_initialized():
@@ -185,6 +206,10 @@ class MetricsTable(pl.loggers.Logger):
         has_validation = any(name.startswith("val/") for name in metrics)
         if has_validation or len(self.rows) % 50 == 0:
             self.save()
+
+    def has_validation(self, step: int) -> bool:
+        """Return true if the row of a step has a validation metric."""
+        return any(name.startswith("val/") for name in self.rows.get(step, ()))
 
     @pl.utilities.rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:

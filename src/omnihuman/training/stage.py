@@ -20,7 +20,7 @@ from omnihuman.training.chain import resolve_chain, train_missing
 from omnihuman.training.dry_run import print_dry_run, print_parts
 from omnihuman.training.model_folder import rebase
 from omnihuman.training.replay import replay_batches
-from omnihuman.training.runs import Run, is_main_process
+from omnihuman.training.runs import Run, checkpoint_step, is_main_process
 from omnihuman.training.summary import write_summary
 from omnihuman.training.weights import save_weights
 
@@ -81,10 +81,21 @@ def fit(stage: Stage) -> float:
     trainer.fit(objective, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt(f"interrupted; the same command resumes from {stage.run.checkpoints}")
-    ended_within_epoch = trainer.global_step % data.steps_per_epoch  # because of max_steps
-    if stage.validate_last and ended_within_epoch:
+    if _lacks_validation(stage):
         trainer.validate(objective, datamodule=data, verbose=False)
     return time.perf_counter() - start
+
+
+def _lacks_validation(stage: Stage) -> bool:
+    """Return true if a fitted stage is still to be validated at its last step."""
+    trainer = stage.trainer
+    epochs, rest = divmod(trainer.global_step, stage.data.steps_per_epoch)
+    if rest:  # ended within an epoch, because of max_steps
+        return stage.validate_last
+    # Lightning does not repeat a validation that was interrupted behind the last checkpoint
+    took_no_step = stage.checkpoint is not None and checkpoint_step(stage.checkpoint) == trainer.global_step
+    is_due = epochs % trainer.check_val_every_n_epoch == 0
+    return took_no_step and is_due and not stage.metrics.has_validation(trainer.global_step - 1)
 
 
 def write_results(stage: Stage, seconds: float) -> None:
