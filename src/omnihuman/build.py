@@ -128,7 +128,9 @@ def build(config: DictConfig | Mapping[str, Any], **kwargs: Any) -> Any:
         ValueError: the gate refuses a target or an argument, ``drop`` names an unknown part, an option has a value that
             its part does not allow, or a value is missing.
     """
-    plain: Any = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else dict(config)
+    plain: Any = config
+    if isinstance(config, DictConfig):
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     pruned = prune(plain) | kwargs
     _walk(pruned, "", _check_options)
     return _construct(pruned, "")

@@ -21,7 +21,7 @@ from omnihuman.data.collate import Packable, pack
 from omnihuman.objective.base import Objective
 from omnihuman.objective.supervised import Supervised
 from omnihuman.training.bad_loss import BadLossPolicy, load_batches, save_batches
-from omnihuman.training.callbacks import SampleCounter
+from omnihuman.training.counter import SampleCounter
 from omnihuman.training.runs import Run
 from omnihuman.types import Batch, Features, Output
 from tests.smoke.test_train import build_overrides, read_column, read_ledger, read_losses, train

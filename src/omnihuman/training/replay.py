@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict_loader import load
 
 from omnihuman.build import build
 from omnihuman.model.trainable import set_trainable, strip_wrappers
@@ -58,15 +59,15 @@ def _find_cause(objective: Objective, batch: Batch) -> tuple[float, str]:
     with _record_bad_outputs(model) as names:
         loss = objective.compute_loss(model(batch), batch) / max(1, batch.step_targets)
     if names:
-        return float(loss), f"the output of {names[0]} is not finite"
+        return float(loss.detach()), f"the output of {names[0]} is not finite"
     model.zero_grad()
-    loss.backward()
+    torch.autograd.backward(loss)
     for name, parameter in model.named_parameters():
         if parameter.grad is not None and not is_finite(parameter.grad):
             return float(loss), f"the gradient of {strip_wrappers(name)} is not finite"
     if not is_finite(loss):
         return float(loss), "the outputs of all modules are finite"
-    return float(loss), "all gradients are finite: not the data but later weights are the cause"
+    return float(loss.detach()), "all gradients are finite: not the data but later weights are the cause"
 
 
 @contextmanager
@@ -109,7 +110,7 @@ def _load_trainable(model: nn.Module, checkpoint: Path) -> None:
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     targets = {f"model.{strip_wrappers(name)}": parameter.data for name, parameter in trainable.items()}
     if checkpoint.is_dir():
-        torch.distributed.checkpoint.load({"state_dict": targets}, checkpoint_id=checkpoint, no_dist=True)
+        load({"state_dict": targets}, checkpoint_id=checkpoint, no_dist=True)
         return
     content = torch.load(checkpoint, weights_only=True, mmap=True)
     state = content.get("current_model_state") or content["state_dict"]  # beside an average: the trained parameters
