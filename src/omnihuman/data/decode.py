@@ -1,7 +1,8 @@
 """Decode the packets of a clip to the selected frames and audio samples, and nothing that they do not need."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,25 +14,34 @@ from av.video.reformatter import VideoReformatter
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from omnihuman.data.clock import (
+    ESTIMATED_LENGTH,
+    MAX_REORDER,
+    TOLERANCE,
+    assign_display_times,
+    check_reach,
+    file_origin,
+    find_file_end,
+    frame_step,
+    has_display_times,
+)
 from omnihuman.data.record import BadSample, Span
 from omnihuman.modality import SAMPLE_RATE
 
-TOLERANCE = 0.15
-"""Seconds by which a header may promise more than the file holds: codecs begin and end in whole blocks."""
-
 JITTER = 0.03
 """Seconds by which the time stamp of an audio block may be late though the block follows without a gap."""
+
+MAX_PIXELS = 1 << 26
+"""Pixels of a decoded clip: a larger frame is refused, and the frames of a longer clip are scaled down to fit."""
+
+MAX_GROUP = 10.0
+"""Seconds from key frame to key frame in formats in which FFmpeg does not look for a key frame."""
 
 MAX_BYTES = 1 << 30
 """Compressed bytes of a clip that are held in memory."""
 
 Check = Callable[[], None]
 """Raises if reading takes too long."""
-
-
-def file_origin(container: Any) -> float:
-    """Return the second at which the file's clock starts."""
-    return float((container.start_time or 0) / av.time_base)
 
 
 def demux(
@@ -42,45 +52,78 @@ def demux(
     audio_span: tuple[float, float],
     check: Check,
 ) -> dict[int, list[Any]]:
-    """Return the packets of the clip by stream index, in decoding order."""
-    origin = file_origin(container)
+    """Return the packets of the clip by stream index, in decoding order.
+
+    Raises:
+        BadSample: the clip is too large, or the file ends before its header says.
+    """
+    origin, file_end = file_origin(container), find_file_end(path, container)
     start, end = span
-    if start > 0:
+    if start > 0 and container.start_time is not None:  # a raw stream can only be read from its beginning
         # A little earlier: an audio decoder needs the block before, and frames begin at a key frame.
-        container.seek(max(0, int((start - 0.2 + origin) * av.time_base)))
-    frames_end = math.inf if end is None else end
-    stops = {}
-    for stream in streams:
-        stops[stream.index] = origin + (audio_span[1] if stream.type == "audio" else frames_end)
+        margin = MAX_GROUP if container.format.name in ESTIMATED_LENGTH else 0.2
+        container.seek(max(0, int((start - margin + origin) * av.time_base)))
+    frames_end = math.inf if end is None else origin + end
+    stops = {stream.index: _find_stop(path, stream, frames_end, origin + audio_span[1]) for stream in streams}
     packets: dict[int, list[Any]] = {stream.index: [] for stream in streams}
-    open_streams = set(packets)
-    num_bytes = 0
-    for packet in container.demux(list(streams)):
+    num_bytes, reached = 0, 0.0
+    # Where only the whole file has a length, any stream may be the one that reaches it.
+    for packet in container.demux(list(streams if file_end is None else container.streams)):
         check()
         index = packet.stream_index
-        if not packet.size or index not in open_streams:
+        if packet.size:
+            reached = max(reached, _packet_end(packet))
+        if not packet.size or index not in stops:
             continue
-        time_stamp = packet.pts if packet.dts is None else packet.dts
-        # Frames are stored before they are shown, so those of the clip end where dts passes the clip's end.
-        if time_stamp is not None and float(time_stamp * packet.time_base) > stops[index]:
-            open_streams.discard(index)
-            if not open_streams:
-                break
+        if _is_after(packet, stops[index]):
+            del stops[index]
+            if not stops:
+                return packets
             continue
         if packet.is_corrupt:
-            second = float((time_stamp or 0) * packet.time_base)
-            raise BadSample("truncated", f"{path}: a packet at {second:.2f} s is cut; replace the file.")
+            place = f"{reached:.2f} s" if file_end is None else f"{reached:.2f} s of {file_end:.2f} s"
+            raise BadSample("truncated", f"{path}: a packet at {place} is cut; replace the file.")
         num_bytes += packet.size
         if num_bytes > MAX_BYTES:
             raise BadSample("too_large", f"{path}: the clip has more than {MAX_BYTES >> 30} GiB; give start and end.")
         packets[index].append(packet)
+    if file_end is not None and reached < min(file_end, frames_end) - TOLERANCE:
+        raise BadSample("truncated", f"{path}: the file ends at {reached:.2f} s of {file_end:.2f} s; it is cut.")
     return packets
+
+
+def _is_after(packet: Any, stop: float) -> bool:
+    """Return whether all that follows a packet is after a second of the file's clock.
+
+    Frames are stored before they are shown, so this is known where they are decoded after it.
+    """
+    time_stamp = packet.pts if packet.dts is None and packet.stream.type == "audio" else packet.dts
+    return time_stamp is not None and float(time_stamp * packet.time_base) > stop
+
+
+def _find_stop(path: Path, stream: Any, frames_end: float, audio_end: float) -> float:
+    """Return the second of the file's clock from which on packets of a stream are not needed."""
+    if stream.codec_context is None:
+        raise BadSample("no_decoder", f"{path}: FFmpeg has no decoder for its {stream.type}; convert the file.")
+    if stream.type == "audio":
+        return audio_end
+    # In files without times at which frames are shown, those of the clip are stored a little after its end.
+    num_frames = MAX_REORDER if stream.codec_context.has_b_frames else 0
+    return frames_end + num_frames * frame_step(stream)
+
+
+def _packet_end(packet: Any) -> float:
+    """Return the second of the file's clock at which a packet ends."""
+    stamps = [stamp for stamp in (packet.pts, packet.dts) if stamp is not None]
+    return float((max(stamps, default=0) + (packet.duration or 0)) * packet.time_base)
 
 
 def decode_frames(
     path: Path, stream: Any, packets: list[Any], num_frames: int, span: Span, check: Check
-) -> tuple[UInt8[Tensor, "T 3 H W"], list[float]]:
-    """Return uniformly selected frames of the clip, and the seconds at which they are shown.
+) -> tuple[UInt8[Tensor, "T 3 H W"], list[float], float]:
+    """Return uniformly selected frames of the clip, the seconds at which they are shown, and their scale.
+
+    Frames are upright. Their scale is below 1 where ``num_frames`` of the size in the file exceed ``MAX_PIXELS``.
 
     Raises:
         BadSample: the clip has no frame, or the file ends before its header says.
@@ -88,22 +131,51 @@ def decode_frames(
     num_promised = _count_indexed(stream)
     if span == (0.0, None) and len(packets) < num_promised:
         raise BadSample("truncated", f"{path}: {len(packets)} of {num_promised} frames are there; the file is cut.")
-    visible = [packet for packet in packets if not packet.is_discard]
-    if any(packet.pts is None for packet in visible):
-        return _decode_by_number(path, stream, visible, num_frames, span, check)
-    origin = file_origin(stream.container)
-    times = {packet.pts: float(packet.pts * packet.time_base) - origin for packet in visible}
-    _check_reach(path, stream, times, span)
-    selected = select_frames(path, times, num_frames, span)
-    images = _collect(_decode_needed(stream, packets, set(selected), check), selected)
-    if len(images) < len(set(selected)):  # frames that build up over several groups of pictures
-        stream.codec_context.flush_buffers()
-        stream.codec_context.skip_frame = "DEFAULT"
-        images = _collect(_decode_all(stream, packets, check), selected)
+    convert = _Converter(MAX_PIXELS // num_frames)
+    beginning = _decode_all(stream, packets[:MAX_REORDER], check)
+    is_timed = has_display_times(stream, packets, beginning)
+    stream.codec_context.flush_buffers()
+    decode = _decode_by_time if is_timed else _decode_by_number
+    selected, images, times = decode(path, stream, packets, num_frames, span, convert, check)
     if num_missing := len(set(selected) - set(images)):
         message = f"{num_missing} of {len(set(selected))} selected frames cannot be decoded; the file is damaged."
         raise BadSample("truncated" if images else "no_frames", f"{path}: {message}")
-    return torch.stack([images[pts] for pts in selected]), [times[pts] for pts in selected]
+    return torch.stack([images[key] for key in selected]), [times[key] for key in selected], convert.scale
+
+
+Selection = tuple[list[int], dict[int, Tensor], dict[int, float]]
+"""Keys of the selected frames, their images, and the seconds of all frames."""
+
+
+def _decode_by_time(
+    path: Path, stream: Any, packets: list[Any], num_frames: int, span: Span, convert: "_Converter", check: Check
+) -> Selection:
+    """Select frames by the time stamps of packets, and decode only what these frames need."""
+    origin = file_origin(stream.container)
+    visible = [packet for packet in packets if not packet.is_discard]
+    times = {packet.pts: float(packet.pts * packet.time_base) - origin for packet in visible}
+    check_reach(path, stream, list(times.values()), span)
+    selected = select_frames(path, times, num_frames, span)
+    keyed = ((frame.pts, frame) for frame in _decode_needed(stream, packets, set(selected), check))
+    images = _collect(keyed, selected, convert)
+    if len(images) < len(set(selected)):  # frames that build up over several groups of pictures
+        stream.codec_context.flush_buffers()
+        stream.codec_context.skip_frame = "DEFAULT"
+        keyed = ((frame.pts, frame) for frame in _decode_all(stream, packets, check))
+        images = _collect(keyed, selected, convert)
+    return selected, images, times
+
+
+def _decode_by_number(
+    path: Path, stream: Any, packets: list[Any], num_frames: int, span: Span, convert: "_Converter", check: Check
+) -> Selection:
+    """Select frames of a file without their time stamps: decode once to count, once to select."""
+    frame_times = [frame.time for frame in _decode_all(stream, packets, check)]
+    stream.codec_context.flush_buffers()
+    times = dict(enumerate(assign_display_times(stream, packets, frame_times)))
+    check_reach(path, stream, list(times.values()), span)
+    selected = select_frames(path, times, num_frames, span)
+    return selected, _collect(enumerate(_decode_all(stream, packets, check)), selected, convert), times
 
 
 def select_frames(path: Path, times: dict[int, float], num_frames: int, span: Span) -> list[int]:
@@ -210,14 +282,12 @@ def _resample(samples: Float[np.ndarray, " S"], rate: int) -> Float[np.ndarray, 
     return np.concatenate([piece.to_ndarray()[0] for piece in pieces])
 
 
-def _collect(frames: Iterator[Any], selected: Sequence[int]) -> dict[int, Tensor]:
-    """Return the selected ones of decoded frames by their time stamp."""
+def _collect(frames: Iterable[tuple[int, Any]], selected: Sequence[int], convert: "_Converter") -> dict[int, Tensor]:
+    """Return the selected ones of decoded frames by their key."""
     images: dict[int, Tensor] = {}
-    size: tuple[int, int] | None = None
-    for frame in frames:
-        if frame.pts in selected and frame.pts not in images and not frame.is_corrupt:
-            size = size or (frame.width, frame.height)
-            images[frame.pts] = _to_tensor(frame, size)
+    for key, frame in frames:
+        if key in selected and key not in images and not frame.is_corrupt:
+            images[key] = convert(frame)
             if len(images) == len(set(selected)):
                 break
     return images
@@ -226,21 +296,6 @@ def _collect(frames: Iterator[Any], selected: Sequence[int]) -> dict[int, Tensor
 def _count_indexed(stream: Any) -> int:
     """Return the number of frames in the file's index; an edit list may omit frames that the header counts."""
     return sum(entry.size > 0 for entry in stream.index_entries) if stream.frames else 0
-
-
-def _check_reach(path: Path, stream: Any, times: dict[int, float], span: Span) -> None:
-    """Check that the frames reach the end that the header promises, or the end of the clip."""
-    start, end = span
-    if not stream.duration:  # 0 for an image stored as a GIF
-        return
-    promised = float(((stream.start_time or 0) + stream.duration) * stream.time_base) - file_origin(stream.container)
-    if start >= promised:
-        raise BadSample("empty_clip", f"{path}: the clip starts at {start:g} s, the file ends at {promised:g} s.")
-    step = 1 / float(stream.average_rate or 25)
-    reached = max(times.values(), default=0.0) + step
-    if reached < min(promised, math.inf if end is None else end) - max(TOLERANCE, 2 * step):
-        message = f"{path}: frames end at {reached:.2f} s of {promised:.2f} s; the file is cut."
-        raise BadSample("truncated", message)
 
 
 def _decode_all(stream: Any, packets: list[Any], check: Check) -> Iterator[Any]:
@@ -286,31 +341,59 @@ def _split_groups(packets: list[Any], selected: set[int]) -> tuple[list[list[Any
     return groups, is_needed
 
 
-def _decode_by_number(
-    path: Path, stream: Any, packets: list[Any], num_frames: int, span: Span, check: Check
-) -> tuple[UInt8[Tensor, "T 3 H W"], list[float]]:
-    """Return uniformly selected frames of a file without time stamps: decode once to count, once to select."""
-    origin, fps, first = file_origin(stream.container), float(stream.average_rate or 25), packets[0].dts
-    begin = 0.0 if first is None else float(first * packets[0].time_base) - origin
-    times = {}
-    for number, frame in enumerate(_decode_all(stream, packets, check)):
-        times[number] = begin + number / fps if frame.time is None else frame.time - origin
-    stream.codec_context.flush_buffers()
-    selected = select_frames(path, times, num_frames, span)
-    images: dict[int, Tensor] = {}
-    size: tuple[int, int] | None = None
-    for number, frame in enumerate(_decode_all(stream, packets, check)):
-        if number in selected:
-            size = size or (frame.width, frame.height)
-            images[number] = _to_tensor(frame, size)
-    return torch.stack([images[number] for number in selected]), [times[number] for number in selected]
+class _Converter:
+    """Converts frames of one clip to images ``[3 H W]`` of one size, upright.
+
+    Args:
+        max_pixels: of an image; larger frames are scaled down.
+
+    Attributes:
+        scale: side of an image divided by that of its frame.
+    """
+
+    def __init__(self, max_pixels: int) -> None:
+        self.max_pixels = max_pixels
+        self.scale = 1.0
+        self._size: tuple[int, int] | None = None
+
+    def __call__(self, frame: Any) -> UInt8[Tensor, "3 H W"]:
+        if self._size is None:
+            self.scale = min(1.0, math.sqrt(self.max_pixels / (frame.width * frame.height)))
+            width, height = (max(1, int(side * self.scale)) for side in (frame.width, frame.height))
+            is_transposed, _, _ = read_orientation(frame)
+            self._size = (height, width) if is_transposed else (width, height)
+        return _to_tensor(frame, self._size)
+
+
+def read_orientation(frame: Any) -> tuple[bool, bool, bool]:
+    """Return whether a frame is transposed to be shown, and whether it is then mirrored in x and in y.
+
+    The display matrix of the file maps pixels to places: x' = a x + c y, y' = b x + d y. Angles between two quarter
+    turns are rounded.
+    """
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV fails at other side data, of a kind that it does not know
+        matrix = None
+    if matrix is None:
+        return False, False, False
+    a, b, _, c, d = struct.unpack("=5i", bytes(matrix)[:20])
+    is_transposed = abs(b) + abs(c) > abs(a) + abs(d)
+    across, down = (c, b) if is_transposed else (a, d)
+    return is_transposed, across < 0, down < 0
 
 
 def _to_tensor(frame: Any, size: tuple[int, int]) -> UInt8[Tensor, "3 H W"]:
-    """Return a decoded frame, upright."""
+    """Return a decoded frame, upright, with this width and height."""
+    is_transposed, is_mirrored, is_flipped = read_orientation(frame)
+    width, height = reversed(size) if is_transposed else size
     # A scaler of its own with one thread: PyAV's shared one may hold threads that a forked worker would wait for.
-    scaled = VideoReformatter().reformat(frame, format="rgb24", width=size[0], height=size[1], threads=1)
+    scaled = VideoReformatter().reformat(frame, format="rgb24", width=width, height=height, threads=1)
     pixels = scaled.to_ndarray()
-    if turns := round(frame.rotation / 90) % 4:
-        pixels = np.rot90(pixels, turns)
+    if is_transposed:
+        pixels = pixels.transpose(1, 0, 2)
+    if is_mirrored:
+        pixels = pixels[:, ::-1]
+    if is_flipped:
+        pixels = pixels[::-1]
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))

@@ -10,7 +10,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-FILE_REASONS = frozenset({"unreadable", "corrupt", "truncated", "no_frames", "no_decoder"})
+FILE_REASONS = frozenset({"unreadable", "corrupt", "truncated", "no_frames", "no_decoder", "moving_image"})
 """Reasons that lie in a file, so that a later run would meet them again. The other ones depend on the machine
 (``missing_file``, ``timeout``), the record or the config, and no sample is quarantined for them."""
 

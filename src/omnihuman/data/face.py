@@ -44,6 +44,7 @@ class FaceInput:
         times: Sequence[float],
         detections: Sequence[FaceDetection] | None,
         location: str,
+        scale: float = 1.0,
     ) -> tuple[UInt8[Tensor, "3 _ _"] | None, ...]:
         """Return one crop per frame.
 
@@ -52,6 +53,7 @@ class FaceInput:
             times: seconds at which they are shown.
             detections: of the record.
             location: place of the record, for messages.
+            scale: side of the frames divided by that in the file, for which the boxes of the record are.
 
         Raises:
             BadSample: a box of the record lies outside the frame.
@@ -63,7 +65,8 @@ class FaceInput:
             return tuple(frames)
         crops: list[Tensor | None] = []
         for frame, box in zip(frames, self._locate(frames, times, detections), strict=True):
-            crops.append(None if box is None else self._crop(frame, box, location))
+            box_scale = 1.0 if detections is None else scale
+            crops.append(None if box is None else self._crop(frame, box, location, box_scale))
         return tuple(crops)
 
     def _locate(
@@ -76,12 +79,13 @@ class FaceInput:
             return [None] * len(frames)
         return [select_largest(self.detector(frame)) for frame in frames]
 
-    def _crop(self, frame: Tensor, box: Box, location: str) -> Tensor:
+    def _crop(self, frame: Tensor, box: Box, location: str, scale: float) -> Tensor:
         height, width = frame.shape[-2:]
-        x0, y0, x1, y1 = box
+        x0, y0, x1, y1 = (scale * side for side in box)
         if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
             sides = [round(side, 1) for side in box]
-            message = f"{location}: the box {sides} lies outside the frame of {width} x {height} pixels"
+            size = f"{round(width / scale)} x {round(height / scale)}"
+            message = f"{location}: the box {sides} lies outside the frame of {size} pixels"
             raise BadSample("face_outside", f"{message}; boxes are [x0, y0, x1, y1] of the upright frame.")
         margin_x, margin_y = self.margin * (x1 - x0), self.margin * (y1 - y0)
         left, top = int(max(0, x0 - margin_x)), int(max(0, y0 - margin_y))

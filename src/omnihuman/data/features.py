@@ -29,7 +29,7 @@ from omnihuman.types import Batch, Features, Signal
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Version of the files; features of another version are computed again."""
 
 Frozen = Mapping[str, tuple[nn.Module, bool]]

@@ -1,7 +1,6 @@
 """Media files: headers, frames and audio of a clip, with one open per file."""
 
 import math
-import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 import torch
-import torch.nn.functional as F
 from av.stream import Disposition
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from omnihuman.data.decode import Check, decode_audio, decode_frames, demux, file_origin, select_frames
+from omnihuman.data.clock import file_origin
+from omnihuman.data.decode import MAX_PIXELS, Check, decode_audio, decode_frames, demux
 from omnihuman.data.ffmpeg_error import explain_open_error, explain_read_error
+from omnihuman.data.image import check_size, list_images, read_folder, read_image, read_tiles, resize
 from omnihuman.data.record import BadSample, Record, Span
 from omnihuman.modality import SAMPLE_RATE as SAMPLE_RATE
 
@@ -32,14 +30,11 @@ MAX_SECONDS = 30.0
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,wav,w64,mp3,flac,aac,aiff,ac3,amr,caf,gif,"
     "image2,jpeg_pipe,png_pipe,webp_pipe,bmp_pipe"
-    ",au,dv,mxf,tiff_pipe,tta,wv"
+    ",au,dv,mxf,tiff_pipe,tta,wv,apng,ivf,h264,hevc,mpegvideo"
 )
 """Formats that FFmpeg may open. Playlists are not among them: they would name other files."""
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
-"""Suffixes of the images in a folder that is a video."""
-
-ESTIMATED_DURATION = {"mp3", "aac", "ac3", "amr", "mpegts", "mpeg", "flv"}
+ESTIMATED_DURATION = {"mp3", "aac", "ac3", "amr", "mpegts", "mpeg", "flv", "matroska", "asf"}
 """Formats whose header does not hold the duration of the audio."""
 
 
@@ -97,25 +92,32 @@ class Clip:
         times: seconds of the frames, each in its own file.
         waveform: 16 kHz mono audio in [-1, 1].
         num_first: number of frames of the first video.
+        scale: side of its frames divided by that in the file, below 1 for large frames.
     """
 
     frames: UInt8[Tensor, "T 3 H W"] | None = None
     times: tuple[float, ...] = ()
     waveform: Float[Tensor, " S"] | None = None
     num_first: int = 0
+    scale: float = 1.0
 
 
-def probe(path: Path, timeout: float = 60.0) -> Header:
+def probe(path: Path, timeout: float = 60.0, max_pixels: int = MAX_PIXELS) -> Header:
     """Read the header of a file, or count the images of a folder.
 
+    Args:
+        path: a file, or a folder of numbered images.
+        timeout: seconds after which reading stops.
+        max_pixels: largest frame.
+
     Raises:
-        BadSample: the file is missing or not a media file, or the folder has no image.
+        BadSample: the file is missing or not a media file, its frames are too large, or the folder has no image.
     """
     if path.is_dir():
-        return Header(has_video=True, num_frames=len(_list_images(path)))
-    with _open(path, timeout) as (container, check):
+        return Header(has_video=True, num_frames=len(list_images(path)))
+    with _open(path, timeout, max_pixels) as (container, check):
         if _is_image(container):
-            _read_image(path)
+            _decode_still(path, container, max_pixels, check)
             return Header(has_video=True, is_still=True, num_frames=1)
         video, audio = _select_streams(container)
         if video is None and audio is None:
@@ -156,28 +158,36 @@ def read(
     Raises:
         BadSample: the file is missing, unreadable, truncated, empty in the clip, or too slow to read.
     """
-    header = header or probe(path, timeout)
+    clip = _read_file(path, num_frames, num_samples, (start, end), header or probe(path, timeout), timeout)
+    return clip.frames, list(clip.times), clip.waveform
+
+
+def _read_file(path: Path, num_frames: int, num_samples: int, span: Span, header: Header, timeout: float) -> Clip:
+    """Decode one file as ``read`` does."""
     if not num_frames and (path.is_dir() or header.is_still):
-        return None, [], None
+        return Clip()
     if path.is_dir():
-        return *_read_folder(path, num_frames, (start, end), header.fps), None
+        frames, times, scale = read_folder(path, num_frames, span, header.fps)
+        return Clip(frames, tuple(times), num_first=len(frames), scale=scale)
+    clip = Clip()
     if header.is_still:
-        return _to_tensor(_read_image(path))[None], [0.0], None
-    frames, times, waveform = None, list[float](), None
+        return Clip(_read_still(path, timeout)[None], (0.0,), num_first=1)
     with _open(path, timeout) as (container, check):
         video, audio = _select_streams(container)
         streams = [stream for stream, count in ((video, num_frames), (audio, num_samples)) if count]
         if None in streams:
             missing = "video" if video is None else "audio"
             raise BadSample("no_media", f"{path}: the file has no {missing} to read.")
-        audio_span = header.audio_within(start, end)
-        packets = demux(path, container, streams, (start, end), audio_span, check)
+        audio_span = header.audio_within(*span)
+        packets = demux(path, container, streams, span, audio_span, check)
         if num_frames:
-            frames, times = decode_frames(path, video, packets[video.index], num_frames, (start, end), check)
+            frames, times, scale = decode_frames(path, video, packets[video.index], num_frames, span, check)
+            clip = Clip(frames, tuple(times), num_first=num_frames, scale=scale)
         if num_samples:
             begin, zero = audio_span[0], header.audio[0]
             waveform = decode_audio(path, audio, packets[audio.index], begin, num_samples, check, zero)
-    return frames, times, waveform
+            clip = replace(clip, waveform=waveform)
+    return clip
 
 
 def merge_headers(record: Record, headers: Mapping[Path, Header | BadSample]) -> Header:
@@ -246,89 +256,33 @@ def _read_first(record: Record, header: Header, num_frames: int, num_samples: in
     """``read_clip`` without fillers: one open where frames and audio are the same clip of the same file."""
     num_first = num_frames if record.second_clip is None else (num_frames + 1) // 2
     is_one_clip = record.audio_track is None and record.audio_span == record.span
-    frames, times, waveform = None, list[float](), None
+    clip = Clip()
     if num_first or (num_samples and is_one_clip):
-        frames, times, waveform = read(
-            record.file,
-            num_frames=num_first,
-            num_samples=num_samples if is_one_clip else 0,
-            start=record.start,
-            end=record.end,
-            header=header,
-            timeout=timeout,
-        )
+        samples_of_file = num_samples if is_one_clip else 0
+        clip = _read_file(record.file, num_first, samples_of_file, record.span, header, timeout)
     if num_samples and not is_one_clip:
         audio_file = record.audio_track or record.file
-        start, end = record.audio_span
-        is_same_file = audio_file == record.file
-        audio_header = header if is_same_file else replace(header, is_still=False)
-        _, _, waveform = read(
-            audio_file, num_samples=num_samples, start=start, end=end, header=audio_header, timeout=timeout
-        )
-    count = 0 if frames is None else len(frames)
-    if record.second_clip is not None and frames is not None:
-        start, end = record.second_clip_span
+        audio_header = header if audio_file == record.file else replace(header, is_still=False)
+        audio = _read_file(audio_file, 0, num_samples, record.audio_span, audio_header, timeout)
+        clip = replace(clip, waveform=audio.waveform)
+    if record.second_clip is not None and clip.frames is not None:
         second_header = Header(has_video=True, fps=record.fps)
-        more_frames, more_times, _ = read(
-            record.second_clip,
-            num_frames=num_frames - num_first,
-            start=start,
-            end=end,
-            header=second_header,
-            timeout=timeout,
-        )
-        assert more_frames is not None
-        frames, times = torch.cat([frames, _resize_like(more_frames, frames)]), times + more_times
-    return Clip(frames, tuple(times), waveform, count)
-
-
-def _list_images(folder: Path) -> list[Path]:
-    """Return the images of a folder in the order of the numbers in their names."""
-
-    def sort_key(path: Path) -> tuple[list[tuple[bool, int, str]], str]:
-        pieces = re.split(r"(\d+)", path.name)
-        keys = []
-        for piece in pieces:
-            is_number = piece.isdecimal()
-            keys.append((is_number, int(piece) if is_number else 0, piece))
-        return keys, path.name
-
-    try:
-        images = sorted((path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES), key=sort_key)
-    except OSError as error:
-        raise BadSample("unreadable", f"{folder}: the folder cannot be read ({error.strerror}).") from error
-    if not images:
-        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise BadSample("no_frames", f"{folder}: the folder has no image ({suffixes}), so it is not a video.")
-    return images
-
-
-def _read_folder(folder: Path, num_frames: int, span: Span, fps: float) -> tuple[UInt8[Tensor, "T 3 H W"], list[float]]:
-    """Return uniformly selected images of a folder, scaled to the size of the first, and their seconds."""
-    files = _list_images(folder)
-    times = {number: number / fps for number in range(len(files))}
-    if span[0] >= len(files) / fps:
-        message = f"the clip starts at {span[0]:g} s, the {len(files)} images end at {len(files) / fps:g} s"
-        raise BadSample("empty_clip", f"{folder}: {message}; correct start or fps.")
-    selected = select_frames(folder, times, num_frames, span)
-    images: dict[int, Tensor] = {}
-    for number in selected:
-        if number not in images:
-            image = _to_tensor(_read_image(files[number]))[None]
-            images[number] = _resize_like(image, images[selected[0]]) if images else image
-    return torch.cat([images[number] for number in selected]).contiguous(), [times[number] for number in selected]
-
-
-def _resize_like(frames: UInt8[Tensor, "T 3 H W"], target: UInt8[Tensor, "K 3 Y X"]) -> UInt8[Tensor, "T 3 Y X"]:
-    if frames.shape[-2:] == target.shape[-2:]:
-        return frames
-    resized = F.interpolate(frames.float(), size=target.shape[-2:], mode="bilinear", antialias=True)
-    return resized.round().clamp(0, 255).to(torch.uint8)
+        num_second = num_frames - num_first
+        second = _read_file(record.second_clip, num_second, 0, record.second_clip_span, second_header, timeout)
+        assert second.frames is not None
+        height, width = clip.frames.shape[-2:]
+        frames = torch.cat([clip.frames, resize(second.frames, (height, width))])
+        clip = replace(clip, frames=frames, times=clip.times + second.times)
+    return clip
 
 
 @contextmanager
-def _open(path: Path, timeout: float) -> Iterator[tuple[Any, Check]]:
-    """Open a container, with a timeout check to call between packets; errors of FFmpeg become a ``BadSample``."""
+def _open(path: Path, timeout: float, max_pixels: int = MAX_PIXELS) -> Iterator[tuple[Any, Check]]:
+    """Open a container, with a timeout check to call between packets; errors of FFmpeg become a ``BadSample``.
+
+    Raises:
+        BadSample: the file cannot be read, or has a frame of more than ``max_pixels``.
+    """
     deadline = time.monotonic() + timeout
 
     def check() -> None:
@@ -338,11 +292,16 @@ def _open(path: Path, timeout: float) -> Iterator[tuple[Any, Check]]:
     if not path.is_file():  # a pipe or a device would block
         raise BadSample("missing_file", f"{path}: there is no such file.")
     try:
-        options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
-        container = av.open(str(path), timeout=timeout, options=options)
+        # the last option is for decoders: FFmpeg decodes a frame of some formats to find its size
+        options = {"format_whitelist": FORMATS, "protocol_whitelist": "file", "max_pixels": str(max_pixels)}
+        container = av.open(str(path), timeout=timeout, options=options, metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
         raise explain_open_error(path, error, FORMATS) from error
     try:
+        for stream in container.streams.video:
+            if stream.codec_context is not None and not stream.disposition & Disposition.attached_pic:
+                check_size(path, stream.width, stream.height, max_pixels)
+                stream.codec_context.options = {"max_pixels": str(max_pixels)}
         yield container, check
     except (av.FFmpegError, EOFError) as error:
         check()
@@ -354,20 +313,35 @@ def _open(path: Path, timeout: float) -> Iterator[tuple[Any, Check]]:
 def _is_image(container: Any) -> bool:
     """FFmpeg opens an image file as a video of one frame; an animated GIF is a video."""
     name = container.format.name
-    return bool(name.endswith("_pipe") or name == "image2")
+    return bool(name.endswith("_pipe") or name == "image2" or _list_items(container))
 
 
-def _read_image(path: Path) -> Image.Image:
-    """Return an image, upright, in RGB."""
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadSample("unreadable", f"{path}: cannot be read as an image ({error}).") from error
+def _list_items(container: Any) -> list[Any]:
+    """Return the streams of a HEIF file (HEIC, AVIF) of one image: its items have no duration, as tracks have."""
+    streams = container.streams.video
+    is_heif = "mov" in container.format.name and all(video.frames == 1 and video.duration is None for video in streams)
+    return list(streams) if is_heif else []
 
 
-def _to_tensor(image: Image.Image) -> UInt8[Tensor, "3 H W"]:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+def _read_still(path: Path, timeout: float) -> UInt8[Tensor, "3 H W"]:
+    """Return the image of a file, upright."""
+    with path.open("rb") as file:
+        is_heif = file.read(8)[4:] == b"ftyp"
+    if not is_heif:
+        return read_image(path)
+    with _open(path, timeout) as (container, check):
+        return _decode_still(path, container, MAX_PIXELS, check)
+
+
+def _decode_still(path: Path, container: Any, max_pixels: int, check: Check) -> UInt8[Tensor, "3 H W"]:
+    items = _list_items(container)
+    if not items:
+        return read_image(path, max_pixels)
+    if any(item.disposition & Disposition.dependent for item in items):
+        return read_tiles(path, max_pixels)
+    primary = next((item for item in items if item.disposition & Disposition.default), items[0])
+    packets = [packet for packet in container.demux(primary) if packet.size]
+    return decode_frames(path, primary, packets, 1, (0.0, None), check)[0][0]
 
 
 def _select_streams(container: Any) -> tuple[Any, Any]:

@@ -9,16 +9,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import av
-from PIL import Image
 
 from omnihuman.data.media import FORMATS, probe
 from omnihuman.data.record import BadSample
 
 SUFFIXES = {"mov": "mp4", "matroska": "webm", "jpeg": "jpg"}
 """FFmpeg's name of a format -> the suffix that browsers expect, where the two differ."""
-
-IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
-"""Formats that Pillow may open: those of the decoder, and GIF."""
 
 NOT_ALLOWED = "is neither a data: URL nor a file below one of the allowed folders (allow=)"
 
@@ -134,27 +130,19 @@ class Uploads:
         Raises:
             RequestError: it is no medium, is cut off, or exceeds a limit.
         """
-        width, height = _read_image_size(file)
-        name, seconds = "", 0.0
         try:
-            # FFmpeg decodes an image to read its size, so a large image must not reach it
-            if width * height <= self.limits.pixels:
-                header = probe(file, timeout=10.0)
-                seconds = max(header.num_frames / header.fps, header.audio[1])
-                options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
-                with av.open(str(file), options=options) as container:
-                    name = container.format.name.split(",")[0].removesuffix("_pipe")
-                    for stream in container.streams.video:
-                        if stream.width * stream.height > width * height:
-                            width, height = stream.width, stream.height
-                    if not header.is_still:
-                        seconds = max(seconds, (container.duration or 0) / av.time_base)
+            header = probe(file, timeout=10.0, max_pixels=self.limits.pixels)
+            seconds = max(header.num_frames / header.fps, header.audio[1])
+            options = {"format_whitelist": FORMATS, "protocol_whitelist": "file", "max_pixels": str(self.limits.pixels)}
+            with av.open(str(file), options=options, metadata_errors="replace") as container:
+                name = container.format.name.split(",")[0].removesuffix("_pipe")
+                if not header.is_still:
+                    seconds = max(seconds, (container.duration or 0) / av.time_base)
         except (BadSample, av.FFmpegError, OSError) as error:
-            message = str(error).replace(f"{file}: ", "")
-            raise RequestError("unreadable_media", f"{label}: {message}") from None
-        if width * height > self.limits.pixels:
-            message = f"{label}: {width} x {height} pixels; at most {self.limits.pixels} are accepted."
-            raise RequestError("media_too_large", message, 413)
+            message = f"{label}: " + str(error).replace(f"{file}: ", "")
+            if isinstance(error, BadSample) and error.reason == "too_large":
+                raise RequestError("media_too_large", message, 413) from None
+            raise RequestError("unreadable_media", message) from None
         if seconds > self.limits.seconds:
             message = f"{label}: {seconds:.1f} s; at most {self.limits.seconds:g} s are accepted."
             raise RequestError("media_too_long", message, 413)
@@ -177,14 +165,3 @@ class Uploads:
         except (ValueError, OSError, RuntimeError):  # a null byte, a name too long, a loop of links
             pass
         raise not_allowed
-
-
-def _read_image_size(file: Path) -> tuple[int, int]:
-    """Return width and height from the header of an image, (0, 0) for other files."""
-    try:
-        with Image.open(file, formats=IMAGE_FORMATS) as image:
-            return image.width, image.height
-    except Image.DecompressionBombError:
-        return 2**15, 2**15  # Pillow does not report the size; it is above every limit
-    except (OSError, SyntaxError, ValueError):
-        return 0, 0

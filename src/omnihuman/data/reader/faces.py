@@ -32,7 +32,7 @@ class FacesReader(FramesReader):
         if clip.frames is None:
             return None
         face, first = self.options.face, clip.num_first
-        crops = face(clip.frames[:first], clip.times[:first], record.faces, record.location)
+        crops = face(clip.frames[:first], clip.times[:first], record.faces, record.location, clip.scale)
         if record.second_clip is not None:  # the boxes of a record belong to its first file
             crops += face(clip.frames[first:], clip.times[first:], None, record.location)
         return crops
