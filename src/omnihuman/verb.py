@@ -26,6 +26,7 @@ EXTRAS = {
     "serve": "fastapi gradio litserve starlette uvicorn",
     "eval": "cn2an ijson jiwer nltk pycocoevalcap pydantic rouge_score scipy sklearn statsmodels whisper_normalizer "
     "zhconv",
+    "heif": "pillow_heif",
     "judge": "json_repair openai tenacity",
     "wheels": "openpyxl",
 }

@@ -99,7 +99,7 @@ def _find_stream_end(stream: Any) -> float:
     if names & (FILE_LENGTH | ESTIMATED_LENGTH):
         return 0.0
     if "avi" in names:  # FFmpeg shortens the duration where the file is cut, but not the number of frames
-        return stream.frames * frame_step(stream)
+        return float(stream.frames * frame_step(stream))
     if not stream.duration:  # 0 for an image stored as a GIF
         return 0.0
     end = ((stream.start_time or 0) + stream.duration) * stream.time_base

@@ -19,9 +19,6 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")
 """Formats that Pillow may open."""
 
-TILED_FORMATS = ("AVIF", "HEIF")
-"""Formats whose images consist of tiles; pillow-heif adds the second one to Pillow."""
-
 
 def check_size(path: Path, width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
     """Check the size of a frame or image before it is decoded.
@@ -54,12 +51,14 @@ def read_tiles(path: Path, max_pixels: int = MAX_PIXELS) -> UInt8[Tensor, "3 H W
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
+        formats: tuple[str, ...] = ("AVIF",)
         cure = 'pip install "omnihuman[heif]" (pillow-heif), or convert the image to JPEG'
     else:
         register_heif_opener()
+        formats = ("AVIF", "HEIF")
         cure = "convert the image to JPEG"
     try:
-        return _open_image(path, TILED_FORMATS, max_pixels)
+        return _open_image(path, formats, max_pixels)
     except BadSample as bad:
         if not isinstance(bad.__cause__, UnidentifiedImageError):
             raise

@@ -135,7 +135,7 @@ class Uploads:
             seconds = max(header.num_frames / header.fps, header.audio[1])
             options = {"format_whitelist": FORMATS, "protocol_whitelist": "file", "max_pixels": str(self.limits.pixels)}
             with av.open(str(file), options=options, metadata_errors="replace") as container:
-                name = container.format.name.split(",")[0].removesuffix("_pipe")
+                name = str(container.format.name).split(",")[0].removesuffix("_pipe")
                 if not header.is_still:
                     seconds = max(seconds, (container.duration or 0) / av.time_base)
         except (BadSample, av.FFmpegError, OSError) as error:
