@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 QUESTION_KEYS = {"id", "instruction", "start", "end", "view", *KINDS}
 """Keys of a question: a line of a file of questions, or the command line."""
 
-RECORD_KEYS = {"conversations", "audio_track", "second_clip", "fps", "faces", "needs", "task", "meta"}
+RECORD_KEYS = {
+    *("conversations", "audio_track", "video_stream", "audio_stream"),
+    *("second_clip", "fps", "faces", "needs", "task", "meta"),
+}
 """Further keys of a line that is a record. Other keys are the user's own, unless they look like a typing error."""
 
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from omnihuman.build import build, compose_config
+from omnihuman.data import media
 from omnihuman.data.chat import Chat
 from omnihuman.data.dataset import Samples
 from omnihuman.data.face import FaceInput
@@ -79,6 +80,45 @@ def test_planning_raises_or_skips_with_the_reason(name: str, build_samples: Any)
     samples = build_samples([entry, VALID], policy="skip")
     assert [(skip["id"], skip["reason"]) for skip in samples.skipped] == [("r0", reason)]
     assert [planned.record.id for planned in samples.planned] == ["r1"], "a skipped sample is not replaced"
+
+
+def test_an_unexpected_error_is_a_bad_sample_or_has_a_traceback(
+    build_samples: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for policy in ("skip", "raise"):
+        samples = build_samples([VALID, {"video": "late.mp4"}], policy=policy)
+        read_clip = media.read_clip
+
+        def read_or_fail(record: Record, *args: Any, read_clip: Any = read_clip) -> Any:
+            if record.file.name == "talk.mp4":
+                raise KeyError("pixels")
+            return read_clip(record, *args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(media, "read_clip", read_or_fail)
+            if policy == "raise":
+                with pytest.raises(RuntimeError, match=r"train\.jsonl:1.*talk\.mp4: KeyError") as caught:
+                    samples[MicroBatch((0, 1), 5)]
+                assert isinstance(caught.value.__cause__, KeyError)
+            else:
+                batch = samples[MicroBatch((0, 1), 5)]
+                assert [skip["reason"] for skip in batch.skipped] == ["unexpected_error"]
+                assert "talk.mp4" in batch.skipped[0]["message"] and [meta["id"] for meta in batch.meta] == ["r1"]
+
+
+def test_an_unexpected_error_of_a_header_is_a_bad_sample(build_samples: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    probe = media.probe
+
+    def probe_or_fail(file: Path, *args: Any) -> media.Header:
+        if file.name == "late.mp4":
+            raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "title")
+        return probe(file, *args)
+
+    monkeypatch.setattr(media, "probe", probe_or_fail)
+    samples = build_samples([VALID, {"video": "late.mp4"}], policy="skip")
+    assert [(skip["id"], skip["reason"]) for skip in samples.skipped] == [("r1", "unexpected_error")]
+    with pytest.raises(RuntimeError, match=r"late\.mp4: UnicodeDecodeError"):
+        build_samples([{"video": "late.mp4"}])
 
 
 @pytest.mark.parametrize("name", DECODING_ERRORS)

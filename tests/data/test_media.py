@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from omnihuman.data import decode
+from omnihuman.data import decode, packets
 from omnihuman.data.decode import uniform_indices
 from omnihuman.data.media import Header, merge_headers, probe, read, read_clip
 from omnihuman.data.record import BadSample, Record
@@ -277,12 +277,12 @@ def test_a_named_pipe_does_not_block(tmp_path: Path) -> None:
 def test_only_the_packets_of_the_span_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_clip(tmp_path / "long.mp4", num_frames=240, seconds=0)
     num_packets: list[int] = []
-    demux = decode.demux
+    demux = packets.demux
 
-    def count_packets(*args: object) -> dict:
-        packets = demux(*args)
-        num_packets.append(sum(map(len, packets.values())))
-        return packets
+    def count_packets(*args: object, **options: object) -> dict:
+        packets_of = demux(*args, **options)
+        num_packets.append(sum(map(len, packets_of.values())))
+        return packets_of
 
     monkeypatch.setattr("omnihuman.data.media.demux", count_packets)
     read(path, num_frames=2, start=8.0, end=8.4)

@@ -22,6 +22,7 @@ FACTS = {
     "skipped": {"truncated": 2},
     "val_skipped": {"timeout": 1},
     "answer_cut": 3,
+    "audio_gaps": {"samples": 2, "gaps": 3, "seconds": 4.25},
     "tokens_per_second": 5.0,
     "samples_per_second": 1.0,
     "gpu_memory_gib": 0.0,
@@ -37,6 +38,7 @@ def test_summary_has_a_table_a_ledger_and_curves(tmp_path: Path) -> None:
     text = console.export_text()
     assert "10 planned = 8 trained + 2 skipped (2 truncated)" in text and "+experiment=y" in text
     assert "3 answers cut" in text and "1 skipped in validation" in text
+    assert "3 in 2 samples, 4.2 s" in text
     ledger = json.loads((tmp_path / "ledger.json").read_text())
     assert ledger["best"] == {"val/loss": 1.8, "val/emotion/war": 60.0}
     assert Image.open(tmp_path / "curves.png").size[0] > 300

@@ -1,5 +1,6 @@
 """Records -> samples that are planned before anything is decoded, and decoded and packed on access."""
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from omnihuman.data.reader.base import ReadOptions, load_readers
 from omnihuman.data.record import BadSample, Entry, Record
 from omnihuman.modality import BY_FIELD, INSTRUCTION, MODALITIES, View
 from omnihuman.types import IGNORE_INDEX, Batch, Features, Sample
+
+log = logging.getLogger(__name__)
 
 Policy = Literal["raise", "skip", "quarantine"]
 Transforms = Mapping[str, tuple[str, Callable[[Any], Tensor]]]
@@ -108,6 +111,8 @@ class Samples(Dataset[Batch]):
         self.cut_answers: list[str] = []
         self.cached: FeatureIndex | None = None
         self.planned = list(self._plan_all(list(records)))
+        if policy != "raise" or not prompts:  # the notes of a single question are shown with its answer
+            self._log_notes()
 
     def __len__(self) -> int:
         return len(self.planned)
@@ -192,6 +197,11 @@ class Samples(Dataset[Batch]):
                 return media.probe(file, self.timeout)
             except BadSample as bad:
                 return bad
+            except Exception as error:
+                unusable = self._describe_unexpected(error, str(file))
+                if isinstance(unusable, BadSample):
+                    return unusable
+                raise unusable from error
 
         with ThreadPoolExecutor(8) as pool:
             return dict(zip(files, pool.map(probe, files), strict=True))
@@ -254,6 +264,8 @@ class Samples(Dataset[Batch]):
             ids, labels = self._encode(record, counts)
         except BadSample as bad:
             raise _with_source(bad, record) from bad
+        except Exception as error:
+            raise self._describe_unexpected(error, _place(record)) from error
         targets = count_targets(labels)
         if self._is_cut(record, counts, len(ids), targets):
             self.cut_answers.append(f"{record.location} ({record.id})")
@@ -331,7 +343,7 @@ class Samples(Dataset[Batch]):
                     values[field] = value
         answer = next((text for role, text in record.messages if role == "assistant"), "")
         meta = {"id": record.id, "task": record.task, "answer": answer.strip(), "times": list(clip.times)}
-        return Sample(values, record.messages, {**meta, **record.meta})
+        return Sample(values, record.messages, {**meta, **record.meta, "audio_gaps": list(clip.gaps)})
 
     def to_packable(self, planned: Planned, sample: Sample, features: Mapping[str, Features] | None = None) -> Packable:
         """Return a decoded sample as signals and ids; encoders with cached features get no signal."""
@@ -360,9 +372,11 @@ class Samples(Dataset[Batch]):
         fields = {field for name, (field, _) in self.transforms.items() if name not in features}
         try:
             sample = self.sample(planned, fields)
+            packable = self.to_packable(planned, sample, features)
         except BadSample as bad:
             raise _with_source(bad, planned.record) from bad
-        packable = self.to_packable(planned, sample, features)
+        except Exception as error:
+            raise self._describe_unexpected(error, _place(planned.record)) from error
         return replace(packable, meta={**packable.meta, "times": packable.meta["times"] or times})
 
     # ---------------------------------------------------------------------------------------------------- bad samples
@@ -380,6 +394,26 @@ class Samples(Dataset[Batch]):
             assert quarantine_file is not None
             quarantine(quarantine_file, description)
         return description
+
+    def _describe_unexpected(self, error: Exception, place: str) -> Exception:
+        """Return what an error that is no ``BadSample`` becomes, named with its place.
+
+        A sample that a library or an encoder's transform cannot cope with is skipped like any other. The policy
+        ``raise`` shows the traceback.
+        """
+        message = f"{place}: {type(error).__name__}: {error}"
+        if self.policy == "raise":
+            return RuntimeError(message)
+        log.error("%s", message, exc_info=error)
+        return BadSample("unexpected_error", message)
+
+    def _log_notes(self) -> None:
+        """Log how many files have several streams of a kind, and which one of the first is read."""
+        notes: dict[str, None] = {}
+        for planned in self.planned:
+            notes.update(dict.fromkeys(planned.header.notes))
+        if notes:
+            log.warning("several streams of a kind in %d places: %s", len(notes), next(iter(notes)))
 
 
 def count_targets(labels: Sequence[int]) -> int:
@@ -412,6 +446,10 @@ def select_views(record: Record, views: Iterable[View]) -> list[Record]:
 def _identity(entry: Entry) -> tuple[str, str]:
     """Return id and file of a record; the place of a bad one."""
     return (entry.id, str(entry.file)) if isinstance(entry, Record) else (entry[0], "")
+
+
+def _place(record: Record) -> str:
+    return f"{record.location} ({record.id}): {record.file}"
 
 
 def _with_source(bad: BadSample, record: Record) -> BadSample:

@@ -22,12 +22,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from omnihuman.data import decode, face, media
+from omnihuman.data import audio, clock, decode, face, image, media, packets, riff, streams
 from omnihuman.data.packing import MicroBatch
 from omnihuman.modality import BY_FIELD
 from omnihuman.types import Batch, Features, Signal
 
 log = logging.getLogger(__name__)
+
+DECISIVE_MODULES = (audio, clock, decode, face, image, media, packets, riff, streams)
+"""Modules whose code decides what is decoded."""
 
 FORMAT = 2
 """Version of the files; features of another version are computed again."""
@@ -305,7 +308,8 @@ class FeatureCache:
         """Return a hash of everything that decides an encoder's output besides the medium, code included."""
         if name not in self._identities:
             encoder, reads_levels = self.frozen[name]
-            module_names = {decode.__name__, face.__name__, media.__name__, transform.__module__, reader_module}
+            module_names = {module.__name__ for module in DECISIVE_MODULES}
+            module_names |= {transform.__module__, reader_module}
             module_names |= {type(part).__module__ for part in encoder.modules()}
             files = [getattr(sys.modules[module_name], "__file__", None) for module_name in module_names]
             code = sorted({hash_source(file) for file in files if file})

@@ -1,8 +1,7 @@
 """Media files: headers, frames and audio of a clip, with one open per file."""
 
-import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,18 +13,17 @@ from av.stream import Disposition
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from omnihuman.data.clock import file_origin
-from omnihuman.data.decode import MAX_PIXELS, Check, decode_audio, decode_frames, demux
+from omnihuman.data.audio import decode_audio, measure_audio
+from omnihuman.data.decode import MAX_PIXELS, decode_frames
 from omnihuman.data.ffmpeg_error import explain_open_error, explain_read_error
+from omnihuman.data.header import Header as Header
+from omnihuman.data.header import Track
 from omnihuman.data.image import check_size, list_images, read_folder, read_image, read_tiles, resize
+from omnihuman.data.packets import Check, demux
 from omnihuman.data.record import BadSample, Record, Span
+from omnihuman.data.riff import has_open_end
+from omnihuman.data.streams import choose_streams, is_decodable, list_streams, select_streams
 from omnihuman.modality import SAMPLE_RATE as SAMPLE_RATE
-
-MIN_SAMPLES = 400
-"""Fewest samples that count as audio: one window of a spectrogram."""
-
-MAX_SECONDS = 30.0
-"""Longest audio of a clip: the window of Whisper."""
 
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,wav,w64,mp3,flac,aac,aiff,ac3,amr,caf,gif,"
@@ -33,54 +31,6 @@ FORMATS = (
     ",au,dv,mxf,tiff_pipe,tta,wv,apng,ivf,h264,hevc,mpegvideo"
 )
 """Formats that FFmpeg may open. Playlists are not among them: they would name other files."""
-
-ESTIMATED_DURATION = {"mp3", "aac", "ac3", "amr", "mpegts", "mpeg", "flv", "matroska", "asf"}
-"""Formats whose header does not hold the duration of the audio."""
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """The contents of a file, known without decoding.
-
-    Attributes:
-        has_video: the file has frames.
-        audio: first and last second of the audio; equal for a file without audio.
-        is_still: the file is one image.
-        num_frames: frames of the file; 0 where the header does not tell.
-        fps: frames per second.
-    """
-
-    has_video: bool
-    audio: tuple[float, float] = (0.0, 0.0)
-    is_still: bool = False
-    num_frames: int = 0
-    fps: float = 25.0
-
-    @property
-    def has_audio(self) -> bool:
-        """The file has at least one spectrogram window of audio."""
-        return self.num_samples() > 0
-
-    @property
-    def slots(self) -> set[str]:
-        """Slots that the file can fill."""
-        slots = {"video": self.has_video, "audio": self.has_audio}
-        return {slot for slot, is_available in slots.items() if is_available}
-
-    def num_samples(self, start: float = 0.0, end: float | None = None) -> int:
-        """Return the number of 16 kHz audio samples in ``[start, end)``, at most 30 s; 0 without audio.
-
-        >>> Header(True, (0.0, 5.0)).num_samples(1.0, 3.5)
-        40000
-        """
-        first, last = self.audio_within(start, end)
-        count = math.floor((last - first) * SAMPLE_RATE + 1e-6)
-        return count if count >= MIN_SAMPLES else 0
-
-    def audio_within(self, start: float, end: float | None) -> tuple[float, float]:
-        """Return first and last second of the audio in ``[start, end)``."""
-        first = max(start, self.audio[0])
-        return first, min(self.audio[1], math.inf if end is None else end, first + MAX_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +43,7 @@ class Clip:
         waveform: 16 kHz mono audio in [-1, 1].
         num_first: number of frames of the first video.
         scale: side of its frames divided by that in the file, below 1 for large frames.
+        gaps: seconds of every gap of the audio, a time for which the file has none; there the waveform is silent.
     """
 
     frames: UInt8[Tensor, "T 3 H W"] | None = None
@@ -100,6 +51,7 @@ class Clip:
     waveform: Float[Tensor, " S"] | None = None
     num_first: int = 0
     scale: float = 1.0
+    gaps: tuple[float, ...] = ()
 
 
 def probe(path: Path, timeout: float = 60.0, max_pixels: int = MAX_PIXELS) -> Header:
@@ -119,13 +71,25 @@ def probe(path: Path, timeout: float = 60.0, max_pixels: int = MAX_PIXELS) -> He
         if _is_image(container):
             _decode_still(path, container, max_pixels, check)
             return Header(has_video=True, is_still=True, num_frames=1)
-        video, audio = _select_streams(container)
-        if video is None and audio is None:
+        videos, audios = list_streams(container)
+        if not videos and not audios:
             raise BadSample("no_media", f"{path}: the file has neither video nor audio.")
-        span = _measure_audio(container, audio, check)
-        if video is None:
-            return Header(False, span)
-        return Header(True, span, num_frames=video.frames, fps=float(video.average_rate or 25))
+        return _read_header(path, container, videos, audios, check)
+
+
+def _read_header(path: Path, container: Any, videos: Sequence[Any], audios: Sequence[Any], check: Check) -> Header:
+    """Return the header of a file with its streams, those that FFmpeg chooses selected."""
+    video_tracks, audio_tracks = list[Track](), list[Track]()
+    for stream in videos:
+        fps = float(stream.average_rate or 25)
+        video_tracks.append(Track((0.0, 0.0), stream.frames, fps, is_decodable(stream)))
+    spans = measure_audio(path, container, audios, check) if audios else []
+    for stream, span in zip(audios, spans, strict=True):
+        audio_tracks.append(Track(span, is_decodable=is_decodable(stream)))
+    if not any(track.is_decodable for track in (*video_tracks, *audio_tracks)):
+        raise BadSample("no_decoder", f"{path}: there is no decoder for any of its streams; convert the file.")
+    video, audio = choose_streams(container, videos, audios)
+    return Header(bool(videos), videos=tuple(video_tracks), audios=tuple(audio_tracks)).select(video, audio)
 
 
 def read(
@@ -158,35 +122,59 @@ def read(
     Raises:
         BadSample: the file is missing, unreadable, truncated, empty in the clip, or too slow to read.
     """
-    clip = _read_file(path, num_frames, num_samples, (start, end), header or probe(path, timeout), timeout)
+    clip = read_file(path, num_frames, num_samples, (start, end), header or probe(path, timeout), timeout)
     return clip.frames, list(clip.times), clip.waveform
 
 
-def _read_file(path: Path, num_frames: int, num_samples: int, span: Span, header: Header, timeout: float) -> Clip:
-    """Decode one file as ``read`` does."""
+def read_file(path: Path, num_frames: int, num_samples: int, span: Span, header: Header, timeout: float) -> Clip:
+    """Decode one file as ``read`` does, and return its gaps and scale as well."""
     if not num_frames and (path.is_dir() or header.is_still):
         return Clip()
     if path.is_dir():
         frames, times, scale = read_folder(path, num_frames, span, header.fps)
         return Clip(frames, tuple(times), num_first=len(frames), scale=scale)
-    clip = Clip()
     if header.is_still:
         return Clip(_read_still(path, timeout)[None], (0.0,), num_first=1)
+    lead = header.audio_within(*span)[0] - header.audio[0]
     with _open(path, timeout) as (container, check):
-        video, audio = _select_streams(container)
-        streams = [stream for stream, count in ((video, num_frames), (audio, num_samples)) if count]
-        if None in streams:
-            missing = "video" if video is None else "audio"
-            raise BadSample("no_media", f"{path}: the file has no {missing} to read.")
-        audio_span = header.audio_within(*span)
-        packets = demux(path, container, streams, span, audio_span, check)
-        if num_frames:
-            frames, times, scale = decode_frames(path, video, packets[video.index], num_frames, span, check)
-            clip = Clip(frames, tuple(times), num_first=num_frames, scale=scale)
-        if num_samples:
-            begin, zero = audio_span[0], header.audio[0]
-            waveform = decode_audio(path, audio, packets[audio.index], begin, num_samples, check, zero)
-            clip = replace(clip, waveform=waveform)
+        clip = _read_streams(path, container, header, span, (num_frames, num_samples), lead, check)
+    if clip is None:
+        with _open(path, timeout) as (container, check):
+            clip = _read_streams(path, container, header, span, (num_frames, num_samples), None, check)
+    assert clip is not None
+    return clip
+
+
+def _read_streams(
+    path: Path,
+    container: Any,
+    header: Header,
+    span: Span,
+    amounts: tuple[int, int],
+    lead: float | None,
+    check: Check,
+) -> Clip | None:
+    """Return so many frames and audio samples of a clip; ``None`` if ``demux`` must begin where the file begins."""
+    num_frames, num_samples = amounts
+    numbers = dict[str, int | None]()
+    if num_frames:
+        numbers["video"] = header.video_stream
+    if num_samples:
+        numbers["audio"] = header.audio_stream
+    streams = select_streams(path, container, numbers)
+    audio_span = header.audio_within(*span)
+    packets = demux(path, container, list(streams.values()), span, audio_span, check, lead=lead)
+    if packets is None:
+        return None
+    clip = Clip()
+    if num_frames:
+        video = streams["video"]
+        frames, times, scale = decode_frames(path, video, packets[video.index], num_frames, span, check)
+        clip = Clip(frames, tuple(times), num_first=num_frames, scale=scale)
+    if num_samples:
+        audio, zero = streams["audio"], header.audio[0]
+        waveform, gaps = decode_audio(path, audio, packets[audio.index], audio_span, num_samples, check, zero)
+        clip = replace(clip, waveform=waveform, gaps=tuple(gaps))
     return clip
 
 
@@ -205,7 +193,7 @@ def merge_headers(record: Record, headers: Mapping[Path, Header | BadSample]) ->
     for file in record.files:
         if isinstance(bad := headers[file], BadSample):
             raise BadSample(bad.reason, str(bad))
-    header = _get_header(record.file, headers)
+    header = _select_tracks(record, headers)
     if record.file.is_dir():
         header = replace(header, fps=record.fps)
     if record.second_clip is not None:
@@ -213,9 +201,38 @@ def merge_headers(record: Record, headers: Mapping[Path, Header | BadSample]) ->
         if not all(each.has_video and not each.is_still for each in both):
             message = f"{record.file} and {record.second_clip}: both clips of a record must be videos."
             raise BadSample("no_media", message)
-    if record.audio_track is None:
-        return header
-    return replace(header, audio=_get_header(record.audio_track, headers).audio)
+    return header
+
+
+def _select_tracks(record: Record, headers: Mapping[Path, Header | BadSample]) -> Header:
+    """Return the header of the video and the audio that the record chooses, with notes on those that it does not.
+
+    Raises:
+        BadSample: the file has no such stream, or there is no decoder for one that the text names.
+    """
+    header = _get_header(record.file, headers)
+    audio_file = record.audio_track or record.file
+    audio_header = _get_header(audio_file, headers)
+    tracks = {"video": (record.file, header.videos), "audio": (audio_file, audio_header.audios)}
+    keys = {"video": record.video_stream, "audio": record.audio_stream}
+    chosen = {"video": header.video_stream, "audio": audio_header.audio_stream}
+    notes = []
+    for kind, (file, candidates) in tracks.items():
+        number, key = chosen[kind], keys[kind]
+        if key is not None:
+            if key >= len(candidates):
+                message = f"{file}: {kind}_stream={key}, but the file has {len(candidates)} {kind} streams (from 0 on)."
+                raise BadSample("no_media", f"{message}")
+            number = chosen[kind] = key
+        elif len(candidates) > 1:
+            notes.append(f"{file.name} has {len(candidates)} {kind} streams; {number} is read ({kind}_stream=...)")
+        if number is not None and kind in record.slots and not candidates[number].is_decodable:
+            raise BadSample("no_decoder", f"{file}: there is no decoder for its {kind}; convert the file.")
+    header = header.select(chosen["video"], None)
+    if audio_header.audios or record.audio_track is not None:
+        audio = audio_header.select(None, chosen["audio"])
+        header = replace(header, audio=audio.audio, audio_stream=audio.audio_stream)
+    return replace(header, notes=tuple(notes))
 
 
 def _get_header(file: Path, headers: Mapping[Path, Header | BadSample]) -> Header:
@@ -259,16 +276,16 @@ def _read_first(record: Record, header: Header, num_frames: int, num_samples: in
     clip = Clip()
     if num_first or (num_samples and is_one_clip):
         samples_of_file = num_samples if is_one_clip else 0
-        clip = _read_file(record.file, num_first, samples_of_file, record.span, header, timeout)
+        clip = read_file(record.file, num_first, samples_of_file, record.span, header, timeout)
     if num_samples and not is_one_clip:
         audio_file = record.audio_track or record.file
         audio_header = header if audio_file == record.file else replace(header, is_still=False)
-        audio = _read_file(audio_file, 0, num_samples, record.audio_span, audio_header, timeout)
-        clip = replace(clip, waveform=audio.waveform)
+        audio = read_file(audio_file, 0, num_samples, record.audio_span, audio_header, timeout)
+        clip = replace(clip, waveform=audio.waveform, gaps=audio.gaps)
     if record.second_clip is not None and clip.frames is not None:
         second_header = Header(has_video=True, fps=record.fps)
         num_second = num_frames - num_first
-        second = _read_file(record.second_clip, num_second, 0, record.second_clip_span, second_header, timeout)
+        second = read_file(record.second_clip, num_second, 0, record.second_clip_span, second_header, timeout)
         assert second.frames is not None
         height, width = clip.frames.shape[-2:]
         frames = torch.cat([clip.frames, resize(second.frames, (height, width))])
@@ -294,6 +311,9 @@ def _open(path: Path, timeout: float, max_pixels: int = MAX_PIXELS) -> Iterator[
     try:
         # the last option is for decoders: FFmpeg decodes a frame of some formats to find its size
         options = {"format_whitelist": FORMATS, "protocol_whitelist": "file", "max_pixels": str(max_pixels)}
+        if has_open_end(path):
+            options["ignore_length"] = "1"
+        # Titles are not read, and older programs write them in other encodings than UTF-8.
         container = av.open(str(path), timeout=timeout, options=options, metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
         raise explain_open_error(path, error, FORMATS) from error
@@ -342,29 +362,3 @@ def _decode_still(path: Path, container: Any, max_pixels: int, check: Check) -> 
     primary = next((item for item in items if item.disposition & Disposition.default), items[0])
     packets = [packet for packet in container.demux(primary) if packet.size]
     return decode_frames(path, primary, packets, 1, (0.0, None), check)[0][0]
-
-
-def _select_streams(container: Any) -> tuple[Any, Any]:
-    """Return the video and the audio stream; a cover image is not a video."""
-    videos = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    audios = container.streams.audio
-    for stream in (*videos[:1], *audios[:1]):
-        stream.thread_type = "NONE"  # workers are the parallelism; threads of a decoder cost more than they save
-    return next(iter(videos), None), next(iter(audios), None)
-
-
-def _measure_audio(container: Any, stream: Any, check: Check) -> tuple[float, float]:
-    """Return first and last second of the audio, counted packet by packet where the header only estimates it."""
-    if stream is None:
-        return 0.0, 0.0
-    origin = file_origin(container)
-    if stream.duration is not None and not set(container.format.name.split(",")) & ESTIMATED_DURATION:
-        begin = 0.0 if stream.start_time is None else float(stream.start_time * stream.time_base) - origin
-        return begin, begin + float(stream.duration * stream.time_base)
-    first, last = math.inf, 0.0
-    for packet in container.demux(stream):
-        check()
-        if packet.pts is not None and packet.size:
-            first = min(first, float(packet.pts * packet.time_base) - origin)
-            last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base) - origin)
-    return (max(0.0, first), last) if last > first else (0.0, 0.0)

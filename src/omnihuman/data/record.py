@@ -20,6 +20,8 @@ KEYS = {
     "needs",
     "faces",
     "audio_track",
+    "video_stream",
+    "audio_stream",
     "second_clip",
     "fps",
     *KINDS,
@@ -76,6 +78,8 @@ class Record:
         hidden: fields of the sample that encoders do not get, though the slot of the field is in the text.
         audio_track: file with the audio, if it is not in ``file``.
         audio_track_span: span of the audio, if it differs from the clip's.
+        video_stream: number of the video among those of ``file``, from 0; ``None`` for the one that FFmpeg chooses.
+        audio_stream: number of the audio among those of its file, likewise.
         second_clip: a second video without audio; its frames follow those of the first, half of the frames each.
         second_clip_span: span of the second video.
         fps: frames per second of a folder of images.
@@ -96,6 +100,8 @@ class Record:
     hidden: tuple[str, ...] = ()
     audio_track: Path | None = None
     audio_track_span: Span | None = None
+    video_stream: int | None = None
+    audio_stream: int | None = None
     second_clip: Path | None = None
     second_clip_span: Span = (0.0, None)
     fps: float = 25.0
@@ -225,6 +231,8 @@ def parse_record(
         location=location,
         meta=meta,
         audio_track=_parse_path(raw, "audio_track", root, location, follow_links=follow_links),
+        video_stream=_parse_stream(raw, "video_stream", location),
+        audio_stream=_parse_stream(raw, "audio_stream", location),
         second_clip=_parse_path(raw, "second_clip", root, location, allow_folder=True, follow_links=follow_links),
         fps=_parse_fps(raw, location),
     )
@@ -339,6 +347,14 @@ def _parse_fps(raw: Mapping[str, Any], location: str) -> float:
         message = f"{location}: fps must be the frames per second of a folder, got {fps!r:.80}."
         raise BadSample("malformed_record", message)
     return float(fps)
+
+
+def _parse_stream(raw: Mapping[str, Any], key: str, location: str) -> int | None:
+    number = raw.get(key)
+    if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 0):
+        message = f"{location}: {key} must be the number of a stream of its kind, from 0, got {number!r}."
+        raise BadSample("malformed_record", message)
+    return number
 
 
 def _parse_slots(messages: Sequence[Message], kind: str, location: str) -> tuple[str, ...]:

@@ -83,11 +83,17 @@ def apply_view(record: Record, view: View, control: str = "", donor: Record | No
     if viewed is None or donor is None:
         return viewed
     if control == "shuffled_audio":
-        return replace(viewed, audio_track=donor.audio_track or donor.file, audio_track_span=donor.audio_span)
+        return replace(
+            viewed,
+            audio_track=donor.audio_track or donor.file,
+            audio_track_span=donor.audio_span,
+            audio_stream=donor.audio_stream,
+        )
     return replace(
         viewed,
         file=donor.file,
         kind=donor.kind,
+        video_stream=donor.video_stream,
         faces=donor.faces,
         start=donor.start,
         end=donor.end,

@@ -213,7 +213,9 @@ class Answerer:
         planned = samples.planned[0]
         sample = samples.sample(planned)
         missing = sorted(set(question.slots) - set(planned.record.slots))
-        notes = []
+        notes = [*planned.header.notes]
+        if gaps := sample.meta["audio_gaps"]:
+            notes.append(f"{len(gaps)} gaps of {sum(gaps):.2f} s in the audio of {record.file.name} are silent")
         if missing:
             notes.append(f"{record.file.name} has no {' and no '.join(missing)}; answered without")
         if unread:

@@ -22,6 +22,7 @@ from omnihuman.training.bad_loss import BadLossPolicy
 from omnihuman.training.callbacks import EarlyStopping, MetricsTable, Throughput, build_progress_bar
 from omnihuman.training.chain import Chain
 from omnihuman.training.counter import SampleCounter
+from omnihuman.training.gaps import GapCounter
 from omnihuman.training.generation_metrics import GenerationMetrics
 from omnihuman.training.model_folder import build_with_weights
 from omnihuman.training.precision import build_precision
@@ -53,6 +54,7 @@ class Stage:
         throughput: measures the speed.
         counter: counts trained and skipped samples.
         bad_loss: checks loss, gradient and weights.
+        gaps: counts gaps of the audio.
         validate_first: validate before the first step.
         validate_last: validate after the last step, also within an epoch.
         next_command: the command that follows a finished run.
@@ -70,6 +72,7 @@ class Stage:
     throughput: Throughput
     counter: SampleCounter
     bad_loss: BadLossPolicy
+    gaps: GapCounter
     validate_first: bool
     validate_last: bool
     next_command: str
@@ -108,10 +111,12 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
     )
     throughput, counter = Throughput(), SampleCounter(run.folder / "skipped.jsonl", data.max_skipped)
     bad_loss = BadLossPolicy(run.folder, counter, config.on_bad_loss, cure=BAD_LOSS_CURE)
+    gaps = GapCounter()
     callbacks = [
         throughput,
         counter,
         bad_loss,
+        gaps,
         _build_generation_metrics(config, data),
         *build_all(config.callback),
         _build_saver(config, run),
@@ -133,6 +138,7 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
         throughput=throughput,
         counter=counter,
         bad_loss=bad_loss,
+        gaps=gaps,
         validate_first=config.validate_first,
         validate_last=config.validate_last,
         next_command=build_next_command(config),

@@ -42,9 +42,13 @@ def _build_table(folder: Path, facts: Mapping[str, Any], best: Mapping[str, floa
     if facts["val_skipped"]:
         samples += f"; {sum(facts['val_skipped'].values())} skipped in validation"
     scores = ", ".join(f"{name} {value:.4g}" for name, value in best.items())
+    gaps = facts["audio_gaps"]
     table = Table(title=f"{facts['experiment']} is finished", title_justify="left", show_header=False)
     table.add_row("steps", f"{facts['steps']} in {facts['seconds']:.0f} s")
     table.add_row("samples", samples)
+    if gaps["samples"]:
+        text = f"{gaps['gaps']:.0f} in {gaps['samples']:.0f} samples, {gaps['seconds']:.1f} s, silent"
+        table.add_row("gaps of audio", text)
     table.add_row("speed", f"{facts['tokens_per_second']:.0f} tokens/s, {facts['data_wait']:.0%} waiting for data")
     table.add_row("peak memory", f"{peak_gib:.1f} GiB")
     table.add_row("best", scores or "no validation")

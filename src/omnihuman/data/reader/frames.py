@@ -31,6 +31,7 @@ class FramesReader(Reader):
     def cache_key(self, record: Record) -> dict[str, Any]:
         return {
             "file": record.file,
+            "video_stream": record.video_stream,
             "span": record.span,
             "second_clip": record.second_clip,
             "second_clip_span": record.second_clip_span,

@@ -30,4 +30,8 @@ class WaveformReader(Reader):
         return clip.waveform
 
     def cache_key(self, record: Record) -> dict[str, Any]:
-        return {"file": record.audio_track or record.file, "span": record.audio_span}
+        return {
+            "file": record.audio_track or record.file,
+            "audio_stream": record.audio_stream,
+            "span": record.audio_span,
+        }
