@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from omnihuman.data.record import Record
+from omnihuman.metric.answer import final_answer
 from omnihuman.metric.score import Score
 
 INVALID = (None, "invalid")
@@ -217,12 +218,12 @@ class Benchmark(ABC):
 
 
 def unzip(predictions: Sequence[Prediction]) -> tuple[list[str], list[Any], list[str]]:
-    """Return ids, references and answers (``""`` where generation failed)."""
+    """Return ids, references and answers without reasoning (``""`` where generation failed or was cut)."""
     ids, references, answers = [], [], []
     for prediction in predictions:
         ids.append(prediction.id)
         references.append(prediction.reference)
-        answers.append(prediction.answer or "")
+        answers.append(final_answer(prediction.answer) or "")
     return ids, references, answers
 
 

@@ -21,6 +21,7 @@ from omnihuman.benchmark.text import (
 )
 from omnihuman.judge.base import Judge
 from omnihuman.judge.scoring import judge_clue_overlap, judge_label_overlap
+from omnihuman.metric.answer import final_answer
 from omnihuman.metric.events import score_overlap
 from omnihuman.metric.open_vocabulary import built_in_wheels, score_on_wheels
 from omnihuman.metric.score import Score
@@ -139,7 +140,7 @@ class Emer(Benchmark):
         for prediction in predictions:
             emotion = str(prediction.meta.get("emotion", prediction.reference))
             references.append(find_wheel_words(emotion, wheels))
-            answers.append(find_wheel_words(prediction.answer or "", wheels))
+            answers.append(find_wheel_words(final_answer(prediction.answer) or "", wheels))
         return score_on_wheels(ids, references, answers)
 
     def protocol(self) -> dict[str, str]:

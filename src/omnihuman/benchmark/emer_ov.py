@@ -18,6 +18,7 @@ from omnihuman.benchmark.text import (
 )
 from omnihuman.judge.base import Judge
 from omnihuman.judge.scoring import extract_labels, group_labels
+from omnihuman.metric.answer import CUT, final_answer
 from omnihuman.metric.open_vocabulary import (
     Wheels,
     built_in_wheels,
@@ -111,7 +112,9 @@ class EmerOV(Benchmark):
 
     def parse(self, prediction: Prediction) -> tuple[Any, str]:
         """Parse the labels of an answer without a judge: the listed ones, or else its words that are on the wheels."""
-        text = (prediction.answer or "").strip()
+        text = final_answer(prediction.answer)
+        if text is None:
+            return CUT
         try:
             return parse_label_cell(text, "answer"), "listed"  # long labels of a plain list stay
         except ValueError:
@@ -140,13 +143,13 @@ class EmerOV(Benchmark):
         answers: list[list[str] | None] = []
         free_form = []
         for index, (prediction, (labels, rule)) in enumerate(zip(predictions, parsed, strict=True)):
-            is_empty = not re.search(r"\w", prediction.answer or "")
+            is_empty = not re.search(r"\w", final_answer(prediction.answer) or "")
             if rule == "listed" or is_empty:
                 answers.append(labels or [])
             else:
                 answers.append(None)
                 free_form.append(index)
-        texts = [predictions[index].answer or "" for index in free_form]
+        texts = [final_answer(predictions[index].answer) or "" for index in free_form]
         for index, extracted in zip(free_form, extract_labels(judge, texts), strict=True):
             answers[index] = extracted
         return answers

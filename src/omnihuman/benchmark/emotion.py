@@ -256,8 +256,8 @@ class EmotionBenchmark(Benchmark):
     def _score_union(self, score: Score, predictions: Sequence[Prediction]) -> Score:
         scored = set(score.ids)
         members = [prediction for prediction in predictions if prediction.id in scored]
-        ids, references, answers = unzip(members)
-        answers = [answer.lstrip() for answer in answers]
+        ids, references, _ = unzip(members)
+        answers = [(prediction.answer or "").lstrip() for prediction in members]
         folds = [""] * len(ids)
         if score.name == "uar":  # the mean over folds; the other scores are those of a fold, or pooled
             folds = [prediction.group for prediction in members]

@@ -19,6 +19,7 @@ from omnihuman.benchmark.dfew import LABELS
 from omnihuman.benchmark.text import parse_text
 from omnihuman.benchmark.transcription import parse_transcript
 from omnihuman.data.record import Record
+from omnihuman.metric.answer import CUT, final_answer
 from omnihuman.metric.caption import cider, rouge_l
 from omnihuman.metric.emotion import FORMS, PARSERS, parse_label, score_labels
 from omnihuman.metric.open_vocabulary import parse_labels, score_label_sets
@@ -119,12 +120,15 @@ class Sample(Benchmark):
             return parse_label(prediction.answer, self.labels, FORMS, self.parser)
         if self.kind == "choice":
             # exact match first, because an option may contain another one
-            text = (prediction.answer or "").strip(" .\n").lower()
+            text = (final_answer(prediction.answer) or "").strip(" .\n").lower()
             return (
                 (text, "option") if text in prediction.options else parse_label(prediction.answer, prediction.options)
             )
         if self.kind == "labels":
-            labels = parse_labels(prediction.answer or "")
+            final = final_answer(prediction.answer)
+            if final is None:
+                return CUT
+            labels = parse_labels(final)
             return (labels, "listed") if labels else INVALID
         if self.kind == "speech":
             return parse_transcript(prediction)

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 from omnihuman.benchmark.base import INVALID, Prediction, as_tuple, read_json
 from omnihuman.data.record import Record
 from omnihuman.judge.base import Judge
+from omnihuman.metric.answer import CUT, final_answer
 from omnihuman.modality import View, prompt_head
 
 T = TypeVar("T")
@@ -209,8 +210,10 @@ def _read_json_lines(path: Path) -> list[Any]:
 
 
 def parse_text(prediction: Prediction) -> tuple[str | None, str]:
-    """Parse a free-form answer: its stripped text, and the rule."""
-    text = (prediction.answer or "").strip()
+    """Parse a free-form answer: its text without reasoning, and the rule."""
+    text = final_answer(prediction.answer)
+    if text is None:
+        return CUT
     return (text, "text") if text else INVALID
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from omnihuman.benchmark.base import Prediction, unzip
+from omnihuman.metric.answer import CUT, final_answer
 from omnihuman.metric.score import Score
 from omnihuman.metric.speech import strip_lead_in
 
@@ -20,7 +21,9 @@ def parse_transcript(prediction: Prediction) -> tuple[str | None, str]:
     >>> parse_transcript(Prediction("librispeech", "1", "", "", "go", "GO"))
     ('GO', 'text')
     """
-    text = (prediction.answer or "").strip()
+    text = final_answer(prediction.answer)
+    if text is None:
+        return CUT
     transcript = strip_lead_in(text).strip()
     if not transcript:
         return None, "invalid"

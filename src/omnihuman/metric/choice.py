@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torchmetrics import MeanMetric
 
+from omnihuman.metric.answer import CUT, final_answer, says
 from omnihuman.metric.score import Array, Score, equal, group_positions, one_hot, select
 
 PARSERS = ("strict", "humanomni", "official", "lmms_eval")
@@ -33,7 +34,8 @@ class ChoiceAccuracy:
 
     def update(self, answers: Sequence[str], references: Sequence[str]) -> None:
         """Add a batch of answers."""
-        correct = equal([*map(_normalize, answers)], [*map(_normalize, references)])
+        final = [_normalize(final_answer(answer) or "") for answer in answers]
+        correct = equal(final, [*map(_normalize, references)])
         self.counts.update(torch.tensor(correct, device=self.counts.device))
 
     def compute(self) -> dict[str, float]:
@@ -48,7 +50,8 @@ def parse_choice(
 
     Reference: ``humanomni``, ``official``, ``lmms_eval`` parse as the evaluation scripts of HumanOmni, MVBench and
     lmms-eval do, quirks included; the three disagree with each other.
-    Differs from them: ``strict`` requires the letter at the start, or the text of exactly one option.
+    Differs from them: ``strict`` requires the letter at the start, or the text of exactly one option, which the answer
+    does not deny, behind its reasoning (``<think>``); an answer that ends within its reasoning is ``cut``.
 
     Args:
         answer: of the model; ``None`` where generation failed.
@@ -75,18 +78,20 @@ def parse_choice(
 
 
 def _parse_strict(answer: str, options: Sequence[str]) -> Choice:
-    text = answer.strip()
-    letter = re.search(r"^\(?([A-Z])\)?(?=[\s.:)]|$)", text)
+    final = final_answer(answer)
+    if final is None:
+        return CUT
+    letter = re.search(r"^\(?([A-Z])\)?(?=[\s.:)]|$)", final)
     if letter:
         index = ascii_uppercase.index(letter[1])
         if index < len(options):
             return index, "letter"
-    text = _normalize(text)
+    text = _normalize(final)
     equal, contained = [], []
     for index, option in enumerate(map(_normalize, options)):
         if option == text:
             equal.append(index)
-        if option and f" {option} " in f" {text} ":
+        if says(final, option):
             contained.append(index)
     for matches in (equal, contained):
         if len(matches) == 1:

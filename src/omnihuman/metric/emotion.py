@@ -1,6 +1,5 @@
 """Emotion recognition: label parsing, weighted and unweighted average recall, confusion counts."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from omnihuman.metric.answer import CUT, final_answer, says
 from omnihuman.metric.score import Score, equal, group_positions, one_hot, select
 
 FORMS: dict[str, tuple[str, ...]] = {
@@ -81,12 +81,13 @@ def parse_label(
     forms: Mapping[str, Sequence[str]] | None = None,
     parser: str = "strict",
 ) -> tuple[str | None, str]:
-    """Parse a label from an answer, and the rule that matched: ``label``, ``form`` or ``invalid``.
+    """Parse a label from an answer, and the rule that matched: ``label``, ``form``, ``invalid`` or ``cut``.
 
     Reference: ``official`` is HumanOmni's ``eval_mafw_dfew.py``: leading whitespace is stripped, the rest must equal a
     label, so that ``Happy`` and ``happy.`` are wrong.
     Differs from it: ``strict`` (ours) searches for complete words, without regard to case and punctuation; an answer
-    that names several labels is invalid.
+    that names several labels is invalid. Reasoning (``<think>``) and denied labels ("not happy") do not count; an
+    answer that ends within its reasoning is ``cut``.
 
     Args:
         answer: of the model; ``None`` where generation failed.
@@ -102,25 +103,21 @@ def parse_label(
     """
     if parser not in PARSERS:
         raise ValueError(f"parser={parser!r}: choose from {', '.join(PARSERS)}.")
-    text = answer or ""
     if parser == "official":
-        exact = text.lstrip()
+        exact = (answer or "").lstrip()
         return (exact, "label") if exact in labels else (None, "invalid")
-    text = text.casefold()
+    text = final_answer(answer)
+    if text is None:
+        return CUT
     rules: dict[str, str] = {}
     for label in labels:
-        if _contains_word(text, label):
+        if says(text, label):
             rules[label] = "label"
-        elif any(_contains_word(text, form) for form in (forms or {}).get(label, ())):
+        elif any(says(text, form) for form in (forms or {}).get(label, ())):
             rules[label] = "form"
     if len(rules) != 1:
         return None, "invalid"
     return rules.popitem()
-
-
-def _contains_word(text: str, word: str) -> bool:
-    # not \b: the underscores of Markdown's _happy_ are punctuation here
-    return re.search(rf"(?<![^\W_]){re.escape(word.casefold())}(?![^\W_])", text) is not None
 
 
 def score_labels(

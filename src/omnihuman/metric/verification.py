@@ -6,18 +6,22 @@ from statistics import fmean, stdev
 
 import numpy as np
 
+from omnihuman.metric.answer import CUT, final_answer
 from omnihuman.metric.score import Array, Score, equal, group_positions, select
 
 
 def parse_yes_no(answer: str | None) -> tuple[bool | None, str]:
-    """Parse yes or no from an answer, and the rule that matched: ``first``, ``word`` or ``invalid``.
+    """Parse yes or no from an answer, and the rule that matched: ``first``, ``word``, ``invalid`` or ``cut``.
 
     The first word decides; otherwise the answer must contain only one of yes and no.
 
     >>> parse_yes_no("Yes, no doubt."), parse_yes_no("I say no"), parse_yes_no("yes or no?")[0]
     ((True, 'first'), (False, 'word'), True)
     """
-    text = (answer or "").lower()
+    text = final_answer(answer)
+    if text is None:
+        return CUT
+    text = text.lower()
     words = re.findall(r"\b(yes|no)\b", text)
     if re.match(r"\W*(yes|no)\b", text):
         return words[0] == "yes", "first"
