@@ -119,10 +119,10 @@ def to_json(prompt: "Prompt", answer: "Answer") -> dict[str, Any]:
 
 
 def answer_file(answerer: "Answerer", config: DictConfig, generation_kwargs: Mapping[str, Any]) -> None:
-    """Answer a file of questions in batches, one JSON line each; an invalid question gets a line with ``error``.
+    """Answer a file of questions in batches, one JSON line each; a question that fails gets a line with ``error``.
 
     Raises:
-        ValueError: the file is missing.
+        ValueError: the file is missing; or, after all answers, questions have failed.
     """
     file, root = Path(config.questions).expanduser(), config.root
     if config.batch_size < 1:
@@ -131,19 +131,25 @@ def answer_file(answerer: "Answerer", config: DictConfig, generation_kwargs: Map
         raise ValueError(f"questions={file}: there is no such file.")
     root = file.parent if root is None else Path(root).expanduser()
     lines = [line for line in enumerate(file.read_text("utf-8-sig").splitlines(), 1) if line[1].strip()]
-    num_invalid = 0
+    failed: list[int] = []
     with _open_output(config.out) as out:
         for start in range(0, len(lines), config.batch_size):
             part = lines[start : start + config.batch_size]
             prompts = list(build_prompts(answerer, part, file, root, config.view))
             valid = [prompt for prompt in prompts if not isinstance(prompt, dict)]
             answers = iter(answerer.answer_prompts(valid, **generation_kwargs) if valid else [])
-            for prompt in prompts:
-                entry = prompt if isinstance(prompt, dict) else to_json(prompt, next(answers))
+            for (number, _), prompt in zip(part, prompts, strict=True):
+                if isinstance(prompt, dict):
+                    failed.append(number)
+                    entry = prompt
+                else:
+                    entry = to_json(prompt, next(answers))
                 print(json.dumps(entry, ensure_ascii=False), file=out, flush=True)
-            num_invalid += len(prompts) - len(valid)
     target = f"; {config.out}" if config.out else ""
-    print(f"{len(lines)} questions, {num_invalid} of them invalid{target}", file=sys.stderr)
+    print(f"{len(lines)} questions, {len(failed)} of them failed{target}", file=sys.stderr)
+    if failed:
+        numbers = ", ".join(map(str, failed))
+        raise ValueError(f"questions={file}: line {numbers} failed; see `error` of the answers.")
 
 
 def _open_output(path: str | None) -> Any:

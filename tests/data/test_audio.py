@@ -150,7 +150,7 @@ def test_a_matroska_file_that_is_cut_is_truncated(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mka", num_frames=0, audio_codec="flac", seconds=4.0)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 6 // 10])
-    with pytest.raises(BadSample, match=r"2\.4\d s of audio where the header says 4\.00 s") as caught:
+    with pytest.raises(BadSample, match=r"2\.4\d s.* 4\.00 s") as caught:
         read_audio(path, probe(path))
     assert caught.value.reason == "truncated"
 

@@ -4,6 +4,7 @@ import base64
 import io
 import stat
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from PIL import Image
@@ -45,6 +46,29 @@ def test_suffix_follows_the_content(clip: Path, folder: Path) -> None:
 def test_base64_may_have_line_breaks(clip: Path, folder: Path) -> None:
     lines = base64.encodebytes(clip.read_bytes()).decode()
     assert Uploads(Limits()).fetch(f"data:;BASE64,{lines}", folder).read_bytes() == clip.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        *("data:video/x-matroska;codecs=avc1,opus;base64,", 'data:video/webm;codecs="vp8, opus";base64,'),
+        *(
+            "DATA:Video/MP4;Codecs=avc1.42E01E%2Cmp4a.40.2;BASE64,",
+            "data:video/mp4;charset=utf-8 ; base64 ,",
+            " data:;base64,",
+        ),
+    ],
+)
+def test_types_as_browsers_write_them(head: str, clip: Path, folder: Path) -> None:
+    assert Uploads(Limits()).fetch(data_url(clip.read_bytes(), head), folder).read_bytes() == clip.read_bytes()
+
+
+def test_content_may_be_escaped_and_without_padding(clip: Path, folder: Path) -> None:
+    content = clip.read_bytes() + bytes(-len(clip.read_bytes()) % 3 + 1)  # needs padding
+    text = base64.b64encode(content).decode()
+    assert text.endswith("==")
+    for written in (text.rstrip("="), quote(text, safe="")):
+        assert Uploads(Limits()).fetch(f"data:;base64,{written}", folder).read_bytes() == content
 
 
 @pytest.mark.parametrize("content", [b"#EXTM3U\n#EXTINF:1,\n/etc/passwd\n", b""], ids=["playlist", "empty"])
@@ -94,7 +118,15 @@ def test_messages_name_a_file_as_the_client_does() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["data:video/mp4,abc", "data:video/mp4;base64", "data:;base64,a*c=", "data:;base64,a", "data:;base64,äöüß"]
+    "url",
+    [
+        "data:video/mp4,abc",
+        "data:video/mp4;base64",
+        "data:;base64,a*c=",
+        "data:;base64,a",
+        "data:;base64,äöüß",
+        "data:;codecs=base64,AA==",
+    ],
 )
 def test_data_url_without_valid_base64_raises(url: str, folder: Path) -> None:
     with pytest.raises(RequestError, match="base64"):

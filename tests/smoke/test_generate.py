@@ -76,7 +76,9 @@ def test_questions_of_a_file_are_answered_in_order(
     file, out = tmp_path / "q.jsonl", tmp_path / "new" / "answers.jsonl"
     file.write_text("\n".join(json.dumps(line) for line in lines) + "\n\n{broken\n")
     folder = model_folder("humanomni_stage3")
-    run_verb("generate", f"run={folder}", f"questions={file}", f"out={out}", "batch_size=2", "max_new_tokens=3")
+    options = [f"run={folder}", f"questions={file}", f"out={out}", "batch_size=2", "max_new_tokens=3"]
+    output = run_verb("generate", *options)
+    assert "FAILED" in output and "q.jsonl: line 2, 6, 7, 9 failed" in output
     answers = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["id"] for line in answers] == ["x", "2", "3", "4", "5", "6", "7", "9"]
     assert ["error" in line for line in answers] == [False, True, False, False, False, True, True, True]
@@ -136,6 +138,11 @@ def test_question_is_converted_to_a_record(tmp_path: Path) -> None:
         ({"video": ["a.mp4"]}, "must be text"),
         ({"video": __file__, "start": "soon"}, "must be seconds"),
         ({"video": __file__, "instruction": None}, "instruction="),
+        ({"video": __file__, "start": 3, "end": 2}, r"end 2 .* start 3"),
+        ({"video": __file__, "end": 0}, "end 0"),
+        ({"video": __file__, "start": -1}, "seconds, got -1"),
+        ({"video": __file__, "start": float("nan")}, "seconds, got nan"),
+        ({"video": __file__, "end": float("inf")}, r"seconds.* inf"),
     ],
 )
 def test_invalid_question_raises(values: dict[str, object], message: str) -> None:

@@ -208,7 +208,7 @@ def parse_record(
         meta["system"] = system
     kind = _parse_kind(raw, location, allow_text_only)
     slots = _parse_slots(messages, kind, location)
-    start, end = _parse_span(raw, location)
+    start, end = parse_span(raw, location)
     file = root
     if kind != "text":
         path = _parse_path(raw, kind, root, location, allow_folder=kind == "video", follow_links=follow_links)
@@ -317,7 +317,12 @@ def _parse_kind(raw: Mapping[str, Any], location: str, allow_text_only: bool) ->
     return "text" if allow_text_only else ""
 
 
-def _parse_span(raw: Mapping[str, Any], location: str) -> Span:
+def parse_span(raw: Mapping[str, Any], location: str) -> Span:
+    """Return ``start`` and ``end`` of a record or a question.
+
+    Raises:
+        BadSample: they are no seconds, or not in order.
+    """
     start, end = raw.get("start"), raw.get("end")
     seconds = [time for time in (start, end) if time is not None]
     if not all(map(_is_number, seconds)) or (start or 0) < 0:

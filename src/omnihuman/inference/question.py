@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from omnihuman.data.record import Record
+from omnihuman.data.record import Record, parse_span
 from omnihuman.modality import KINDS, View, prompt_head
 
 
@@ -22,7 +22,8 @@ def build_question(
         root: folder for relative paths.
 
     Raises:
-        ValueError: the instruction is missing, there is not exactly one file (or ``view=text``), or it does not exist.
+        ValueError: the instruction is missing, there is not exactly one file (or ``view=text``), it does not exist, or
+            start and end are no span.
     """
     _check_types(question, location)
     if not question.get("instruction"):
@@ -38,15 +39,15 @@ def build_question(
         if not file.exists():
             raise ValueError(f"{location}: {kind}={file}: there is no such file.")
     text = prompt_head(kind) + str(question["instruction"])
-    end = question.get("end")
+    start, end = parse_span({"start": question.get("start"), "end": question.get("end")}, location)
     return Record(
         id=name,
         file=file,
         kind=kind,
         messages=(("user", text), ("assistant", "")),
         slots=View.of_kind(kind).slots,
-        start=float(question.get("start") or 0.0),
-        end=None if end is None else float(end),
+        start=start,
+        end=end,
         location=location,
     )
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from omnihuman.data.messages import build_record, parse_generation_options
 from omnihuman.data.record import Record
 from omnihuman.modality import View
-from omnihuman.serving.uploads import RequestError, Uploads
+from omnihuman.serving.uploads import RequestError, Uploads, is_data_url
 
 MEDIA = {"image_url": "image", "video_url": "video", "audio_url": "audio", "input_audio": "audio"}
 """Type of a content part -> kind of its medium."""
@@ -47,7 +47,7 @@ class InputAudio(BaseModel):
     @property
     def url(self) -> str:
         """The audio as a ``data:`` URL."""
-        if self.data.startswith("data:"):
+        if is_data_url(self.data):
             return self.data
         return f"data:;base64,{self.data}"
 

@@ -19,6 +19,19 @@ SUFFIXES = {"mov": "mp4", "matroska": "webm", "jpeg": "jpg"}
 NOT_ALLOWED = "is neither a data: URL nor a file below one of the allowed folders (allow=)"
 
 
+MAX_HEAD = 4096
+"""Characters of a ``data:`` URL in which its content must begin."""
+
+
+def is_data_url(url: str) -> bool:
+    """Return whether a URL holds its content.
+
+    >>> is_data_url("DATA:image/png;base64,AA=="), is_data_url("file:///a.png")
+    (True, False)
+    """
+    return url[:5].lower() == "data:"
+
+
 class RequestError(ValueError):
     """A request that is not answered.
 
@@ -91,19 +104,25 @@ class Uploads:
             RequestError: the URL is of another kind, the file is not allowed, or its content must not be decoded. The
                 message does not reveal whether a file exists that is not allowed.
         """
-        if url[:5].lower() != "data:":
+        url = url.strip()
+        if not is_data_url(url):
             file = self._find_allowed(url, label)
             self.check(file, label)
             return file
         return self._save(self._decode_data_url(url, label), folder, label)
 
     def _decode_data_url(self, url: str, label: str) -> bytes:
-        head, comma, content = url.partition(",")
-        if not comma or not head.lower().endswith(";base64"):
-            message = f"{label}: expected data:<type>;base64,<content>, got {head[:40]!r}."
+        # The type may have commas: data:video/webm;codecs=vp8,opus;base64,<content>.
+        head = re.search(r"[;:]\s*base64\s*,", url[:MAX_HEAD], re.IGNORECASE)
+        if head is None:
+            message = f"{label}: expected data:<type>;base64,<content>, got {url[:40]!r}."
             raise RequestError("bad_data_url", message)
+        content = url[head.end() :]
+        if "%" in content:
+            content = unquote(content)
         if any(space in content for space in "\n\r \t"):  # many programs break base64 into lines
             content = "".join(content.split())
+        content += "=" * (-len(content) % 4)  # browsers take content without padding
         size = len(content) * 3 // 4 - content[-2:].count("=")
         if size > self.limits.bytes:  # checked first: decoding holds the content in memory a second time
             message = f"{label}: {size} bytes; at most {self.limits.bytes} are accepted."
