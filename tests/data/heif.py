@@ -1,6 +1,7 @@
 """HEIF images (HEIC, AVIF) of one or more tiles, written box by box around key frames of HEVC or AV1."""
 
 import struct
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -13,8 +14,9 @@ OPTIONS = {"libx265": {"x265-params": "log-level=none:bframes=0"}, "libsvtav1": 
 def write_heif(path: Path, levels: list[list[int]], side: int = 128) -> Path:
     """Write grey tiles in rows and columns; a single one is written as an image without a grid."""
     codec, config_name, item_type = CODECS[path.suffix[1:]]
-    tiles = [level for row in levels for level in row]
-    encoded = [_encode(level, path.with_suffix(".mp4"), codec, config_name, side) for level in tiles]
+    tiles = list(chain.from_iterable(levels))
+    scratch = path.with_suffix(".mp4")
+    encoded = [_encode(level, scratch, codec, config_name, side) for level in tiles]
     num_rows, num_columns, has_grid = len(levels), len(levels[0]), len(tiles) > 1
     width, height = num_columns * side, num_rows * side
     items = [(number + 1, item_type, sample) for number, (_, sample) in enumerate(encoded)]

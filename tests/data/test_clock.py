@@ -1,4 +1,4 @@
-"""When frames are shown and where files end, in containers that do not store it for each frame and stream."""
+"""Seconds of frames and ends of files, in containers that do not store them for each frame and stream."""
 
 from collections.abc import Callable
 from pathlib import Path

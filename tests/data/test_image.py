@@ -165,7 +165,7 @@ def filter_as_ffmpeg(frame: torch.Tensor, matrix: tuple[int, int, int, int]) -> 
     theta = round(np.degrees(np.arctan2(b, a))) % 360
     transposed = frame.transpose(1, 2)
     if theta == 90:
-        return transposed.flip(1, 2) if c > 0 and b < 0 else (transposed if c > 0 else transposed.flip(2))
+        return transposed if c > 0 else transposed.flip(2)
     if theta == 180:
         frame = frame.flip(2) if a < 0 else frame
         return frame.flip(1) if d < 0 else frame
@@ -182,7 +182,7 @@ def test_the_whole_display_matrix_counts(across: int, down: int, is_transposed: 
     frame = read(orient(path, matrix), num_frames=1)[0][0]
     assert torch.equal(frame, filter_as_ffmpeg(original, matrix))
     corner = original[:, 0, 0]
-    row, column = (0 if down > 0 else -1), (0 if across > 0 else -1)
+    row, column = min(0, down), min(0, across)
     assert torch.equal(frame[:, row, column], corner), "x' = a x + c y, y' = b x + d y"
 
 

@@ -60,8 +60,8 @@ def _read_asf_length(path: Path) -> float | None:
     Reference: ASF specification 3.2, file properties object.
     """
     with path.open("rb") as file:
-        _, found, properties = file.read(1 << 16).partition(ASF_PROPERTIES)
-    if not found or len(properties) < 76:
+        _, _, properties = file.read(1 << 16).partition(ASF_PROPERTIES)
+    if len(properties) < 76:
         return None
     duration, preroll = (int.from_bytes(properties[start : start + 8], "little") for start in (48, 64))
     is_live = properties[72] & 1

@@ -81,7 +81,7 @@ def _open_image(path: Path, formats: tuple[str, ...], max_pixels: int) -> UInt8[
         raise BadSample("too_large", f"{path}: more than {max_pixels} pixels ({error}). Scale it down.") from error
     except BadSample:
         raise
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, RuntimeError) as error:
         raise BadSample("unreadable", f"{path}: cannot be read as an image ({error}).") from error
 
 
