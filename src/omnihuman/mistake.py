@@ -63,6 +63,8 @@ def explain(error: BaseException, arguments: Sequence[str], root: str | None) ->
     if any(sign in str(error) for sign in HUB_SIGNS) and (names := _find_hub_names(arguments, root)):
         return f"{names}: no such folder, and no model of the hub that is cached or can be reached; choose another."
     message = str(error).partition("\n    full_key")[0]  # OmegaConf's details of a key
+    if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
+        message = f"{message}: {error.__cause__}".partition("\n")[0]
     return "; ".join(line.strip() for line in message.splitlines() if line.strip())
 
 

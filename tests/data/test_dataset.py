@@ -75,6 +75,7 @@ def test_planning_raises_or_skips_with_the_reason(name: str, build_samples: Any)
         build_samples([entry])
     assert caught.value.reason == reason
     assert "train.jsonl:1" in str(caught.value), "the message names file and line"
+    assert str(caught.value).count("data.on_bad_sample") == 1
     if "num_frames" in entry:
         return  # the number of frames is an option of all samples
     samples = build_samples([entry, VALID], policy="skip")

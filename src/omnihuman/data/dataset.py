@@ -178,9 +178,12 @@ class Samples(Dataset[Batch]):
                 self.skipped.append(dict(self.excluded[_identity(entry)]))
                 continue
             try:
-                yield from self._plan_views(entry, headers)
+                header, views = self._list_views(entry, headers)
             except BadSample as bad:
                 self.skipped.append(self._skip(entry, bad, self.quarantine_file))
+                continue
+            for record, fillers in views:
+                yield from self._plan_view(record, header, fillers)
 
     def _is_excluded(self, entry: Entry) -> bool:
         """Return true if a record is excluded in all of its views."""
@@ -206,21 +209,33 @@ class Samples(Dataset[Batch]):
         with ThreadPoolExecutor(8) as pool:
             return dict(zip(files, pool.map(probe, files), strict=True))
 
-    def _plan_views(self, entry: Entry, headers: Mapping[Path, media.Header | BadSample]) -> Iterator[Planned]:
+    def _list_views(
+        self, entry: Entry, headers: Mapping[Path, media.Header | BadSample]
+    ) -> tuple[media.Header, list[tuple[Record, list[str]]]]:
+        """Return the header of a record, and the record in each view with its fillers.
+
+        Raises:
+            BadSample: the record cannot be used in any view.
+        """
         if not isinstance(entry, Record):
             raise entry[1]
         try:
             header = media.merge_headers(entry, headers)
         except BadSample as bad:
             raise _with_source(bad, entry) from bad
-        for record, fillers in self._views_of(entry, header):
-            if description := self.excluded.get(_identity(record)):
-                self.skipped.append(dict(description))
-                continue
-            try:
-                yield self._plan(record, header, fillers)
-            except BadSample as bad:
-                self.skipped.append(self._skip(record, bad, self.quarantine_file) | {"is_view": True})
+        return header, list(self._views_of(entry, header))
+
+    def _plan_view(self, record: Record, header: media.Header, fillers: Collection[str]) -> Iterator[Planned]:
+        """Yield the sample of a record in one view, unless it is excluded or bad."""
+        if description := self.excluded.get(_identity(record)):
+            self.skipped.append(dict(description))
+            return
+        try:
+            planned = self._plan(record, header, fillers)
+        except BadSample as bad:
+            self.skipped.append(self._skip(record, bad, self.quarantine_file) | {"is_view": True})
+        else:
+            yield planned
 
     def _views_of(self, record: Record, header: media.Header) -> Iterator[tuple[Record, list[str]]]:
         """Yield the record in each view, with the slots that a filler fills as the file cannot."""
@@ -444,8 +459,10 @@ def select_views(record: Record, views: Iterable[View]) -> list[Record]:
 
 
 def _identity(entry: Entry) -> tuple[str, str]:
-    """Return id and file of a record; the place of a bad one."""
-    return (entry.id, str(entry.file)) if isinstance(entry, Record) else (entry[0], "")
+    """Return id and file of a record; the place of a bad one, and no file of a text."""
+    if not isinstance(entry, Record):
+        return entry[0], ""
+    return entry.id, "" if entry.kind == "text" else str(entry.file)
 
 
 def _place(record: Record) -> str:

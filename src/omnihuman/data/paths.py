@@ -39,7 +39,8 @@ def resolve_path(root: Path, name: str, *, allow_folder: bool = False, follow_li
         is_folder = file.is_dir()
         exists = file.is_file() or (allow_folder and is_folder)
     except (OSError, ValueError, RuntimeError) as error:  # a name too long, with a null byte, a loop of links
-        raise PathError("missing_file", f"not a valid path ({error}).") from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise PathError("missing_file", f"not a valid path ({reason:.80}).") from error
     base = lexical_root if follow_links else root.resolve()
     if not file.is_relative_to(base):
         raise PathError("outside_root", _describe_outside(root, lexical, lexical_root, file))

@@ -264,7 +264,7 @@ def parse_faces(raw: Any, location: str) -> tuple[FaceDetection, ...] | None:
         place = f"{location}: faces[{number}]"
         time = entry.get("time")
         if not _is_number(time) or time < 0:
-            raise BadSample("malformed_faces", f"{place}: time must be the second of the frame, got {time!r}.")
+            raise BadSample("malformed_faces", f"{place}: time must be the second of the frame, got {time!r:.80}.")
         earlier = boxes_by_time.get(float(time), ())
         boxes_by_time[float(time)] = earlier + _parse_boxes(entry.get("box"), place)
     return tuple(FaceDetection(time, boxes_by_time[time]) for time in sorted(boxes_by_time))

@@ -1,16 +1,20 @@
 """Generation during validation: scores of the answers, and the mean weights of the fusion."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
+from omnihuman.data.ceiling import summarize_reasons
 from omnihuman.data.module import OmniData
 from omnihuman.modality import View
 from omnihuman.model.omni import OmniModel
 from omnihuman.pl import pl
 from omnihuman.training.callbacks import gather_over_ranks
 from omnihuman.types import Batch
+
+log = logging.getLogger(__name__)
 
 PROGRESS_BAR_SCORES = ("war", "accuracy")
 
@@ -66,6 +70,10 @@ class GenerationMetrics(pl.Callback):
         """Answer the questions of a task and return their number on this rank."""
         num_answers = 0
         for batch in self._questions(task, view, share):
+            if batch.skipped:
+                log.warning("%s: scored without %s", task, summarize_reasons(batch.skipped))
+            if not batch.meta:
+                continue
             answers = pl_module.model.generate(
                 batch.to(pl_module.device), max_new_tokens=self.max_new_tokens, synced_gpus=is_sharded
             )
