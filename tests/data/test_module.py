@@ -2,7 +2,9 @@
 
 import gc
 import json
+import os
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import chain
@@ -263,6 +265,22 @@ def test_a_worker_raises_or_skips_with_name_and_reason(workers: int, build_data:
     for batch in build_data(records, num_workers=workers, on_bad_sample="skip").train_dataloader():
         ids += [skip["id"] for skip in batch.skipped]
     assert sorted(ids) == ["r0", "r1"]
+
+
+@pytest.mark.parametrize(
+    ("act", "error"), [(lambda: time.sleep(3), TimeoutError), (lambda: os.kill(os.getpid(), 9), ChildProcessError)]
+)
+def test_a_worker_that_hangs_or_dies_is_explained(
+    act: Callable[[], None], error: type[Exception], build_data: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that does not answer cannot be interrupted by the timeout of a file."""
+    data = build_data(num_workers=1)
+    _ = data.train_samples
+    monkeypatch.setattr("omnihuman.data.media.read_clip", lambda *args: act())
+    loader = data.train_dataloader()
+    loader.timeout = 1.0
+    with pytest.raises(error, match=r"data\.(timeout|num_workers)"):
+        next(iter(loader))
 
 
 def test_quarantined_samples_are_skipped_by_the_next_run(build_data: Any, tmp_path: Path) -> None:

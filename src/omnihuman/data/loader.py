@@ -60,11 +60,14 @@ class Loader(DataLoader[Any]):
             self.num_yielded = 0
         if self.num_workers:
             gc.collect()  # so that no worker inherits garbage, see _freeze_inherited
-        for batch in super().__iter__():
-            if isinstance(batch, BadSample):
-                raise batch
-            self.num_yielded, self.is_restored = self.num_yielded + 1, False
-            yield batch
+        try:
+            for batch in super().__iter__():
+                if isinstance(batch, BadSample):
+                    raise batch
+                self.num_yielded, self.is_restored = self.num_yielded + 1, False
+                yield batch
+        except RuntimeError as error:
+            raise _explain_worker_error(error, self.timeout) from error
 
     def __len__(self) -> int:
         return len(self.pack_epoch(self.epoch))
@@ -81,6 +84,19 @@ class Loader(DataLoader[Any]):
         """Begin another epoch; for the current one, nothing happens."""
         if epoch != self.epoch:
             self.epoch, self.num_yielded, self.is_restored = epoch, 0, False
+
+
+def _explain_worker_error(error: RuntimeError, timeout: int | float) -> Exception:
+    """Return the error of a worker that hangs or was killed; another one as it is."""
+    if "timed out" in str(error):
+        return TimeoutError(
+            f"a data worker has not answered for {timeout:g} s: the disk of data.root does not answer, or data.timeout "
+            "is too short. The same command resumes from the last checkpoint."
+        )
+    if "exited unexpectedly" in str(error) or "killed by signal" in str(error):
+        reason = str(error).partition(". ")[0]
+        return ChildProcessError(f"{reason}: it ran out of memory, or was stopped: lower data.num_workers.")
+    return error
 
 
 def count_epochs(trainer: Any, steps_per_epoch: int) -> int:
