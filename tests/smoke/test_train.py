@@ -3,7 +3,7 @@
 import csv
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -179,10 +179,27 @@ def test_sharded_run_has_the_losses_and_the_weights_of_one_process(corpus: Path,
         torch.testing.assert_close(tensor, sharded_weights[name], atol=1e-4, rtol=1e-4)
 
 
+def iterate_types(value: Any) -> Iterator[type]:
+    """Yield the types of all values in a checkpoint."""
+    yield type(value)
+    children: list[Any] = []
+    if isinstance(value, Mapping):
+        children = [*value.keys(), *value.values()]
+    elif isinstance(value, list | tuple):
+        children = list(value)
+    for child in children:
+        yield from iterate_types(child)
+
+
 def test_average_of_the_weights_survives_a_resume(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    more = ("trainer.max_steps=6", "recipe.checkpoint_every=2", "callback=ema", "logger=csv")
+    more = (
+        "trainer.max_steps=6",
+        "recipe.checkpoint_every=2",
+        "callback=[ema,early_stopping]",
+        "logger=csv",
+    )
     uninterrupted = train(corpus, tmp_path / "uninterrupted", *more)
     with monkeypatch.context() as patch:
         patch.setattr(Objective, "training_step", fail_at_step(5))
@@ -196,6 +213,8 @@ def test_average_of_the_weights_survives_a_resume(
     assert any(not torch.equal(plain[name], tensor) for name, tensor in expected.items())
     checkpoint = torch.load(next(resumed.checkpoints.iterdir()), weights_only=True)
     assert len(checkpoint["current_model_state"]) == len(checkpoint["state_dict"])
+    kinds = {kind.__name__ for kind in iterate_types(checkpoint)}
+    assert kinds <= {"Tensor", "dict", "OrderedDict", "list", "tuple", "int", "float", "bool", "str", "NoneType"}
     assert not (resumed.folder / "tensorboard").exists()
 
 
