@@ -180,6 +180,6 @@ def test_pickle_with_code_raises(tmp_path: Path, has_zip: bool) -> None:
         torch.save({"loops": Touch(marker)}, file)
     else:
         file.write_bytes(pickle.dumps(Touch(marker)))
-    with pytest.raises(ValueError, match=r"step=3\.ckpt is not a plain checkpoint.*Remove it"):
+    with pytest.raises(ValueError, match=r"step=3\.ckpt .*Remove it"):
         load_pickle(file, mmap=True, cure="Remove it.")
     assert not marker.exists()

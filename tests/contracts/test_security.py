@@ -24,6 +24,7 @@ from omnihuman.serving.process import private_folder
 from omnihuman.serving.uploads import RequestError, Uploads
 from omnihuman.training.chain import resolve_chain
 from omnihuman.training.model_folder import load_model
+from omnihuman.training.runs import FINISHED
 from omnihuman.training.stage import run_stage
 
 PROMISES = (Path(__file__).parents[2] / "SECURITY.md").read_text()
@@ -61,7 +62,8 @@ def hostile(tmp_path: Path) -> Path:
     folder = tmp_path / "hostile"
     evaluation = folder / "evaluation" / "sample" / "VA"
     evaluation.mkdir(parents=True)
-    (folder / "weights.safetensors").touch()
+    for name in ("weights.safetensors", FINISHED):
+        (folder / name).touch()
     (folder / "digest").write_text("a\nb\n")
     node = {"_target_": TARGET, "repo_or_dir": "evil/repo", "model": "evil"}
     OmegaConf.save(OmegaConf.create({"model": {"llm": node}, "data": node}), folder / "config.yaml")
@@ -78,6 +80,7 @@ VERBS = {
     "export": ("run={0}", "out={0}/out"),
     "export to humanomni": ("run={0}", "out={0}/out", "format=humanomni"),
     "train": ("+experiment=humanomni_stage3", "base={0}", "runs={0}/runs"),
+    "plan": ("+experiment=humanomni_stage3", "base={0}"),
     "report": ("run={0}",),
     "report on a folder": ("folder={0}/evaluation/sample/VA",),
 }
@@ -90,11 +93,6 @@ def test_hostile_folder_is_refused_by_every_verb(
     monkeypatch.setattr(torch.hub, "load", lambda *args, **kwargs: pytest.fail("code of a stranger ran"))
     message = call_verb(name.partition(" ")[0], *(text.format(hostile, corpus) for text in VERBS[name]))
     assert message.startswith(f"error: {hostile}") and f"_target_ is '{TARGET}'" in message and "\n" not in message
-
-
-def test_hostile_base_is_refused_by_plan(hostile: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert import_module("omnihuman.plan").main(["+experiment=humanomni_stage3", f"base={hostile}"]) == 1
-    assert f"_target_ is '{TARGET}'" in capsys.readouterr().out.replace("\n", "")
 
 
 def test_hostile_release_is_refused(hostile: Path, call_verb: Callable[..., str], tmp_path: Path) -> None:
@@ -129,7 +127,7 @@ def test_hostile_checkpoint_is_refused(corpus: Path, tmp_path: Path) -> None:
     run = resolve_chain(config, overrides).run
     run.open(config)
     torch.save({"state_dict": {}, "loops": Touch(marker)}, run.checkpoints / "step=1.ckpt")
-    with pytest.raises(ValueError, match=r"step=1\.ckpt is not a plain checkpoint"):
+    with pytest.raises(ValueError, match=r"step=1\.ckpt .*GLOBAL"):
         run_stage(config, overrides)
     assert not marker.exists()
 
@@ -138,6 +136,7 @@ def test_hostile_weights_are_refused(model_folder: Callable[[str], Path], tmp_pa
     folder, marker = tmp_path / "run", tmp_path / "marker"
     folder.mkdir()
     (folder / "config.yaml").write_bytes((model_folder("humanomni_stage1_face") / "config.yaml").read_bytes())
+    (folder / FINISHED).touch()
     torch.save({"state_dict": Touch(marker)}, folder / "weights.safetensors")
     with pytest.raises(Exception, match=r"(?i)header|safetensors"):
         load_model(folder)
@@ -169,7 +168,7 @@ def test_paths_of_records_stay_in_the_root(tmp_path: Path) -> None:
 def test_requests_name_no_files_and_no_urls(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").touch()
     for url in (str(tmp_path / "a.mp4"), f"file://{tmp_path}/a.mp4", "http://127.0.0.1/a.mp4"):
-        with pytest.raises(RequestError, match="neither a data: URL nor a file below"):
+        with pytest.raises(RequestError, match=r"data: URL .*allow="):
             Uploads(RequestLimits().media).fetch(url, tmp_path)
 
 
