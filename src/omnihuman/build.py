@@ -130,7 +130,7 @@ def build(config: DictConfig | Mapping[str, Any], **kwargs: Any) -> Any:
     """
     plain: Any = config
     if isinstance(config, DictConfig):
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=not kwargs)
     pruned = prune(plain) | kwargs
     _walk(pruned, "", _check_options)
     return _construct(pruned, "")

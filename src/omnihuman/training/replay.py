@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict_loader import load
 
 from omnihuman.build import build
+from omnihuman.gate import load_pickle
 from omnihuman.model.trainable import set_trainable, strip_wrappers
 from omnihuman.nn.finite import is_finite
 from omnihuman.objective.base import Objective
@@ -112,7 +113,7 @@ def _load_trainable(model: nn.Module, checkpoint: Path) -> None:
     if checkpoint.is_dir():
         load({"state_dict": targets}, checkpoint_id=checkpoint, no_dist=True)
         return
-    content = torch.load(checkpoint, weights_only=True, mmap=True)
+    content: Any = load_pickle(checkpoint, mmap=True)
     state = content.get("current_model_state") or content["state_dict"]  # beside an average: the trained parameters
     for name, value in state.items():
         targets[strip_wrappers(name)].copy_(value)
