@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from omnihuman.build import build, compose_config
 from omnihuman.training.chain import resolve_chain
@@ -56,6 +56,26 @@ def test_model_has_the_dtype_of_its_weights(complete_folder: Path) -> None:
     _, model = load_model(complete_folder)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float16}
     assert {buffer.dtype for name, buffer in model.named_buffers() if "inv_freq" in name} == {torch.float32}
+
+
+def test_weights_that_are_not_finite_are_refused(complete_folder: Path) -> None:
+    """By ``load_model``, which every verb and ``base=`` read a folder with."""
+    file = complete_folder / "weights.safetensors"
+    weights = load_file(file)
+    weights["fusions.gate.layers.0.weight"][0, 0] = float("nan")
+    save_file(weights, file)
+    with pytest.raises(ValueError, match=r"weights\.safetensors: fusions\.gate"):
+        load_model(complete_folder)
+
+
+def test_folder_without_the_marker_is_refused(complete_folder: Path) -> None:
+    (complete_folder / "finished").unlink()
+    with pytest.raises(ValueError, match="no finished run"):
+        load_model(complete_folder)
+    with pytest.raises(ValueError, match=r"init_from: .*finished"):
+        resolve_chain(
+            compose_config(["+experiment=humanomni_stage3", f"init_from=[{{folder: {complete_folder}}}]"]), []
+        )
 
 
 def test_missing_parameters_raise(complete_folder: Path) -> None:

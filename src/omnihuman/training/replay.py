@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint import load as load_sharded
 
 from omnihuman.build import build
 from omnihuman.gate import load_pickle
@@ -59,16 +59,17 @@ def _find_cause(objective: Objective, batch: Batch) -> tuple[float, str]:
     batch = batch.to(next(model.parameters()).device)
     with _record_bad_outputs(model) as names:
         loss = objective.compute_loss(model(batch), batch) / max(1, batch.step_targets)
+    value = float(loss.detach())
     if names:
-        return float(loss.detach()), f"the output of {names[0]} is not finite"
+        return value, f"the output of {names[0]} is not finite"
     model.zero_grad()
     torch.autograd.backward(loss)
     for name, parameter in model.named_parameters():
         if parameter.grad is not None and not is_finite(parameter.grad):
-            return float(loss), f"the gradient of {strip_wrappers(name)} is not finite"
+            return value, f"the gradient of {strip_wrappers(name)} is not finite"
     if not is_finite(loss):
-        return float(loss), "the outputs of all modules are finite"
-    return float(loss.detach()), "all gradients are finite: not the data but later weights are the cause"
+        return value, "the outputs of all modules are finite"
+    return value, "all gradients are finite: not the data but later weights are the cause"
 
 
 @contextmanager
@@ -111,7 +112,7 @@ def _load_trainable(model: nn.Module, checkpoint: Path) -> None:
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     targets = {f"model.{strip_wrappers(name)}": parameter.data for name, parameter in trainable.items()}
     if checkpoint.is_dir():
-        load({"state_dict": targets}, checkpoint_id=checkpoint, no_dist=True)
+        load_sharded({"state_dict": targets}, checkpoint_id=checkpoint, no_dist=True)
         return
     content: Any = load_pickle(checkpoint, mmap=True)
     state = content.get("current_model_state") or content["state_dict"]  # beside an average: the trained parameters

@@ -153,3 +153,4 @@ def _configure_logging() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=r".*in eval mode at the start of training.*")  # frozen parts are
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=r".*overridden `on_before_batch_transfer`.*")  # the data has none
