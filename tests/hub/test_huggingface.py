@@ -181,6 +181,17 @@ def test_missing_parameter_raises(make_release: Folder, tmp_path: Path) -> None:
         AutoModelForCausalLM.from_pretrained(folder)
 
 
+def test_parameter_that_is_not_finite_raises(make_release: Folder, tmp_path: Path) -> None:
+    folder = shutil.copytree(make_release("favchat_stage3"), tmp_path / "spoiled")
+    index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+    name = next(name for name in index if name.startswith("projectors."))
+    state = load_file(folder / index[name])
+    state[name].view(-1)[0] = float("nan")
+    save_file(state, folder / index[name], {"format": "pt"})
+    with pytest.raises(ValueError, match=rf"spoiled: {name}"):
+        AutoModelForCausalLM.from_pretrained(folder)
+
+
 def test_unknown_signal_raises(make_release: Folder, corpus: Path) -> None:
     model, processor = load_release(make_release("favchat_stage3"))
     inputs = processor(text=QUESTIONS[0], video=list_clips(corpus)[0])

@@ -16,6 +16,7 @@ from omnihuman.build import build
 from omnihuman.hub.configuration import OmniHumanConfig
 from omnihuman.hub.graph import parse_graph
 from omnihuman.modality import FIELDS_WITH_GAPS, SLOTS
+from omnihuman.nn.finite import check_parameters
 from omnihuman.types import IGNORE_INDEX, Batch, Signal
 
 if TYPE_CHECKING:
@@ -234,7 +235,7 @@ class OmniHumanForCausalLM(PreTrainedModel, GenerationMixin):
         """Load the model of a released folder, or of a repository on the hub that is one.
 
         Raises:
-            ValueError: parameters are missing or unexpected, or the graph is invalid.
+            ValueError: parameters are missing, unexpected or not finite, or the graph is invalid.
         """
         folder = find_local_folder(pretrained_model_name_or_path, kwargs)
         model, info = super().from_pretrained(folder, *args, output_loading_info=True, **kwargs)
@@ -245,6 +246,7 @@ class OmniHumanForCausalLM(PreTrainedModel, GenerationMixin):
                 problems.append(f"{len(keys)} {kind} (such as {keys[0]})")
         if problems:
             raise ValueError(f"{folder}: the weights do not fit config.json: {', '.join(problems)}.")
+        check_parameters(folder, model)
         for name, buffer in model._computed_buffers.items():  # transformers has emptied non-persistent buffers
             model.get_buffer(name).copy_(buffer)
         return (model, info) if output_loading_info else model

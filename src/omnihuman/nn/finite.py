@@ -36,10 +36,11 @@ def check_finite(source: object, name: str, tensor: Tensor) -> None:
 
 
 def check_parameters(source: object, module: nn.Module) -> None:
-    """Check all parameters of a module that were read from ``source``.
+    """Check all parameters of a module that were read from ``source``; those on the meta device have no values.
 
     Raises:
         ValueError: a parameter is NaN or infinite.
     """
     for name, parameter in module.named_parameters():
-        check_finite(source, name, parameter)
+        if not parameter.is_meta:
+            check_finite(source, name, parameter)
