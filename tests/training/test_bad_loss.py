@@ -45,6 +45,13 @@ def spoil(step: int, value: float, target: str = "loss", every: bool = False) ->
     return compute_loss
 
 
+def read_ids(file: Path) -> list[str]:
+    ids = []
+    for batch in load_batches(file):
+        ids += [meta["id"] for meta in batch.meta]
+    return ids
+
+
 def run_folder(runs: Path) -> Path:
     return runs / "nano" / "humanomni_stage1_face"
 
@@ -62,8 +69,7 @@ def test_stop_names_step_samples_and_rate_and_publishes_nothing(
     folder = run_folder(tmp_path)
     assert not (folder / "weights.safetensors").exists() and not (folder / "finished").exists()
     assert len(read_losses(Run(folder, ""))) == 2
-    batches = load_batches(folder / "bad_loss" / "step=2.rank=0.pt")
-    ids = [meta["id"] for batch in batches for meta in batch.meta]
+    ids = read_ids(folder / "bad_loss" / "step=2.rank=0.pt")
     assert ids and all(name in str(caught.value) for name in ids[:8])
     resumed = train(corpus, tmp_path, *more)  # the cause is gone
     assert len(read_losses(resumed)) == 4 and read_ledger(resumed)["trained"] == read_ledger(resumed)["planned"] == 16
@@ -93,8 +99,7 @@ def test_skip_leaves_parameters_and_optimizer_as_they_are(
     ledger = read_ledger(run)
     assert ledger["skipped"] == {"bad_loss": 4} and ledger["trained"] == 12 and ledger["planned"] == 16
     lines = [json.loads(line) for line in (run.folder / "skipped.jsonl").read_text().splitlines()]
-    saved = load_batches(run.folder / "bad_loss" / "step=2.rank=0.pt")
-    assert [line["id"] for line in lines] == [meta["id"] for batch in saved for meta in batch.meta]
+    assert [line["id"] for line in lines] == read_ids(run.folder / "bad_loss" / "step=2.rank=0.pt")
     assert [math.isfinite(norm) for norm in read_column(run, "train/grad_norm")] == [True, True, False, True]
 
 
@@ -237,7 +242,9 @@ main(sys.argv[1:])
 
 @pytest.mark.slow
 @pytest.mark.parametrize("trainer", ["ddp", "fsdp"])
-def test_ranks_agree_on_a_bad_step_of_one(trainer: str, corpus: Path, tmp_path: Path) -> None:
+def test_ranks_agree_on_a_bad_step_of_one(
+    trainer: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     more = (*SHORT, f"trainer={trainer}", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_steps=3")
@@ -246,19 +253,24 @@ def test_ranks_agree_on_a_bad_step_of_one(trainer: str, corpus: Path, tmp_path: 
         *build_overrides(corpus, tmp_path, *more, "recipe.checkpoint_every=1"),
     ]
 
-    def launch(policy: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(script), *overrides, f"on_bad_loss={policy}"]
+    def launch(*more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(script), *overrides, *more]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         return subprocess.run(
             command, env=environment, capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path
         )
 
-    stopped = launch("stop")
+    stopped = launch("on_bad_loss=stop")
     assert stopped.returncode == 1 and "step 1: the loss is not finite" in stopped.stderr, stopped.stderr[-2000:]
     folder = run_folder(tmp_path)
     assert [path.name for path in (folder / "bad_loss").iterdir()] == ["step=1.rank=1.pt"]
     assert not (folder / "finished").exists()
-    skipped = launch("skip")
+    console = Console(record=True, width=400)
+    monkeypatch.setattr("omnihuman.training.stage.console", console)
+    file = folder / "bad_loss" / "step=1.rank=1.pt"
+    train(corpus, tmp_path, *more, "recipe.checkpoint_every=1", f"replay='{file}'")
+    assert re.search(r"weights of step 1: loss \d.*later weights", console.export_text())
+    skipped = launch("on_bad_loss=skip", "overwrite=true")
     assert skipped.returncode == 0, skipped.stderr[-2000:]
     run = Run(folder, "")
     assert read_ledger(run)["skipped"] == {"bad_loss": 4} and read_ledger(run)["trained"] == 8

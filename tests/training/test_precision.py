@@ -64,14 +64,14 @@ def test_documented_commands_train(number: int, precision: str, corpus: Path, tm
 @pytest.mark.parametrize("precision", ["bf16-true", "64-true", "bf16-mixed"])
 def test_every_precision_resumes(precision: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     more = (*SHORT, f"recipe.precision={precision}", "recipe.checkpoint_every=1", "recipe.batch_size=4")
-    whole = train(corpus, tmp_path / "whole", *more)
+    uninterrupted = train(corpus, tmp_path / "uninterrupted", *more)
     with monkeypatch.context() as patch:
         patch.setattr(Objective, "training_step", fail_at_step(1))
         with pytest.raises(RuntimeError, match="power failure"):
             train(corpus, tmp_path / "resumed", *more)
     resumed = train(corpus, tmp_path / "resumed", *more)
-    assert read_losses(resumed) == read_losses(whole)
-    expected = load_file(whole.weights)
+    assert read_losses(resumed) == read_losses(uninterrupted)
+    expected = load_file(uninterrupted.weights)
     for name, tensor in load_file(resumed.weights).items():
         assert torch.equal(tensor, expected[name]), name
 

@@ -123,8 +123,7 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
         build_progress_bar(is_rich=is_terminal),
     ]
     _check_early_stopping(config, data, callbacks)
-    resume_at = 0 if checkpoint is None else checkpoint_step(checkpoint)
-    metrics = MetricsTable(run.folder / "metrics.csv", resume_at=resume_at)
+    metrics = MetricsTable(run.folder / "metrics.csv", resume_at=checkpoint_step(checkpoint) if checkpoint else 0)
     return Stage(
         name=config.name,
         run=run,

@@ -15,6 +15,7 @@ from omnihuman.nn.finite import is_finite
 from omnihuman.pl import pl
 from omnihuman.training.callbacks import gather_over_ranks
 from omnihuman.training.counter import BAD_LOSS, SampleCounter
+from omnihuman.training.runs import checkpoint_step
 from omnihuman.types import Batch, Features, Signal
 
 log = logging.getLogger(__name__)
@@ -107,9 +108,9 @@ class BadLossPolicy(pl.Callback):
         self.num_consecutive += 1
         step = trainer.global_step
         bad = list(pl_module.step_batches)
-        what = f"the gradient is not finite (norm {norm})"
+        problem = f"the gradient is not finite (norm {norm})"
         if has_bad_loss:
-            what = "the loss is not finite"
+            problem = "the loss is not finite"
             bad = [batch for batch, loss in zip(bad, losses, strict=True) if not math.isfinite(loss)]
         place = "the batches of earlier steps"
         if self.num_bad <= MAX_FILES:
@@ -117,7 +118,7 @@ class BadLossPolicy(pl.Callback):
         if bad and self.num_bad <= MAX_FILES:
             save_batches(self.folder / FOLDER / f"step={step}.rank={trainer.global_rank}.pt", bad)
         message = (
-            f"step {step}: {what}; samples {_list_ids(_gather_ids(bad))}; {_learning_rates(trainer)}; {place} are in "
+            f"step {step}: {problem}; samples {_list_ids(_gather_ids(bad))}; {_learning_rates(trainer)}; {place} are in "
             f"{self.folder / FOLDER}."
         )
         if self.policy == "stop" or self.num_consecutive >= MAX_CONSECUTIVE:
@@ -133,10 +134,10 @@ class BadLossPolicy(pl.Callback):
         self.counter.reject(skipped)
 
     def _published(self) -> str:
-        checkpoints = sorted(path.name for path in (self.folder / "checkpoints").glob("step=*"))
+        checkpoints = sorted((self.folder / "checkpoints").glob("step=*"), key=checkpoint_step)
         if not checkpoints:
             return "Nothing is published, and there is no checkpoint yet."
-        return f"Nothing is published; the checkpoint {checkpoints[-1]} is valid."
+        return f"Nothing is published; the checkpoint {checkpoints[-1].name} is valid."
 
     def state_dict(self) -> dict[str, Any]:
         return {"bad": self.num_bad, "consecutive": self.num_consecutive}
