@@ -118,8 +118,8 @@ class BadLossPolicy(pl.Callback):
         if bad and self.num_bad <= MAX_FILES:
             save_batches(self.folder / FOLDER / f"step={step}.rank={trainer.global_rank}.pt", bad)
         message = (
-            f"step {step}: {problem}; samples {_list_ids(_gather_ids(bad))}; {_learning_rates(trainer)}; {place} are in "
-            f"{self.folder / FOLDER}."
+            f"step {step}: {problem}; samples {_list_ids(_gather_ids(bad))}; {_learning_rates(trainer)}; {place} are "
+            f"in {self.folder / FOLDER}."
         )
         if self.policy == "stop" or self.num_consecutive >= MAX_CONSECUTIVE:
             raise ValueError(f"{message} {self.num_consecutive} in a row. {self._published()} {self.cure}")

@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor, nn
-from torch.distributed.checkpoint import load as load_sharded
+from torch.distributed.checkpoint.state_dict_loader import load as load_sharded
 
 from omnihuman.build import build
 from omnihuman.gate import load_pickle
