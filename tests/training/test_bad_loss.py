@@ -270,7 +270,7 @@ def test_ranks_agree_on_a_bad_step_of_one(
     file = folder / "bad_loss" / "step=1.rank=1.pt"
     train(corpus, tmp_path, *more, "recipe.checkpoint_every=1", f"replay='{file}'")
     assert re.search(r"weights of step 1: loss \d.*later weights", console.export_text())
-    skipped = launch("on_bad_loss=skip", "overwrite=true")
+    skipped = launch("on_bad_loss=skip")  # resumes
     assert skipped.returncode == 0, skipped.stderr[-2000:]
     run = Run(folder, "")
     assert read_ledger(run)["skipped"] == {"bad_loss": 4} and read_ledger(run)["trained"] == 8

@@ -27,6 +27,7 @@ from omnihuman.training.generation_metrics import GenerationMetrics
 from omnihuman.training.model_folder import build_with_weights
 from omnihuman.training.precision import build_precision
 from omnihuman.training.runs import Run, checkpoint_step, is_main_process
+from omnihuman.training.sharded import ShardedStrategy
 from omnihuman.training.weights import load_weights
 
 log = logging.getLogger(__name__)
@@ -283,6 +284,4 @@ def _build_fsdp2(options: Mapping[str, Any]) -> Any:
     if devices in ("auto", -1, "-1"):
         devices = max(1, torch.cuda.device_count())
     num_devices = len(devices) if isinstance(devices, list) else int(devices)
-    return pl.strategies.ModelParallelStrategy(
-        data_parallel_size=num_devices * options["num_nodes"], tensor_parallel_size=1
-    )
+    return ShardedStrategy(data_parallel_size=num_devices * options["num_nodes"], tensor_parallel_size=1)
