@@ -25,6 +25,13 @@ PTB = {
     "J. Smith said no. I. He is No. 1. St. Peter. At 45° from 0:05-0:10 etc... He says, \"see.\"; then 'ok'.": (
         "j. smith said no i he is no. 1 st. peter at 45 ° from 0:05 -0:10 etc. he says see then ok"
     ),
+    "Write to A.b-c@mail.example.com now. Mr. X@y.de (me@x.org) <foo@bar.com> waves @ her; 5@3, a@b": (
+        "write to a.b-c@mail.example.com now mr. x@y.de -lrb- me@x.org -rrb- <foo@bar.com> waves @ her 5@3, a@b"
+    ),
+    "See http://www.example.com/a/b?c=1&d=2 and https://example.org. Or www.example.com, youtube.com/watch?v=abc.": (
+        "see http://www.example.com/a/b?c=1&d=2 and https://example.org or www.example.com youtube.com/watch?v=abc"
+    ),
+    "@user said #fun things; mailto:me@x.org": "@user said #fun things mailto:me@x.org",
 }
 """Text -> tokens of Stanford's tokenizer as pycocoevalcap calls it."""
 
@@ -60,6 +67,10 @@ def test_sentences_end_at_full_stops_except_in_abbreviations() -> None:
     ]
     assert split_sentences(' He says "no." Yes! "Why?" ok...') == ['He says "no."', "Yes!", '"Why?"', "ok..."]
     assert split_sentences("") == []
+
+
+def test_the_names_of_hidden_addresses_do_not_leak() -> None:
+    assert not any("hidden" in token for token in tokenize_ptb("ftp://x.org/file.txt, see//a@b -me@x.org- 'a@b'"))
 
 
 def test_cider_equals_pycocoevalcap() -> None:

@@ -82,6 +82,16 @@ SEPARATED = (
 )
 """Patterns and replacements that separate tokens as Stanford's tokenizer does and NLTK's does not."""
 
+_ADDRESS = re.compile(
+    r"""https?://[^\s"<>|(){}]+[^\s"<>|.!?(){},-]"""
+    r"""|<?(?<![a-z0-9])[a-z0-9][^\s"<>|(){}]*@(?:[^\s"<>|().{}]+\.)*[^\s"<>|().\[\]{}]+>?"""
+    r"""|(?<![\w.])(?:www\.(?:[^\s"<>|.!?(){},]+\.)+[a-z]{2,4}|(?:[a-z0-9-]+\.)+(?:com|net|org|edu))/[^\s"<>|()]*[^\s"<>|.!?(){},-]"""
+    r"""|(?<!\w)[@#][a-z]\w*""",
+    re.IGNORECASE,
+)
+"""Web and e-mail addresses, @names and #tags, which are one token in Stanford's tokenizer."""
+
+_HIDDEN = re.compile(r"address\d+hidden")
 NOTE = "pycocoevalcap, PTB tokens by NLTK"
 _SENTENCE_END = re.compile(r"""(?:(?<=[^\s.])\.|[!?]+)(?:["')\]}]*(?=\s|$)|["')\]}]+(?=[.,;:!?]))""")
 
@@ -99,11 +109,18 @@ def tokenize_ptb(text: str) -> list[str]:
     plain = text.translate(PLAIN)
     for pattern, replacement in SEPARATED:
         plain = re.sub(pattern, replacement, plain, flags=re.IGNORECASE)
+    addresses: dict[str, str] = {}
+
+    def hide(match: re.Match[str]) -> str:
+        name = f"address{len(addresses)}hidden"
+        addresses[name] = match[0].lower()
+        return name
+
     tokens = []
-    for sentence in split_sentences(plain):
+    for sentence in split_sentences(_ADDRESS.sub(hide, plain)):
         for token in _nltk_tokenizer().tokenize(sentence, convert_parentheses=True):
             if token.lower() not in DROPPED:
-                tokens.append(token.lower())
+                tokens.append(_HIDDEN.sub(lambda match: addresses.get(match[0], match[0]), token.lower()))
     return tokens
 
 
