@@ -48,6 +48,6 @@ def test_an_unknown_split_raises(tmp_path: Path) -> None:
 
 
 def test_its_sheet_also_shows_topics_and_audio(corpus: Path, tmp_path: Path) -> None:
-    files = SampleSource("val", corpus).draw_sheet(tmp_path / "val.png", num_records=2, num_frames=2)
+    files = SampleSource("val", corpus).draw_sheet(tmp_path / "val.png", num_records=2, num_frames=2).files
     assert [file.name for file in files] == ["val.png", "contact_sheet.png", "listening_sheet.png"]
     assert all(Image.open(file).size[0] > 600 for file in files)

@@ -130,9 +130,7 @@ class Forecaster:
         Raises:
             ValueError: the parts do not fit together, or a sample does not fit into a packed sequence.
         """
-        config = config.copy()
-        config.random_weights = config.size != "nano"
-        model = self.build_model(prune(_to_plain(config.model)))
+        model = self.build_model(_read_model(config))
         set_trainable(model, _to_plain(config.trainable))
         batch = build_sample(
             model, int(config.frames), float(config.audio_seconds), int(config.text_tokens), int(config.answer_tokens)
@@ -211,6 +209,18 @@ class Forecaster:
             self._parts[key] = part.to("meta")
             self._keys[part] = key
         return self._parts[key]
+
+
+def build_meta_model(config: DictConfig) -> OmniModel:
+    """Return the model of a composed root config on the meta device; of the hub, only tokenizers are read."""
+    return Forecaster().build_model(_read_model(config))
+
+
+def _read_model(config: DictConfig) -> dict[str, Any]:
+    """Return the config of the model, without weights of the hub."""
+    config = config.copy()
+    config.random_weights = config.size != "nano"
+    return prune(_to_plain(config.model))
 
 
 @contextmanager

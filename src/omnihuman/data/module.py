@@ -401,6 +401,17 @@ class OmniData(pl.LightningDataModule):
         self.cache_features(samples)
         return samples
 
+    def read_entries(self, split: Literal["train", "val"]) -> Iterator[tuple[str, Entry]]:
+        """Yield the entries that training or validation uses, each with the location of its source."""
+        sources = [entry.source for entry in self.sources] if split == "train" else [self.val_source]
+        limit = None if split == "train" else self.val_limit
+        for source in filter(None, sources):
+            yield from ((source.location, entry) for entry in islice(self._read(source, self.tasks), limit))
+
+    def plan_entries(self, entries: Sequence[Entry]) -> Samples:
+        """Return entries as training plans them; those that cannot be used are in ``skipped``."""
+        return self._plan_samples(entries, views=self.views, policy="skip")
+
     def _read(self, source: RecordSource, tasks: Iterable[str] | None) -> Iterator[Entry]:
         for entry in source.records():
             if not isinstance(entry, Record) or tasks is None or entry.task is None or entry.task in tasks:

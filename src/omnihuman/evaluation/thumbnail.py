@@ -1,16 +1,13 @@
 """Thumbnails of a sample's frames and faces and a copy of its audio, for the page of an evaluation."""
 
 import wave
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-import torchvision.transforms.functional as F
-from PIL import Image
 from torch import Tensor
 
 from omnihuman.data.media import SAMPLE_RATE
+from omnihuman.data.strip import draw_strip
 from omnihuman.types import Sample
 
 HEIGHT = 120
@@ -27,25 +24,15 @@ def save_thumbnails(sample: Sample, folder: Path, name: str) -> dict[str, str]:
     files: dict[str, str] = {}
     if sample.frames is not None and len(sample.frames):
         files["frames"] = f"{name}_frames.jpg"
-        _write_strip(folder / files["frames"], list(sample.frames))
+        draw_strip(list(sample.frames), HEIGHT).save(folder / files["frames"], quality=80)
     faces = [face for face in sample.faces if face is not None]
     if faces:
         files["faces"] = f"{name}_faces.jpg"
-        _write_strip(folder / files["faces"], faces)
+        draw_strip(faces, HEIGHT).save(folder / files["faces"], quality=80)
     if sample.waveform is not None:
         files["audio"] = f"{name}.wav"
         _write_wav(folder / files["audio"], sample.waveform)
     return {kind: f"{folder.name}/{file}" for kind, file in files.items()}
-
-
-def _write_strip(file: Path, images: Sequence[Tensor]) -> None:
-    """Write images ``[3 H W]`` side by side, scaled to one height."""
-    scaled = []
-    for image in images:
-        width = max(1, round(image.shape[2] * HEIGHT / image.shape[1]))
-        scaled.append(F.resize(image, [HEIGHT, width]))
-    strip = torch.cat(scaled, dim=2).permute(1, 2, 0).numpy()
-    Image.fromarray(strip).save(file, quality=80)
 
 
 def _write_wav(file: Path, waveform: Tensor) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from omnihuman.data.record import Entry, Record
-from omnihuman.source.sheet import draw_records
+from omnihuman.source.sheet import Sheet, draw_records
 
 
 class Source(ABC):
@@ -27,8 +27,8 @@ class Source(ABC):
             ValueError: there is no record to read at all, such as in a missing file.
         """
 
-    def draw_sheet(self, file: Path, num_records: int = 12, num_frames: int = 4) -> list[Path]:
-        """Draw records from all over the source, one in a line, and return the images that were written.
+    def draw_sheet(self, file: Path, num_records: int = 12, num_frames: int = 4) -> Sheet:
+        """Draw records from all over the source, one in a line, and return the images with the errors of single clips.
 
         Args:
             file: the PNG; a source may write further images beside it.
@@ -42,5 +42,4 @@ class Source(ABC):
         if not records:
             raise ValueError(f"{self.location}: there is no valid record to draw.")
         stride = max(1, len(records) // num_records)
-        draw_records(records[::stride][:num_records], num_frames, file)
-        return [file]
+        return draw_records(records[::stride][:num_records], num_frames, file)

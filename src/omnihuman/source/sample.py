@@ -1,6 +1,7 @@
 """The built-in corpus, which is written on first use."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock
@@ -9,6 +10,7 @@ from omnihuman.corpus.write import is_complete, write_corpus
 from omnihuman.data.record import Entry
 from omnihuman.source.base import Source
 from omnihuman.source.json import JsonSource
+from omnihuman.source.sheet import Sheet
 
 SPLITS = ("train", "val", "test")
 
@@ -41,11 +43,11 @@ class SampleSource(Source):
                 write_corpus(self.root, seed=self.seed)
         yield from JsonSource(self.location, self.root).records()
 
-    def draw_sheet(self, file: Path, num_records: int = 12, num_frames: int = 4) -> list[Path]:
+    def draw_sheet(self, file: Path, num_records: int = 12, num_frames: int = 4) -> Sheet:
         """Draw records of the split and, beside them, the topics and the audio of the whole corpus."""
         from omnihuman.corpus.sheet import draw_contact_sheet, draw_mel_sheet
 
-        files = super().draw_sheet(file, num_records, num_frames)
-        files.append(draw_contact_sheet(file.with_name("contact_sheet.png"), self.seed))
-        files.append(draw_mel_sheet(file.with_name("listening_sheet.png"), self.seed))
-        return files
+        sheet = super().draw_sheet(file, num_records, num_frames)
+        topics = draw_contact_sheet(file.with_name("contact_sheet.png"), self.seed)
+        audio = draw_mel_sheet(file.with_name("listening_sheet.png"), self.seed)
+        return replace(sheet, files=[*sheet.files, topics, audio])
