@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 from urllib.parse import quote
 
+import av
 import pytest
 from PIL import Image
 
@@ -61,6 +62,18 @@ def test_base64_may_have_line_breaks(clip: Path, folder: Path) -> None:
 )
 def test_types_as_browsers_write_them(head: str, clip: Path, folder: Path) -> None:
     assert Uploads(Limits()).fetch(data_url(clip.read_bytes(), head), folder).read_bytes() == clip.read_bytes()
+
+
+def test_titles_may_have_any_encoding(clip: Path, folder: Path, tmp_path: Path) -> None:
+    with av.open(str(clip)) as container, av.open(str(tmp_path / "titled.mp4"), "w") as out:
+        out.metadata["title"] = "TTTTT"
+        copy = out.add_stream_from_template(container.streams.video[0])
+        for packet in container.demux(container.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = copy
+                out.mux(packet)
+    content = (tmp_path / "titled.mp4").read_bytes().replace(b"TTTTT", "Füße!".encode("latin-1"))
+    assert Uploads(Limits()).fetch(data_url(content), folder).suffix == ".mp4"
 
 
 def test_content_may_be_escaped_and_without_padding(clip: Path, folder: Path) -> None:
