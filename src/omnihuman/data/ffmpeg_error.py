@@ -19,11 +19,12 @@ MACHINE_ERRORS = {
     errno.ENODEV,
     errno.ENOMEM,
     errno.ENOTCONN,
-    errno.EPERM,
     errno.ESTALE,
     errno.ETIMEDOUT,
 }
-"""Errors of a disk, a permission or a limit, which say nothing about the contents of a file."""
+"""Errors of a disk, a permission or a limit, which say nothing about the contents of a file.
+
+EPERM is none of them: it is -1, by which formats of FFmpeg mean a damaged file."""
 
 
 def explain_open_error(path: Path, error: Any, formats: str) -> BadSample:
