@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from omnihuman.data import decode, packets
-from omnihuman.data.decode import uniform_indices
+from omnihuman.data.decode import frames, packets
+from omnihuman.data.decode.frames import uniform_indices
 from omnihuman.data.media import Header, merge_headers, probe, read, read_clip
 from omnihuman.data.record import BadSample, Record
 
@@ -233,13 +233,13 @@ def test_a_playlist_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_a_slow_file_raises_at_the_timeout(media_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    to_tensor = decode._to_tensor
+    to_tensor = frames._to_tensor
 
     def convert_slowly(*args: object) -> object:
         time.sleep(0.5)
         return to_tensor(*args)
 
-    monkeypatch.setattr(decode, "_to_tensor", convert_slowly)
+    monkeypatch.setattr(frames, "_to_tensor", convert_slowly)
     begin = time.monotonic()
     with pytest.raises(BadSample, match=r"talk\.mp4: not read within 0\.3 s \(data\.timeout\)") as caught:
         read(media_root / "talk.mp4", num_frames=32, timeout=0.3)

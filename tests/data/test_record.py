@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from omnihuman.data.dataset import select_views
-from omnihuman.data.record import BadSample, Record, parse_record
+from omnihuman.data.record import BadSample, Record, parse_record, select_views
 from omnihuman.modality import View
 
 QUESTION = {"from": "human", "value": "<video>\n<audio>\nWho?"}

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, WhisperFeatureExtractor
 
 from omnihuman.build import build, compose_config
-from omnihuman.data.decode import uniform_indices
+from omnihuman.data.decode.frames import uniform_indices
 from omnihuman.data.media import probe
 from omnihuman.data.module import OmniData
 from omnihuman.data.packing import MicroBatch

@@ -164,7 +164,7 @@ def test_overflow_under_a_scaler_is_left_to_the_scaler(tmp_path: Path) -> None:
     policy.on_before_optimizer_step(trainer, module, optimizer)
     assert module.is_step_skipped and policy.num_bad == 0 and layer.weight.grad is not None
     scaler.update(1.0)
-    with pytest.raises(ValueError, match="the gradient is not finite"):
+    with pytest.raises(ValueError, match=r"gradient.* finite"):
         policy.on_before_optimizer_step(trainer, module, optimizer)
 
 

@@ -1,6 +1,9 @@
 """The error of a sample."""
 
+import logging
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 
 class BadSample(ValueError):
@@ -16,3 +19,16 @@ class BadSample(ValueError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.reason, str(self))  # exceptions of two arguments do not unpickle by themselves
+
+
+def explain_unexpected(error: Exception, place: str, policy: str) -> Exception:
+    """Return what an error that is no ``BadSample`` becomes, named with its place.
+
+    A sample that a library or an encoder's transform cannot cope with is skipped like any other. The policy ``raise``
+    shows the traceback.
+    """
+    message = f"{place}: {type(error).__name__}: {error}"
+    if policy == "raise":
+        return RuntimeError(message)
+    log.error("%s", message, exc_info=error)
+    return BadSample("unexpected_error", message)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from omnihuman.data import media
+from omnihuman.data.bad_sample import BadSample, explain_unexpected
 from omnihuman.data.chat import Chat
 from omnihuman.data.collate import Packable, pack
 from omnihuman.data.exclusion import FILE_REASONS, Description, Identity, quarantine
@@ -20,7 +21,7 @@ from omnihuman.data.face import FaceInput
 from omnihuman.data.features import FeatureIndex
 from omnihuman.data.packing import MicroBatch
 from omnihuman.data.reader.base import ReadOptions, load_readers
-from omnihuman.data.record import BadSample, Entry, Record
+from omnihuman.data.record import Entry, Record, select_views
 from omnihuman.modality import BY_FIELD, INSTRUCTION, MODALITIES, View
 from omnihuman.types import IGNORE_INDEX, Batch, Features, Sample
 
@@ -201,7 +202,7 @@ class Samples(Dataset[Batch]):
             except BadSample as bad:
                 return bad
             except Exception as error:
-                unusable = self._describe_unexpected(error, str(file))
+                unusable = explain_unexpected(error, str(file), self.policy)
                 if isinstance(unusable, BadSample):
                     return unusable
                 raise unusable from error
@@ -280,7 +281,7 @@ class Samples(Dataset[Batch]):
         except BadSample as bad:
             raise _with_source(bad, record) from bad
         except Exception as error:
-            raise self._describe_unexpected(error, _place(record)) from error
+            raise explain_unexpected(error, _place(record), self.policy) from error
         targets = count_targets(labels)
         if self._is_cut(record, counts, len(ids), targets):
             self.cut_answers.append(f"{record.location} ({record.id})")
@@ -391,7 +392,7 @@ class Samples(Dataset[Batch]):
         except BadSample as bad:
             raise _with_source(bad, planned.record) from bad
         except Exception as error:
-            raise self._describe_unexpected(error, _place(planned.record)) from error
+            raise explain_unexpected(error, _place(planned.record), self.policy) from error
         return replace(packable, meta={**packable.meta, "times": packable.meta["times"] or times})
 
     # ---------------------------------------------------------------------------------------------------- bad samples
@@ -410,18 +411,6 @@ class Samples(Dataset[Batch]):
             quarantine(quarantine_file, description)
         return description
 
-    def _describe_unexpected(self, error: Exception, place: str) -> Exception:
-        """Return what an error that is no ``BadSample`` becomes, named with its place.
-
-        A sample that a library or an encoder's transform cannot cope with is skipped like any other. The policy
-        ``raise`` shows the traceback.
-        """
-        message = f"{place}: {type(error).__name__}: {error}"
-        if self.policy == "raise":
-            return RuntimeError(message)
-        log.error("%s", message, exc_info=error)
-        return BadSample("unexpected_error", message)
-
     def _log_notes(self) -> None:
         """Log how many files have several streams of a kind, and which one of the first is read."""
         notes: dict[str, None] = {}
@@ -438,24 +427,6 @@ def count_targets(labels: Sequence[int]) -> int:
     2
     """
     return sum(label != IGNORE_INDEX for label in labels[1:])
-
-
-def select_views(record: Record, views: Iterable[View]) -> list[Record]:
-    """Return the record in each view that leaves something of it; views with the same result count once.
-
-    A record without a file is part of every view, and counts once.
-    """
-    if record.kind == "text":
-        return [record]
-    records: dict[tuple[object, ...], Record] = {}
-    for view in views:
-        viewed = record.restrict(view)
-        if viewed is None or (viewed.slots, viewed.hidden) in records:
-            continue
-        if viewed != record:
-            viewed = replace(viewed, id=f"{record.id}#{view}")
-        records[viewed.slots, viewed.hidden] = viewed
-    return list(records.values())
 
 
 def _identity(entry: Entry) -> tuple[str, str]:

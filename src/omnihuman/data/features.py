@@ -22,14 +22,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from omnihuman.data import audio, clock, decode, face, image, media, packets, riff, streams
+from omnihuman.data import face, media
+from omnihuman.data.decode import audio, clock, frames, image, packets, riff, streams
 from omnihuman.data.packing import MicroBatch
 from omnihuman.modality import BY_FIELD
 from omnihuman.types import Batch, Features, Signal
 
 log = logging.getLogger(__name__)
 
-DECISIVE_MODULES = (audio, clock, decode, face, image, media, packets, riff, streams)
+DECISIVE_MODULES = (audio, clock, face, frames, image, media, packets, riff, streams)
 """Modules whose code decides what is decoded."""
 
 FORMAT = 2

@@ -13,16 +13,16 @@ from av.stream import Disposition
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from omnihuman.data.audio import decode_audio, measure_audio
-from omnihuman.data.decode import MAX_PIXELS, decode_frames
-from omnihuman.data.ffmpeg_error import explain_open_error, explain_read_error
-from omnihuman.data.header import Header as Header
-from omnihuman.data.header import Track
-from omnihuman.data.image import check_size, list_images, read_folder, read_image, read_tiles, resize
-from omnihuman.data.packets import Check, demux
+from omnihuman.data.decode.audio import decode_audio, measure_audio
+from omnihuman.data.decode.error import explain_open_error, explain_read_error
+from omnihuman.data.decode.frames import MAX_PIXELS, decode_frames
+from omnihuman.data.decode.header import Header as Header
+from omnihuman.data.decode.header import Track
+from omnihuman.data.decode.image import check_size, list_images, read_folder, read_image, read_tiles, resize
+from omnihuman.data.decode.packets import Check, demux
+from omnihuman.data.decode.riff import has_open_end
+from omnihuman.data.decode.streams import choose_streams, is_decodable, list_streams, select_streams
 from omnihuman.data.record import BadSample, Record, Span
-from omnihuman.data.riff import has_open_end
-from omnihuman.data.streams import choose_streams, is_decodable, list_streams, select_streams
 from omnihuman.modality import SAMPLE_RATE as SAMPLE_RATE
 
 FORMATS = (

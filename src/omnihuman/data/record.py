@@ -1,6 +1,6 @@
 """Records: the samples of a data file, checked key by key."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -176,6 +176,24 @@ class Record:
 
 Entry = Record | tuple[str, BadSample]
 """A record, or the id of an invalid one and its error."""
+
+
+def select_views(record: Record, views: Iterable[View]) -> list[Record]:
+    """Return the record in each view that leaves something of it; views with the same result count once.
+
+    A record without a file is part of every view, and counts once.
+    """
+    if record.kind == "text":
+        return [record]
+    records: dict[tuple[object, ...], Record] = {}
+    for view in views:
+        viewed = record.restrict(view)
+        if viewed is None or (viewed.slots, viewed.hidden) in records:
+            continue
+        if viewed != record:
+            viewed = replace(viewed, id=f"{record.id}#{view}")
+        records[viewed.slots, viewed.hidden] = viewed
+    return list(records.values())
 
 
 def parse_record(

@@ -98,11 +98,8 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
     model, inherited = build_initial_model(config, chain)
     precision.convert_module(model)  # before a checkpoint is loaded: Lightning casts after it
     groups = set_trainable(model, read_trainable(config))
-    data: OmniData = build(config.data)
-    data.connect(model.transforms, model.count_tokens, model.llm.tokenizer, model.llm.template, model.frozen_encoders)
     checkpoint = run.find_checkpoint()
-    data.freeze(run.folder / "excluded.jsonl", is_resumed=checkpoint is not None, is_main=is_main_process())
-    log_samples(data.train_samples)
+    data = _build_data(config, model, run, is_resumed=checkpoint is not None)
     objective: Objective = build(config.objective)(
         model,
         groups,
@@ -111,8 +108,7 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
         total_steps=count_steps(config, data),
     )
     throughput, counter = Throughput(), SampleCounter(run.folder / "skipped.jsonl", data.max_skipped)
-    bad_loss = BadLossPolicy(run.folder, counter, config.on_bad_loss, cure=BAD_LOSS_CURE)
-    gaps = GapCounter()
+    bad_loss, gaps = BadLossPolicy(run.folder, counter, config.on_bad_loss, cure=BAD_LOSS_CURE), GapCounter()
     callbacks = [
         throughput,
         counter,
@@ -143,6 +139,15 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
         validate_last=config.validate_last,
         next_command=build_next_command(config),
     )
+
+
+def _build_data(config: DictConfig, model: OmniModel, run: Run, *, is_resumed: bool) -> OmniData:
+    """Build the data and plan its samples; a resumed run excludes those that it excluded at its start."""
+    data: OmniData = build(config.data)
+    data.connect(model.transforms, model.count_tokens, model.llm.tokenizer, model.llm.template, model.frozen_encoders)
+    data.freeze(run.folder / "excluded.jsonl", is_resumed=is_resumed, is_main=is_main_process())
+    log_samples(data.train_samples)
+    return data
 
 
 def log_samples(samples: Samples) -> None:

@@ -115,10 +115,10 @@ class SampleCounter(pl.Callback):
         num_trained, skipped = self._train.gather(trainer, pl_module.device)
         self.num_trained += num_trained
         self._add(skipped, self.skipped, trainer.is_global_zero)
-        lost = [sample for sample in skipped if sample["reason"] != BAD_LOSS]
+        bad_samples = [sample for sample in skipped if sample["reason"] != BAD_LOSS]
         self._window_trained += num_trained
-        self._window_skipped += lost
-        self._streak = 0 if num_trained else self._streak + len(lost)
+        self._window_skipped += bad_samples
+        self._streak = 0 if num_trained else self._streak + len(bad_samples)
         if self._streak >= MIN_SKIPPED:  # a disk that is away, noticed before the window or a checkpoint is full of it
             self._window_trained = 0
             self._window_skipped = self._window_skipped[-self._streak :]

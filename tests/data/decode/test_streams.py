@@ -11,8 +11,7 @@ from av.stream import Disposition
 
 from omnihuman.data.media import merge_headers, probe, read, read_clip
 from omnihuman.data.record import BadSample, Record
-
-from .conftest import draw_frame, write_clip
+from tests.data.conftest import draw_frame, write_clip
 
 
 def write_tracks(path: Path, levels: list[float], default: int, num_videos: int = 1, default_video: int = 0) -> Path:
@@ -90,7 +89,7 @@ def test_the_track_of_an_audio_file_is_chosen(tmp_path: Path) -> None:
 def test_a_track_that_the_file_lacks_raises(tmp_path: Path) -> None:
     path = write_tracks(tmp_path / "a.mkv", [0.1, 0.2], default=0)
     for key, count in (("audio_stream", 2), ("video_stream", 1)):
-        with pytest.raises(BadSample, match=rf"a\.mkv: {key}=5, but the file has {count}") as caught:
+        with pytest.raises(BadSample, match=rf"a\.mkv: {key}=5.* {count} ") as caught:
             merge_headers(build_record(path, **{key: 5}), {path: probe(path)})
         assert caught.value.reason == "no_media"
 

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from omnihuman.data.clock import TOLERANCE, file_origin
-from omnihuman.data.packets import JITTER, Check
+from omnihuman.data.decode.clock import TOLERANCE, file_origin
+from omnihuman.data.decode.packets import JITTER, Check
+from omnihuman.data.decode.riff import has_open_end
 from omnihuman.data.record import BadSample
-from omnihuman.data.riff import has_open_end
 from omnihuman.modality import SAMPLE_RATE
 
 ESTIMATED_DURATION = {"mp3", "aac", "ac3", "amr", "mpegts", "mpeg", "flv", "ogg", "asf"}

@@ -7,9 +7,9 @@ from typing import Any
 
 import av
 
-from omnihuman.data.clock import ESTIMATED_LENGTH, MAX_REORDER, TOLERANCE, file_origin, find_file_end, frame_step
+from omnihuman.data.decode.clock import ESTIMATED_LENGTH, MAX_REORDER, TOLERANCE, file_origin, find_file_end, frame_step
+from omnihuman.data.decode.riff import has_open_end
 from omnihuman.data.record import BadSample, Span
-from omnihuman.data.riff import has_open_end
 
 JITTER = 0.03
 """Seconds by which the time stamp of an audio block may be late though the block follows without a gap."""

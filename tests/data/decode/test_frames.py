@@ -11,9 +11,8 @@ from PIL import Image
 
 from omnihuman.data.media import probe, read
 from omnihuman.data.record import BadSample
-
-from .conftest import draw_frame, write_clip
-from .heif import write_heif
+from tests.data.conftest import draw_frame, write_clip
+from tests.data.decode.heif import write_heif
 
 VPX = {"video_codec": "libvpx-vp9", "options": {"cpu-used": "8", "deadline": "realtime"}, "audio_codec": "libopus"}
 CLIPS = {

@@ -13,14 +13,14 @@ from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 from torch import Tensor
 
-from omnihuman.data.clock import (
+from omnihuman.data.decode.clock import (
     MAX_REORDER,
     assign_display_times,
     check_reach,
     file_origin,
     has_display_times,
 )
-from omnihuman.data.packets import Check
+from omnihuman.data.decode.packets import Check
 from omnihuman.data.record import BadSample, Span
 
 MAX_PIXELS = 1 << 26

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
-from omnihuman.data.audio import Seconds
+from omnihuman.data.decode.audio import Seconds
 from omnihuman.modality import SAMPLE_RATE
 
 MIN_SAMPLES = 400

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from omnihuman.data.riff import has_open_end
+from omnihuman.data.decode.riff import has_open_end
 
 FMT = b"fmt " + struct.pack("<IHHIIHH", 16, 1, 1, 16000, 32000, 2, 16)
 

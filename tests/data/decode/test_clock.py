@@ -10,8 +10,7 @@ import torch
 
 from omnihuman.data.media import probe, read
 from omnihuman.data.record import BadSample
-
-from .conftest import write_clip
+from tests.data.conftest import write_clip
 
 NUM_FRAMES = 100
 SHARP = {"crf": "8", "bf": "3", "g": "12"}

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from omnihuman.data.decode import MAX_PIXELS, select_frames
+from omnihuman.data.decode.frames import MAX_PIXELS, select_frames
 from omnihuman.data.record import BadSample, Span
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}

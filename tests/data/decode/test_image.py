@@ -10,13 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from omnihuman.data import decode
+from omnihuman.data.decode import frames
 from omnihuman.data.face import FaceInput
 from omnihuman.data.media import probe, read, read_clip
 from omnihuman.data.record import BadSample, FaceDetection, Record
-
-from .conftest import draw_frame, write_clip
-from .heif import write_heif
+from tests.data.conftest import draw_frame, write_clip
+from tests.data.decode.heif import write_heif
 
 HAS_HEIF = importlib.util.find_spec("pillow_heif") is not None
 GRIDS = {"row": [[60, 180]], "column": [[60], [180]], "square": [[60, 90], [120, 180]]}
@@ -125,19 +124,19 @@ def test_a_video_of_too_many_pixels_is_refused(tmp_path: Path) -> None:
 def test_frames_of_a_clip_are_scaled_while_they_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_clip(tmp_path / "a.mp4", 16, 0)
     full = read(path, num_frames=4)[0]
-    monkeypatch.setattr(decode, "MAX_PIXELS", 64 * 48)
+    monkeypatch.setattr(frames, "MAX_PIXELS", 64 * 48)
     assert torch.equal(read(path, num_frames=1)[0], read(path, num_frames=1)[0])
-    frames = read(path, num_frames=4)[0]
-    assert frames.shape == (4, 3, 24, 32), "a quarter of the pixels for each"
+    images = read(path, num_frames=4)[0]
+    assert images.shape == (4, 3, 24, 32), "a quarter of the pixels for each"
     expected = torch.nn.functional.avg_pool2d(full.float(), 2)
-    assert (frames.float() - expected).abs().mean() < 8
+    assert (images.float() - expected).abs().mean() < 8
 
 
 def test_face_boxes_follow_the_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_clip(tmp_path / "a.mp4", 16, 0)
     boxes = (FaceDetection(0.0, ((16.0, 8.0, 48.0, 40.0),)),)
     record = Record("1", path, "video", (), ("video",), faces=boxes)
-    monkeypatch.setattr(decode, "MAX_PIXELS", 64 * 48)
+    monkeypatch.setattr(frames, "MAX_PIXELS", 64 * 48)
     clip = read_clip(record, probe(path), 4, 0)
     assert clip.scale == 0.5
     crop = FaceInput(margin=0.0)(clip.frames, clip.times, boxes, "here", clip.scale)[0]

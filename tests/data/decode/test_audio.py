@@ -16,11 +16,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from omnihuman.data.audio import decode_audio
-from omnihuman.data.media import Header, probe, read_file
+from omnihuman.data.decode.audio import decode_audio
+from omnihuman.data.media import Header, probe, read, read_file
 from omnihuman.data.record import BadSample
-
-from .conftest import write_clip
+from tests.data.conftest import write_clip
 
 CONTAINERS = {
     "aac.mp4": {"num_frames": 100},
