@@ -72,4 +72,5 @@ def find_unread_formats(formats: str) -> Mapping[str, str]:
             read |= suffixes
         elif container.is_input:
             unread |= dict.fromkeys(suffixes, name)
+    read.add(".txt")  # of subtitles by FFmpeg's table, of any text in fact
     return {suffix: name for suffix, name in unread.items() if suffix not in read}
