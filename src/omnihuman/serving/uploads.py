@@ -56,7 +56,7 @@ class Limits:
     """
 
     bytes: int = 64 * 2**20
-    pixels: int = 4096 * 2304
+    pixels: int = 1 << 25
     seconds: float = 600.0
 
 

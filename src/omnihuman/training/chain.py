@@ -168,8 +168,7 @@ def train_missing(parents: Sequence[Chain], is_allowed: bool = True) -> None:
     """Train every parent that is not finished, grandparents first.
 
     Raises:
-        ValueError: a parent is missing and ``is_allowed`` is false.
-        RuntimeError: the training of a parent failed.
+        ValueError: a parent is missing and ``is_allowed`` is false, or its training failed.
     """
     for parent in parents:
         name = parent.run.folder.name
@@ -182,4 +181,4 @@ def train_missing(parents: Sequence[Chain], is_allowed: bool = True) -> None:
         log.info("parent %s is missing or of another config; training it: %s", name, command)
         process = subprocess.run([sys.executable, *parent.command[1:]], check=False)
         if process.returncode or not parent.run.can_be_parent():
-            raise RuntimeError(f"training the parent failed: {command}")
+            raise ValueError(f"training the parent failed, as it says above: {command}")
