@@ -54,6 +54,7 @@ def test_a_mistake_is_one_line(
 ) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["omnihuman"])
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # a name that is no folder is looked up there
     verb, *words = command.split()
     with pytest.raises(SystemExit) as caught:
         import_module(f"omnihuman.{verb}").main(complete(words))

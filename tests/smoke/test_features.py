@@ -79,7 +79,11 @@ def has_levels(path: Path) -> bool:
 
 @pytest.mark.parametrize(
     "experiment",
-    ["humanomni_stage1", pytest.param("omni_emotion_stage3", marks=pytest.mark.slow), "favchat_stage3"],
+    [
+        pytest.param("humanomni_stage1", marks=pytest.mark.slow),
+        pytest.param("omni_emotion_stage3", marks=pytest.mark.slow),
+        "favchat_stage3",
+    ],
 )
 def test_cached_features_do_not_change_a_run(corpus: Path, tmp_path: Path, experiment: str) -> None:
     without = train(corpus, tmp_path, experiment, "data.features=null", "variant=without")
@@ -104,6 +108,7 @@ def test_features_of_a_trainable_encoder_are_not_cached(corpus: Path, tmp_path: 
     assert not list_entries(tmp_path)
 
 
+@pytest.mark.slow
 def test_broken_cache_entries_are_replaced(corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = train(corpus, tmp_path, "humanomni_stage1", "variant=first")
     for path in list_entries(tmp_path):
