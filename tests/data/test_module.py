@@ -171,6 +171,7 @@ def test_tasks_and_views_select_samples(build_data: Any, tmp_path: Path) -> None
     data = build_data(files, tasks=["glad"], views=["VAF", "video", "A"])
     ids = [planned.record.id for planned in data.train_samples.planned]
     assert ids == ["g0", "g0#VF", "g0#A", "g1", "g1#VF", "g1#A"]
+    assert [list(counts) for counts in data.other_tasks.values()] == [["sad"], []]
     with pytest.raises(ValueError, match=r"no sample .*tasks \['mad'\]"):
         _ = build_data(files, tasks=["mad"]).train_samples
     with pytest.raises(ValueError, match=r"data\.views"):

@@ -1,12 +1,13 @@
 """Mixture: sources of records, with the weight of each."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from omnihuman.data.packing import shuffle_indices
-from omnihuman.data.record import Entry
+from omnihuman.data.record import Entry, Record
 
 
 @runtime_checkable
@@ -103,6 +104,33 @@ def check_tasks(
         if invalid:
             raise ValueError(f"data.tasks: a weight must be 0 or more, got {invalid}.")
     return tasks
+
+
+def select_tasks(entries: Iterable[Entry], tasks: Collection[str] | None, others: Counter[str]) -> Iterator[Entry]:
+    """Yield entries of these tasks, or of no task.
+
+    Args:
+        entries: of a source.
+        tasks: to use, ``None`` for all.
+        others: gets the numbers of records of other tasks.
+    """
+    for entry in entries:
+        if isinstance(entry, Record) and tasks is not None and entry.task is not None and entry.task not in tasks:
+            others[entry.task] += 1
+        else:
+            yield entry
+
+
+def describe_other_tasks(others: Mapping[str, Counter[str]]) -> Iterator[str]:
+    """Yield a line for each source with records of tasks that are not used.
+
+    >>> list(describe_other_tasks({"a.json": Counter(asr=2), "b.json": Counter()}))
+    ['a.json: 2 records are of tasks that data.tasks leaves out (2 asr)']
+    """
+    for location, counts in others.items():
+        names = ", ".join(f"{count} {task}" for task, count in counts.most_common())
+        if counts:
+            yield f"{location}: {counts.total()} records are of tasks that data.tasks leaves out ({names})"
 
 
 def select_epoch(mixture: Sequence[tuple[Sequence[int], float]], seed: int, epoch: int) -> list[int]:

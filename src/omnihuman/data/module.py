@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -25,6 +26,7 @@ from omnihuman.data.mixture import (
     parse_mixture,
     parse_source,
     select_epoch,
+    select_tasks,
 )
 from omnihuman.data.packing import MicroBatch, count_micro_batches, pack_epoch
 from omnihuman.data.record import BadSample, Entry, Record
@@ -110,9 +112,8 @@ class OmniData(pl.LightningDataModule):
         build = partial(build_source, source, root)
         self.sources = parse_mixture(records, build)
         self.val_source = None if val_records is None else parse_source(val_records, build, "data.val_records")
-        self.val_limit = val_limit
-        self.batch_size, self.max_tokens, self.seed = batch_size, max_tokens, seed
-        self.tasks = check_tasks(tasks)
+        self.batch_size, self.max_tokens, self.seed, self.val_limit = batch_size, max_tokens, seed, val_limit
+        self.tasks, self.other_tasks = check_tasks(tasks), dict[str, Counter[str]]()
         self.views = [View.parse(view, "data.views") for view in views]
         self.options: dict[str, Any] = {
             "num_frames": num_frames,
@@ -206,7 +207,7 @@ class OmniData(pl.LightningDataModule):
         """Return the samples of all sources, and the mixture: indices of a source and task with their weight."""
         planned = []
         for entry in self.sources:
-            samples = self._plan_source(entry.source, self._read(entry.source, self.tasks))
+            samples = self._plan_source(entry.source, self._read(entry.source))
             self._skipped.setdefault(entry.source.location, []).extend(samples.skipped)
             planned.append(samples)
         mixture: list[tuple[list[int], float]] = []
@@ -322,7 +323,7 @@ class OmniData(pl.LightningDataModule):
         if "val" not in self._cache:
             records: Iterator[Entry] = iter(())
             if self.val_source is not None:
-                records = islice(self._read(self.val_source, self.tasks), self.val_limit)
+                records = islice(self._read(self.val_source), self.val_limit)
             samples = self._plan_source(self.val_source, records)
             self._check_skipped(samples, "data.val_records")
             self._cache["val"] = samples
@@ -373,7 +374,7 @@ class OmniData(pl.LightningDataModule):
         key = (tuple(tasks), view, tuple(needs), limit)
         if key not in self._cache:
             records = []
-            for record in self._read(self.val_source, tasks):
+            for record in self.val_source.records():
                 if isinstance(record, Record) and record.task in tasks and not set(needs) - set(record.slots):
                     records.append(record)
             records = [record for record in records if record.restrict(view) is not None]
@@ -406,16 +407,15 @@ class OmniData(pl.LightningDataModule):
         sources = [entry.source for entry in self.sources] if split == "train" else [self.val_source]
         limit = None if split == "train" else self.val_limit
         for source in filter(None, sources):
-            yield from ((source.location, entry) for entry in islice(self._read(source, self.tasks), limit))
+            yield from ((source.location, entry) for entry in islice(self._read(source), limit))
 
     def plan_entries(self, entries: Sequence[Entry]) -> Samples:
         """Return entries as training plans them; those that cannot be used are in ``skipped``."""
         return self._plan_samples(entries, views=self.views, policy="skip")
 
-    def _read(self, source: RecordSource, tasks: Iterable[str] | None) -> Iterator[Entry]:
-        for entry in source.records():
-            if not isinstance(entry, Record) or tasks is None or entry.task is None or entry.task in tasks:
-                yield entry
+    def _read(self, source: RecordSource) -> Iterator[Entry]:
+        self.other_tasks[source.location] = Counter()
+        return select_tasks(source.records(), self.tasks, self.other_tasks[source.location])
 
     def _plan_source(self, source: RecordSource | None, records: Iterable[Entry], **options: Any) -> Samples:
         """Return records of a source, planned without those that are excluded."""
