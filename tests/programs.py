@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import runpy
 import socket
+import subprocess
 import sys
 import tempfile
 import traceback
@@ -76,6 +77,13 @@ def run_ranks(num_ranks: int, module: str, *arguments: str) -> None:
     for rank, program in enumerate(programs):
         process = program.wait()
         assert process.returncode == 0, f"rank {rank}: {process.stdout[-3000:]}{process.stderr[-3000:]}"
+
+
+def launch_two_ranks(*overrides: str) -> CompletedProcess[str]:
+    """Train on two ranks that Lightning itself starts, in new interpreters as a user's are."""
+    command = [sys.executable, "-m", "omnihuman.train", *overrides, "trainer.accelerator=cpu", "trainer.devices=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=400)
 
 
 def _run(command: list[str], folder: str, variables: dict[str, str], work: str) -> None:

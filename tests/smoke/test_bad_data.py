@@ -1,9 +1,6 @@
 """Whole runs on bad data: a disk that goes away, corrupt files, quarantine, and resumes in between."""
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +14,7 @@ from omnihuman.objective.base import Objective
 from omnihuman.training.runs import Run
 from omnihuman.training.stage import run_stage
 from tests.data.conftest import write_clip
+from tests.programs import launch_two_ranks
 
 EXPERIMENT = "+experiment=humanomni_stage1_face"
 
@@ -141,16 +139,9 @@ def test_changed_files_are_noticed_by_a_resume(root: Path, tmp_path: Path, monke
 @pytest.mark.parametrize(("num_good", "num_cut"), [(20, 4), (0, 48)])
 def test_two_processes_agree(root: Path, tmp_path: Path, num_good: int, num_cut: int) -> None:
     write_records(root, num_good, num_cut)
-    ranks = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.on_bad_sample=quarantine")
+    ranks = ("trainer=ddp", "data.on_bad_sample=quarantine")
     overrides = build_overrides(root, tmp_path / "runs", *ranks)
-    process = subprocess.run(
-        [sys.executable, "-m", "omnihuman.train", *overrides],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    process = launch_two_ranks(*overrides)
     folder = tmp_path / "runs" / "nano" / "humanomni_stage1_face"
     if num_good:
         assert process.returncode == 0, process.stderr[-3000:]

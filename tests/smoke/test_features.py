@@ -3,9 +3,6 @@
 import csv
 import json
 import logging
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ from safetensors import safe_open
 from omnihuman.build import compose_config
 from omnihuman.training.runs import Run
 from omnihuman.training.stage import run_stage
+from tests.programs import launch_two_ranks
 
 STEPS = 3
 SPEED_COLUMNS = ("train/tokens_per_second", "train/samples_per_second", "train/data_wait")
@@ -127,15 +125,8 @@ def test_two_ranks_fill_the_cache_together(corpus: Path, tmp_path: Path) -> None
     more = ("validation.views=[]", "trainer.limit_val_batches=0", "validate_first=false")
     one = train(corpus, tmp_path / "one", "omni_emotion_stage3", *more, "variant=one")
     overrides = build_overrides(corpus, tmp_path / "two", "omni_emotion_stage3", *more, "variant=two")
-    overrides += ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
-    process = subprocess.run(
-        [sys.executable, "-m", "omnihuman.train", *overrides],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=400,
-    )
+    overrides += ["trainer=ddp"]
+    process = launch_two_ranks(*overrides)
     assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
     two = Run(tmp_path / "two/nano/omni_emotion_stage3/two", "")
     assert read_columns(two)["train/loss"] == pytest.approx(read_columns(one)["train/loss"], abs=1e-5)
