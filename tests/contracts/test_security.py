@@ -105,9 +105,12 @@ def test_hostile_release_is_refused(hostile: Path, call_verb: Callable[..., str]
     assert str(release) in message and f"llm._target_ is '{TARGET}'" in message and "\n" not in message
 
 
-def test_command_line_reaches_no_module_through_ours(call_verb: Callable[..., str], tmp_path: Path) -> None:
+def test_command_line_reaches_no_module_through_ours(
+    call_verb: Callable[..., str], corpus: Path, tmp_path: Path
+) -> None:
     target = f"++optimizer._target_={TARGET}"
-    message = call_verb("train", "+experiment=humanomni_stage1_face", f"runs={tmp_path}", target, "data.root=x")
+    options = (f"data.root={corpus}", f"runs={tmp_path}", target)
+    message = call_verb("train", "+experiment=humanomni_stage1_face", *options)
     assert TARGET in message and "\n" not in message
 
 
