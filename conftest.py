@@ -1,6 +1,8 @@
 """Names that doctests use without importing them, and the modules that cannot be imported everywhere."""
 
+from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,3 +22,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _doctest_names(doctest_namespace: dict[str, Any]) -> None:
     doctest_namespace.update(torch=torch, Features=Features, Layout=Layout, Signal=Signal)
+
+
+def _list_root() -> set[str]:
+    return {path.name for path in Path(__file__).parent.iterdir() if not path.name.startswith(".")}
+
+
+@pytest.fixture(autouse=True)
+def _root_stays_clean() -> Iterator[None]:
+    """Check that a test leaves no file in the clone: it would be committed one day."""
+    before = _list_root()
+    yield
+    assert not _list_root() - before, "write to tmp_path"
