@@ -106,28 +106,28 @@ def check_tasks(
     return tasks
 
 
-def select_tasks(entries: Iterable[Entry], tasks: Collection[str] | None, others: Counter[str]) -> Iterator[Entry]:
+def select_tasks(entries: Iterable[Entry], tasks: Collection[str] | None, left_out: Counter[str]) -> Iterator[Entry]:
     """Yield entries of these tasks, or of no task.
 
     Args:
         entries: of a source.
         tasks: to use, ``None`` for all.
-        others: gets the numbers of records of other tasks.
+        left_out: gets the numbers of records of other tasks.
     """
     for entry in entries:
         if isinstance(entry, Record) and tasks is not None and entry.task is not None and entry.task not in tasks:
-            others[entry.task] += 1
+            left_out[entry.task] += 1
         else:
             yield entry
 
 
-def describe_other_tasks(others: Mapping[str, Counter[str]]) -> Iterator[str]:
+def describe_other_tasks(left_out: Mapping[str, Counter[str]]) -> Iterator[str]:
     """Yield a line for each source with records of tasks that are not used.
 
     >>> list(describe_other_tasks({"a.json": Counter(asr=2), "b.json": Counter()}))
     ['a.json: 2 records are of tasks that data.tasks leaves out (2 asr)']
     """
-    for location, counts in others.items():
+    for location, counts in left_out.items():
         names = ", ".join(f"{count} {task}" for task, count in counts.most_common())
         if counts:
             yield f"{location}: {counts.total()} records are of tasks that data.tasks leaves out ({names})"
