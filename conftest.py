@@ -1,5 +1,6 @@
 """Names that doctests use without importing them, and the modules that cannot be imported everywhere."""
 
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -7,11 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from absl import logging as absl_logging
 
 from omnihuman.types import Features, Layout, Signal
 
 pytest_plugins = ["tests.official.fixtures"]
 collect_ignore_glob = [] if find_spec("lmms_eval") else ["src/omnihuman/integrations/lmms_eval*"]
+
+
+# Hydra closes all handlers when it configures logging. absl's, which TensorBoard imports, then closes its stream unless
+# that is a standard one: it must not hold the one with which pytest captures.
+absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
