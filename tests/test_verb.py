@@ -57,10 +57,10 @@ def test_full_error_has_a_traceback() -> None:
     assert "Traceback" in process.stderr and "omnihuman/generate.py" in process.stderr
 
 
-def test_failed_cell_of_a_sweep_is_named() -> None:
+def test_failed_cell_of_a_sweep_is_named(tmp_path: Path) -> None:
     program = "from omnihuman.verb import verb\n@verb('plan')\ndef work(config): raise ValueError('no')\nwork()"
     command = [sys.executable, "-c", program, "-m", "frames=4,8"]
-    process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path)
     assert process.returncode == 1 and process.stderr.endswith("error: no\n")
     assert "frames=4" in process.stderr and "Traceback" not in process.stderr
 
