@@ -26,9 +26,9 @@ from omnihuman.data.record import BadSample, Record, Span
 from omnihuman.modality import SAMPLE_RATE as SAMPLE_RATE
 
 FORMATS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,wav,w64,mp3,flac,aac,aiff,ac3,amr,caf,gif,"
-    "image2,jpeg_pipe,png_pipe,webp_pipe,bmp_pipe"
-    ",au,dv,mxf,tiff_pipe,tta,wv,apng,ivf,h264,hevc,mpegvideo"
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,mxf,dv,ivf,h264,hevc,mpegvideo,"
+    "ogg,wav,w64,mp3,flac,aac,aiff,ac3,amr,caf,au,tta,wv,"
+    "gif,apng,image2,jpeg_pipe,png_pipe,webp_pipe,bmp_pipe,tiff_pipe"
 )
 """Formats that FFmpeg may open. Playlists are not among them: they would name other files."""
 
