@@ -1,6 +1,7 @@
 """The counter of samples: totals, the file, a resume, and the ceiling."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -65,6 +66,20 @@ def test_a_resume_counts_and_lists_each_sample_once(tmp_path: Path) -> None:
     train(resumed, 3, 1)
     assert (resumed.num_trained, resumed.skipped) == (6, {"missing_file": 3})
     assert len(counter.file.read_text().splitlines()) == 3
+
+
+def test_gaps_are_those_of_all_ranks_also_after_a_resume(tmp_path: Path) -> None:
+    """A checkpoint has the counts of all ranks, and every rank loads it."""
+    strategy = SimpleNamespace(reduce=lambda tensor, reduce_op: 2 * tensor)
+    two_ranks = SimpleNamespace(**{**vars(TRAINER), "strategy": strategy})
+    batch = replace(build_batch(0, 0), meta=({"audio_gaps": [0.5, 1.0]}, {"audio_gaps": []}, {}))
+    counter = SampleCounter(tmp_path / "skipped.jsonl")
+    counter.on_train_batch_end(two_ranks, MODULE, None, batch, 0)
+    assert counter.audio_gaps == {"samples": 2, "gaps": 4, "seconds": 3.0}
+    resumed = SampleCounter(counter.file)
+    resumed.load_state_dict(counter.state_dict())
+    resumed.on_train_batch_end(two_ranks, MODULE, None, batch, 0)
+    assert resumed.audio_gaps == {"samples": 4, "gaps": 8, "seconds": 6.0} and resumed.num_trained == 12
 
 
 def test_a_disk_that_goes_away_ends_the_training(tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ from omnihuman.training.bad_loss import BadLossPolicy
 from omnihuman.training.callbacks import EarlyStopping, MetricsTable, Throughput, build_progress_bar
 from omnihuman.training.chain import Chain
 from omnihuman.training.counter import SampleCounter
-from omnihuman.training.gaps import GapCounter
 from omnihuman.training.generation_metrics import GenerationMetrics
 from omnihuman.training.model_folder import build_with_weights
 from omnihuman.training.precision import build_precision
@@ -56,7 +55,6 @@ class Stage:
         throughput: measures the speed.
         counter: counts trained and skipped samples.
         bad_loss: checks loss, gradient and weights.
-        gaps: counts gaps of the audio.
         validate_first: validate before the first step.
         validate_last: validate after the last step, also within an epoch.
         next_command: the command that follows a finished run.
@@ -74,7 +72,6 @@ class Stage:
     throughput: Throughput
     counter: SampleCounter
     bad_loss: BadLossPolicy
-    gaps: GapCounter
     validate_first: bool
     validate_last: bool
     next_command: str
@@ -109,12 +106,11 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
         total_steps=count_steps(config, data),
     )
     throughput, counter = Throughput(), SampleCounter(run.folder / "skipped.jsonl", data.max_skipped)
-    bad_loss, gaps = BadLossPolicy(run.folder, counter, config.on_bad_loss, cure=BAD_LOSS_CURE), GapCounter()
+    bad_loss = BadLossPolicy(run.folder, counter, config.on_bad_loss, cure=BAD_LOSS_CURE)
     callbacks = [
         throughput,
         counter,
         bad_loss,
-        gaps,
         _build_generation_metrics(config, data),
         *build_all(config.callback),
         _build_saver(config, run),
@@ -135,7 +131,6 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
         throughput=throughput,
         counter=counter,
         bad_loss=bad_loss,
-        gaps=gaps,
         validate_first=config.validate_first,
         validate_last=config.validate_last,
         next_command=build_next_command(config),

@@ -25,27 +25,39 @@ BAD_LOSS = "bad_loss"
 """Reason of the samples of a step that was not taken; its policy has a ceiling of its own."""
 
 
+NO_GAPS = {"samples": 0.0, "gaps": 0.0, "seconds": 0.0}
+"""Samples whose audio has gaps, times for which a file has no packets and which are silent; the gaps; their seconds."""
+
+
 class _Tally:
     """Used samples of this rank and descriptions of its skipped ones, since the last call of ``gather``."""
 
     def __init__(self) -> None:
         self.num_used = 0
         self.skipped: list[Mapping[str, Any]] = []
+        self.gaps = dict(NO_GAPS)
 
     def add(self, batch: Batch) -> None:
         self.num_used += len(batch.meta)
         self.skipped += batch.skipped
+        for meta in batch.meta:
+            if gaps := meta.get("audio_gaps"):
+                self.gaps["samples"] += 1
+                self.gaps["gaps"] += len(gaps)
+                self.gaps["seconds"] += sum(gaps)
 
-    def gather(self, trainer: Any, device: torch.device) -> tuple[int, list[Mapping[str, Any]]]:
-        """Return the samples of all ranks; descriptions are sent only if there are any."""
-        local = torch.tensor([self.num_used, len(self.skipped)], dtype=torch.float64, device=device)
-        num_used, num_skipped = trainer.strategy.reduce(local, reduce_op="sum").tolist()
+    def gather(self, trainer: Any, device: torch.device) -> tuple[int, list[Mapping[str, Any]], dict[str, float]]:
+        """Return the samples and gaps of all ranks; descriptions are sent only if there are any."""
+        counts = [self.num_used, len(self.skipped), *self.gaps.values()]
+        local = torch.tensor(counts, dtype=torch.float64, device=device)
+        num_used, num_skipped, *sums = trainer.strategy.reduce(local, reduce_op="sum").tolist()
+        gaps = dict(zip(NO_GAPS, sums, strict=True))
         skipped: list[Mapping[str, Any]] = []
         if num_skipped:
             for entries in gather_over_ranks(self.skipped):
                 skipped += entries
-        self.num_used, self.skipped = 0, []
-        return int(num_used), skipped
+        self.num_used, self.skipped, self.gaps = 0, [], dict(NO_GAPS)
+        return int(num_used), skipped, gaps
 
 
 class SampleCounter(pl.Callback):
@@ -62,6 +74,7 @@ class SampleCounter(pl.Callback):
         num_trained: samples.
         skipped: samples by reason.
         val_skipped: skipped samples of all validations, by reason.
+        audio_gaps: of the trained samples, see ``NO_GAPS``.
     """
 
     def __init__(self, file: Path, max_skipped: float = 1.0) -> None:
@@ -69,6 +82,7 @@ class SampleCounter(pl.Callback):
         self.num_trained = 0
         self.skipped: Counter[str] = Counter()
         self.val_skipped: Counter[str] = Counter()
+        self.audio_gaps = dict(NO_GAPS)
         self._train, self._val = _Tally(), _Tally()
         self._window_trained, self._window_skipped = 0, list[Mapping[str, Any]]()
         self._streak = 0  # skipped samples since one was trained
@@ -112,7 +126,9 @@ class SampleCounter(pl.Callback):
         self._train.skipped += samples
 
     def _add_step(self, trainer: Any, pl_module: Any) -> None:
-        num_trained, skipped = self._train.gather(trainer, pl_module.device)
+        num_trained, skipped, gaps = self._train.gather(trainer, pl_module.device)
+        for name, count in gaps.items():
+            self.audio_gaps[name] += count
         self.num_trained += num_trained
         self._add(skipped, self.skipped, trainer.is_global_zero)
         bad_samples = [sample for sample in skipped if sample["reason"] != BAD_LOSS]
@@ -136,7 +152,7 @@ class SampleCounter(pl.Callback):
         self._val.add(batch)
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        num_used, skipped = self._val.gather(trainer, pl_module.device)
+        num_used, skipped, _ = self._val.gather(trainer, pl_module.device)
         if skipped:
             entries = [{**entry, "split": "val"} for entry in skipped]
             self._add(entries, self.val_skipped, trainer.is_global_zero)
@@ -180,9 +196,11 @@ class SampleCounter(pl.Callback):
             "trained": self.num_trained,
             "skipped": dict(self.skipped),
             "val_skipped": dict(self.val_skipped),
+            "audio_gaps": dict(self.audio_gaps),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.num_trained = state_dict["trained"]
         self.skipped = Counter(state_dict["skipped"])
         self.val_skipped = Counter(state_dict["val_skipped"])
+        self.audio_gaps = dict(state_dict["audio_gaps"])

@@ -109,7 +109,6 @@ def write_results(stage: Stage, seconds: float) -> None:
     unplanned = data.train_samples.skipped
     stage.counter.add_unplanned(unplanned, trainer.is_global_zero)
     state = {canonical_name(name): value for name, value in _gather_state(stage.objective).items()}
-    audio_gaps = stage.gaps.totals()
     if trainer.is_global_zero:
         metadata = {"experiment": stage.name, "digest": run.digest}
         save_weights(run.weights, state, stage.objective.trainable_names | stage.inherited, metadata)
@@ -123,7 +122,7 @@ def write_results(stage: Stage, seconds: float) -> None:
             "skipped": dict(stage.counter.skipped),
             "val_skipped": dict(stage.counter.val_skipped),
             "answer_cut": len(data.train_samples.cut_answers),
-            "audio_gaps": audio_gaps,
+            "audio_gaps": stage.counter.audio_gaps,
             **stage.throughput.summary(),
             "gpu_memory_gib": torch.cuda.max_memory_allocated() / 2**30,  # 0 without a GPU
             "order": data.fingerprint,
