@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from omnihuman.build import build, compose_config, compose_part, config_dir, prune
+from omnihuman.build import build, compose_config, compose_part, config_dir, prune, select_model_of_base
 
 METRIC = {"_target_": "omnihuman.metric.emotion.EmotionRecall"}
 
@@ -154,3 +154,28 @@ def test_composition_in_two_steps_equals_that_of_hydra(overrides: list[str]) -> 
 def test_invalid_values_raise_as_in_hydra(override: str) -> None:
     with pytest.raises(ConfigCompositionException):
         compose_config(["+experiment=humanomni_stage1", override])
+
+
+def write_base(folder: Path, model: str, size: str) -> str:
+    folder.mkdir()
+    OmegaConf.save(OmegaConf.create({"size": size, "model": {"variant": model}}), folder / "config.yaml")
+    return str(folder)
+
+
+def test_finetune_composes_the_model_and_the_size_of_its_base(tmp_path: Path) -> None:
+    base = write_base(tmp_path / "base", "omni_emotion", "7b")
+    config = compose_config(["+experiment=finetune", f"base={base}", "fusion@model.fusions.join=frame_attend"])
+    assert (config.size, config.model.variant) == ("7b", "omni_emotion")
+    assert "FrameAttend" in config.model.fusions.join._target_
+    assert compose_config(["+experiment=finetune", f"base={base}", "size=nano"]).size == "nano"
+    arguments = ["-m", "+experiment=humanomni_stage3", f"base={base}"]
+    assert select_model_of_base(arguments) == arguments, "an experiment with a model of its own"
+
+
+def test_bases_of_several_models_raise(tmp_path: Path) -> None:
+    first, second = write_base(tmp_path / "a", "favchat", "7b"), write_base(tmp_path / "b", "humanomni", "7b")
+    with pytest.raises(ValueError, match="each"):
+        select_model_of_base(["-m", "+experiment=finetune", f"base={first},{second}"])
+    OmegaConf.save(OmegaConf.create({"model": {}}), tmp_path / "b" / "config.yaml")
+    with pytest.raises(ValueError, match="add model="):
+        select_model_of_base(["+experiment=finetune", f"base={second}"])

@@ -1,5 +1,6 @@
 """Composition of configs and construction of objects from them."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from importlib.resources import files
@@ -9,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 
-from omnihuman.gate import SPECIAL_KEYS, check_node
+from omnihuman.gate import MODEL_KEYS, SPECIAL_KEYS, check_node
 from omnihuman.overrides import Override, apply_values, parse_overrides
 
 PART_GROUPS = ("encoders", "projectors", "early_fusions", "fusions")
@@ -54,7 +55,51 @@ def compose_config(overrides: Sequence[str], root: str | None = "train") -> Dict
         ValueError: an override chooses an unknown size for a part.
     """
     register_resolvers()
-    return _compose(tuple(overrides), root).copy()
+    return _compose(tuple(select_model_of_base(overrides)), root).copy()
+
+
+def select_model_of_base(arguments: Sequence[str]) -> list[str]:
+    """Return a command line with the model and the size of ``base``, if its experiment has no model of its own.
+
+    Args:
+        arguments: overrides, and options of Hydra.
+
+    Raises:
+        ValueError: the base names no model, or several bases of a sweep differ in model or size.
+    """
+    overrides = parse_overrides([argument for argument in arguments if "=" in argument and argument[0] != "-"])
+    typed = {override.key: override for override in overrides}
+    if "base" not in typed or "experiment" not in typed or has_model(typed["experiment"].value):
+        return list(arguments)
+    added = set[tuple[str, str]]()
+    for base in typed["base"].choices:
+        file = Path(base).expanduser() / "config.yaml"
+        if file.is_file():
+            config = OmegaConf.load(file)
+            values = (OmegaConf.select(config, "model.variant"), OmegaConf.select(config, "size"))
+            added.add((f"model={values[0]}", f"size={values[1]}"))
+    if len(added) > 1:
+        raise ValueError(
+            f"{typed['base']}: the folders hold models of several kinds or sizes; run one command for each."
+        )
+    missing = []
+    for override in itertools.chain(*added):
+        key, _, value = override.partition("=")
+        if key not in typed and value == "None":
+            raise ValueError(f"{typed['base']}: config.yaml of the folder does not name its {key}; add {key}=<name>.")
+        if key not in typed:
+            missing.append(override)
+    return [*arguments, *missing]
+
+
+@lru_cache
+def has_model(experiment: str) -> bool:
+    """Return true if an experiment has a model of its own, and not that of ``base``."""
+    file = Path(config_dir()) / "experiment" / f"{experiment}.yaml"
+    if not file.is_file():
+        return True
+    content: Any = OmegaConf.to_container(OmegaConf.load(file))
+    return {"override /model": None} not in content.get("defaults", [])
 
 
 @lru_cache(maxsize=256)  # a chain composes the same stages many times
@@ -158,9 +203,9 @@ def _construct(node: Any, path: str) -> Any:
 
 def prune(node: Mapping[str, Any]) -> dict[str, Any]:
     """Return a plain config without the parts that ``drop`` names, and without the wiring of deselected parts."""
-    pruned = dict(node)
+    pruned = {key: value for key, value in node.items() if key not in MODEL_KEYS}
     dropped = set()
-    for path in pruned.pop("drop", None) or []:
+    for path in node.get("drop") or []:
         group, _, name = str(path).partition(".")
         names = sorted(pruned.get(group) or {})
         if name not in names:

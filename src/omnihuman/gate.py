@@ -23,6 +23,9 @@ RESOLVERS = ("foundation", "hub", "oc.select")
 SPECIAL_KEYS = ("_target_", "_partial_")
 """Keys of a node that are no arguments. Hydra's ``_args_``, ``_convert_`` and ``_recursive_`` do not exist here."""
 
+MODEL_KEYS = ("drop", "variant")
+"""Keys of a model that are read before it is built: parts that are left out, and the name of its preset."""
+
 SAVE_STATE_DICT = "If you trust it, save its state dict alone with torch.save."
 
 
@@ -183,8 +186,7 @@ def check_config(location: str, value: Any, place: str = "") -> None:
     if isinstance(value, Mapping):
         special: tuple[str, ...] = ()
         if "_target_" in value:
-            # the model's list of dropped parts is read before it is built
-            node = {key: child for key, child in value.items() if (place, key) != ("model", "drop")}
+            node = {key: child for key, child in value.items() if place != "model" or key not in MODEL_KEYS}
             check_node(f"{location}.", node, [kind for kind in KINDS if kind.is_at(place)])
             special = SPECIAL_KEYS
         for key, child in value.items():

@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from omnihuman.build import check_sizes, config_dir, register_resolvers
+from omnihuman.build import check_sizes, config_dir, register_resolvers, select_model_of_base
 from omnihuman.mistake import check_types, explain
 from omnihuman.overrides import quote, quote_argument
 
@@ -80,7 +80,8 @@ def verb(
         def main(arguments: Sequence[str]) -> None:
             _check_plugins(arguments)
             _check_options(arguments)
-            sys.argv[1:] = [quote_argument(argument, text_keys, PATH_KEYS) for argument in arguments]
+            quoted = [quote_argument(argument, text_keys, PATH_KEYS) for argument in arguments]
+            sys.argv[1:] = select_model_of_base(quoted)
             if {"-h", "--help"}.intersection(arguments):
                 sys.argv.append(f"hydra.help.header={quote(_summarize(function))}")
             with _raise_errors_of_hydra():

@@ -23,7 +23,17 @@ combinations = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(combinations)
 
 SLOTS = sorted({(swap.variant, swap.group, swap.name) for swap in combinations.list_swaps()})
-WIRING = {"defaults", "_target_", "reads", "projector_inputs", "conditions", "early_fusions", "fusions", "drop"}
+WIRING = {
+    "defaults",
+    "_target_",
+    "reads",
+    "projector_inputs",
+    "conditions",
+    "early_fusions",
+    "fusions",
+    "drop",
+    "variant",
+}
 """Keys of a variant's yaml."""
 
 
@@ -31,7 +41,7 @@ WIRING = {"defaults", "_target_", "reads", "projector_inputs", "conditions", "ea
 def test_variant_yaml_has_wiring_only(variant: str) -> None:
     """An option of a part would remain after the part is replaced."""
     config = OmegaConf.load(Path(config_dir()) / "model" / f"{variant}.yaml")
-    assert set(config) <= WIRING
+    assert set(config) <= WIRING and config.variant == variant
     for group in ("early_fusions", "fusions"):
         for name, node in (config.get(group) or {}).items():
             assert set(node) <= set(combinations.WIRING), f"{group}.{name}"

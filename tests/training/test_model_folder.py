@@ -150,7 +150,24 @@ def test_overrides_apply_to_the_base(complete_folder: Path) -> None:
 def test_base_with_another_model_raises(complete_folder: Path) -> None:
     overrides = ["+experiment=humanomni_stage3", f"base={complete_folder}"]
     with pytest.raises(ValueError, match="replaces the model"):
-        rebase(compose_config(overrides), [*overrides, "model=favchat"])
+        rebase(compose_config(["+experiment=favchat_stage1", *overrides[1:]]), [*overrides, "model=favchat"])
+
+
+def test_finetune_takes_the_whole_model_of_the_base(complete_folder: Path) -> None:
+    overrides = ["+experiment=finetune", f"base={complete_folder}", "fusion@model.fusions.compress=weighted_sum"]
+    config = rebase(compose_config(overrides), overrides)
+    base = read_config(complete_folder)
+    assert config.model.variant == base.model.variant == "humanomni" and config.model.encoders == base.model.encoders
+    assert "WeightedSum" in config.model.fusions.compress._target_
+    assert config.data.views == config.validation.views == ["VAF"] and config.data.tasks is None
+    assert config.size == base.size and config.frames == base.data.num_frames
+    typed = [*overrides, "data.views=[VF,A]"]
+    assert rebase(compose_config(typed), typed).data.views == ["VF", "A"]
+
+
+def test_finetune_without_a_base_raises() -> None:
+    with pytest.raises(ValueError, match="add base="):
+        rebase(compose_config(["+experiment=finetune"]), ["+experiment=finetune"])
 
 
 def test_unknown_base_raises() -> None:

@@ -25,6 +25,7 @@ from omnihuman.training.chain import Chain
 from omnihuman.training.counter import SampleCounter
 from omnihuman.training.generation_metrics import GenerationMetrics
 from omnihuman.training.model_folder import build_with_weights
+from omnihuman.training.option_metrics import build_option_metrics
 from omnihuman.training.precision import build_precision
 from omnihuman.training.runs import Run, checkpoint_step, is_main_process
 from omnihuman.training.sharded import ShardedStrategy
@@ -241,7 +242,10 @@ def build_next_command(config: DictConfig) -> str:
 
 def _build_generation_metrics(config: DictConfig, data: OmniData) -> GenerationMetrics:
     options: Any = OmegaConf.to_container(config.validation, resolve=True)
-    metrics = {task: build(metric) for task, metric in options.pop("metrics").items()}
+    metrics = {}
+    if options.pop("metrics_from_options"):
+        metrics = build_option_metrics(entry for _, entry in data.read_entries("val"))
+    metrics |= {task: build(metric) for task, metric in options.pop("metrics").items()}
     return GenerationMetrics(data, metrics, **options)
 
 

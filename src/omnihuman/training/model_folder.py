@@ -10,7 +10,8 @@ from accelerate import init_empty_weights
 from omegaconf import DictConfig, OmegaConf
 
 from omnihuman import gate
-from omnihuman.build import build, prune, register_resolvers
+from omnihuman.build import build, has_model, prune, register_resolvers
+from omnihuman.modality import View
 from omnihuman.model.omni import OmniModel
 from omnihuman.overrides import parse_overrides
 from omnihuman.training.precision import cast_parameters
@@ -146,14 +147,17 @@ def rebase(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     the data still apply.
 
     Raises:
-        ValueError: ``base`` is no model folder, or the command line chooses another model.
+        ValueError: ``base`` is no model folder, or the command line chooses another model; an experiment without a
+            model of its own has no ``base``.
     """
     if config.get("base") is None:
+        if "_target_" not in config.model:
+            raise ValueError(f"+experiment={config.name} trains the model of base=: add base=<model folder>.")
         return config
     folder = Path(str(config.base)).expanduser()
     base: Any = OmegaConf.to_container(read_config(folder), resolve=True)
     keys = [override.key for override in parse_overrides(overrides)]
-    if "model" in keys:
+    if "model" in keys and config.model.get("variant") != base["model"].get("variant"):
         raise ValueError(f"base={folder} replaces the model: remove model= or base=.")
     rebased = config.copy()
     rebased.model = base["model"]
@@ -164,10 +168,22 @@ def rebase(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
         is_overridden = f"data.{key}" in keys or (key == "num_frames" and "frames" in keys)
         if key in base["data"] and not is_overridden:
             OmegaConf.update(rebased, f"data.{key}", base["data"][key], merge=False, force_add=True)
+    if not has_model(config.name) and "data.views" not in keys:
+        rebased.data.views = [_join_views(base["data"]["views"])]
     rebased.frames = rebased.data.num_frames
     rebased.init_from = [{"folder": str(folder), "without": _replaced_parts(keys, rebased.model.get("drop") or ())}]
     rebased.variant = config.variant or f"base={folder.absolute().name}"
     return rebased
+
+
+def _join_views(views: Sequence[str]) -> str:
+    """Return one view of all that a model was trained with.
+
+    >>> _join_views(["VF", "A"])
+    'VAF'
+    """
+    letters = "".join(View.parse(view).letters for view in views)
+    return str(View.of(letters))
 
 
 def _replaced_parts(keys: Sequence[str], dropped: Sequence[str]) -> list[str]:
