@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.gate import MODEL_KEYS, SPECIAL_KEYS, check_node
 from omnihuman.overrides import Override, apply_values, parse_overrides
+from omnihuman.source.root import read_records_folder
 
 PART_GROUPS = ("encoders", "projectors", "early_fusions", "fusions")
 WIRING = {"reads": "encoders", "projector_inputs": "projectors", "conditions": "projectors"}
@@ -19,9 +20,14 @@ WIRING = {"reads": "encoders", "projector_inputs": "projectors", "conditions": "
 
 
 def register_resolvers() -> None:
-    """Register ``${foundation:llm}`` (weights in the package) and ``${hub:id}`` (null where weights are random)."""
+    """Register the resolvers of the configs.
+
+    They are ``${foundation:llm}`` (weights in the package), ``${hub:id}`` (null where weights are random) and
+    ``${records_folder:mine,val}`` (a file of a records folder, null without it; the folder itself may be null, too).
+    """
     OmegaConf.register_new_resolver("foundation", _resolve_foundation, replace=True)
     OmegaConf.register_new_resolver("hub", _resolve_hub, replace=True)
+    OmegaConf.register_new_resolver("records_folder", _resolve_records_folder, replace=True)
 
 
 def _resolve_foundation(name: str) -> str:
@@ -33,6 +39,11 @@ def _resolve_foundation(name: str) -> str:
 
 def _resolve_hub(name: str, random_name: str | None = None, *, _root_: Any) -> str | None:
     return random_name if _root_.get("random_weights") else name
+
+
+def _resolve_records_folder(path: str | None, field: str) -> str | None:
+    value = None if path is None else getattr(read_records_folder(path), field)
+    return None if value is None else str(value)
 
 
 def config_dir() -> str:

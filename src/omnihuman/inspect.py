@@ -101,14 +101,17 @@ def check_all(config: DictConfig) -> bool:
     """Check every record of all splits, write the report, and return true if nothing has to be corrected.
 
     Raises:
-        ValueError: a split has no record, or its file cannot be read at all.
+        ValueError: a split has no record, its file cannot be read at all, or ``out`` is a records folder.
         KeyboardInterrupt: by Ctrl-C, after the report on the part that was checked.
     """
     from hydra.core.hydra_config import HydraConfig
 
     from omnihuman.preflight.run import Preflight
+    from omnihuman.source.root import has_report
     from omnihuman.training.model_folder import rebase
 
+    if has_report(config.out):
+        raise ValueError(f"out={config.out} holds records, whose report.json would be replaced; choose another folder.")
     config = rebase(config, HydraConfig.get().overrides.task)
     data = connect_data(config)
     splits = {}

@@ -13,7 +13,7 @@ from hydra.errors import (
     OverrideParseException,
 )
 from omegaconf import DictConfig, ListConfig, MissingMandatoryValue, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from omnihuman.build import compose_config, config_dir
 from omnihuman.overrides import Override, parse_overrides
@@ -52,7 +52,7 @@ def explain(error: BaseException, arguments: Sequence[str], root: str | None) ->
     if isinstance(error, OverrideParseException):
         reason = str(error).partition("\n")[0]
         return f"{error.override!r} is no override ({reason}): write key=value, and quote a value that has spaces."
-    if isinstance(error, MissingMandatoryValue):
+    if isinstance(error, MissingMandatoryValue | InterpolationToMissingValueError):
         key = _find_missing(str(error).partition("\n")[0].rpartition(" ")[2], arguments, root)
         return f"{key} has no value: add {key}=..."
     if str(error).startswith("Ambiguous value for argument '"):

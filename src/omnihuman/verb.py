@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from omnihuman.build import check_sizes, config_dir, register_resolvers, select_model_of_base
 from omnihuman.mistake import check_types, explain
 from omnihuman.overrides import quote, quote_argument
+from omnihuman.source.root import expand_data_paths
 
 PATH_KEYS = ("run", "base", "variant")
 """Keys whose value may be a folder with ``=`` in its name, as sweeps and ``base=`` create them."""
@@ -53,7 +54,9 @@ def program(function: Callable[[Sequence[str]], Result]) -> Callable[..., Result
     @wraps(function)
     def main(arguments: Sequence[str] | None = None) -> Result:
         command_line = sys.argv[1:] if arguments is None else arguments
-        return _run(function, command_line, command_line, getattr(function, "root", None))
+        root = getattr(function, "root", None)
+        command_line = _run(expand_data_paths, command_line, command_line, root)
+        return _run(function, command_line, command_line, root)
 
     return main
 

@@ -15,10 +15,14 @@ from .conftest import build_entry, read_entries, write_lines
 @pytest.mark.parametrize("source", [JsonSource, JsonlSource, ParquetSource])
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("a.csv", r"a\.csv: .*\.json, \.jsonl, \.parquet"), ("missing.json", r"missing\.json: .*no such")],
+    [
+        ("a.txt", r"a\.txt: .*\.json, \.jsonl, \.parquet"),
+        ("a.csv", r"a\.csv: .*omnihuman records source=table path=.*a\.csv"),
+        ("missing.json", r"missing\.json: .*no such"),
+    ],
 )
 def test_an_invalid_file_raises(source: type[FileSource], name: str, message: str, tmp_path: Path) -> None:
-    if name == "a.csv":
+    if name != "missing.json":
         (tmp_path / name).write_text("x")
     with pytest.raises(ValueError, match=message):
         list(source(tmp_path / name, tmp_path).records())

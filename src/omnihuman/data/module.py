@@ -52,6 +52,7 @@ class OmniData(pl.LightningDataModule):
         root: folder of the media; paths in records are relative to it and may not leave it.
         source: builds the source of a path, called with it and ``root``; ``None`` where ``records`` has no path.
         val_records: path or source of the validation samples, ``None`` for no validation.
+        path: of the records folder or file that the three keys above come from, for messages; ``None`` without one.
         num_frames: frames of a video.
         face: crops faces, for encoders that read them; ``None``: by the boxes of the records.
         batch_size: samples of an optimizer step, over all devices and micro-batches.
@@ -87,6 +88,7 @@ class OmniData(pl.LightningDataModule):
         max_tokens: int,
         source: Callable[[str, str], RecordSource] | None = None,
         val_records: str | RecordSource | None = None,
+        path: str | None = None,
         face: FaceInput | None = None,
         tasks: Sequence[str] | Mapping[str, int | float] | None = None,
         views: Sequence[str] = ("VAF",),
@@ -108,6 +110,7 @@ class OmniData(pl.LightningDataModule):
         check_positive(num_frames=num_frames, batch_size=batch_size, max_tokens=max_tokens, timeout=timeout)
         check_positive(max_length=max_length)
         self.max_skipped = check_share(max_skipped)
+        self.path = path
         self.exclusions = Exclusions.for_policy(on_bad_sample, quarantine_folder)
         build = partial(build_source, source, root)
         self.sources = parse_mixture(records, build)
@@ -115,13 +118,9 @@ class OmniData(pl.LightningDataModule):
         self.batch_size, self.max_tokens, self.seed, self.val_limit = batch_size, max_tokens, seed, val_limit
         self.tasks, self.other_tasks = check_tasks(tasks), dict[str, Counter[str]]()
         self.views = [View.parse(view, "data.views") for view in views]
-        self.options: dict[str, Any] = {
-            "num_frames": num_frames,
-            "face": face,
-            "missing": missing,
-            "policy": on_bad_sample,
-            "timeout": timeout,
-        }
+        self.options = dict[str, Any](
+            num_frames=num_frames, face=face, missing=missing, policy=on_bad_sample, timeout=timeout
+        )
         chat_options = {"markers": markers, "separator": separator, "supervise_newline": supervise_newline}
         self.chat_options: dict[str, Any] = chat_options
         self.max_length = max_tokens if max_length is None else max_length

@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 from omnihuman.data.conversation import check_text
 from omnihuman.data.record import BadSample, Entry, parse_record
 from omnihuman.source.base import Source
-
-SUFFIXES = (".json", ".jsonl", ".parquet")
+from omnihuman.source.root import SUFFIXES, TABLE_SUFFIXES, describe_table
 
 
 class FileSource(Source):
@@ -62,6 +61,8 @@ class FileSource(Source):
             raise ValueError(f"{self.path}: there is no such data file (data.records, data.val_records).")
         if self.path.suffix in SUFFIXES and self.path.suffix != self.suffix:
             raise ValueError(f"{self.path} is no {self.suffix} file: choose data={self.path.suffix[1:]}.")
+        if self.path.suffix.lower() in TABLE_SUFFIXES:
+            raise ValueError(f"{self.path}: {describe_table(self.path)}")
         if self.path.suffix != self.suffix:
             raise ValueError(f"{self.path}: unknown data file; expected {', '.join(SUFFIXES)}.")
 

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.build import compose_config
 from omnihuman.overrides import select_keys, without_keys
+from omnihuman.source.root import expand_data_paths
 from omnihuman.studies.config import read_cells
 from omnihuman.studies.outcome import Outcome, locate_results, read_outcome, write_outcome
 from omnihuman.training.chain import Chain, resolve_variant
@@ -73,7 +74,7 @@ def build_chain(config: DictConfig, cell: str) -> Chain:
         raise ValueError(f"cell={cell}: unknown cell of the study {config.study}; expected {', '.join(cells)}.")
     train = cells[cell].get("train", ())
     overrides = [f"size={config.size}", f"runs={config.runs}", f"seed={config.seed}"]
-    overrides += [*config.common, *config.extra_overrides, *train]
+    overrides += expand_data_paths(map(str, [*config.common, *config.extra_overrides, *train]))
     # a cell without overrides has the experiment's own folder: it may be a parent, or a cell of another study
     folder_name = None
     if train:
@@ -83,7 +84,7 @@ def build_chain(config: DictConfig, cell: str) -> Chain:
         overrides += [f"trainer.max_steps={config.halving.steps[config.rung]}", "validate_last=true"]
         folder_name = f"{config.study}.{cell}@{config.rung}"
     experiment = cells[cell].get("experiment", config.experiment)
-    return resolve_variant(str(experiment), list(map(str, overrides)), folder_name)
+    return resolve_variant(str(experiment), overrides, folder_name)
 
 
 def build_evaluations(config: DictConfig, cell: str) -> dict[str, list[str]]:

@@ -45,7 +45,7 @@ SHARED_ROOTS = (
 SPEED_DATA_KEYS = ("num_workers", "quarantine_folder", "max_skipped", "timeout", "val_limit", "features")
 """Data options that change the speed of a run and not its result."""
 
-FILE_DATA_KEYS = ("records", "val_records", "root", "source", "_target_")
+FILE_DATA_KEYS = ("path", "records", "val_records", "root", "source", "_target_")
 """Data options that name sources: each stage may have its own, so a child does not compare them."""
 
 FINISHED = "finished"

@@ -1,0 +1,37 @@
+"""The records of a data file, of the kind that its suffix names."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from omnihuman.data.record import Entry
+from omnihuman.source.base import Source
+from omnihuman.source.json import JsonSource
+from omnihuman.source.jsonl import JsonlSource
+from omnihuman.source.parquet import ParquetSource
+
+KINDS = (JsonSource, JsonlSource, ParquetSource)
+
+
+class RecordsSource(Source):
+    """The records of a ``.json``, ``.jsonl`` or ``.parquet`` file, in order.
+
+    Args:
+        path: the data file.
+        root: folder that all media paths are relative to and may not leave.
+        follow_links: accept links in it to files outside, as in a cache of the hub.
+        text_only: accept records without a file.
+    """
+
+    def __init__(
+        self, path: str | Path, root: str | Path, *, follow_links: bool = False, text_only: bool = False
+    ) -> None:
+        classes = {kind.suffix: kind for kind in KINDS}
+        kind = classes.get(Path(path).suffix, JsonSource)  # which refuses other suffixes
+        self.source = kind(path, root, follow_links=follow_links, text_only=text_only)
+
+    @property
+    def location(self) -> str:
+        return self.source.location
+
+    def records(self) -> Iterator[Entry]:
+        return self.source.records()

@@ -1,0 +1,34 @@
+"""Data files of any kind, chosen by their suffix."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from omnihuman.build import build, compose_part
+from omnihuman.source.records import RecordsSource
+
+from .conftest import build_entry, read_entries, write_lines
+
+
+def test_the_suffix_chooses_the_format(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps([build_entry()]))
+    write_lines(tmp_path / "a.jsonl", build_entry(id="8"), build_entry(id="9", video="gone.mp4"))
+    build_source = build(compose_part("source", "records"))
+    sources = [build_source(tmp_path / name, root) for name in ("a.json", "a.jsonl")]
+    assert [source.location for source in sources] == [str(tmp_path / "a.json"), str(tmp_path / "a.jsonl")]
+    (json_records, no_errors), (lines, errors) = map(read_entries, sources)
+    assert [record.id for record in json_records + lines] == ["7", "8"] and not no_errors
+    assert str(errors[0]).startswith(f"{tmp_path}/a.jsonl:2: video 'gone.mp4'")
+
+
+def test_options_reach_the_format(root: Path, tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "A man."}]
+    path = write_lines(tmp_path / "a.jsonl", {"conversations": turns})
+    assert read_entries(RecordsSource(path, root, text_only=True))[0][0].kind == "text"
+
+
+def test_another_suffix_is_refused(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("[]")
+    with pytest.raises(ValueError, match=r"a\.txt: .*\.json, \.jsonl, \.parquet"):
+        list(RecordsSource(tmp_path / "a.txt", root).records())
