@@ -24,6 +24,7 @@ from PIL import Image
 from omnihuman.corpus.closeup import build_closeups
 from omnihuman.corpus.conversation import Record, build_conversations
 from omnihuman.corpus.draw import compute_face_box, render_frames
+from omnihuman.corpus.progress import track
 from omnihuman.corpus.voice import SAMPLE_RATE, synthesize_waveform
 from omnihuman.corpus.world import Scene, build_scenes
 
@@ -85,7 +86,8 @@ def _write_files(out: Path, seed: int, workers: int) -> None:
     scenes = build_scenes(seed)
     (out / "media").mkdir()
     records: dict[str, list[Record]] = {"train": [], "val": [], "test": []}
-    for scene, scene_records in zip(scenes, _write_scenes(scenes, str(out), seed, workers), strict=True):
+    written = track(_write_scenes(scenes, str(out), seed, workers), len(scenes), "built-in corpus, clips written")
+    for scene, scene_records in zip(scenes, written, strict=True):
         records[scene.split] += scene_records
     for split, split_records in records.items():
         text = json.dumps(split_records, indent=1, ensure_ascii=False)
