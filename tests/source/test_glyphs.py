@@ -3,7 +3,7 @@
 import pytest
 
 from omnihuman.source import glyphs
-from omnihuman.source.glyphs import REPLACEMENT, make_drawable
+from omnihuman.source.glyphs import REPLACEMENT, make_drawable, wrap_text
 
 CHARMAPS = {"a.ttf": frozenset(map(ord, "abcé ")), "b.ttf": frozenset(map(ord, "高兴"))}
 
@@ -31,3 +31,19 @@ def test_a_text_has_the_fonts_of_its_characters(
     text: str, expected: str, families: list[str], num_replaced: int
 ) -> None:
     assert make_drawable(text) == (expected, families, num_replaced)
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "lines"),
+    [
+        ("one two three", 7, ["one two", "three"]),
+        ("one two three", 20, ["one two three"]),
+        ("abcdefgh", 3, ["abc", "def", "gh"]),
+        ("ab cdefgh", 3, ["ab", "cde", "fgh"]),
+        ("高兴高兴高兴", 5, ["高兴", "高兴", "高兴"]),
+        ("on 高兴", 5, ["on 高", "兴"]),
+        ("", 5, [""]),
+    ],
+)
+def test_lines_are_no_wider_than_asked(text: str, width: int, lines: list[str]) -> None:
+    assert wrap_text(text, width) == lines

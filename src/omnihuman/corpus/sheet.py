@@ -18,6 +18,9 @@ from omnihuman.corpus.world import ACTIONS, EMOTIONS, INTERACTIONS, SOUNDS, Scen
 CELL, LINE = 128, 18  # pixels: side of a frame, height of the caption below it
 COLUMNS = 9
 
+KILOHERTZ = (0.5, 1, 2, 4, 8)
+"""Labels of the mel scale."""
+
 
 class _Cell(NamedTuple):
     """A cell of the contact sheet: a scene at a time in seconds, and its caption."""
@@ -79,12 +82,17 @@ def compute_log_mel(samples: Float32[np.ndarray, " S"], bands: int = 64) -> Floa
     """
     blocks = np.lib.stride_tricks.sliding_window_view(samples, 400)[::160] * np.hanning(400)
     power = np.abs(np.fft.rfft(blocks, 512)) ** 2
-    top = 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700)
+    top = _to_mel(SAMPLE_RATE / 2)
     edges = 700 * (10 ** (np.linspace(0, top, bands + 2) / 2595) - 1)
     frequency = np.fft.rfftfreq(512, 1 / SAMPLE_RATE)
     rise = (frequency - edges[:-2, None]) / np.diff(edges)[:-1, None]
     fall = (edges[2:, None] - frequency) / np.diff(edges)[1:, None]
     return np.asarray(np.log10(power @ np.clip(np.minimum(rise, fall), 0, None).T + 1e-6))
+
+
+def _to_mel(frequency: float) -> float:
+    """Return the mel scale's value of a frequency in Hz."""
+    return float(2595 * np.log10(1 + frequency / 700))
 
 
 def draw_mel_sheet(path: Path | str, seed: int = 0) -> Path:
@@ -98,9 +106,11 @@ def draw_mel_sheet(path: Path | str, seed: int = 0) -> Path:
     grid = figure.subplots(-(-len(panels) // 7), 7).ravel()
     for axes, (scene, title) in zip(grid, panels, strict=False):
         spectrogram = compute_log_mel(synthesize_waveform(scene)).T
-        extent = (0, scene.duration, 0, 64)
+        extent = (0, scene.duration, 0, _to_mel(SAMPLE_RATE / 2))
         axes.imshow(spectrogram, origin="lower", aspect="auto", extent=extent, vmin=-4, vmax=2)
-        axes.set_title(title, fontsize=9)
+        axes.set_title(title, fontsize=10)
+        axes.set_yticks([_to_mel(1000 * number) for number in KILOHERTZ], [f"{number:g}" for number in KILOHERTZ])
+        axes.set(xlabel="seconds", ylabel="kHz")
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
     figure.savefig(path, dpi=70)

@@ -1,5 +1,6 @@
 """Fonts for texts in any script, among those that are installed."""
 
+import unicodedata
 from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
@@ -46,6 +47,34 @@ def make_drawable(text: str) -> DrawableText:
         num_replaced += text.count(character)
         text = text.replace(character, REPLACEMENT)
     return DrawableText(text, families or [_list_fonts()[0][0]], num_replaced)
+
+
+def wrap_text(text: str, width: int) -> list[str]:
+    """Return the lines of a text; ``textwrap`` does not break Chinese, and takes its characters for narrow ones.
+
+    Args:
+        text: on one line.
+        width: columns of a line; a wide character takes two, and a line may end on either side of it.
+
+    >>> wrap_text("a long question", 6), wrap_text("高兴高兴", 4)
+    (['a long', 'questi', 'on'], ['高兴', '高兴'])
+    """
+    lines, line = list[str](), ""
+    for character in text:
+        if _count_columns(line + character) > width and character != " ":
+            head, _, rest = line.rpartition(" ")
+            is_wide = _count_columns(character) == 2 or _count_columns(line[-1:]) == 2
+            if is_wide or not head:
+                head, rest = line, ""
+            lines.append(head.rstrip())
+            line = rest
+        line += character
+    return [*lines, line]
+
+
+def _count_columns(text: str) -> int:
+    num_wide = sum(char == REPLACEMENT or unicodedata.east_asian_width(char) in "WF" for char in text)
+    return len(text) + num_wide
 
 
 @cache
