@@ -44,6 +44,15 @@ def test_an_answer_without_a_label_is_wrong_but_adds_no_class() -> None:
     assert metric.compute() == pytest.approx({"war": 200 / 3, "uar": 75.0})
 
 
+def test_floors_are_those_of_the_best_constant_answer() -> None:
+    metric = EmotionRecall(LABELS)
+    metric.update(["happy", "sad", "", "sad"], ["happy", "sad", "sad", "sad"])
+    floors = metric.floors()
+    metric.counts.reset()
+    metric.update(["sad"] * 4, ["happy", "sad", "sad", "sad"])
+    assert floors == pytest.approx(metric.compute()) == {"war": 75.0, "uar": 50.0}
+
+
 @pytest.mark.parametrize(
     ("answer", "label"),
     [(" Happy.", "happy"), ("The man is sad", "sad"), ("happy or sad", None), ("unhappy", None), ("", None)],

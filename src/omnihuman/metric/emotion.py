@@ -70,6 +70,11 @@ class EmotionRecall:
             "uar": 100 * float((correct[occurs] / support[occurs]).mean()),
         }
 
+    def floors(self) -> dict[str, float]:
+        """Return WAR and UAR of the best constant answer: the share of the largest class, and that of one class."""
+        support = self.counts.compute().double().sum(dim=1)
+        return {"war": 100 * float(support.max() / support.sum()), "uar": 100 / int((support > 0).sum())}
+
     def parse(self, answer: str) -> str | None:
         """Parse the label of an answer; ``None`` if it names no label or several."""
         return parse_label(answer, self.labels)[0]

@@ -202,7 +202,10 @@ class MetricsTable(pl.loggers.Logger):
     @pl.utilities.rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         step = int(step or 0)
-        self.rows.setdefault(step, {"step": step}).update(metrics)
+        row = self.rows.setdefault(step, {"step": step})
+        for name, value in metrics.items():
+            row.pop(name, None)  # a row has the order of logging
+            row[name] = value
         has_validation = any(name.startswith("val/") for name in metrics)
         if has_validation or len(self.rows) % 50 == 0:
             self.save()

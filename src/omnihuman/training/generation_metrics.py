@@ -23,7 +23,8 @@ class GenerationMetrics(pl.Callback):
     """Answer questions of the validation records after every validation, and log the scores of the answers.
 
     Logs ``val/<task>/<score>`` for the first view and ``val/<task>_<view>/<score>`` for the others, and
-    ``val/gate/<task>/<stream>``: the mean weight of a stream in a fusion under the instructions of a task.
+    ``val/gate/<task>/<stream>``: the mean weight of a stream in a fusion under the instructions of a task. A metric
+    with ``floors()`` also logs ``floor/<task>/<score>``: what the best constant answer scores.
 
     Args:
         data: source of the questions.
@@ -87,6 +88,9 @@ class GenerationMetrics(pl.Callback):
             name = f"{task}_{view}"
         for score, value in self.metrics[task].compute().items():
             pl_module.log(f"val/{name}/{score}", value, prog_bar=score in PROGRESS_BAR_SCORES, batch_size=1)
+        if hasattr(self.metrics[task], "floors"):
+            for score, value in self.metrics[task].floors().items():
+                pl_module.log(f"floor/{name}/{score}", value, batch_size=1)
 
     def _questions(self, task: str, view: View, share: tuple[int, int]) -> Iterator[Batch]:
         """Return the same questions for every view, so that their scores can be compared."""

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import math
 import resource
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from omnihuman.training.curves import draw_curves
 
 
 def write_summary(folder: Path, facts: Mapping[str, Any], console: Console) -> None:
@@ -76,47 +79,6 @@ def read_metrics(file: Path) -> list[dict[str, float]]:
         for row in csv.DictReader(lines):
             rows.append({name: float(value) for name, value in row.items() if value})
     return rows
-
-
-def draw_curves(rows: Sequence[Mapping[str, float]], file: Path, title: str) -> None:
-    """Draw loss, validation metrics and fusion weights over the steps, in one panel for each kind."""
-    from matplotlib.figure import Figure
-
-    panels = _group_metrics(rows)
-    num_columns = min(4, len(panels))
-    num_rows = math.ceil(len(panels) / num_columns)
-    figure = Figure(figsize=(4.5 * num_columns, 3.2 * num_rows), layout="constrained")
-    grid = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
-    for axes in grid[len(panels) :]:
-        axes.set_visible(False)
-    for axes, (kind, names) in zip(grid, panels.items(), strict=False):
-        for name in names:
-            points = [(row["step"], row[name]) for row in rows if name in row]
-            steps, values = zip(*points, strict=True)
-            marker = "o" if len(points) < 20 else None
-            axes.plot(steps, values, label=name.removeprefix(f"{kind}/"), linewidth=1, marker=marker, markersize=3)
-        axes.set(title=kind, xlabel="step")
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
-    figure.suptitle(title)
-    figure.savefig(file, dpi=110)
-
-
-def _group_metrics(rows: Sequence[Mapping[str, float]]) -> dict[str, list[str]]:
-    """Return the names of metrics by panel: all losses in one, ``val/emotion/war`` and ``/uar`` in another."""
-    panels: dict[str, list[str]] = {"loss": []}
-    for row in rows:
-        for name in row:
-            if name.endswith("/loss"):
-                panel = "loss"
-            elif name.startswith("val/"):
-                panel = name.rpartition("/")[0]
-            else:
-                continue
-            names = panels.setdefault(panel, [])
-            if name not in names:
-                names.append(name)
-    return panels
 
 
 def _best_values(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

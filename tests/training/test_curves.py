@@ -1,0 +1,68 @@
+"""The chart of a run."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omnihuman.training.callbacks import MetricsTable
+from omnihuman.training.curves import build_figure, is_untrained
+from omnihuman.training.summary import read_metrics
+
+UNTRAINED = {"val/loss": 9.0, "val/emotion/war": 10.0, "val/emotion/uar": 12.0, "floor/emotion/war": 40.0}
+TRAINED = {"val/loss": 2.0, "val/emotion/war": 60.0, "val/emotion/uar": 55.0, "floor/emotion/war": 40.0}
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> list[dict[str, float]]:
+    """The metrics of forty steps, with a validation before the first and after the last one."""
+    table = MetricsTable(tmp_path / "metrics.csv")
+    table.log_metrics(UNTRAINED, step=0)
+    for step in range(40):
+        table.log_metrics({"train/loss": 8.0 - step / 8 + step % 2}, step=step)
+    table.log_metrics(TRAINED, step=39)
+    return read_metrics(table.file)
+
+
+def find_lines(figure: Any, title: str) -> dict[str, Any]:
+    (axes,) = [axes for axes in figure.axes if axes.get_title() == title]
+    return {line.get_label(): line for line in axes.lines}
+
+
+def test_each_kind_of_metric_has_a_panel(rows: list[dict[str, float]]) -> None:
+    assert [axes.get_title() for axes in build_figure(rows, "x").axes] == ["loss", "val/emotion"]
+
+
+def test_the_training_loss_is_smoothed(rows: list[dict[str, float]]) -> None:
+    lines = find_lines(build_figure(rows, "x"), "loss")
+    mean = lines["train/loss, mean of 2 steps"].get_ydata()
+    assert mean[0] == 8.0 and mean[1:] == pytest.approx([8.5 - step / 8 + 1 / 16 for step in range(1, 40)])
+    assert len(lines) == 4, "two of the validation, two of the training"
+    faint = next(line for line in lines.values() if line.get_alpha())
+    assert list(faint.get_ydata()) == [row["train/loss"] for row in rows]
+
+
+def test_the_validation_before_the_first_step_is_marked(rows: list[dict[str, float]]) -> None:
+    figure = build_figure(rows, "x")
+    texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert texts == [["untrained"], ["untrained"]]
+    open_circle = next(line for line in figure.axes[0].lines if line.get_markerfacecolor() == "white")
+    assert list(open_circle.get_ydata()) == [9.0]
+
+
+def test_a_floor_is_drawn_beside_its_score(rows: list[dict[str, float]]) -> None:
+    lines = find_lines(build_figure(rows, "x"), "val/emotion")
+    floor = lines["war of the best constant answer"]
+    assert list(floor.get_ydata()) == [40.0, 40.0] and floor.get_color() == lines["war"].get_color()
+    assert "uar of the best constant answer" not in lines
+
+
+def test_a_validation_after_the_first_step_replaces_the_untrained_one(tmp_path: Path) -> None:
+    table = MetricsTable(tmp_path / "metrics.csv")
+    for metrics in (UNTRAINED, {"train/loss": 8.0}, TRAINED):
+        table.log_metrics(metrics, step=0)
+    (row,) = read_metrics(table.file)
+    assert row["val/loss"] == 2.0 and not is_untrained(row, "val/loss")
+    with table.file.open(newline="") as lines:
+        assert next(csv.reader(lines))[:3] == ["step", "train/loss", "val/loss"]
