@@ -81,7 +81,7 @@ def test_charts_grow_with_the_number_of_classes(tmp_path: Path) -> None:
             sizes.append(chart.size)
             pixels = np.asarray(chart.convert("RGB")).reshape(-1, 3)
             assert len(np.unique(pixels, axis=0)) > 10
-    assert sizes == [(852, 413), (1600, 959)]
+    assert sizes == [(816, 433), (1467, 943)]
 
 
 def test_file_names_have_no_special_characters() -> None:

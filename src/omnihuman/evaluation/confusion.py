@@ -21,6 +21,9 @@ POOLED = "pooled"
 COLOR = "#215a9e"
 TINT = (0.13, 0.35, 0.62)
 INVALID_TINT = (0.97, 0.75, 0.35)
+FONT_SIZE = 11
+"""Points, for a chart that a page shows at two thirds of its size."""
+
 INVALID_GAP = 0.3
 """Space between the classes and the column of invalid answers, as a share of a cell."""
 
@@ -94,17 +97,19 @@ def draw_confusion(counts: Counts, labels: Sequence[str], title: str, file: Path
     size, support = len(labels), counts.sum(axis=1)
     percent = 100 * counts / np.maximum(support, 1)[:, None]
     recall = np.where(support > 0, percent[np.arange(size), np.arange(size)], 0.0)
-    figure = Figure(figsize=(0.85 * size + 5.2, 0.62 * size + 1.9), layout="constrained")
+    figure = Figure(figsize=(0.74 * size + 5.2, 0.58 * size + 2.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[size + 1.3, 2.6])
     _draw_matrix(left, counts, percent, labels)
     _draw_recalls(right, recall, support)
     for axes in (left, right):
-        axes.tick_params(length=0)
+        axes.tick_params(length=0, labelsize=FONT_SIZE)
+        axes.xaxis.label.set_fontsize(FONT_SIZE)
+        axes.yaxis.label.set_fontsize(FONT_SIZE)
         for side in axes.spines.values():
             side.set_visible(False)
     summary = f"accuracy {100 * np.trace(counts) / max(1, support.sum()):.2f}"
     summary += f", mean recall of classes {recall[support > 0].mean():.2f}"
-    figure.suptitle(f"{title}\nn = {support.sum()}, {summary}", fontsize=10)
+    figure.suptitle(f"{title}\nn = {support.sum()}, {summary}", fontsize=FONT_SIZE)
     figure.savefig(file, dpi=110)
 
 
@@ -133,7 +138,7 @@ def _draw_cell(axes: Any, counts: Counts, percent: NDArray[np.float64], row: int
     if not counts[row, column]:
         return
     numbers = f"{percent[row, column]:.1f}\n({counts[row, column]})"
-    text = axes.text(x, row, numbers, ha="center", va="center", fontsize=8)
+    text = axes.text(x, row, numbers, ha="center", va="center", fontsize=FONT_SIZE)
     if depth > 0.7 and not is_invalid:
         text.set_color("white")
     if row == column:
@@ -147,6 +152,6 @@ def _draw_recalls(axes: Any, recall: NDArray[np.float64], support: NDArray[np.in
         text = "none"
         if support[row]:
             text = f"{recall[row]:.1f} of {support[row]}"
-        axes.text(recall[row] + 2, row, text, va="center", fontsize=8)
-    axes.set(ylim=(size - 0.47, -0.53), xlim=(0, 185), xticks=[0, 50, 100], yticks=[])
-    axes.set_xlabel("recall, %", x=50 / 185)
+        axes.text(recall[row] + 2, row, text, va="center", fontsize=FONT_SIZE)
+    axes.set(ylim=(size - 0.47, -0.53), xlim=(0, 230), xticks=[0, 50, 100], yticks=[])
+    axes.set_xlabel("recall, %", x=50 / 230)

@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import math
 import resource
 import sys
 from collections.abc import Mapping, Sequence
