@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,9 @@ def test_growing_answer_has_a_cursor() -> None:
 
 def test_style_loads_nothing_from_elsewhere() -> None:
     assert "http" not in read_style() and "@import" not in read_style()
+
+
+def test_the_empty_page_says_how_good_the_model_is(page: Page) -> None:
+    options = replace(page.options, quality="WAR <5> on 224 questions.")
+    assert "WAR &lt;5&gt; on 224" in Page(page.sessions, options)._render_empty()
+    assert "quality" not in page._render_empty()

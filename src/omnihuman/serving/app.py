@@ -29,6 +29,8 @@ def serve_page(config: DictConfig) -> None:
 
     from omnihuman.inference.answerer import Answerer
     from omnihuman.serving.process import LOOPBACK, check_port, private_folder
+    from omnihuman.serving.quality import describe_quality
+    from omnihuman.training.runs import find_run_folder
 
     check_port(config.host, config.port)
     transformers.utils.logging.set_verbosity_error()
@@ -36,7 +38,7 @@ def serve_page(config: DictConfig) -> None:
     answerer = Answerer.from_config(config)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # an exit that deletes the folder below
     with private_folder("chat") as folder:
-        app = build_app(answerer, config, folder)
+        app = build_app(answerer, config, folder, describe_quality(find_run_folder(config)))
         if config.host not in LOOPBACK:
             print(f"warning: host={config.host}: everyone who reaches this machine can use the page, without password")
         print(f"{answerer.name}: http://{config.host}:{config.port}", flush=True)
@@ -52,13 +54,14 @@ def serve_page(config: DictConfig) -> None:
         )
 
 
-def build_app(answerer: "Answerer", config: DictConfig, folder: Path) -> Any:
+def build_app(answerer: "Answerer", config: DictConfig, folder: Path, quality: str = "") -> Any:
     """Build the page of a model as an ASGI application.
 
     Args:
         answerer: the model.
         config: of ``conf/chat.yaml``.
         folder: private and empty, for uploads.
+        quality: a sentence on how good the model is.
     """
     uploads, clips = folder / "uploads", folder / "examples"
     # Gradio reads these when it is imported
@@ -82,7 +85,7 @@ def build_app(answerer: "Answerer", config: DictConfig, folder: Path) -> Any:
 
     limits = Limits(bytes=int(config.max_upload * 2**20), seconds=float(config.max_seconds))
     sessions = Sessions(lambda: Conversation(answerer, Uploads(limits)), uploads)
-    page = Page(sessions, _build_options(answerer, config, clips)).build()
+    page = Page(sessions, _build_options(answerer, config, clips, quality)).build()
     inner = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(
         inner,
@@ -108,7 +111,7 @@ def build_app(answerer: "Answerer", config: DictConfig, folder: Path) -> Any:
     return Guard(inner, uploads, limits.bytes, local=config.host in LOOPBACK)
 
 
-def _build_options(answerer: "Answerer", config: DictConfig, clips: Path) -> "PageOptions":
+def _build_options(answerer: "Answerer", config: DictConfig, clips: Path, quality: str) -> "PageOptions":
     """Build the texts and initial values of the page; copies of the examples go to the folder ``clips``."""
     from omnihuman.modality import KINDS, View
     from omnihuman.serving.examples import find_examples
@@ -122,6 +125,7 @@ def _build_options(answerer: "Answerer", config: DictConfig, clips: Path) -> "Pa
     return PageOptions(
         title=answerer.name,
         subtitle=f"on {device}",
+        quality=quality,
         view=answerer.view,
         examples=examples,
         examples_hint=hint,

@@ -30,6 +30,7 @@ class PageOptions:
         title: name of the model.
         subtitle: text after the title.
         view: modalities that the model reads.
+        quality: a sentence on how good the model is.
         examples: clips to try.
         examples_hint: text in place of missing examples.
         max_new_tokens: of an answer.
@@ -40,6 +41,7 @@ class PageOptions:
     title: str
     subtitle: str
     view: View
+    quality: str = ""
     examples: Sequence[Example] = ()
     examples_hint: str = ""
     max_new_tokens: int = 128
@@ -307,7 +309,10 @@ class Page:
         text = "Choose a clip on the left and ask a question."
         if nouns:
             text += f" This model reads {', '.join(nouns)}."
-        return f'<p class="empty">{text}</p>'
+        empty = f'<p class="empty">{text}</p>'
+        if self.options.quality:
+            empty += f'<p class="empty quality">{escape_html(self.options.quality)}</p>'
+        return empty
 
 
 def name_view(view: View, kind: str | None) -> str:
