@@ -104,6 +104,7 @@ def run_without(extras: Iterable[str], code: str) -> subprocess.CompletedProcess
     [
         ("serve", ["chat", "run=x"], "uvicorn"),
         ("eval", ["evaluate", "run=x", "benchmark=sample"], "cn2an"),
+        ("quantize", ["generate", "run=x", "quantize=8bit", "instruction=Who?"], "bitsandbytes"),
         ("judge", ["report", "folder=x", "judge=endpoint"], "tenacity"),
     ],
 )
@@ -132,6 +133,7 @@ def test_table_of_extras_is_that_of_the_package() -> None:
     assert {extra for _, extra in PLUGINS.values()} | EXTRAS.keys() == extras.keys() - {
         "all",
         "dev",
+        "vllm",
         "docs",
         "lmms-eval",
     }

@@ -17,7 +17,7 @@ def load(folder: str | Path, **options: Any) -> "Answerer":
 
     Args:
         folder: of the model.
-        options: of ``Answerer.load``: ``device``, ``dtype``, ``faces``, ``merge_lora``, ``official``.
+        options: of ``Answerer.load``: ``device``, ``dtype``, ``faces``, ``merge_lora``, ``official``, ``quantize``.
 
     Raises:
         ValueError: the folder has no complete run, or an option is invalid.

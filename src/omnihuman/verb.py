@@ -30,6 +30,7 @@ EXTRAS = {
     "heif": "pillow_heif",
     "judge": "json_repair openai tenacity",
     "wheels": "openpyxl",
+    "quantize": "bitsandbytes",
 }
 """Extra of the package -> the modules that it installs, separated by spaces."""
 

@@ -157,6 +157,7 @@ def _describe(config: DictConfig, options: "EvalOptions") -> dict[str, Any]:
         "limit": config.limit,
         "faces": config.faces,
         "merge_lora": config.merge_lora or None,
+        "quantize": config.quantize,
         "official_prompt": config.official_prompt or None,
         **options.to_dict(),
     }

@@ -1,5 +1,6 @@
 """A trained model that answers questions about files."""
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from omegaconf import DictConfig
+from torch import Tensor
 
 from omnihuman.build import build
 from omnihuman.data.collate import Packable, pack
@@ -19,6 +22,7 @@ from omnihuman.data.module import OmniData
 from omnihuman.data.record import Record
 from omnihuman.inference.official_prompt import DTYPE, apply_official_inference
 from omnihuman.inference.question import build_question
+from omnihuman.llm.quantized import check_quantization, quantize_linears
 from omnihuman.modality import View
 from omnihuman.model.omni import OmniModel
 from omnihuman.training.model_folder import load_model
@@ -30,6 +34,7 @@ OPTIONS = {
     "faces": "faces",
     "dtype": "dtype",
     "official": "official_prompt",
+    "quantize": "quantize",
 }
 """Argument of ``Answerer.load`` -> key of a verb's config."""
 
@@ -110,6 +115,7 @@ class Answerer:
         device: str | None = None,
         dtype: str | None = None,
         official: bool = False,
+        quantize: str | None = None,
     ) -> "Answerer":
         """Load the model of a run folder or of a converted checkpoint.
 
@@ -120,17 +126,23 @@ class Answerer:
             device: ``None`` for the first GPU or the CPU.
             dtype: of the parameters, ``float16`` ...; ``None`` for that of the weights.
             official: use prompts and preprocessing of HumanOmni's released inference.
+            quantize: ``8bit`` or ``4bit`` weights of the language model's linear layers, after LoRA is merged.
 
         Raises:
             ValueError: the folder has no complete run, or an option is invalid.
         """
+        check_quantization(quantize)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         change = None
         if official:
             dtype, change = dtype or DTYPE, apply_official_inference
+        merge_lora = merge_lora or quantize is not None
         config, model = load_model(folder, merge_lora=merge_lora, dtype=dtype, change=change)
         if faces is not None:
             config.data.face.region = faces
-        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if quantize is not None:
+            quantize_linears(model.llm.model, quantize, device)
+        model.to(device)
         data: OmniData = build(config.data)
         data.connect(
             model.transforms, model.count_tokens, model.llm.tokenizer, model.llm.template, model.frozen_encoders
@@ -144,7 +156,8 @@ class Answerer:
         Raises:
             ValueError: see ``load``.
         """
-        return cls.load(find_run_folder(config), device=device, **read_options(config))
+        options = read_options(config)
+        return cls.load(find_run_folder(config), device=device, **options)
 
     @property
     def view(self) -> View:
@@ -183,15 +196,33 @@ class Answerer:
         unknown = sorted(generation_options.keys() - {*GENERATION_KEYS})
         if unknown:
             raise ValueError(f"unknown option {', '.join(unknown)}; expected {', '.join(GENERATION_KEYS)}.")
+        generation_kwargs, _, _ = parse_generation_options({"max_new_tokens": 128, **generation_options})
+        prompt = self.read_question(instruction, video=video, image=image, audio=audio, view=view, start=start, end=end)
+        return self.answer_prompts([prompt], seed=seed, **generation_kwargs)[0]
+
+    def read_question(
+        self,
+        instruction: str,
+        *,
+        video: str | Path | None = None,
+        image: str | Path | None = None,
+        audio: str | Path | None = None,
+        view: str | None = None,
+        start: float | None = None,
+        end: float | None = None,
+    ) -> Prompt:
+        """Return one question about at most one file with its decoded media; the arguments are those of ``answer``.
+
+        Raises:
+            ValueError: the file cannot be used, or the view leaves nothing that the model reads.
+        """
         files = {"video": video, "image": image, "audio": audio}
         question = {key: None if file is None else str(file) for key, file in files.items()}
         if view is None and not any(files.values()):
             view = "text"
         question |= {"instruction": instruction, "view": view}
         record = build_question({**question, "start": start, "end": end}, location="answer")
-        prompt = self.build_prompt(record, None if view is None else View.parse(view))
-        generation_kwargs, _, _ = parse_generation_options({"max_new_tokens": 128, **generation_options})
-        return self.answer_prompts([prompt], seed=seed, **generation_kwargs)[0]
+        return self.build_prompt(record, None if view is None else View.parse(view))
 
     def plan_questions(self, records: Sequence[Record]) -> Samples:
         """Return questions as planned samples; those that cannot be used are in ``skipped`` with the reason."""
@@ -229,6 +260,14 @@ class Answerer:
     def pack_prompts(self, prompts: Sequence[Prompt]) -> Batch:
         """Return prompts as one batch."""
         return pack([prompt.packable for prompt in prompts], self._blanks, step_targets=0)
+
+    @torch.no_grad()
+    def embed_prompts(self, prompts: Sequence[Prompt]) -> list[Float[Tensor, "L D"]]:
+        """Return the embeddings of questions with those of their media, as the language model gets them."""
+        batch = self.pack_prompts(prompts).to(next(self.model.parameters()).device)
+        with self._lock:
+            embeds, bounds = self.model.embed_prompts(batch, frugal=True)
+        return [embeds[0, start:end] for start, end in itertools.pairwise(bounds)]
 
     def answer_prompts(
         self, prompts: Sequence[Prompt], *, seed: int | None = None, **generation_kwargs: Any
@@ -311,7 +350,12 @@ class Answerer:
 
 
 def read_options(config: DictConfig) -> dict[str, Any]:
-    """Return the arguments of ``Answerer.load`` that the config of a verb holds."""
+    """Return the arguments of ``Answerer.load`` that the config of a verb holds.
+
+    Raises:
+        ValueError: there is no such choice of ``quantize``.
+    """
+    check_quantization(config.get("quantize"))
     return {argument: config[key] for argument, key in OPTIONS.items() if key in config}
 
 

@@ -40,6 +40,7 @@ class OmniHumanChat(lmms):  # type: ignore[misc]
         view: what the checkpoint may use: ``V``, ``VA`` ...; ``None`` for all that it reads.
         faces: replaces the run's faces: ``whole``, ``none``.
         merge_lora: fold LoRA into the weights first.
+        quantize: ``8bit`` or ``4bit`` weights of the language model.
         num_workers: decoding processes.
         max_tokens: of a batch, including padding.
         batch_size: questions per batch.
@@ -60,6 +61,7 @@ class OmniHumanChat(lmms):  # type: ignore[misc]
         view: str | None = None,
         faces: str | None = None,
         merge_lora: bool = False,
+        quantize: str | None = None,
         num_workers: int = 1,
         max_tokens: int = 65536,
         batch_size: int | str = 16,
@@ -82,7 +84,7 @@ class OmniHumanChat(lmms):  # type: ignore[misc]
         if device is None and torch.cuda.is_available():
             device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
         folder = find_run_folder({"run": run, "size": size, "runs": runs})
-        self.answerer = Answerer.load(folder, merge_lora=merge_lora, faces=faces, device=device)
+        self.answerer = Answerer.load(folder, merge_lora=merge_lora, faces=faces, device=device, quantize=quantize)
         self.device, self.batch_size = torch.device(device or "cpu"), int(batch_size)
         self.num_workers, self.max_tokens = num_workers, max_tokens
         model_view = self.answerer.view

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from omnihuman.encoder.base import Encoder
@@ -111,12 +111,23 @@ class OmniModel(nn.Module):
                 all of them.
             options: of ``generate`` in transformers.
         """
+        embeds, bounds = self.embed_prompts(batch, frugal=frugal)
+        return self.llm.generate_ids(embeds, bounds, **options)
+
+    def embed_prompts(self, batch: Batch, *, frugal: bool = False) -> tuple[Float[Tensor, "1 L D"], list[int]]:
+        """Return the embeddings of the prompts, media in their slots, as a packed sequence with its bounds.
+
+        Args:
+            batch: of prompts.
+            frugal: as for ``answer_ids``.
+        """
         parts = None
         if frugal:
             slots = {slot for slot, slot_id in SLOTS.items() if bool((batch.input_ids == slot_id).any())}
             parts = self.select_parts(slots)
-        embeds, bounds = self._embed_prompts(batch, parts)
-        return self.llm.generate_ids(embeds, bounds, **options)
+        embeds, mask, _ = self.embed(batch, parts)
+        bounds, _, (embeds,) = drop_positions(mask, batch.bounds.tolist(), embeds)
+        return embeds, bounds
 
     @torch.no_grad()
     def option_log_probs(self, batch: Batch, options: Sequence[Sequence[str]]) -> list[tuple[float, ...]]:
@@ -126,7 +137,7 @@ class OmniModel(nn.Module):
             batch: of prompts.
             options: of every sample; the log-probabilities of an option's tokens are summed.
         """
-        embeds, bounds = self._embed_prompts(batch, None)
+        embeds, bounds = self.embed_prompts(batch)
         return self.llm.compute_log_probs(embeds, bounds, options)
 
     @torch.no_grad()
@@ -224,11 +235,6 @@ class OmniModel(nn.Module):
         embeds = self.llm.embed(batch.input_ids)
         embeds, mask = splice(embeds, batch.input_ids, batch.bounds.tolist(), slots, has_gaps)
         return embeds, mask, slots
-
-    def _embed_prompts(self, batch: Batch, parts: Set[str] | None) -> tuple[Tensor, list[int]]:
-        embeds, mask, _ = self.embed(batch, parts)
-        bounds, _, (embeds,) = drop_positions(mask, batch.bounds.tolist(), embeds)
-        return embeds, bounds
 
     def _parts(self, group: str) -> dict[str, Any]:
         """Return the parts of a group by name, typed as what they are and not as plain modules."""
