@@ -35,7 +35,7 @@ def test_printed_example_answers_like_generate(
 
 def test_unknown_format_raises_before_writing(tmp_path: Path) -> None:
     export = run_program("omnihuman.export", "run=any", f"out={tmp_path / 'x'}", "format=gguf")
-    assert export.returncode and "choose from huggingface, humanomni" in export.stderr
+    assert export.returncode and "choose from huggingface, humanomni, vllm" in export.stderr
     assert not (tmp_path / "x").exists()
 
 

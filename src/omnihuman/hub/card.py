@@ -59,7 +59,9 @@ def write_card(
     model: OmniModel,
     out: Path,
     *,
+    repository: str | None = None,
     has_adapter: bool = False,
+    for_vllm: bool = False,
     notes: Sequence[str] = (),
 ) -> None:
     """Write ``README.md``.
@@ -69,7 +71,9 @@ def write_card(
         config: of the run.
         model: as it is released.
         out: the released folder.
+        repository: on the hub, for the example; ``None`` for a folder of no repository.
         has_adapter: an adapter is beside the base model.
+        for_vllm: the folder is the language model alone.
         notes: for the user.
     """
     from jinja2 import Environment, StrictUndefined
@@ -84,7 +88,10 @@ def write_card(
         slots=slots,
         question=QUESTION,
         example=example_argument(model),
+        source=repository or "path of this folder",
         has_adapter=has_adapter,
+        for_vllm=for_vllm,
+        pipeline=_find_pipeline(slots, for_vllm),
         notes=notes,
         inputs=list(_input_rows(config, model)),
         parts=list(_part_rows(model)),
@@ -95,6 +102,13 @@ def write_card(
         **_training_fields(config, ledger),
     )
     (out / "README.md").write_text(text, encoding="utf-8")
+
+
+def _find_pipeline(slots: Sequence[str], for_vllm: bool) -> str:
+    """Return the hub's name of the task."""
+    if for_vllm:
+        return "text-generation"
+    return "video-text-to-text" if "video" in slots else "audio-text-to-text"
 
 
 def _licence_fields(folder: Path, config: DictConfig) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,13 @@ class Export:
 
 
 def export(
-    folder: Path, out: Path, *, lora: str = "merge", max_shard_size: str = "5GB", dtype: str | None = None
+    folder: Path,
+    out: Path,
+    *,
+    lora: str = "merge",
+    max_shard_size: str = "5GB",
+    dtype: str | None = None,
+    repository: str | None = None,
 ) -> Export:
     """Write a model folder in Hugging Face form.
 
@@ -54,14 +61,14 @@ def export(
         lora: ``merge`` LoRA into the weights, or save it as an ``adapter`` of peft beside the base model.
         max_shard_size: of one file of weights: ``5GB``.
         dtype: of the parameters; ``None`` does not change it.
+        repository: on the hub to which the folder goes, for its card.
 
     Raises:
         ValueError: ``out`` is not empty, ``folder`` is not a model folder, or the options do not fit it.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"out={out} exists and is not empty: name a new folder.")
     if lora not in ("merge", "adapter"):
         raise ValueError(f"lora={lora}: choose from merge, adapter.")
+    check_out(out)
     config, model = load_model(folder, merge_lora=lora == "merge", dtype=dtype)
     adapter = extract_adapter(config, model) if lora == "adapter" else None
     dtypes = sorted({str(parameter.dtype).removeprefix("torch.") for parameter in model.parameters()})
@@ -69,11 +76,34 @@ def export(
         raise ValueError(
             f"{folder}: parameters are {' and '.join(dtypes)}; expected one dtype: give dtype={dtypes[0]}."
         )
+    with open_folder(out) as staging:
+        notes = _write_folder(folder, config, model, staging, max_shard_size, adapter, repository)
+    return Export(example_argument(model), notes)
+
+
+def check_out(out: Path) -> None:
+    """Check that a folder is new or empty.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"out={out} exists and is not empty: name a new folder.")
+
+
+@contextmanager
+def open_folder(out: Path) -> Iterator[Path]:
+    """Yield a folder to write to, which becomes ``out`` if nothing fails, and is deleted otherwise.
+
+    Raises:
+        ValueError: ``out`` is not new or empty, or a file cannot be written.
+    """
+    check_out(out)
     staging = out.with_name(f"{out.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     try:
-        notes = _write_folder(folder, config, model, staging, max_shard_size, adapter)
+        yield staging
         if out.exists():
             out.rmdir()
         staging.rename(out)
@@ -81,20 +111,23 @@ def export(
         raise ValueError(f"out={out}: {error}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return Export(example_argument(model), notes)
 
 
 def _write_folder(
-    folder: Path, config: DictConfig, model: OmniModel, out: Path, max_shard_size: str, adapter: Adapter | None
+    folder: Path,
+    config: DictConfig,
+    model: OmniModel,
+    out: Path,
+    max_shard_size: str,
+    adapter: Adapter | None,
+    repository: str | None,
 ) -> tuple[str, ...]:
     """Write all files of a released folder, and return the notes on it."""
     graph, tokenizers = build_graph(config.model, model)
+    model.llm.tokenizer = read_tokenizer(tokenizers.pop("."), model.llm.template)
     for name, source in tokenizers.items():
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        if name == ".":
-            tokenizer.chat_template = build_chat_template(model.llm.template)
-            model.llm.tokenizer = tokenizer
-        tokenizer.save_pretrained(out / name)
+        AutoTokenizer.from_pretrained(source).save_pretrained(out / name)
+    model.llm.tokenizer.save_pretrained(out)
     check_graph(graph, out, model)
     bases = list(dict.fromkeys(find_bases(folder, config)))
     released = OmniHumanForCausalLM(OmniHumanConfig(graph=graph, bases=bases), model)
@@ -108,8 +141,16 @@ def _write_folder(
     OmniHumanProcessor(llm.tokenizer, graph, data, str(out), chat_template=template).save_pretrained(out)
     if adapter is not None:
         save_adapter(*adapter, out / "adapter")
-    write_card(folder, config, model, out, has_adapter=adapter is not None, notes=notes)
+    has_adapter = adapter is not None
+    write_card(folder, config, model, out, repository=repository, has_adapter=has_adapter, notes=notes)
     return notes
+
+
+def read_tokenizer(source: str, template: Template) -> Any:
+    """Return a tokenizer with a chat template of ours."""
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer.chat_template = build_chat_template(template)
+    return tokenizer
 
 
 def select_data_options(config: DictConfig) -> tuple[dict[str, Any], tuple[str, ...]]:
