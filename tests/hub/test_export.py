@@ -1,5 +1,9 @@
+import hashlib
 import json
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,6 +46,39 @@ def test_files_of_the_folder(make_release: Folder) -> None:
     assert data["num_frames"] == 8 and data["face"] == {"region": "boxes", "margin": 0.25}
     for file in folder.rglob("*.json"):
         assert str(Path.home()) not in file.read_text() and str(Path.cwd()) not in file.read_text(), file
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    """Return the hash of every file by its path."""
+    hashes = {}
+    for path in folder.rglob("*"):
+        if path.is_file():
+            hashes[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashes
+
+
+@pytest.mark.parametrize("lora", ["merge", "adapter"])
+def test_two_exports_have_the_same_bytes(lora: str, make_run: Folder, make_release: Folder, tmp_path: Path) -> None:
+    export(make_run("favchat_stage3"), tmp_path / "again", lora=lora, max_shard_size="5MB")
+    hashes = hash_files(make_release("favchat_stage3", lora))
+    assert hash_files(tmp_path / "again") == hashes and {"README.md", "config.json"} < hashes.keys()
+
+
+@pytest.mark.parametrize("lora", ["merge", "adapter"])
+def test_no_file_asks_for_code(lora: str, make_release: Folder) -> None:
+    folder = make_release("favchat_stage3", lora)
+    for file in folder.rglob("*"):
+        assert file.is_dir() or file.suffix in (".json", ".jinja", ".md", ".safetensors"), file
+        if file.suffix == ".json":
+            assert not {"auto_map", "custom_pipelines"} & {*json.loads(file.read_text())}, file
+
+
+def test_card_explains_the_message_without_registration(make_release: Folder) -> None:
+    folder = make_release("humanomni_stage3")
+    code = f"from transformers import AutoModelForCausalLM as Auto; Auto.from_pretrained({str(folder)!r})"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    reason = re.findall(r"ValueError: .*`omnihuman` but Transformers (does not recognize)", process.stderr)
+    assert reason and reason[0] in (folder / "README.md").read_text()
 
 
 def test_shards_stay_below_their_limit(make_release: Folder) -> None:
