@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from omnihuman.hub.vllm import PromptEmbedder, encode_embeds, export_llm
+from omnihuman.hub.vllm import PromptEmbedder, build_generation_config, encode_embeds, export_llm
 from omnihuman.inference.answerer import Answerer
+from tests.llm.test_causal import SIZES, build_llm
 
 VARIANTS = ("humanomni_stage3", "omni_emotion_recognition", "favchat_stage3")
 VIEWS = ("VAF", "VA", "VF", "V", "A", "F", "text")
@@ -106,6 +107,14 @@ def test_files_of_the_folder(make_llm: Folder) -> None:
     for file in folder.rglob("*.json"):
         assert str(Path.home()) not in file.read_text() and "/tmp/" not in file.read_text(), file
     assert not list(folder.parent.glob("*.partial"))
+
+
+def test_options_of_the_weights_stay_but_answers_are_greedy(tokenizer_folder: str) -> None:
+    generation = {"repetition_penalty": 1.1, "do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20}
+    llm = build_llm(tokenizer_folder, architecture=SIZES, generation=generation)
+    options = build_generation_config(llm).to_diff_dict()
+    assert options["repetition_penalty"] == 1.1 and options["eos_token_id"] == [llm.end_id]
+    assert not options.keys() & {"temperature", "top_p", "top_k"} and options["do_sample"] is False
 
 
 def test_only_the_embeddings_of_the_text_stay_in_memory(make_run: Folder) -> None:
