@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from omnihuman.build import compose_config
+from omnihuman.modality import KINDS
 from omnihuman.objective.base import Objective
 from omnihuman.training.runs import Run
 from omnihuman.training.stage import run_stage
@@ -61,6 +63,9 @@ def test_one_seed_gives_identical_losses_and_weights(corpus: Path, tmp_path: Pat
     assert first.weights.read_bytes() == second.weights.read_bytes()
     other = train(corpus, tmp_path / "c", "trainer.max_steps=4", "seed=7")
     assert read_losses(other) != read_losses(first)
+    ask, _ = map(shlex.split, read_ledger(first)["next"].splitlines())
+    (clip,) = [argument for argument in ask if argument.partition("=")[0] in KINDS]
+    assert Path(clip.partition("=")[2]).is_file() and f"run={first.folder}" in ask
 
 
 def test_finished_run_is_not_trained_again(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from omnihuman.data.ceiling import summarize_reasons
 from omnihuman.data.dataset import Samples
 from omnihuman.data.mixture import describe_other_tasks
 from omnihuman.data.module import OmniData
+from omnihuman.modality import strip_tags
 from omnihuman.model.omni import OmniModel
 from omnihuman.model.trainable import set_trainable
 from omnihuman.objective.base import Objective
@@ -58,7 +60,7 @@ class Stage:
         bad_loss: checks loss, gradient and weights.
         validate_first: validate before the first step.
         validate_last: validate after the last step, also within an epoch.
-        next_command: the command that follows a finished run.
+        next_command: the commands that follow a finished run.
     """
 
     name: str
@@ -134,7 +136,7 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
         bad_loss=bad_loss,
         validate_first=config.validate_first,
         validate_last=config.validate_last,
-        next_command=build_next_command(config),
+        next_command=build_next_command(config, data),
     )
 
 
@@ -229,15 +231,35 @@ def count_steps(config: DictConfig, data: OmniData) -> int:
     return steps
 
 
-def build_next_command(config: DictConfig) -> str:
-    """Return the command that follows a finished run: the next stage, or a question to the model."""
+def build_next_command(config: DictConfig, data: OmniData) -> str:
+    """Return the commands that follow a finished run, one a line: a question to the model, and the next stage."""
     size = "" if config.size == "nano" else f" size={config.size}"
-    if config.next:
-        return f"omnihuman train +experiment={config.next}{size}"
-    run = f"{config.name}{size}"
+    run = f"run={config.name}{size}"
     if config.variant or config.runs != "runs":
-        run = f"'{Path(config.runs, config.size, config.name, config.variant or '')}'"
-    return f'omnihuman generate run={run} video=clip.mp4 instruction="What is the main emotion?"'
+        run = shlex.quote(f"run={Path(config.runs, config.size, config.name, config.variant or '')}")
+    commands = [f"omnihuman generate {run} {build_question(data, config.validation.metrics)}"]
+    if config.next:
+        commands.append(f"omnihuman train +experiment={config.next}{size}")
+    return "\n".join(commands)
+
+
+def build_question(data: OmniData, tasks: Collection[str]) -> str:
+    """Return the arguments of ``generate`` that ask a question of the run's own data.
+
+    Args:
+        data: of the run; it asks a validation record, a training record if there is none.
+        tasks: of a record that is preferred.
+    """
+    records = [planned.record for planned in data.val_samples.planned or data.train_samples.planned]
+    record = next((record for record in records if record.task in tasks), records[0])
+    text = strip_tags(record.messages[0][1])
+    arguments = [f"instruction={' '.join(text.split())}"]
+    if record.kind != "text":
+        arguments.insert(0, f"{record.kind}={record.file}")
+    for name, second in (("start", record.start), ("end", record.end)):
+        if second:
+            arguments.append(f"{name}={second:g}")
+    return shlex.join(arguments)
 
 
 def _build_generation_metrics(config: DictConfig, data: OmniData) -> GenerationMetrics:

@@ -1,0 +1,53 @@
+"""The commands that follow a run."""
+
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from omnihuman.data.record import Record
+from omnihuman.training.assembly import build_next_command, build_question
+
+
+def build_record(file: str, task: str | None, **fields: Any) -> Record:
+    messages = (("user", "<video>\n<audio>\nWho's there?\nsad ,happy"), ("assistant", "sad"))
+    return Record(file, Path(file), fields.pop("kind", "video"), messages, ("video",), task=task, **fields)
+
+
+def build_data(val: list[Record], train: list[Record]) -> Any:
+    splits = {}
+    for name, records in (("val_samples", val), ("train_samples", train)):
+        splits[name] = SimpleNamespace(planned=[SimpleNamespace(record=record) for record in records])
+    return SimpleNamespace(**splits)
+
+
+def ask(*val: Record, train: tuple[Record, ...] = (), tasks: tuple[str, ...] = ("emotion",)) -> list[str]:
+    return shlex.split(build_question(build_data(list(val), list(train)), tasks))
+
+
+def test_a_question_of_a_scored_task_comes_first() -> None:
+    records = (build_record("a.mp4", "face"), build_record("my clip.mp4", "emotion", start=1.5, end=2.0))
+    question = "instruction=Who's there? sad ,happy"
+    assert ask(*records) == ["video=my clip.mp4", question, "start=1.5", "end=2"]
+    assert ask(*records, tasks=()) == ["video=a.mp4", question]
+
+
+def test_without_validation_a_training_record_is_asked() -> None:
+    assert ask(train=(build_record("a.wav", None, kind="audio"),))[0] == "audio=a.wav"
+
+
+def test_a_record_without_a_file_names_none() -> None:
+    assert [part.split("=")[0] for part in ask(build_record("", None, kind="text"))] == ["instruction"]
+
+
+def test_the_model_is_asked_before_the_next_stage() -> None:
+    data = build_data([build_record("a.mp4", "emotion")], [])
+    keys = {"name": "one", "size": "7b", "runs": "runs", "variant": None, "next": "two", "validation": {"metrics": {}}}
+    config = OmegaConf.create(keys)
+    ask_line, train_line = build_next_command(config, data).splitlines()
+    assert ask_line.startswith("omnihuman generate run=one size=7b video=a.mp4 ")
+    assert train_line == "omnihuman train +experiment=two size=7b"
+    config.variant, config.next = "recipe.lr=1e-3", None
+    assert "'run=runs/7b/one/recipe.lr=1e-3'" in build_next_command(config, data)
