@@ -220,7 +220,7 @@ def _yunet(model: str, threshold: float) -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise ValueError("data.face.detector: YuNet needs OpenCV: pip install opencv-python-headless.") from error
+        raise ValueError('data.face.detector: YuNet needs OpenCV: pip install "omnihuman[faces]".') from error
     return cv2.FaceDetectorYN.create(model, "", (320, 320), threshold)
 
 
@@ -230,7 +230,7 @@ def _mediapipe(model: str, threshold: float) -> Any:
         import mediapipe
         from mediapipe.tasks import python
     except ImportError as error:
-        raise ValueError("data.face.detector: MediaPipe needs its package: pip install mediapipe.") from error
+        raise ValueError('data.face.detector: MediaPipe needs its package: pip install "omnihuman[faces]".') from error
     options = python.vision.FaceDetectorOptions(
         base_options=python.BaseOptions(model_asset_path=model), min_detection_confidence=threshold
     )

@@ -15,7 +15,7 @@ class ParquetSource(FileSource):
         try:
             from pyarrow import parquet
         except ImportError as error:
-            raise ValueError(f"{self.path}: reading parquet needs pyarrow: pip install pyarrow.") from error
+            raise ValueError(f'{self.path}: reading it needs pyarrow: pip install "omnihuman[parquet]".') from error
         try:
             rows = parquet.read_table(self.path).to_pylist()
         except (ValueError, OSError) as error:  # the errors of pyarrow are among them

@@ -1,0 +1,95 @@
+"""Every package that the code imports is declared, and every declared one is used."""
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from omnihuman.verb import EXTRAS, PLUGINS
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "cv2": "opencv-contrib-python",
+    "hydra": "hydra-core",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
+"""Module -> distribution, where the names differ by more than a dash."""
+
+ALTERNATIVES = {"pytorch_lightning": "lightning", "lmms_eval": "evaluate"}
+"""Module -> a declared distribution that stands for it: the other Lightning; lmms-eval is installed by hand."""
+
+WITHOUT_IMPORT = {"tensorboard": "conf/logger/tensorboard.yaml"}
+"""Distribution -> the file that needs it, through another package."""
+
+
+def list_names(requirements: list[str]) -> set[str]:
+    """Return the names of the distributions of requirements, normalized."""
+    return {re.split(r"[\[<>=!~; ]", requirement)[0].lower() for requirement in requirements}
+
+
+CORE = list_names(PROJECT["dependencies"])
+OPTIONAL = {extra: list_names(names) for extra, names in PROJECT["optional-dependencies"].items()}
+
+
+def find_distribution(module: str) -> str:
+    return DISTRIBUTIONS.get(module) or ALTERNATIVES.get(module) or module.replace("_", "-")
+
+
+def find_imports() -> dict[str, set[Path]]:
+    """Return the third-party modules that the package imports, anywhere in its files, with these files."""
+    modules: dict[str, set[Path]] = {}
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [str(node.module)]
+            for name in names:
+                modules.setdefault(name.partition(".")[0], set()).add(path)
+    return {name: files for name, files in modules.items() if name not in {*sys.stdlib_module_names, "omnihuman"}}
+
+
+IMPORTS = find_imports()
+
+
+@pytest.mark.parametrize("module", IMPORTS)
+def test_an_imported_module_is_declared(module: str) -> None:
+    declared = set(CORE)
+    for extra, modules in EXTRAS.items():
+        if module in modules.split():
+            declared |= OPTIONAL[extra]
+    if all("integrations" in path.parts for path in IMPORTS[module]):
+        declared |= OPTIONAL["lmms-eval"]
+    assert find_distribution(module) in declared, [str(path) for path in IMPORTS[module]]
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_an_extra_declares_the_modules_that_it_installs(extra: str) -> None:
+    assert {find_distribution(module) for module in EXTRAS[extra].split()} == OPTIONAL[extra]
+
+
+def test_a_declared_package_is_used() -> None:
+    used = {find_distribution(module) for module in IMPORTS}
+    declared = CORE.union(*(OPTIONAL[extra] for extra in EXTRAS))
+    assert declared - used == set(WITHOUT_IMPORT)
+    assert all((ROOT / file).is_file() for file in WITHOUT_IMPORT.values())
+
+
+def test_plugins_are_declared() -> None:
+    for module, extra in PLUGINS.values():
+        assert module.replace("_", "-") in OPTIONAL[extra]
+
+
+def test_all_has_every_extra_of_the_verbs() -> None:
+    (requirement,) = PROJECT["optional-dependencies"]["all"]
+    named = set(requirement.partition("[")[2].rstrip("]").split(","))
+    # the detectors need model files as well
+    assert named == {*EXTRAS, *(extra for _, extra in PLUGINS.values())} - {"faces"}
