@@ -1,6 +1,7 @@
 """Send many requests at once to a server on loopback, and check that every request gets its own answer.
 
 python experiments/serve_load/load.py runs/nano/humanomni_stage3 --requests 64
+python experiments/serve_load/load.py runs/nano/humanomni_stage3 --requests 320 --clients 16 --text
 """
 
 import argparse
@@ -28,7 +29,8 @@ from openai import OpenAI
 
 ADJECTIVES = ("happy", "sad", "angry", "surprised", "calm", "afraid", "tired", "proud")
 TEMPLATES = ("Does this person look {}?", "Why would one be {} here?", "Who is {}?", "Describe what is {} in the clip.")
-SETTINGS = ((16, "data", False), (16, "path", False), (1, "data", False), (16, "data", True))
+CLIP_SETTINGS = ((16, "data", False), (16, "path", False), (1, "data", False), (16, "data", True))
+TEXT_SETTINGS = ((16, "text", False), (1, "text", False), (16, "text", True))
 
 
 class Question(NamedTuple):
@@ -47,7 +49,7 @@ class Reply(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """A setting of the server and of the requests; clips are sent as ``data`` URLs or by ``path``."""
+    """A setting of the server and of the requests: clips as ``data`` URLs or by ``path``, or ``text`` without a clip."""
 
     batch_size: int
     sent_as: str
@@ -64,7 +66,9 @@ def build_questions(count: int, root: Path) -> list[Question]:
     return questions
 
 
-def answer_directly(folder: Path, questions: list[Question], tokens: int, device: str) -> list[str]:
+def answer_directly(
+    folder: Path, questions: list[Question], tokens: int, device: str, with_clips: bool
+) -> list[str]:
     """Return the answers of the model without a server, one by one."""
     from omnihuman.data.messages import build_record
     from omnihuman.inference.answerer import Answerer
@@ -72,7 +76,9 @@ def answer_directly(folder: Path, questions: list[Question], tokens: int, device
     answerer = Answerer.load(folder, device=device)
     answers: list[str] = []
     for question in questions:
-        content = [{"type": "video", "url": str(question.clip)}, {"type": "text", "text": question.text}]
+        content = [{"type": "text", "text": question.text}]
+        if with_clips:
+            content.insert(0, {"type": "video", "url": str(question.clip)})
         record = build_record([{"role": "user", "content": content}], "load", "load", question.clip.parent)
         answers.append(answerer.answer_prompts([answerer.build_prompt(record)], max_new_tokens=tokens)[0].text)
     return answers
@@ -152,20 +158,22 @@ def watch_memory(root: int) -> Iterator[Counter[str]]:
 
 def build_content(question: Question, sent_as: str) -> list[dict[str, Any]]:
     """Build the content of a request's message."""
+    if sent_as == "text":
+        return [{"type": "text", "text": question.text}]
     url = str(question.clip)
     if sent_as == "data":
         url = "data:video/mp4;base64," + base64.b64encode(question.clip.read_bytes()).decode()
     return [{"type": "video_url", "video_url": {"url": url}}, {"type": "text", "text": question.text}]
 
 
-def send_requests(address: str, model: str, questions: list[Question], tokens: int, setting: Setting) -> list[Reply]:
-    """Send all requests at the same moment, and return their replies."""
+def send_requests(
+    address: str, model: str, questions: list[Question], tokens: int, setting: Setting, num_clients: int
+) -> list[Reply]:
+    """Send requests from clients that each send the next one when they have an answer, and return all replies."""
     client = OpenAI(base_url=address, api_key="none", max_retries=0, timeout=600)
     contents = [build_content(question, setting.sent_as) for question in questions]
-    barrier = threading.Barrier(len(contents))
 
     def ask(content: list[dict[str, Any]]) -> Reply:
-        barrier.wait()
         start = time.perf_counter()
         body: Any = {"model": model, "messages": [{"role": "user", "content": content}], "max_tokens": tokens}
         if setting.stream:
@@ -175,7 +183,7 @@ def send_requests(address: str, model: str, questions: list[Question], tokens: i
         reply = client.chat.completions.create(**body)
         return Reply(reply.choices[0].message.content, time.perf_counter() - start, reply.omnihuman["batch"])
 
-    with ThreadPoolExecutor(len(contents)) as pool:
+    with ThreadPoolExecutor(num_clients) as pool:
         return list(pool.map(ask, contents))
 
 
@@ -186,10 +194,11 @@ def measure(
     overrides = (f"accelerator={arguments.accelerator}", f"batch_size={setting.batch_size}")
     model = arguments.folder.name
     with start_server(arguments.folder, arguments.clips, *overrides) as (address, process):
-        send_requests(address, model, questions[:2], arguments.tokens, setting)  # warm-up
+        num_clients = arguments.clients or len(questions)
+        send_requests(address, model, questions[:2], arguments.tokens, setting, 2)  # warm-up
         with watch_memory(process) as memory:
             start = time.perf_counter()
-            replies = send_requests(address, model, questions, arguments.tokens, setting)
+            replies = send_requests(address, model, questions, arguments.tokens, setting, num_clients)
             seconds = time.perf_counter() - start
     times = sorted(reply.seconds for reply in replies)
     sizes = Counter(reply.batch for reply in replies)
@@ -197,7 +206,7 @@ def measure(
     mixed_up = [reply.text != reference for reply, reference in zip(replies, references, strict=True)]
     return {
         "batch_size": setting.batch_size,
-        "clip sent as": setting.sent_as,
+        "sent as": setting.sent_as,
         "streamed": setting.stream,
         "lost": len(questions) - len(replies),
         "mixed up": sum(mixed_up),
@@ -216,18 +225,20 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="folder of a model")
     parser.add_argument("--clips", type=Path, default=Path("data/sample/media").absolute())
     parser.add_argument("--requests", type=int, default=64)
+    parser.add_argument("--clients", type=int, help="requests at the same time; default: all")
+    parser.add_argument("--text", action="store_true", help="questions without clips")
     parser.add_argument("--tokens", type=int, default=16, help="largest number of new tokens of an answer")
     parser.add_argument("--accelerator", default="cpu")
     arguments = parser.parse_args()
     device = "cuda" if arguments.accelerator == "cuda" else "cpu"
     questions = build_questions(arguments.requests, arguments.clips)
     start = time.perf_counter()
-    references = answer_directly(arguments.folder, questions, arguments.tokens, device)
+    references = answer_directly(arguments.folder, questions, arguments.tokens, device, not arguments.text)
     seconds = time.perf_counter() - start
     num_different = len(set(references))
     print(f"{num_different} different answers to {len(references)} questions; {seconds:.1f} s without a server")
     rows: list[dict[str, Any]] = []
-    for values in SETTINGS:
+    for values in TEXT_SETTINGS if arguments.text else CLIP_SETTINGS:
         rows.append(measure(arguments, Setting(*values), questions, references))
         print(json.dumps(rows[-1]), flush=True)
     columns = list(rows[0])
