@@ -1,8 +1,9 @@
 """Serve a model to OpenAI's clients: ``omnihuman serve run=humanomni_stage3 port=8000``."""
 
-import os
 import signal
 import sys
+from contextlib import suppress
+from functools import partial
 
 from omegaconf import DictConfig
 
@@ -12,15 +13,17 @@ from omnihuman.verb import verb
 @verb("serve", "name")
 def main(config: DictConfig) -> None:
     """Serve until interrupted or terminated."""
-    from omnihuman.inference.answerer import read_options
-    from omnihuman.serving.openai import RequestLimits, build_server
-    from omnihuman.serving.process import LOOPBACK, check_port, end_forks_with_parent, private_folder
+    import uvicorn
+
+    from omnihuman.serving.guard import parse_origins
+    from omnihuman.serving.openai import ChatCompletions, RequestLimits, build_app
+    from omnihuman.serving.pool import Pool, list_devices
+    from omnihuman.serving.process import LOOPBACK, check_port, private_folder
     from omnihuman.serving.uploads import Limits
-    from omnihuman.training.model_folder import read_config
+    from omnihuman.serving.worker import run_worker
     from omnihuman.training.runs import find_run_folder
 
     folder = find_run_folder(config)
-    read_config(folder)  # raises before processes are started
     check_port(config.host, config.port)
     limits = RequestLimits(
         max_body=config.max_body,
@@ -38,35 +41,29 @@ def main(config: DictConfig) -> None:
             f"warning: host={config.host} without api_key: everyone who reaches this machine can use the model.",
             file=sys.stderr,
         )
-    # as for Ctrl+C, LitServe ends its processes and the files are deleted; child processes keep the default
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-    end_forks_with_parent()
-    with private_folder("serve") as root:
-        server = build_server(
-            folder,
-            root,
-            name=config.name,
-            host=config.host,
-            limits=limits,
-            batch_size=config.batch_size,
-            api_key=None if config.api_key is None else str(config.api_key),
-            accelerator=config.accelerator,
-            devices=config.devices,
-            workers_per_device=config.workers_per_device,
-            model_kwargs=read_options(config),
-        )
-        print(f"{server.lit_api.spec.name}: http://{config.host}:{config.port}/v1, ready once it is loaded", flush=True)
-        try:
-            server.run(
+    origins = parse_origins(config.cors)
+    if "*" in origins:
+        print(f"warning: cors={config.cors}: every web page that a browser opens can use the model.", file=sys.stderr)
+    devices = list_devices(config.accelerator, config.devices, config.workers_per_device)
+    pool = Pool(partial(run_worker, config=config), devices, config.batch_size)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as for Ctrl+C, the files are deleted
+    with private_folder("serve") as root, suppress(KeyboardInterrupt):
+        endpoint = ChatCompletions(config.name or folder.resolve().name, limits, root, pool, origins)
+        app = build_app(endpoint, config.host, None if config.api_key is None else str(config.api_key))
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
                 host=config.host,
                 port=config.port,
-                num_api_servers=1,  # pending requests are counted in one process
                 log_level=config.log_level,
-                generate_client_file=False,
+                timeout_graceful_shutdown=config.shutdown_seconds,
             )
-        except RuntimeError as error:  # LitServe's error for a model that was not loaded
-            raise ValueError(f"{error}: the reason is in the lines above.") from error
+        )
+        print(f"{endpoint.name}: http://{config.host}:{config.port}/v1, ready once it is loaded", flush=True)
+        with pool.run(end_server=lambda: setattr(server, "should_exit", True)):
+            server.run()
+    if pool.failure is not None:
+        raise ValueError(pool.failure)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ PATH_KEYS = ("run", "base", "variant")
 """Keys whose value may be a folder with ``=`` in its name, as sweeps and ``base=`` create them."""
 
 EXTRAS = {
-    "serve": "fastapi gradio litserve pydantic starlette uvicorn",
+    "serve": "fastapi gradio prometheus_client pydantic starlette uvicorn",
     "eval": "cn2an ijson jiwer nltk pycocoevalcap pydantic rouge_score scipy sklearn statsmodels whisper_normalizer "
     "zhconv",
     "faces": "cv2 mediapipe",

@@ -1,9 +1,9 @@
-"""The endpoint, with a worker that sends prepared replies."""
+"""The endpoint, with a pool that sends prepared replies."""
 
 import asyncio
-import inspect
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,52 +11,62 @@ from typing import Any
 import pytest
 from fastapi import Request
 from fastapi.testclient import TestClient
-from litserve.utils import LitAPIStatus
 
-from omnihuman.serving.openai import RequestLimits, build_server
+from omnihuman.serving.openai import ChatCompletions, RequestLimits, build_app
+from omnihuman.serving.pool import Pool
 
 PATH = "/v1/chat/completions"
 JSON = {"content-type": "application/json"}
 BODY = {"messages": [{"role": "user", "content": "Hi"}]}
 USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
-END = {"text": "!", "end": {"reason": "stop", "usage": USAGE, "more": {"weights": {}, "notes": []}}}
+END = {"text": "!", "end": {"reason": "stop", "usage": USAGE, "more": {"weights": {}, "notes": [], "batch": 1}}}
 Server = SimpleNamespace
 
 
-@pytest.fixture
-def start_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Server]:
-    """Return a function that starts a server whose worker answers every question with the same replies."""
-    # LitServe checks that `predict` is a generator function, which the type checks of the tests hide
-    fake = SimpleNamespace(isgeneratorfunction=lambda _: True, isasyncgenfunction=inspect.isasyncgenfunction)
-    monkeypatch.setattr("litserve.specs.openai.inspect", fake)
+class FakePool(Pool):
+    """A pool without processes that gives the same replies to every question."""
 
-    def start(replies: Sequence[Any] = (END,), limits: RequestLimits | None = None, **options: Any) -> Server:
+    def __init__(self, replies: Sequence[Any]) -> None:
+        super().__init__(lambda connection, device: None, ["cpu"], 1)
+        self.all_replies, self.questions, self.num_waiting = replies, list[Any](), 0
+        self.ready.add(0)
+
+    @contextmanager
+    def submit(self, question: Any) -> Iterator[Any]:
+        self.questions.append(question)
+        assert question.folder.is_dir()
+        replies: asyncio.Queue[Any] = asyncio.Queue()
+        for reply in self.all_replies:
+            replies.put_nowait(reply)
+        self.num_waiting += 1
+        try:
+            yield replies
+        finally:
+            self.num_waiting -= 1
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Callable[..., Server]:
+    """Return a function that starts a server whose pool answers every question with the same replies."""
+
+    def start(
+        replies: Sequence[Any] = (END,), limits: RequestLimits | None = None, key: str | None = None, origins: Any = ()
+    ) -> Server:
         root = tmp_path / "root"
         root.mkdir()
-        server = build_server(tmp_path / "net", root, limits=limits, accelerator="cpu", **options)
-        spec = server.lit_api.spec
-        questions: list[Any] = []
-
-        def put(item: Any) -> None:
-            questions.append(item[-1])
-            assert questions[-1].folder.is_dir()
-            waiting = spec.response_buffer[item[1]]
-            for reply in replies:
-                status = LitAPIStatus.OK if isinstance(reply, dict) else reply
-                waiting.response_queue.append((json.dumps(reply), status))
-            waiting.event.set()
-
-        spec.response_buffer, spec.request_queue = {}, SimpleNamespace(put=put)
-        client = TestClient(server.app, base_url="http://127.0.0.1", raise_server_exceptions=False)
-        return Server(client=client, spec=spec, questions=questions, root=root)
+        pool = FakePool(replies)
+        endpoint = ChatCompletions("net", limits or RequestLimits(), root, pool, origins)
+        app = build_app(endpoint, "127.0.0.1", key)
+        client = TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
+        return Server(client=client, endpoint=endpoint, pool=pool, questions=pool.questions, root=root)
 
     return start
 
 
 def is_clean(server: Server) -> bool:
     """True if nothing of a request is left."""
-    spec = server.spec
-    return not (spec.num_pending or spec.num_bytes or spec.response_buffer or list(server.root.iterdir()))
+    endpoint = server.endpoint
+    return not (endpoint.num_pending or endpoint.num_bytes or server.pool.num_waiting or list(server.root.iterdir()))
 
 
 def read_error(response: Any) -> tuple[int, str]:
@@ -91,12 +101,11 @@ def test_streamed_answer(start_server: Any) -> None:
     ("reply", "status", "code"),
     [
         ({"error": {"code": "corrupt", "message": "messages: cut off", "status": 400}}, 400, "corrupt"),
-        (LitAPIStatus.ERROR, 500, "server_error"),
-        (LitAPIStatus.FINISH_STREAMING, 500, "server_error"),
+        (None, 500, "server_error"),  # the process has crashed
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-def test_error_of_the_worker_sets_the_status(
+def test_error_of_the_model_sets_the_status(
     reply: Any, status: int, code: str, stream: bool, start_server: Any
 ) -> None:
     server = start_server([reply])
@@ -132,13 +141,13 @@ def test_too_large_bodies_are_rejected(start_server: Any) -> None:
     assert read_error(chunked) == (413, "too_large")
     response = server.client.post(PATH, content=b"x" * 10_001, headers=JSON)
     assert response.status_code == 413 and "10001 bytes; at most 10000" in response.json()["error"]["message"]
-    server.spec.num_bytes = 40_000  # of other requests
+    server.endpoint.num_bytes = 40_000  # of other requests
     assert read_error(server.client.post(PATH, json=BODY)) == (503, "overloaded")
-    server.spec.num_bytes = 0
+    server.endpoint.num_bytes = 0
     assert is_clean(server) and not server.questions
 
 
-def test_invalid_requests_do_not_reach_the_worker(start_server: Any, corpus: Path) -> None:
+def test_invalid_requests_do_not_reach_the_model(start_server: Any, corpus: Path) -> None:
     clip = next(iter(sorted((corpus / "media").glob("*.mp4"))))
     server = start_server(limits=RequestLimits(allow=[str(corpus / "media")]))
 
@@ -232,10 +241,10 @@ def test_slow_bodies_take_no_place_and_end(start_server: Any) -> None:
     server = start_server(limits=RequestLimits(max_pending_requests=1, max_body_seconds=1.0))
 
     async def send_many() -> list[Any]:
-        tasks = [asyncio.create_task(server.spec.chat_completion(build_slow_request())) for _ in range(128)]
-        while server.spec.num_bytes < 128:
+        tasks = [asyncio.create_task(server.endpoint.complete(build_slow_request())) for _ in range(128)]
+        while server.endpoint.num_bytes < 128:
             await asyncio.sleep(0.01)
-        assert server.spec.num_pending == 0
+        assert server.endpoint.num_pending == 0
         return await asyncio.gather(*tasks, return_exceptions=True)
 
     errors = asyncio.run(send_many())
@@ -243,19 +252,78 @@ def test_slow_bodies_take_no_place_and_end(start_server: Any) -> None:
     assert is_clean(server) and not server.questions
 
 
-def test_api_key_is_checked_before_the_body_is_read(start_server: Any) -> None:
-    server = start_server(api_key="s3cret")
+@pytest.mark.parametrize("sent", [None, "Bearer s3cre", "Bearer ", "Bearer \xfc", "s3cret", "Basic s3cret"])
+def test_api_key_is_checked_before_the_body_is_read(sent: str | None, start_server: Any) -> None:
+    server = start_server(key="s3cret")
+    headers = {} if sent is None else {"authorization": sent.encode("latin-1")}
 
     def iterate_body() -> Iterator[bytes]:
         raise AssertionError("the body was read")
         yield b""
 
-    assert read_error(server.client.post(PATH, content=iterate_body())) == (401, "invalid_api_key")
-    assert server.client.get("/v1/models").status_code == 401
-    assert server.client.post(PATH, json=BODY, headers={"authorization": "Bearer s3cret"}).status_code == 200
+    assert read_error(server.client.post(PATH, content=iterate_body(), headers=headers)) == (401, "invalid_api_key")
+    for path in ("/v1/models", "/metrics"):
+        assert server.client.get(path, headers=headers).status_code == 401
+
+
+def test_right_api_key_is_accepted(start_server: Any) -> None:
+    client, headers = start_server(key="s3cret").client, {"authorization": "bearer s3cret"}
+    assert client.post(PATH, json=BODY, headers=headers).status_code == 200
+    assert client.get("/metrics", headers=headers).status_code == 200
+
+
+def test_health_depends_on_the_model_and_liveness_does_not(start_server: Any) -> None:
+    server = start_server(key="s3cret")  # probes send no key
+    assert server.client.get("/health").json() == {"status": "ready"}
+    server.pool.ready.clear()
+    response = server.client.get("/health")
+    assert read_error(response) == (503, "not_ready") and response.headers["retry-after"] == "1"
+    assert server.client.get("/live").status_code == 200
+    headers = {"authorization": "Bearer s3cret"}
+    assert read_error(server.client.post(PATH, json=BODY, headers=headers)) == (503, "not_ready")
+    assert is_clean(server) and not server.questions
 
 
 def test_other_host_names_are_rejected_on_loopback(start_server: Any) -> None:
     server = start_server()
     response = server.client.post(PATH, json=BODY, headers={"host": "evil.example"})
     assert response.status_code == 400 and not server.questions
+
+
+ORIGIN = "https://app.example"
+
+
+def send_preflight(server: Server, origin: str) -> Any:
+    headers = {
+        "origin": origin,
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization,content-type,x-stainless-os",
+    }
+    return server.client.options(PATH, headers=headers)
+
+
+@pytest.mark.parametrize("origins", [(ORIGIN,), ("*",)])
+def test_pages_of_allowed_origins_get_answers(origins: tuple[str, ...], start_server: Any) -> None:
+    server = start_server(key="s3cret", origins=origins)
+    preflight = send_preflight(server, ORIGIN)
+    allowed = {"*": "*"}.get(origins[0], ORIGIN)
+    assert preflight.status_code == 200 and preflight.headers["access-control-allow-origin"] == allowed
+    assert "x-stainless-os" in preflight.headers["access-control-allow-headers"]
+    headers = {"origin": ORIGIN, "sec-fetch-site": "cross-site", "authorization": "Bearer s3cret"}
+    for response in (
+        server.client.post(PATH, json=BODY, headers=headers),
+        server.client.post(PATH, json=BODY | {"n": 2}, headers=headers),
+        server.client.post(PATH, json=BODY, headers={"origin": ORIGIN}),  # without the key
+    ):
+        assert response.headers["access-control-allow-origin"] == allowed
+        assert "access-control-allow-credentials" not in response.headers
+    assert len(server.questions) == 1
+
+
+@pytest.mark.parametrize("origin", ["https://app.example.evil", "http://app.example", "null"])
+def test_pages_of_other_origins_get_no_answer(origin: str, start_server: Any) -> None:
+    server = start_server(origins=(ORIGIN,))
+    response = server.client.post(PATH, json=BODY, headers={"origin": origin})
+    assert read_error(response) == (403, "cross_site") and not server.questions
+    for refusal in (response, send_preflight(server, origin)):
+        assert "access-control-allow-origin" not in refusal.headers

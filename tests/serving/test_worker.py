@@ -1,22 +1,21 @@
 """Batches of questions, the replies to each, and failures of some of them."""
 
-import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from queue import Empty, Queue
 from types import SimpleNamespace
 from typing import Any
 
-import fastapi
 import pytest
+import torch
+from omegaconf import OmegaConf
 
 from omnihuman.data.messages import build_record
 from omnihuman.data.record import BadSample
 from omnihuman.inference.answerer import Answer
 from omnihuman.serving.completions import Question
-from omnihuman.serving.uploads import RequestError
-from omnihuman.serving.worker import BlockingQueue, Loop, Reply, Worker
+from omnihuman.serving.pool import Reply
+from omnihuman.serving.worker import Worker, run_worker
 
 
 def build_answer(text: str) -> Answer:
@@ -94,20 +93,11 @@ def build_question(tmp_path: Path) -> BuildQuestion:
     return build
 
 
-def build_worker(answerer: FakeAnswerer) -> Worker:
-    worker = Worker(Path("unused"), 16, None, {})
-    worker.answerer = answerer  # type: ignore[assignment]
-    return worker
-
-
-def collect_replies(answerer: FakeAnswerer, questions: Sequence[Question]) -> list[list[Reply]]:
+def collect_replies(answerer: Any, questions: Sequence[Question]) -> list[list[Reply]]:
     """Return the replies to each question."""
-    worker = build_worker(answerer)
     replies: list[list[Reply]] = [[] for _ in questions]
-    for batch in worker.encode_response(worker.predict(questions)):
-        for reply, question_replies in zip(batch, replies, strict=True):
-            if reply is not None:
-                question_replies.append(reply)
+    for position, reply in Worker(answerer).answer(questions):
+        replies[position].append(reply)
     return replies
 
 
@@ -159,8 +149,9 @@ def test_questions_of_clients_who_left_are_skipped(build_question: BuildQuestion
 
 
 def test_stream_ends_when_the_client_leaves(build_question: BuildQuestion) -> None:
-    answerer, question = FakeAnswerer(), build_question("leaving", stream=True)
-    replies = build_worker(answerer).predict([question])
+    answerer: Any = FakeAnswerer()
+    question = build_question("leaving", stream=True)
+    replies = Worker(answerer).answer([question])
     next(replies)
     question.folder.rmdir()
     list(replies)
@@ -185,59 +176,23 @@ def test_answer_ends_before_a_stop(build_question: BuildQuestion, stream: bool) 
     assert not stream or answerer.streams[0].num_read < len(" SO BE IT ")
 
 
-def build_http_request(**headers: str) -> fastapi.Request:
-    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
-    return fastapi.Request({"type": "http", "headers": pairs})
+def test_broken_device_ends_the_process(build_question: BuildQuestion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an error of CUDA every later call fails, too: only a new process can answer."""
+    answerer = FakeAnswerer()
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(answerer, "answer_prompts", fail)
+    with pytest.raises(torch.AcceleratorError):
+        collect_replies(answerer, [build_question("one"), build_question("two")])
 
 
-def test_right_key_is_accepted() -> None:
-    Worker(Path("unused"), 1, "s3cret", {}).authorize(build_http_request(authorization="Bearer s3cret"))
-    Worker(Path("unused"), 1, None, {}).authorize(build_http_request())
-
-
-@pytest.mark.parametrize(
-    "headers", [{}, {"authorization": "Bearer s3cre"}, {"authorization": "Bearer "}, {"authorization": "Bearer ü"}]
-)
-def test_missing_or_wrong_key_raises(headers: dict[str, str]) -> None:
-    with pytest.raises(RequestError, match="API key"):
-        Worker(Path("unused"), 1, "s3cret", {}).authorize(build_http_request(**headers))
-
-
-def test_queue_blocks_after_it_was_empty() -> None:
-    timeouts: list[float | None] = []
-
-    class CountingQueue(Queue):  # type: ignore[type-arg]
-        def get(self, block: bool = True, timeout: float | None = None) -> Any:
-            timeouts.append(timeout if block else None)
-            return super().get(block, 0.01 if block else None)
-
-    inner = CountingQueue()
-    queue = BlockingQueue(inner)
-    for _ in range(2):
-        with pytest.raises(Empty):
-            queue.get_nowait()
-    inner.put(1)
-    inner.put(2)
-    assert [queue.get_nowait(), queue.get_nowait()] == [1, 2]
-    with pytest.raises(Empty):
-        queue.get_nowait()
-    assert timeouts == [1.0, 1.0, 1.0, None, None]
-
-
-def test_missing_replies_are_not_sent() -> None:
-    items: list[Any] = []
-    transport = SimpleNamespace(send=lambda item, consumer_id: items.append(item))
-    Loop().put_response(transport, 0, "a", None, "OK", "STREAMING")
-    Loop().put_response(transport, 0, "a", "b", "OK", "STREAMING")
-    assert len(items) == 1
-
-
-def test_error_of_the_user_is_printed_as_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_error_of_the_user_is_sent_as_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("omnihuman.serving.worker.end_with_parent", lambda: None)
-    log = logging.getLogger("litserve.loops.loops")
-    monkeypatch.setattr(log, "disabled", False)
-    with pytest.raises(ValueError, match=str(tmp_path)) as caught:
-        Worker(tmp_path, 1, None, {}).setup("cpu")
-    assert capsys.readouterr().err == f"error: {caught.value}\n" and log.disabled
+    monkeypatch.setattr("omnihuman.serving.worker.os.setpgrp", lambda: None)
+    messages: list[Any] = []
+    connection: Any = SimpleNamespace(send=messages.append)
+    run_worker(connection, "cpu", config=OmegaConf.create({"run": str(tmp_path)}))
+    (message,) = messages
+    assert str(tmp_path) in message and "\n" not in message

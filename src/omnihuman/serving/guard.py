@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ PAGE = {"/", "/config", "/theme.css", "/manifest.json", "/favicon.ico", "/robots
 ASSETS = ("/assets/", "/static/", "/svelte/")
 CALLS = ("startup-events", "queue/join", "queue/data", "upload", "upload_progress", "heartbeat/", "cancel", "file=")
 """Paths that a Gradio page requests from its server; its API, its docs and its proxy are not among them."""
+
+ORIGIN = re.compile(r"https?://[^/?#@*\s]+", re.IGNORECASE)
 
 MAX_CALL = 2**20
 """Largest body of a request in bytes, uploads excepted."""
@@ -172,6 +175,22 @@ def is_cross_site(scope: Scope) -> bool:
         return urlsplit(origin).netloc.lower() != _read_header(scope, b"host").decode("latin-1").lower()
     except ValueError:
         return True
+
+
+def parse_origins(cors: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the checked origins of web pages that may send requests; ``*`` stands for all.
+
+    Raises:
+        ValueError: an entry is no origin.
+
+    >>> parse_origins(["https://App.example", "http://localhost:3000"])
+    ('https://app.example', 'http://localhost:3000')
+    """
+    origins = [cors] if isinstance(cors, str) else list(cors)
+    for origin in origins:
+        if origin != "*" and not ORIGIN.fullmatch(origin):
+            raise ValueError(f"cors: {origin!r} is no origin; write scheme and host, as in cors=[https://app.example].")
+    return tuple(origin.lower() for origin in origins)
 
 
 def read_length(scope: Scope) -> int:

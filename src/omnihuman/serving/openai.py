@@ -1,24 +1,21 @@
-"""An OpenAI-compatible endpoint on LitServe: authorization, limits, queueing and responses."""
+"""An OpenAI-compatible endpoint: authorization, limits and responses."""
 
 import asyncio
-import json
-import logging
+import secrets
 import shutil
 import tempfile
 import time
-import uuid
-from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastapi import Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
-from litserve import LitAPI, LitServer, OpenAISpec
-from litserve.utils import LitAPIStatus, ResponseBufferItem
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
@@ -35,11 +32,11 @@ from omnihuman.serving.completions import (
     parse_request,
 )
 from omnihuman.serving.guard import is_cross_site
+from omnihuman.serving.metrics import Metrics, RequestCounter
+from omnihuman.serving.pool import Pool, Reply
 from omnihuman.serving.process import LOOPBACK
 from omnihuman.serving.uploads import Limits, RequestError, Uploads
-from omnihuman.serving.worker import Reply, Worker
 
-logger = logging.getLogger(__name__)
 MAX_CONCURRENT_BODIES = 4
 """Number of bodies of the largest size that are read at the same time."""
 
@@ -71,35 +68,26 @@ class RequestLimits:
     allow: Sequence[str] = ()
 
 
-class ChatCompletions(OpenAISpec):
-    """``/v1/chat/completions`` and ``/v1/models`` in front of a ``Worker``.
+class ChatCompletions:
+    """The handlers of ``/v1``, in front of a pool of models.
 
-    Reference: LitServe's ``OpenAISpec``, whose queue and endpoint these are.
-    Differs from it: videos are accepted; media are checked and saved to a private folder before a request is queued,
-    so that the queue carries file names only; a failed request gets its own status and OpenAI's error body; token
-    counts and finish reasons come from the model; all files of a request are deleted with it.
+    Media are checked and saved to a private folder before a question is queued, so that processes exchange file names
+    only. All files of a request are deleted with it.
 
     Args:
         name: of the model in requests.
         limits: of requests.
         root: private folder; every request gets a folder in it.
+        pool: answers questions.
+        origins: of web pages that may send requests; ``*`` for all.
     """
 
-    def __init__(self, name: str, limits: RequestLimits, root: Path) -> None:
-        super().__init__()
-        self.name, self.limits, self.root = name, limits, root
+    def __init__(self, name: str, limits: RequestLimits, root: Path, pool: Pool, origins: Sequence[str] = ()) -> None:
+        self.name, self.limits, self.root, self.pool, self.origins = name, limits, root, pool, origins
+        self.metrics = Metrics(pool)
         self.num_pending = 0
         self.num_bytes = 0  # of bodies that are being read
         self.uploads = Uploads(limits.media, limits.allow)
-
-    def pre_setup(self, lit_api: LitAPI) -> None:
-        """LitServe's hook: add the endpoints of the models."""
-        super().pre_setup(lit_api)
-        self.add_endpoint("/v1/models", self.list_models, ["GET"])
-        self.add_endpoint("/v1/models/{name}", self.describe_model, ["GET"])
-
-    def populate_context(self, context: Any, request: Any) -> None:
-        """LitServe's hook; a question needs no context."""
 
     async def list_models(self) -> dict[str, Any]:
         """Return the served model as a list."""
@@ -114,12 +102,25 @@ class ChatCompletions(OpenAISpec):
         check_model_name(name, self.name)
         return {"id": self.name, "object": "model", "created": 0, "owned_by": "omnihuman"}
 
-    async def chat_completion(self, request: Request) -> Response:  # type: ignore[override]
-        """Answer a request.
+    async def check_ready(self) -> dict[str, str]:
+        """Return that a model answers.
+
+        Raises:
+            RequestError: no model is loaded.
+        """
+        self._check_ready()
+        return {"status": "ready"}
+
+    async def check_live(self) -> dict[str, str]:
+        """Return that the server answers, whether a model is loaded or not."""
+        return {"status": "live"}
+
+    async def complete(self, request: Request) -> Response:
+        """Answer a conversation about images, videos and audio.
 
         It takes one of the places of pending requests when its body is in: slow clients keep none from the others.
         """
-        _check_sender(request)
+        self._check_sender(request)
         deadline = time.monotonic() + self.limits.max_seconds
         async with AsyncExitStack() as resources:
             try:
@@ -129,11 +130,27 @@ class ChatCompletions(OpenAISpec):
                 raise self._build_timeout() from None
             except ClientDisconnect:
                 return Response(status_code=400)
-            replies = self._iterate_replies(question, request, deadline)
+            replies = await resources.enter_async_context(aclosing(self._iterate_replies(question, request, deadline)))
             first = await anext(replies)
             if not question.stream:
                 return JSONResponse(build_completion(self.name, first))
             return EventStream(self._encode_events(chat_request, first, replies), resources.pop_all())
+
+    def _check_sender(self, request: Request) -> None:
+        """Check that a request is of a program, or of a web page of this site or of an allowed one.
+
+        The browser asks first before a page sends JSON to another site, but not before it sends text or a form.
+
+        Raises:
+            RequestError: it is of another site, or its body is not declared as JSON.
+        """
+        origin = request.headers.get("origin", "")
+        if is_cross_site(request.scope) and not {"*", origin} & set(self.origins):
+            raise RequestError("cross_site", "requests of web pages of other sites are not answered (cors=).", 403)
+        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if content_type != "application/json":
+            message = f"content-type: {content_type[:80]!r} is not application/json; send that header."
+            raise RequestError("unsupported_media_type", message, 415)
 
     @contextmanager
     def _enter_request(self) -> Iterator[Path]:
@@ -151,7 +168,12 @@ class ChatCompletions(OpenAISpec):
             shutil.rmtree(folder, ignore_errors=True)
             self.num_pending -= 1
 
+    def _check_ready(self) -> None:
+        if not self.pool.ready:
+            raise RequestError("not_ready", "the model is not loaded; try again later.", 503)
+
     def _check_load(self) -> None:
+        self._check_ready()
         if self.num_pending >= self.limits.max_pending_requests:
             raise RequestError("overloaded", f"{self.num_pending} requests are pending; try again later.", 503)
 
@@ -176,15 +198,16 @@ class ChatCompletions(OpenAISpec):
         max_body = self.limits.max_body
         length = request.headers.get("content-length", "0")
         if length.isdecimal() and int(length) > max_body:
-            raise RequestError("too_large", f"the request has {length} bytes; at most {max_body} are accepted.", 413)
+            raise _build_too_large(f"the request has {length} bytes", max_body)
         body = bytearray()
         try:
             try:
                 async with asyncio.timeout(self.limits.max_body_seconds):
-                    # without a content length, LitServe's max_payload_size limits the body
                     async for piece in request.stream():
                         body += piece
                         self.num_bytes += len(piece)
+                        if len(body) > max_body:  # of a request without a content length
+                            raise _build_too_large("the request is larger", max_body)
                         self._check_bytes()
             except TimeoutError:
                 message = f"the body of the request was not in within {self.limits.max_body_seconds:g} s."
@@ -210,32 +233,29 @@ class ChatCompletions(OpenAISpec):
         return request.model_copy(update={"messages": []}), question
 
     async def _iterate_replies(self, question: Question, request: Request, deadline: float) -> AsyncIterator[Reply]:
-        """Queue a question and yield the worker's replies, up to the end of the answer.
+        """Queue a question and yield the replies, up to the end of the answer.
 
         Raises:
-            RequestError: the worker replies with an error, the deadline has passed, or the client has left.
+            RequestError: the reply is an error, the deadline has passed, or the client has left.
         """
-        uid = uuid.uuid4()
-        responses: deque[tuple[Any, str]] = deque()
-        arrival = asyncio.Event()
-        self.response_buffer[uid] = ResponseBufferItem(response_queue=responses, event=arrival)
-        try:
-            self.request_queue.put((self.response_queue_id, uid, time.monotonic(), question))
-            while True:
-                while responses:
-                    reply = _read_response(*responses.popleft())
+        with self.pool.submit(question) as replies:
+            while time.monotonic() < deadline:
+                try:
+                    reply = await asyncio.wait_for(replies.get(), 0.5)
+                except TimeoutError:
+                    if await request.is_disconnected():
+                        raise RequestError("client_left", "the client has disconnected.", 400) from None
+                    continue
+                if reply is None:
+                    raise RequestError("server_error", "the model could not answer; see the server's log.", 500)
+                if "error" in reply:
+                    raise RequestError(**reply["error"])
+                if "end" in reply:
+                    self.metrics.count_answer(reply)
                     yield reply
-                    if "end" in reply:
-                        return
-                arrival.clear()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(arrival.wait(), 0.5)
-                if time.monotonic() > deadline:
-                    raise self._build_timeout()
-                if not arrival.is_set() and await request.is_disconnected():
-                    raise RequestError("client_left", "the client has disconnected.", 400)
-        finally:
-            self.response_buffer.pop(uid, None)
+                    return
+                yield reply
+        raise self._build_timeout()
 
     async def _encode_events(
         self, request: ChatRequest, first: Reply, replies: AsyncIterator[Reply]
@@ -247,38 +267,15 @@ class ChatCompletions(OpenAISpec):
             async for reply in replies:
                 yield encoder.encode(reply)
         except RequestError as error:
+            self.metrics.errors.labels(error.code).inc()
             yield encode_event(build_error_body(error))
 
     def _build_timeout(self) -> RequestError:
         return RequestError("timeout", f"not answered within {self.limits.max_seconds:g} s.", 504)
 
 
-def _check_sender(request: Request) -> None:
-    """Check that a request is of a program and not of a web page of another site, which could send text and forms only.
-
-    Raises:
-        RequestError: it is of another site, or its body is not declared as JSON.
-    """
-    if is_cross_site(request.scope):
-        raise RequestError("cross_site", "requests of web pages of other sites are not answered.", 403)
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type != "application/json":
-        message = f"content-type: {content_type[:80]!r} is not application/json; send that header."
-        raise RequestError("unsupported_media_type", message, 415)
-
-
-def _read_response(content: Any, status: str) -> Reply:
-    """Return the reply in a response of the worker.
-
-    Raises:
-        RequestError: the reply is an error.
-    """
-    if status != LitAPIStatus.OK:  # the worker handles all expected errors: this is a fault of the program
-        raise RequestError("server_error", "the model could not answer; see the server's log.", 500)
-    reply: Reply = json.loads(content)
-    if "error" in reply:
-        raise RequestError(**reply["error"])
-    return reply
+def _build_too_large(problem: str, max_body: int) -> RequestError:
+    return RequestError("too_large", f"{problem}; at most {max_body} bytes are accepted.", 413)
 
 
 class EventStream(StreamingResponse):
@@ -293,61 +290,70 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-def build_server(
-    folder: Path,
-    root: Path,
-    *,
-    name: str | None = None,
-    host: str = "127.0.0.1",
-    limits: RequestLimits | None = None,
-    batch_size: int = 16,
-    api_key: str | None = None,
-    accelerator: str = "auto",
-    devices: int | str = 1,
-    workers_per_device: int = 1,
-    model_kwargs: Mapping[str, Any] | None = None,
-) -> LitServer:
-    """Build the server of one model, ready to ``run``.
+def build_app(endpoint: ChatCompletions, host: str, api_key: str | None = None) -> FastAPI:
+    """Build the application of a server.
 
     Args:
-        folder: of the model.
-        root: an empty private folder for uploads.
-        name: of the model in requests; ``None`` for the folder's name.
+        endpoint: the handlers.
         host: address of the server; on loopback, requests must use a loopback name, so that no web page can send any.
-        limits: of requests.
-        batch_size: largest number of questions that are answered together.
-        api_key: that every request must send.
-        accelerator: ``cpu``, ``cuda``, ``mps`` or ``auto``.
-        devices: number of devices.
-        workers_per_device: number of models on each device.
-        model_kwargs: further arguments of ``Answerer.load``.
+        api_key: that every request must send, those of ``/health`` and ``/live`` excepted.
     """
-    limits = limits or RequestLimits()
-    spec = ChatCompletions(name or folder.resolve().name, limits, root)
-    hosts = list(LOOPBACK) if host in LOOPBACK else ["*"]
-    server = LitServer(
-        Worker(folder, batch_size, api_key, model_kwargs or {}, spec=spec),
-        accelerator=accelerator,
-        devices=devices,
-        workers_per_device=workers_per_device,
-        timeout=False,  # LitServe's timeout starts late; max_seconds counts from the first byte
-        max_payload_size=limits.max_body,
-        middlewares=[(TrustedHostMiddleware, {"allowed_hosts": hosts})],
-        disable_openapi_url=True,
-    )
-    for error in (RequestError, HTTPException):
-        server.app.add_exception_handler(error, _handle_error)
-    return server
+    app = FastAPI(title="omnihuman", openapi_url=None)
+    # the last one comes first: an answer to every request has the headers of CORS, and is counted
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK] if host in LOOPBACK else ["*"])
+    app.add_middleware(RequestCounter, metrics=endpoint.metrics)
+    if endpoint.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=endpoint.origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            allow_private_network=True,
+        )
+
+    async def read_metrics() -> Response:
+        """Return numbers for Prometheus."""
+        return Response(endpoint.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+    guarded = APIRouter(dependencies=[Depends(_build_key_check(api_key))])
+    guarded.add_api_route("/v1/chat/completions", endpoint.complete, methods=["POST"], response_model=None)
+    guarded.add_api_route("/v1/models", endpoint.list_models)
+    guarded.add_api_route("/v1/models/{name}", endpoint.describe_model)
+    guarded.add_api_route("/metrics", read_metrics, response_class=PlainTextResponse)
+    app.include_router(guarded)
+    app.add_api_route("/health", endpoint.check_ready)
+    app.add_api_route("/live", endpoint.check_live)
+
+    async def handle_error(request: Request, error: Exception) -> JSONResponse:
+        return _build_error_response(error, endpoint.metrics)
+
+    for kind in (RequestError, HTTPException):
+        app.add_exception_handler(kind, handle_error)
+    return app
 
 
-async def _handle_error(request: Request, error: Exception) -> JSONResponse:
-    """Return an error in the form of OpenAI."""
+def _build_key_check(key: str | None) -> Callable[[Request], Awaitable[None]]:
+    """Return a function that raises a ``RequestError`` where the API key of a request is missing or wrong."""
+
+    async def check_key(request: Request) -> None:
+        scheme, _, sent = request.headers.get("authorization", "").partition(" ")
+        is_right = scheme.lower() == "bearer" and secrets.compare_digest(sent.encode(), (key or "").encode())
+        if key is not None and not is_right:
+            message = "missing or wrong API key; send the header Authorization: Bearer <key>."
+            raise RequestError("invalid_api_key", message, 401)
+
+    return check_key
+
+
+def _build_error_response(error: Exception, metrics: Metrics) -> JSONResponse:
+    """Count an error, and return it in the form of OpenAI."""
     if isinstance(error, HTTPException):
         code = "too_large" if error.status_code == 413 else "http_error"
         error = RequestError(code, str(error.detail), error.status_code)
     assert isinstance(error, RequestError)
+    metrics.errors.labels(error.code).inc()
     headers: dict[str, str] = {}
-    if error.code == "overloaded":
+    if error.status == 503:
         headers["retry-after"] = "1"
     if error.status in (408, 413):
         headers["connection"] = "close"  # the rest of the body is not read

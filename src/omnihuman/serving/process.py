@@ -73,23 +73,3 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def end_forks_with_parent() -> None:
-    """End every process that is forked from now on soon after its parent, also if the parent was killed."""
-    pid = os.getpid()
-
-    def note_parent() -> None:
-        # before the fork: in the child the parent may have ended already, and its pid be gone
-        nonlocal pid
-        pid = os.getpid()
-
-    def watch(parent: int) -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    def watch_parent() -> None:
-        threading.Thread(target=watch, args=(pid,), daemon=True).start()
-
-    os.register_at_fork(before=note_parent, after_in_child=watch_parent)

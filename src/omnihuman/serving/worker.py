@@ -1,20 +1,19 @@
-"""The process that holds the model: batches of questions -> replies to their clients."""
+"""The model of a process: batches of questions -> replies to their clients."""
 
 import logging
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
-from pathlib import Path
+from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import fastapi
-from litserve import LitAPI
-from litserve.loops.streaming_loops import BatchedStreamingLoop
+from omegaconf import DictConfig
 
 from omnihuman.data.messages import truncate_at_stops
 from omnihuman.data.record import BadSample
 from omnihuman.serving.completions import Question
+from omnihuman.serving.pool import Reply
 from omnihuman.serving.process import end_with_parent
 from omnihuman.serving.uploads import RequestError, clean_message
 
@@ -22,85 +21,71 @@ if TYPE_CHECKING:
     from omnihuman.inference.answerer import Answer, Answerer, Prompt
 
 logger = logging.getLogger(__name__)
-Reply = dict[str, Any]
-"""A message to a client: ``text`` and, in the last one, ``end``; or an ``error``."""
 
 
 class Job(NamedTuple):
-    """A question with its position in LitServe's batch, and its prompt."""
+    """A question with its position in the batch, and its prompt."""
 
     position: int
     question: Question
     prompt: "Prompt"
 
 
-class Worker(LitAPI):
-    """A model behind LitServe's queue.
+def run_worker(connection: Connection, device: str, *, config: DictConfig) -> None:
+    """Load a model and answer questions, as a process of ``Pool``.
 
     Args:
-        folder: of the model.
-        batch_size: largest number of questions that are answered together.
-        key: API key that every request must send; ``None`` for none.
-        model_kwargs: further arguments of ``Answerer.load``.
-        **kwargs: of ``LitAPI``.
+        connection: to the pool.
+        device: of the model.
+        config: of the verb.
+    """
+    import transformers
+
+    from omnihuman.inference.answerer import Answerer
+
+    os.setpgrp()  # signals of the terminal end the server, which then ends this process
+    end_with_parent()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        answerer = Answerer.from_config(config, device)
+    except ValueError as error:  # of the user
+        connection.send(str(error))
+        return
+    answerer.answer("Hello.", view="text", max_new_tokens=1)  # the first answer is slow, and may fail
+    connection.send(None)
+    worker = Worker(answerer)
+    while True:
+        for answer in worker.answer(connection.recv()):
+            connection.send(answer)
+        connection.send(None)
+
+
+class Worker:
+    """Answers questions with a model.
+
+    Args:
+        answerer: the model.
     """
 
-    def __init__(
-        self, folder: Path, batch_size: int, key: str | None, model_kwargs: Mapping[str, Any], **kwargs: Any
-    ) -> None:
-        super().__init__(max_batch_size=batch_size, loop=Loop(), **kwargs)
-        self.folder, self.key, self.model_kwargs = folder, key, dict(model_kwargs)
-        self.answerer: Answerer
+    def __init__(self, answerer: "Answerer") -> None:
+        self.answerer = answerer
 
-    def setup(self, device: str) -> None:
-        """Load the model in this process."""
-        import transformers
-
-        from omnihuman.inference.answerer import Answerer
-
-        end_with_parent()
-        transformers.utils.logging.set_verbosity_error()
-        transformers.utils.logging.disable_progress_bar()
-        try:
-            self.answerer = Answerer.load(self.folder, device=device, **self.model_kwargs)
-        except ValueError as error:  # a user's error: one line instead of LitServe's traceback
-            print(f"error: {error}", file=sys.stderr)
-            logging.getLogger("litserve.loops.loops").disabled = True
-            raise
-
-    def authorize(self, request: fastapi.Request) -> None:
-        """Check the API key of a request.
-
-        Raises:
-            RequestError: the key is missing or wrong.
-        """
-        import secrets
-
-        key = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if self.key is not None and not secrets.compare_digest(key.encode(), self.key.encode()):
-            message = "missing or wrong API key; send the header Authorization: Bearer <key>."
-            raise RequestError("invalid_api_key", message, 401)
-
-    def predict(self, x: Sequence[Question]) -> Iterator[list[Reply | None]]:
-        """Yield one list of replies after the other, with a place for every question; ``None`` means no reply yet.
+    def answer(self, questions: Sequence[Question]) -> Iterator[tuple[int, Reply]]:
+        """Yield replies with the position of their question; the last one to each has an ``end`` or an ``error``.
 
         Questions with the same options are answered together. Streamed answers are generated one by one, and so are
         samples from a seed, since the samples of a batch depend on each other.
         """
         jobs: list[Job] = []
-        for position, question in enumerate(x):
+        for position, question in enumerate(questions):
             if not question.folder.is_dir():  # the client has left
                 continue
             try:
                 jobs.append(self._build_job(position, question))
             except Exception as error:
-                yield _spread_replies(len(x), {position: _build_error(error, question)})
-        for replies in self._answer_jobs(jobs):
-            yield _spread_replies(len(x), replies)
-
-    def encode_response(self, output: Iterator[list[Reply | None]]) -> Iterator[list[Reply | None]]:  # type: ignore[override]
-        """LitServe's hook; replies are encoded by the endpoint."""
-        yield from output
+                yield position, _build_error(error, question)
+        yield from self._answer_jobs(jobs)
 
     def _build_job(self, position: int, question: Question) -> Job:
         """Decode the media of a question, and limit its answer to the model's context."""
@@ -114,7 +99,7 @@ class Worker(LitAPI):
         generation_kwargs = {**question.generation_kwargs, "max_new_tokens": max_new_tokens}
         return Job(position, replace(question, generation_kwargs=generation_kwargs), prompt)
 
-    def _answer_jobs(self, jobs: Sequence[Job]) -> Iterator[dict[int, Reply]]:
+    def _answer_jobs(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Reply]]:
         for (_, is_alone), group in groupby(sorted(jobs, key=_batch_key), key=_batch_key):
             batch = list(group)
             if not is_alone:
@@ -126,8 +111,9 @@ class Worker(LitAPI):
                 else:
                     yield from self._answer_batch([job])
 
-    def _answer_batch(self, batch: Sequence[Job]) -> Iterator[dict[int, Reply]]:
+    def _answer_batch(self, batch: Sequence[Job]) -> Iterator[tuple[int, Reply]]:
         """Answer questions with the same options together, or one by one if that fails."""
+        import torch
         from transformers import StoppingCriteriaList
 
         first = batch[0].question
@@ -136,21 +122,21 @@ class Worker(LitAPI):
             prompts = [job.prompt for job in batch]
             kwargs = first.generation_kwargs
             answers = self.answerer.answer_prompts(prompts, seed=first.seed, stopping_criteria=criteria, **kwargs)
+        except torch.AcceleratorError:  # the device answers nothing more: the pool starts another process
+            raise
         except Exception as error:
             if len(batch) == 1:
-                yield {batch[0].position: _build_error(error, first)}
+                yield batch[0].position, _build_error(error, first)
                 return
             logger.warning("a batch of %d questions failed (%s); answering them one by one", len(batch), error)
             for job in batch:
                 yield from self._answer_batch([job])
             return
-        replies: dict[int, Reply] = {}
         for job, answer in zip(batch, answers, strict=True):
             text = truncate_at_stops(answer.text, job.question.stops)
-            replies[job.position] = self._build_final_reply(text, answer, job, len(batch))
-        yield replies
+            yield job.position, self._build_final_reply(text, answer, job, len(batch))
 
-    def _stream_answer(self, job: Job) -> Iterator[dict[int, Reply]]:
+    def _stream_answer(self, job: Job) -> Iterator[tuple[int, Reply]]:
         """Yield an answer in pieces; text that may be the start of a stop is held back."""
         question = job.question
         stream = self.answerer.stream(job.prompt, seed=question.seed, **question.generation_kwargs)
@@ -165,16 +151,16 @@ class Worker(LitAPI):
                     break
                 end = len(text[: len(text) - num_held].rstrip())
                 if end > num_sent:
-                    yield {job.position: {"text": text[num_sent:end]}}
+                    yield job.position, {"text": text[num_sent:end]}
                     num_sent = end
         except Exception as error:
-            yield {job.position: _build_error(error, question)}
+            yield job.position, _build_error(error, question)
             return
         finally:
             stream.close()
         text = truncate_at_stops(stream.answer.text, question.stops)
         reply = self._build_final_reply(text, stream.answer, job)
-        yield {job.position: {**reply, "text": text[num_sent:]}}
+        yield job.position, {**reply, "text": text[num_sent:]}
 
     def _build_final_reply(self, text: str, answer: "Answer", job: Job, batch_size: int = 1) -> Reply:
         """Build the last reply: the text, the reason of its end, and its cost."""
@@ -200,38 +186,6 @@ class Worker(LitAPI):
         return answer.tokens
 
 
-class Loop(BatchedStreamingLoop):
-    """LitServe's loop of batches, which blocks on an empty queue instead of polling it a thousand times a second.
-
-    A batch holds the questions that arrived during the batch before it; it waits for no further ones.
-    """
-
-    def __call__(self, lit_api: Any, device: Any, worker_id: Any, request_queue: Any, *args: Any) -> None:
-        super().__call__(lit_api, device, worker_id, BlockingQueue(request_queue), *args)
-
-    def put_response(
-        self, transport: Any, response_queue_id: Any, uid: Any, response_data: Any, *args: Any, **kwargs: Any
-    ) -> None:
-        """Send a reply, if there is one."""
-        if response_data is not None:
-            super().put_response(transport, response_queue_id, uid, response_data, *args, **kwargs)
-
-
-class BlockingQueue:
-    """A queue whose ``get_nowait`` blocks if it was empty the last time."""
-
-    def __init__(self, queue: Any) -> None:
-        self._queue, self._was_empty = queue, True
-
-    def get_nowait(self) -> Any:
-        """Return the next item, after a second at most."""
-        block = self._was_empty
-        self._was_empty = True  # stays if the next line raises Empty
-        item = self._queue.get(block=block, timeout=1.0)
-        self._was_empty = False
-        return item
-
-
 def _batch_key(job: Job) -> tuple[str, bool]:
     """Return a key that questions of one batch share, and True if a question must be answered alone."""
     kwargs = job.question.generation_kwargs
@@ -247,10 +201,6 @@ def _stop_abandoned(questions: Sequence[Question]) -> Callable[..., Any]:
         return torch.tensor([not question.folder.is_dir() for question in questions], device=input_ids.device)
 
     return is_abandoned
-
-
-def _spread_replies(size: int, replies: Mapping[int, Reply]) -> list[Reply | None]:
-    return [replies.get(position) for position in range(size)]
 
 
 def _clean_message(message: str, question: Question) -> str:
