@@ -15,8 +15,9 @@ def main(config: DictConfig) -> None:
     """Serve until interrupted or terminated."""
     import uvicorn
 
+    from omnihuman.serving.api import build_app
     from omnihuman.serving.guard import parse_origins
-    from omnihuman.serving.openai import ChatCompletions, RequestLimits, build_app
+    from omnihuman.serving.openai import ChatCompletions, RequestLimits
     from omnihuman.serving.pool import Pool, list_devices
     from omnihuman.serving.process import LOOPBACK, check_port, private_folder
     from omnihuman.serving.uploads import Limits

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from omnihuman.modality import View
+from omnihuman.serving.choices import Choices
 from omnihuman.serving.completions import (
     ChunkEncoder,
     Question,
@@ -50,6 +51,10 @@ def build(folder: Path, body: bytes, allow: Any = ()) -> Question:
         (build_body(model="gpt-4o"), "model_not_found", "model: 'gpt-4o'"),
         (build_body(n=2), "unsupported_option", "n: 2 is not supported"),
         (build_body(logprobs=True), "unsupported_option", "logprobs"),
+        (build_body(structured_outputs={"regex": "a"}), "unsupported_option", "structured_outputs"),
+        (build_body(structured_outputs={"choice": ["a"]}), "bad_request", "structured_outputs.choice"),
+        (build_body(response_format={"type": "choice"}), "bad_request", "response_format.choices"),
+        (build_body(response_format="text"), "bad_request", "response_format"),
         (build_body(tools=[{"type": "function"}]), "unsupported_option", "tools"),
         (build_body(response_format={"type": "json_object"}), "unsupported_option", "response_format"),
         (build_body(presence_penalty=0.5), "unsupported_option", "presence_penalty"),
@@ -88,6 +93,20 @@ def test_request_becomes_a_question(clip: Path, tmp_path: Path) -> None:
     assert record.file == clip and record.meta == {}
     assert record.audio_track is not None and record.audio_track.parent == tmp_path
     assert question.notes == ("ignored: user",)
+
+
+CHOICE = {"type": "choice", "choices": ["happy", "sad"]}
+
+
+def test_choices_become_part_of_the_question(tmp_path: Path) -> None:
+    for options in ({"response_format": CHOICE}, {"structured_outputs": {"choice": CHOICE["choices"]}}):
+        question = build(tmp_path, build_body(**options))
+        assert question.choices == Choices(("happy", "sad")) and not question.notes
+
+
+def test_generation_options_of_choices_are_reported(tmp_path: Path) -> None:
+    question = build(tmp_path, build_body(response_format=CHOICE, temperature=1, stop="h", max_tokens=1, user="me"))
+    assert question.notes == ("ignored: user, max_tokens, stop, temperature",) and question.stops == ()
 
 
 def test_system_message_and_turns_become_the_record(clip: Path, tmp_path: Path) -> None:

@@ -1,19 +1,15 @@
-"""The endpoint, with a pool that sends prepared replies."""
+"""The handlers, with a pool that sends prepared replies."""
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fastapi import Request
-from fastapi.testclient import TestClient
 
-from omnihuman.serving.openai import ChatCompletions, RequestLimits, build_app
-from omnihuman.serving.pool import Pool
+from omnihuman.serving.openai import RequestLimits
 
 PATH = "/v1/chat/completions"
 JSON = {"content-type": "application/json"}
@@ -21,46 +17,6 @@ BODY = {"messages": [{"role": "user", "content": "Hi"}]}
 USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
 END = {"text": "!", "end": {"reason": "stop", "usage": USAGE, "more": {"weights": {}, "notes": [], "batch": 1}}}
 Server = SimpleNamespace
-
-
-class FakePool(Pool):
-    """A pool without processes that gives the same replies to every question."""
-
-    def __init__(self, replies: Sequence[Any]) -> None:
-        super().__init__(lambda connection, device: None, ["cpu"], 1)
-        self.all_replies, self.questions, self.num_waiting = replies, list[Any](), 0
-        self.ready.add(0)
-
-    @contextmanager
-    def submit(self, question: Any) -> Iterator[Any]:
-        self.questions.append(question)
-        assert question.folder.is_dir()
-        replies: asyncio.Queue[Any] = asyncio.Queue()
-        for reply in self.all_replies:
-            replies.put_nowait(reply)
-        self.num_waiting += 1
-        try:
-            yield replies
-        finally:
-            self.num_waiting -= 1
-
-
-@pytest.fixture
-def start_server(tmp_path: Path) -> Callable[..., Server]:
-    """Return a function that starts a server whose pool answers every question with the same replies."""
-
-    def start(
-        replies: Sequence[Any] = (END,), limits: RequestLimits | None = None, key: str | None = None, origins: Any = ()
-    ) -> Server:
-        root = tmp_path / "root"
-        root.mkdir()
-        pool = FakePool(replies)
-        endpoint = ChatCompletions("net", limits or RequestLimits(), root, pool, origins)
-        app = build_app(endpoint, "127.0.0.1", key)
-        client = TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
-        return Server(client=client, endpoint=endpoint, pool=pool, questions=pool.questions, root=root)
-
-    return start
 
 
 def is_clean(server: Server) -> bool:
@@ -252,78 +208,7 @@ def test_slow_bodies_take_no_place_and_end(start_server: Any) -> None:
     assert is_clean(server) and not server.questions
 
 
-@pytest.mark.parametrize("sent", [None, "Bearer s3cre", "Bearer ", "Bearer \xfc", "s3cret", "Basic s3cret"])
-def test_api_key_is_checked_before_the_body_is_read(sent: str | None, start_server: Any) -> None:
-    server = start_server(key="s3cret")
-    headers = {} if sent is None else {"authorization": sent.encode("latin-1")}
-
-    def iterate_body() -> Iterator[bytes]:
-        raise AssertionError("the body was read")
-        yield b""
-
-    assert read_error(server.client.post(PATH, content=iterate_body(), headers=headers)) == (401, "invalid_api_key")
-    for path in ("/v1/models", "/metrics"):
-        assert server.client.get(path, headers=headers).status_code == 401
-
-
-def test_right_api_key_is_accepted(start_server: Any) -> None:
-    client, headers = start_server(key="s3cret").client, {"authorization": "bearer s3cret"}
-    assert client.post(PATH, json=BODY, headers=headers).status_code == 200
-    assert client.get("/metrics", headers=headers).status_code == 200
-
-
-def test_health_depends_on_the_model_and_liveness_does_not(start_server: Any) -> None:
-    server = start_server(key="s3cret")  # probes send no key
-    assert server.client.get("/health").json() == {"status": "ready"}
-    server.pool.ready.clear()
-    response = server.client.get("/health")
-    assert read_error(response) == (503, "not_ready") and response.headers["retry-after"] == "1"
-    assert server.client.get("/live").status_code == 200
-    headers = {"authorization": "Bearer s3cret"}
-    assert read_error(server.client.post(PATH, json=BODY, headers=headers)) == (503, "not_ready")
-    assert is_clean(server) and not server.questions
-
-
 def test_other_host_names_are_rejected_on_loopback(start_server: Any) -> None:
     server = start_server()
     response = server.client.post(PATH, json=BODY, headers={"host": "evil.example"})
     assert response.status_code == 400 and not server.questions
-
-
-ORIGIN = "https://app.example"
-
-
-def send_preflight(server: Server, origin: str) -> Any:
-    headers = {
-        "origin": origin,
-        "access-control-request-method": "POST",
-        "access-control-request-headers": "authorization,content-type,x-stainless-os",
-    }
-    return server.client.options(PATH, headers=headers)
-
-
-@pytest.mark.parametrize("origins", [(ORIGIN,), ("*",)])
-def test_pages_of_allowed_origins_get_answers(origins: tuple[str, ...], start_server: Any) -> None:
-    server = start_server(key="s3cret", origins=origins)
-    preflight = send_preflight(server, ORIGIN)
-    allowed = {"*": "*"}.get(origins[0], ORIGIN)
-    assert preflight.status_code == 200 and preflight.headers["access-control-allow-origin"] == allowed
-    assert "x-stainless-os" in preflight.headers["access-control-allow-headers"]
-    headers = {"origin": ORIGIN, "sec-fetch-site": "cross-site", "authorization": "Bearer s3cret"}
-    for response in (
-        server.client.post(PATH, json=BODY, headers=headers),
-        server.client.post(PATH, json=BODY | {"n": 2}, headers=headers),
-        server.client.post(PATH, json=BODY, headers={"origin": ORIGIN}),  # without the key
-    ):
-        assert response.headers["access-control-allow-origin"] == allowed
-        assert "access-control-allow-credentials" not in response.headers
-    assert len(server.questions) == 1
-
-
-@pytest.mark.parametrize("origin", ["https://app.example.evil", "http://app.example", "null"])
-def test_pages_of_other_origins_get_no_answer(origin: str, start_server: Any) -> None:
-    server = start_server(origins=(ORIGIN,))
-    response = server.client.post(PATH, json=BODY, headers={"origin": origin})
-    assert read_error(response) == (403, "cross_site") and not server.questions
-    for refusal in (response, send_preflight(server, origin)):
-        assert "access-control-allow-origin" not in refusal.headers

@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from omnihuman.data.messages import build_record
 from omnihuman.serving import pool as pool_module
+from omnihuman.serving.completions import Question
 from omnihuman.serving.pool import Pool, list_devices
 
 
@@ -20,7 +23,8 @@ def repeat(connection: Connection, device: str) -> None:
     connection.send(None)
     while True:
         questions = connection.recv()
-        for position, text in enumerate(questions):
+        for position, question in enumerate(questions):
+            (text,) = question.notes
             if text == "crash":
                 os._exit(7)
             if text == "slow":
@@ -60,13 +64,18 @@ def run_pool(devices: tuple[str, ...] = ("cpu",)) -> Iterator[Pool]:
         yield pool
 
 
-async def ask(pool: Pool, text: Any) -> Any:
+def build_question(text: str) -> Question:
+    record = build_record([{"role": "user", "content": "Who?"}], "request", "messages", Path())
+    return Question(Path(), record, None, {}, None, (), False, (text,))
+
+
+async def ask(pool: Pool, text: str) -> Any:
     """Return the first reply to a question."""
-    with pool.submit(text) as replies:
+    with pool.submit(build_question(text)) as replies:
         return await asyncio.wait_for(replies.get(), 20)
 
 
-async def ask_all(pool: Pool, *texts: Any) -> list[Any]:
+async def ask_all(pool: Pool, *texts: str) -> list[Any]:
     return await asyncio.gather(*(ask(pool, text) for text in texts))
 
 
@@ -109,7 +118,7 @@ def test_question_without_a_reply_ends() -> None:
 
 def test_question_of_a_client_who_left_leaves_the_queue() -> None:
     async def leave(pool: Pool) -> None:
-        with pool.submit("a"):  # type: ignore[arg-type]
+        with pool.submit(build_question("a")):
             assert len(pool.waiting) == 1
         assert not pool.waiting
 

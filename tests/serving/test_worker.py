@@ -1,5 +1,7 @@
 """Batches of questions, the replies to each, and failures of some of them."""
 
+import math
+import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -8,11 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
+from omnihuman.build import compose_config
 from omnihuman.data.messages import build_record
 from omnihuman.data.record import BadSample
 from omnihuman.inference.answerer import Answer
+from omnihuman.serving.choices import Choices
 from omnihuman.serving.completions import Question
 from omnihuman.serving.pool import Reply
 from omnihuman.serving.worker import Worker, run_worker
@@ -46,7 +49,8 @@ class FakeAnswerer:
 
     def __init__(self, fails: Sequence[str] = ()) -> None:
         config = SimpleNamespace(max_position_embeddings=30)
-        llm = SimpleNamespace(model=SimpleNamespace(config=config), decode=self._decode)
+        tokenizer = SimpleNamespace(encode=lambda text, **_: [*map(ord, text)], all_special_ids=[ord("#")])
+        llm = SimpleNamespace(model=SimpleNamespace(config=config), decode=self._decode, tokenizer=tokenizer)
         self.model, self.fails = SimpleNamespace(llm=llm), fails
         self.calls: list[tuple[list[str], dict[str, Any]]] = []
         self.streams: list[FakeStream] = []
@@ -71,6 +75,15 @@ class FakeAnswerer:
             raise RuntimeError("out of memory")
         return [build_answer(text) for text in texts]
 
+    def choose(self, prompts: Sequence[Any], options: Sequence[Sequence[str]]) -> list[Answer]:
+        """Return the last option of each question, with probability 3/4 if there are two."""
+        self.calls.append(([prompt.text for prompt in prompts], {"options": [*options]}))
+        answers = []
+        for labels in options:
+            log_probs = (*[-2.0 - math.log(3)] * (len(labels) - 1), -2.0)
+            answers.append(Answer(labels[-1], len(labels[-1]), log_probs=log_probs))
+        return answers
+
     def stream(self, prompt: Any, *, seed: int | None, **kwargs: Any) -> FakeStream:
         self.streams.append(FakeStream(prompt.text))
         return self.streams[-1]
@@ -84,11 +97,17 @@ def build_question(tmp_path: Path) -> BuildQuestion:
     """Return a function that builds the question of a client who waits."""
 
     def build(
-        text: str, *, stream: bool = False, seed: int | None = None, stops: tuple[str, ...] = (), **kwargs: Any
+        text: str,
+        *,
+        stream: bool = False,
+        seed: int | None = None,
+        stops: tuple[str, ...] = (),
+        choices: Choices | None = None,
+        **kwargs: Any,
     ) -> Question:
         folder = Path(tempfile.mkdtemp(dir=tmp_path))
         record = build_record([{"role": "user", "content": text}], "request", "messages", folder)
-        return Question(folder, record, None, {"max_new_tokens": 20, **kwargs}, seed, stops, stream, ())
+        return Question(folder, record, None, {"max_new_tokens": 20, **kwargs}, seed, stops, stream, (), choices)
 
     return build
 
@@ -119,6 +138,31 @@ def test_samples_from_a_seed_are_answered_alone(build_question: BuildQuestion) -
     questions = [build_question(text, seed=seed, do_sample=True, temperature=1.0) for text, seed in seeds.items()]
     collect_replies(answerer, questions)
     assert sorted(texts for texts, _ in answerer.calls) == [["a"], ["b"], ["c", "d"]]
+
+
+def test_choices_are_answered_together_and_beside_other_questions(build_question: BuildQuestion) -> None:
+    answerer, plain = FakeAnswerer(), Choices(("no", "yes"))
+    questions = [
+        build_question("one", choices=plain),
+        build_question("two"),
+        build_question("three", choices=Choices(("a", "b", "c"), True, "grade"), stream=True, seed=1, do_sample=True),
+    ]
+    one, two, three = collect_replies(answerer, questions)
+    assert (["one", "three"], {"options": [("no", "yes"), ("a", "b", "c")]}) in answerer.calls
+    assert (one[0]["text"], two[0]["text"], three[0]["text"]) == ("yes", "TWO", '{"grade": "c"}')
+    more = one[0]["end"]["more"]
+    assert more["probabilities"] == {"no": 0.25, "yes": 0.75} and more["log_probs"]["yes"] == -2.0
+    assert more["batch"] == 2 and one[0]["end"]["reason"] == "stop"
+    assert one[0]["end"]["usage"]["completion_tokens"] == len("yes")
+    assert "probabilities" not in two[0]["end"]["more"]
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "code"), [("a", "b#", "special_token_in_text"), ("long", "bb", "context_length_exceeded")]
+)
+def test_unusable_choices_fail(text: str, label: str, code: str, build_question: BuildQuestion) -> None:
+    ((reply,),) = collect_replies(FakeAnswerer(), [build_question(text, choices=Choices(("a", label)))])
+    assert reply["error"]["code"] == code and reply["error"]["status"] == 400
 
 
 def test_failed_question_does_not_affect_the_others(
@@ -191,8 +235,7 @@ def test_broken_device_ends_the_process(build_question: BuildQuestion, monkeypat
 def test_error_of_the_user_is_sent_as_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("omnihuman.serving.worker.end_with_parent", lambda: None)
     monkeypatch.setattr("omnihuman.serving.worker.os.setpgrp", lambda: None)
-    messages: list[Any] = []
-    connection: Any = SimpleNamespace(send=messages.append)
-    run_worker(connection, "cpu", config=OmegaConf.create({"run": str(tmp_path)}))
-    (message,) = messages
+    connection, end = multiprocessing.Pipe()
+    run_worker(end, "cpu", config=compose_config([f"run={tmp_path}"], "serve"))
+    message = connection.recv()
     assert str(tmp_path) in message and "\n" not in message

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import openai
 import pytest
+from pydantic import BaseModel
 
 from omnihuman.build import compose_part
 from omnihuman.data.messages import build_record
@@ -181,6 +182,46 @@ def test_invalid_requests_have_an_error_code(server: Server, stream: bool) -> No
             server.ask(content, stream=stream)
         assert caught.value.code == code and str(server.private) not in str(caught.value)
     assert not server.list_files()
+
+
+def test_choice_has_the_log_probabilities_of_evaluate(server: Server) -> None:
+    """``evaluate`` calls ``answer_batch``."""
+    clip, labels, question = server.clips[0], ["happy", "sad", "angry"], "How does the person feel?"
+
+    class Emotion(BaseModel):
+        emotion: Literal["happy", "sad", "angry"]
+
+    content = [{"type": "video", "url": str(clip)}, {"type": "text", "text": question}]
+    record = build_record([{"role": "user", "content": content}], "test", "test", clip.parent)
+    batch = server.answerer.pack_prompts([server.answerer.build_prompt(record)])
+    expected = server.answerer.answer_batch(batch, [labels], max_new_tokens=1)[0].log_probs
+    messages: Any = [{"role": "user", "content": [video_part(clip), text_part(question)]}]
+    with ThreadPoolExecutor(2) as pool:  # beside another request
+        other = pool.submit(server.ask, "Who?")
+        reply = pool.submit(
+            server.client.chat.completions.parse, model=EXPERIMENT, messages=messages, response_format=Emotion
+        ).result()
+        assert other.result().choices[0].message.content is not None
+    details = reply.omnihuman
+    assert list(details["log_probs"]) == labels
+    assert list(details["log_probs"].values()) == pytest.approx(expected, abs=2e-4)
+    assert sum(details["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    likeliest = max(details["probabilities"], key=details["probabilities"].get)
+    assert reply.choices[0].message.parsed == Emotion(emotion=likeliest)
+    plain = {"type": "choice", "choices": labels}
+    pieces = server.ask(messages[0]["content"], stream=True, extra_body={"response_format": plain})
+    assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == likeliest
+    with pytest.raises(openai.BadRequestError) as caught:
+        server.ask("Who?", extra_body={"response_format": {"type": "choice", "choices": []}})
+    assert caught.value.param == "response_format.choices"
+
+
+def test_metrics_count_the_answers(server: Server) -> None:
+    reply = server.ask("Who?")
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics") as response:
+        lines = dict(line.rsplit(" ", 1) for line in response.read().decode().splitlines() if line[0] != "#")
+    assert float(lines['omnihuman_tokens_total{kind="completion"}']) >= reply.usage.completion_tokens
+    assert float(lines["omnihuman_models_ready"]) == 1 and float(lines["omnihuman_model_load_seconds"]) > 0
 
 
 def test_only_the_served_model_is_found(server: Server) -> None:

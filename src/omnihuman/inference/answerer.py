@@ -50,7 +50,7 @@ class Answer:
         text: of the answer.
         tokens: number of its tokens.
         weights: mean weight of each stream in the fusions that have weights.
-        log_probs: of the options, if they were requested.
+        log_probs: of the options, if they were requested, rounded to four decimals.
         ids: its tokens, without the end-of-turn token.
         prompt_tokens: length of the prompt, media included.
         seconds: of generating the whole batch.
@@ -280,6 +280,33 @@ class Answerer:
             generation_kwargs: of transformers' ``generate``: ``max_new_tokens``, ``do_sample`` ...
         """
         answers = self.answer_batch(self.pack_prompts(prompts), seed=seed, **generation_kwargs)
+        return self._select_weights(prompts, answers)
+
+    def choose(self, prompts: Sequence[Prompt], options: Sequence[Sequence[str]]) -> list[Answer]:
+        """Answer questions in one batch with the most probable of their options, without generating.
+
+        The log-probabilities are those of ``answer_batch``, and so of ``evaluate log_probs=true``.
+
+        Args:
+            prompts: the questions.
+            options: of every prompt.
+        """
+        started = time.perf_counter()
+        batch = self.pack_prompts(prompts).to(next(self.model.parameters()).device)
+        with self._lock:
+            log_probs = self.model.option_log_probs(batch, options, frugal=True)
+            weights = self._read_weights()
+        seconds = time.perf_counter() - started
+        answers = []
+        for index, (prompt, values) in enumerate(zip(prompts, log_probs, strict=True)):
+            text = options[index][values.index(max(values))]
+            ids = tuple(self.model.llm.tokenizer.encode(text, add_special_tokens=False))
+            own_weights = {name: by_sample[index] for name, by_sample in weights.items()}
+            rounded = tuple(round(value, 4) for value in values)
+            answers.append(Answer(text, len(ids), own_weights, rounded, ids, prompt.length, seconds))
+        return self._select_weights(prompts, answers)
+
+    def _select_weights(self, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> list[Answer]:
         return [
             replace(answer, weights=self._relevant_weights(answer, prompt))
             for prompt, answer in zip(prompts, answers, strict=True)

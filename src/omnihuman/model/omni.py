@@ -130,14 +130,17 @@ class OmniModel(nn.Module):
         return embeds, bounds
 
     @torch.no_grad()
-    def option_log_probs(self, batch: Batch, options: Sequence[Sequence[str]]) -> list[tuple[float, ...]]:
+    def option_log_probs(
+        self, batch: Batch, options: Sequence[Sequence[str]], *, frugal: bool = False
+    ) -> list[tuple[float, ...]]:
         """Return the natural log-probability of each option as the beginning of the answer to its prompt.
 
         Args:
             batch: of prompts.
             options: of every sample; the log-probabilities of an option's tokens are summed.
+            frugal: see ``answer_ids``.
         """
-        embeds, bounds = self.embed_prompts(batch)
+        embeds, bounds = self.embed_prompts(batch, frugal=frugal)
         return self.llm.compute_log_probs(embeds, bounds, options)
 
     @torch.no_grad()

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
 
 from omnihuman.data.messages import build_record, parse_generation_options
 from omnihuman.data.record import Record
 from omnihuman.modality import View
-from omnihuman.serving.uploads import RequestError, Uploads, is_data_url
+from omnihuman.serving.choices import Choices, parse_labels, parse_response_format
+from omnihuman.serving.schema import ChatRequest, Message
+from omnihuman.serving.uploads import RequestError, Uploads
 
 MEDIA = {"image_url": "image", "video_url": "video", "audio_url": "audio", "input_audio": "audio"}
 """Type of a content part -> kind of its medium."""
@@ -27,68 +29,14 @@ NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,),
     "tools": ([],),
     "functions": ([],),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
 }
 """Options of OpenAI's interface that this server does not support -> the values without effect, beside null."""
 
 
-class MediaURL(BaseModel):
-    """Place of a medium: a ``data:`` URL, or a file that the server may read."""
-
-    url: str
-
-
-class InputAudio(BaseModel):
-    """Audio in base64 or as a ``data:`` URL; its format is read from the content."""
-
-    data: str
-
-    @property
-    def url(self) -> str:
-        """The audio as a ``data:`` URL."""
-        if is_data_url(self.data):
-            return self.data
-        return f"data:;base64,{self.data}"
-
-
-class ContentPart(BaseModel):
-    """A part of a message: text or a medium."""
-
-    type: str
-    text: str = ""
-    image_url: MediaURL | str | None = None
-    video_url: MediaURL | str | None = None
-    audio_url: MediaURL | str | None = None
-    input_audio: InputAudio | None = None
-
-
-class Message(BaseModel):
-    """A message of a conversation."""
-
-    role: str
-    content: str | list[ContentPart] | None = None
-
-
-class ChatRequest(BaseModel, extra="allow"):
-    """Body of a request.
-
-    ``view``, ``top_k`` and ``repetition_penalty`` extend OpenAI's interface (``extra_body`` of its client).
-    """
-
-    messages: list[Message] = Field(min_length=1)
-    model: str = ""
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, ge=0, le=1)
-    top_k: int | None = Field(None, ge=1)
-    repetition_penalty: float | None = Field(None, gt=0)
-    stop: str | list[str] | None = None
-    seed: int | None = Field(None, ge=0, lt=2**63)
-    stream: bool | None = None
-    stream_options: dict[str, Any] | None = None
-    view: str | None = None
+GENERATION_OPTIONS = frozenset({"temperature", "top_p", "top_k", "repetition_penalty", "stop", "seed"})
+GENERATION_OPTIONS |= {"max_tokens", "max_completion_tokens"}
+"""Options without effect on an answer that is one of the choices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +52,7 @@ class Question:
         stops: texts that end the answer.
         stream: send the answer in pieces.
         notes: options of the request that are ignored.
+        choices: the answers that the request allows; ``None`` for free text.
     """
 
     folder: Path
@@ -114,6 +63,7 @@ class Question:
     stops: tuple[str, ...]
     stream: bool
     notes: tuple[str, ...]
+    choices: Choices | None = None
 
 
 def parse_request(body: bytes | bytearray, name: str) -> ChatRequest:
@@ -138,7 +88,19 @@ def parse_request(body: bytes | bytearray, name: str) -> ChatRequest:
         if value is not None and value not in neutral:
             raise RequestError("unsupported_option", f"{key}: {str(value)[:80]} is not supported; omit the option.")
     _parse_view(request)
+    _parse_choices(request)
     return request
+
+
+def _parse_choices(request: ChatRequest) -> Choices | None:
+    """Return the choices of ``response_format``, or of vLLM's ``structured_outputs``."""
+    outputs = request.structured_outputs
+    if outputs is None:
+        return parse_response_format(request.response_format)
+    if {*outputs} != {"choice"} or request.response_format is not None:
+        message = "structured_outputs: only choice is supported, without a response_format."
+        raise RequestError("unsupported_option", message)
+    return Choices(parse_labels(outputs["choice"], "structured_outputs.choice"))
 
 
 def _parse_view(request: ChatRequest) -> View | None:
@@ -197,7 +159,11 @@ def build_question(
     if num_characters > max_characters:
         message = f"messages: {num_characters} characters exceed the limit of {max_characters}."
         raise RequestError("context_length_exceeded", message)
+    choices = _parse_choices(request)
     ignored = sorted(set(request.model_extra or {}) - set(NEUTRAL_VALUES))
+    if choices:  # the most probable one is the answer
+        ignored += sorted(request.model_dump(include=GENERATION_OPTIONS, exclude_none=True))
+        stops = ()
     notes: tuple[str, ...] = ()
     if ignored:
         notes = (f"ignored: {', '.join(ignored)}"[:300],)
@@ -210,6 +176,7 @@ def build_question(
         stops=stops,
         stream=bool(request.stream),
         notes=notes,
+        choices=choices,
     )
 
 

@@ -1,27 +1,21 @@
-"""An OpenAI-compatible endpoint: authorization, limits and responses."""
+"""Handlers of OpenAI's chat completions: limits, queueing and responses."""
 
 import asyncio
-import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
-from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from omnihuman.serving.completions import (
-    ChatRequest,
     ChunkEncoder,
     Question,
     build_completion,
@@ -32,9 +26,9 @@ from omnihuman.serving.completions import (
     parse_request,
 )
 from omnihuman.serving.guard import is_cross_site
-from omnihuman.serving.metrics import Metrics, RequestCounter
+from omnihuman.serving.metrics import Metrics
 from omnihuman.serving.pool import Pool, Reply
-from omnihuman.serving.process import LOOPBACK
+from omnihuman.serving.schema import ChatRequest
 from omnihuman.serving.uploads import Limits, RequestError, Uploads
 
 MAX_CONCURRENT_BODIES = 4
@@ -288,73 +282,3 @@ class EventStream(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._resources:
             await super().__call__(scope, receive, send)
-
-
-def build_app(endpoint: ChatCompletions, host: str, api_key: str | None = None) -> FastAPI:
-    """Build the application of a server.
-
-    Args:
-        endpoint: the handlers.
-        host: address of the server; on loopback, requests must use a loopback name, so that no web page can send any.
-        api_key: that every request must send, those of ``/health`` and ``/live`` excepted.
-    """
-    app = FastAPI(title="omnihuman", openapi_url=None)
-    # the last one comes first: an answer to every request has the headers of CORS, and is counted
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK] if host in LOOPBACK else ["*"])
-    app.add_middleware(RequestCounter, metrics=endpoint.metrics)
-    if endpoint.origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=endpoint.origins,
-            allow_methods=["GET", "POST"],
-            allow_headers=["*"],
-            allow_private_network=True,
-        )
-
-    async def read_metrics() -> Response:
-        """Return numbers for Prometheus."""
-        return Response(endpoint.metrics.render(), media_type=CONTENT_TYPE_LATEST)
-
-    guarded = APIRouter(dependencies=[Depends(_build_key_check(api_key))])
-    guarded.add_api_route("/v1/chat/completions", endpoint.complete, methods=["POST"], response_model=None)
-    guarded.add_api_route("/v1/models", endpoint.list_models)
-    guarded.add_api_route("/v1/models/{name}", endpoint.describe_model)
-    guarded.add_api_route("/metrics", read_metrics, response_class=PlainTextResponse)
-    app.include_router(guarded)
-    app.add_api_route("/health", endpoint.check_ready)
-    app.add_api_route("/live", endpoint.check_live)
-
-    async def handle_error(request: Request, error: Exception) -> JSONResponse:
-        return _build_error_response(error, endpoint.metrics)
-
-    for kind in (RequestError, HTTPException):
-        app.add_exception_handler(kind, handle_error)
-    return app
-
-
-def _build_key_check(key: str | None) -> Callable[[Request], Awaitable[None]]:
-    """Return a function that raises a ``RequestError`` where the API key of a request is missing or wrong."""
-
-    async def check_key(request: Request) -> None:
-        scheme, _, sent = request.headers.get("authorization", "").partition(" ")
-        is_right = scheme.lower() == "bearer" and secrets.compare_digest(sent.encode(), (key or "").encode())
-        if key is not None and not is_right:
-            message = "missing or wrong API key; send the header Authorization: Bearer <key>."
-            raise RequestError("invalid_api_key", message, 401)
-
-    return check_key
-
-
-def _build_error_response(error: Exception, metrics: Metrics) -> JSONResponse:
-    """Count an error, and return it in the form of OpenAI."""
-    if isinstance(error, HTTPException):
-        code = "too_large" if error.status_code == 413 else "http_error"
-        error = RequestError(code, str(error.detail), error.status_code)
-    assert isinstance(error, RequestError)
-    metrics.errors.labels(error.code).inc()
-    headers: dict[str, str] = {}
-    if error.status == 503:
-        headers["retry-after"] = "1"
-    if error.status in (408, 413):
-        headers["connection"] = "close"  # the rest of the body is not read
-    return JSONResponse(build_error_body(error), error.status, headers)

@@ -1,10 +1,11 @@
 """The model of a process: batches of questions -> replies to their clients."""
 
+import itertools
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -92,15 +93,29 @@ class Worker:
         llm = self.answerer.model.llm
         prompt = self.answerer.build_prompt(question.record, question.view)
         room = getattr(llm.model.config, "max_position_embeddings", 2**31) - prompt.length
-        if room < 1:
+        if room < self._count_choice_tokens(question):
             message = f"messages: {prompt.length} tokens leave no room for an answer."
             raise RequestError("context_length_exceeded", message)
         max_new_tokens = min(question.generation_kwargs["max_new_tokens"], room)
         generation_kwargs = {**question.generation_kwargs, "max_new_tokens": max_new_tokens}
         return Job(position, replace(question, generation_kwargs=generation_kwargs), prompt)
 
+    def _count_choice_tokens(self, question: Question) -> int:
+        """Return the number of tokens of the longest choice, 1 without choices.
+
+        Raises:
+            RequestError: a choice contains a special token.
+        """
+        if question.choices is None:
+            return 1
+        llm = self.answerer.model.llm
+        ids = [llm.tokenizer.encode(label, add_special_tokens=False) for label in question.choices.labels]
+        if {*llm.tokenizer.all_special_ids}.intersection(itertools.chain(*ids)):
+            raise RequestError("special_token_in_text", "response_format: a choice contains a special token.")
+        return max(map(len, ids))
+
     def _answer_jobs(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Reply]]:
-        for (_, is_alone), group in groupby(sorted(jobs, key=_batch_key), key=_batch_key):
+        for (_, is_alone), group in itertools.groupby(sorted(jobs, key=_batch_key), key=_batch_key):
             batch = list(group)
             if not is_alone:
                 yield from self._answer_batch(batch)
@@ -114,14 +129,10 @@ class Worker:
     def _answer_batch(self, batch: Sequence[Job]) -> Iterator[tuple[int, Reply]]:
         """Answer questions with the same options together, or one by one if that fails."""
         import torch
-        from transformers import StoppingCriteriaList
 
         first = batch[0].question
-        criteria = StoppingCriteriaList([_stop_abandoned([job.question for job in batch])])
         try:
-            prompts = [job.prompt for job in batch]
-            kwargs = first.generation_kwargs
-            answers = self.answerer.answer_prompts(prompts, seed=first.seed, stopping_criteria=criteria, **kwargs)
+            answers = self._choose(batch) if first.choices else self._generate(batch)
         except torch.AcceleratorError:  # the device answers nothing more: the pool starts another process
             raise
         except Exception as error:
@@ -135,6 +146,18 @@ class Worker:
         for job, answer in zip(batch, answers, strict=True):
             text = truncate_at_stops(answer.text, job.question.stops)
             yield job.position, self._build_final_reply(text, answer, job, len(batch))
+
+    def _generate(self, batch: Sequence[Job]) -> list["Answer"]:
+        from transformers import StoppingCriteriaList
+
+        first = batch[0].question
+        criteria = StoppingCriteriaList([_stop_abandoned([job.question for job in batch])])
+        prompts, kwargs = [job.prompt for job in batch], first.generation_kwargs
+        return self.answerer.answer_prompts(prompts, seed=first.seed, stopping_criteria=criteria, **kwargs)
+
+    def _choose(self, batch: Sequence[Job]) -> list["Answer"]:
+        options = [job.question.choices.labels for job in batch if job.question.choices]
+        return self.answerer.choose([job.prompt for job in batch], options)
 
     def _stream_answer(self, job: Job) -> Iterator[tuple[int, Reply]]:
         """Yield an answer in pieces; text that may be the start of a stop is held back."""
@@ -174,6 +197,9 @@ class Worker:
         }
         notes = [_clean_message(note, question) for note in prompt.notes] + list(question.notes)
         more = {"weights": answer.weights, "notes": notes, "batch": batch_size, "seconds": round(answer.seconds, 3)}
+        if question.choices:
+            text = question.choices.encode(answer.text)
+            more |= _describe_choices(question.choices.labels, answer.log_probs)
         reason = "stop" if is_stopped or answer.finished else "length"
         return {"text": text, "end": {"reason": reason, "usage": usage, "more": more}}
 
@@ -188,9 +214,26 @@ class Worker:
 
 def _batch_key(job: Job) -> tuple[str, bool]:
     """Return a key that questions of one batch share, and True if a question must be answered alone."""
+    if job.question.choices:
+        return "choices", False
     kwargs = job.question.generation_kwargs
     is_seeded = job.question.seed is not None and "do_sample" in kwargs
     return repr(sorted(kwargs.items())), job.question.stream or is_seeded
+
+
+def _describe_choices(labels: Sequence[str], log_probs: Sequence[float]) -> dict[str, dict[str, float]]:
+    """Return the log-probability of each label, and its probability if the answer is one of the labels.
+
+    >>> _describe_choices(["a", "b"], [-1.0, -1.0])
+    {'log_probs': {'a': -1.0, 'b': -1.0}, 'probabilities': {'a': 0.5, 'b': 0.5}}
+    """
+    largest = max(log_probs)  # subtracted, so that no exponential underflows
+    odds = [math.exp(log_prob - largest) for log_prob in log_probs]
+    probabilities = [round(value / sum(odds), 6) for value in odds]
+    return {
+        "log_probs": dict(zip(labels, log_probs, strict=True)),
+        "probabilities": dict(zip(labels, probabilities, strict=True)),
+    }
 
 
 def _stop_abandoned(questions: Sequence[Question]) -> Callable[..., Any]:
