@@ -49,7 +49,7 @@ class Reply(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """A setting of the server and of the requests: clips as ``data`` URLs or by ``path``, or ``text`` without a clip."""
+    """A setting of the server and of the requests: clips as ``data`` URLs, by ``path``, or ``text`` without a clip."""
 
     batch_size: int
     sent_as: str
@@ -66,9 +66,7 @@ def build_questions(count: int, root: Path) -> list[Question]:
     return questions
 
 
-def answer_directly(
-    folder: Path, questions: list[Question], tokens: int, device: str, with_clips: bool
-) -> list[str]:
+def answer_directly(folder: Path, questions: list[Question], tokens: int, device: str, with_clips: bool) -> list[str]:
     """Return the answers of the model without a server, one by one."""
     from omnihuman.data.messages import build_record
     from omnihuman.inference.answerer import Answerer
