@@ -72,4 +72,6 @@ def _build_layer(layer: nn.Linear, kind: str) -> nn.Module:
             weight, requires_grad=False, quant_type="nf4", compress_statistics=True, module=quantized
         )
     quantized.bias = layer.bias
-    return quantized.requires_grad_(False)
+    quantized.requires_grad_(False)
+    built: nn.Module = quantized
+    return built

@@ -162,7 +162,7 @@ def build_question(
     choices = _parse_choices(request)
     ignored = sorted(set(request.model_extra or {}) - set(NEUTRAL_VALUES))
     if choices:  # the most probable one is the answer
-        ignored += sorted(request.model_dump(include=GENERATION_OPTIONS, exclude_none=True))
+        ignored += sorted(request.model_dump(include=set(GENERATION_OPTIONS), exclude_none=True))
         stops = ()
     notes: tuple[str, ...] = ()
     if ignored:

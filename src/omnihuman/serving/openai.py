@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -226,7 +226,9 @@ class ChatCompletions:
         )
         return request.model_copy(update={"messages": []}), question
 
-    async def _iterate_replies(self, question: Question, request: Request, deadline: float) -> AsyncIterator[Reply]:
+    async def _iterate_replies(
+        self, question: Question, request: Request, deadline: float
+    ) -> AsyncGenerator[Reply, None]:
         """Queue a question and yield the replies, up to the end of the answer.
 
         Raises:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -153,7 +154,7 @@ def _arrange_frames(frames: Tensor, width: float) -> Image.Image:
 
     num_columns = max(range(1, num_frames + 1), key=compute_height)
     height = max(1, int(DPI * compute_height(num_columns)))
-    rows = [draw_strip(list(row), height) for row in frames.split(num_columns)]
+    rows = [draw_strip(list(row), height) for row in torch.split(frames, num_columns)]
     image = Image.new("RGB", (rows[0].width, height * len(rows)), "white")
     for number, row in enumerate(rows):
         image.paste(row, (0, number * height))
