@@ -53,8 +53,8 @@ def interval(score: Score, confidence: float = 0.95, resamples: int = 10_000, se
     """
     if not score.ids:
         return float("nan"), float("nan")
-    (compact,), counts, strata = _merge_equal_units(score)
-    weights = _bootstrap_weights(counts, strata, resamples, np.random.default_rng(seed))
+    (compact,), counts, strata = merge_equal_units(score)
+    weights = bootstrap_weights(counts, strata, resamples, np.random.default_rng(seed))
     return _percentiles(np.concatenate([compact.weighted(chunk) for chunk in weights]), confidence)
 
 
@@ -81,12 +81,12 @@ def difference(
     >>> difference(a, b).delta, difference(a, b).p  # 2 x (1/2)^6
     (100.0, 0.03125)
     """
-    a, b = _pair(a, b, partial)
-    (first, second), counts, strata = _merge_equal_units(a, b)
+    a, b = pair_questions(a, b, partial)
+    (first, second), counts, strata = merge_equal_units(a, b)
     rng = np.random.default_rng(seed)
     n = len(a.ids)
     delta = a.value - b.value
-    weights = _bootstrap_weights(counts, strata, resamples, rng)
+    weights = bootstrap_weights(counts, strata, resamples, rng)
     deltas = np.concatenate([first.weighted(chunk) - second.weighted(chunk) for chunk in weights])
     low, high = _percentiles(deltas, confidence)
     if _is_binary(a) and _is_binary(b):
@@ -222,7 +222,7 @@ def krippendorff_alpha(ratings: Sequence[Sequence[float | int]]) -> float:
     return float(1 - within * (len(pooled) - 1) / (len(pooled) * pooled.var()))
 
 
-def _pair(a: Score, b: Score, partial: bool) -> tuple[Score, Score]:
+def pair_questions(a: Score, b: Score, partial: bool) -> tuple[Score, Score]:
     """Return both scores on their common questions, in the order of the first.
 
     Raises:
@@ -276,7 +276,7 @@ def _select_questions(score: Score, positions: list[int]) -> Score:
     )
 
 
-def _merge_equal_units(*scores: Score) -> tuple[list[Score], NDArray[np.int64], NDArray[np.int64]]:
+def merge_equal_units(*scores: Score) -> tuple[list[Score], NDArray[np.int64], NDArray[np.int64]]:
     """Merge equal units of paired scores: scores with a row per kind of unit, counts ``[U]``, strata ``[U]``.
 
     A unit is a cluster or a question. Units with equal rows in the same stratum are one kind. In a bootstrap resample
@@ -325,7 +325,7 @@ def _chunk_sizes(resamples: int, num_units: int) -> Iterator[int]:
         yield min(size, resamples - start)
 
 
-def _bootstrap_weights(
+def bootstrap_weights(
     counts: NDArray[np.int64], strata: NDArray[np.int64], resamples: int, rng: np.random.Generator
 ) -> Iterator[Array]:
     """Draw units with replacement within each stratum: weights ``[R U]`` in chunks."""
