@@ -185,6 +185,33 @@ def quote_argument(argument: str, text_keys: Sequence[str], path_keys: Sequence[
     return argument if is_quoted else f"{key}={quote(value)}"
 
 
+def declare_sweep(arguments: Sequence[str]) -> list[str]:
+    r"""Return a command line in which the swept overrides are ``hydra.sweeper.params``, which every cell can read.
+
+    >>> declare_sweep(["-m", "+experiment=x", "a@b.c=d,e", "seed=1"])
+    ['-m', "++hydra.sweeper.params={a@b.c:'d,e'}", '+experiment=x', 'seed=1']
+    """
+    if not {"-m", "--multirun"}.intersection(arguments):
+        return list(arguments)
+    params, remaining = [], []
+    for argument in arguments:
+        key, _, values = argument.partition("=")
+        if _is_sweep(argument):
+            params.append(f"{key}:{quote(values)}")
+        else:
+            remaining.append(argument)
+    if params:
+        remaining.insert(1, f"++hydra.sweeper.params={{{','.join(params)}}}")
+    return remaining
+
+
+def _is_sweep(argument: str) -> bool:
+    try:
+        return "=" in argument and not argument.startswith("-") and parse_override(argument).is_sweep
+    except ValueError:  # which Hydra explains
+        return False
+
+
 def apply_values(config: DictConfig, overrides: Iterable[Override]) -> None:
     """Change the values of a composed config in place, by Hydra's own function and with its errors.
 

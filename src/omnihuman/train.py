@@ -5,19 +5,20 @@ from omegaconf import DictConfig
 from omnihuman.verb import verb
 
 
-@verb("train")
+@verb("train", names_cells=True)
 def main(config: DictConfig) -> float | None:
     """Train the missing parents and the stage; return the best validation loss, for sweepers such as Optuna's."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    from omnihuman.training.chain import open_cell
     from omnihuman.training.stage import run_stage  # imports torch, which --help does not need
 
     hydra_config = HydraConfig.get()
+    overrides = list(hydra_config.overrides.task)
     if hydra_config.mode == RunMode.MULTIRUN:
-        config = config.copy()
-        config.variant = hydra_config.job.override_dirname
-    return run_stage(config, list(hydra_config.overrides.task)).loss
+        config, overrides = open_cell(config, overrides, hydra_config.sweeper.params)
+    return run_stage(config, overrides).loss
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from omnihuman.build import check_sizes, config_dir, register_resolvers, select_model_of_base
 from omnihuman.mistake import check_types, explain
-from omnihuman.overrides import quote, quote_argument
+from omnihuman.overrides import declare_sweep, quote, quote_argument
 from omnihuman.source.root import expand_data_paths
 
 PATH_KEYS = ("run", "base", "variant")
@@ -65,7 +65,7 @@ def program(function: Callable[[Sequence[str]], Result]) -> Callable[..., Result
 
 
 def verb(
-    name: str, *text_keys: str, extra: str | None = None
+    name: str, *text_keys: str, extra: str | None = None, names_cells: bool = False
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[..., None]]:
     """Turn a function of the config ``conf/<name>.yaml`` into a program of Hydra, with the mistakes of ``program``.
 
@@ -73,6 +73,7 @@ def verb(
         name: of the root config.
         text_keys: keys whose value is free text, in which commas, brackets and quotes have no meaning to Hydra.
         extra: of the package that it needs, checked before it starts to work.
+        names_cells: a cell of a sweep reads from ``hydra.sweeper.params`` what was swept.
     """
     register_resolvers()
 
@@ -88,6 +89,8 @@ def verb(
             _check_options(arguments)
             quoted = [quote_argument(argument, text_keys, PATH_KEYS) for argument in arguments]
             sys.argv[1:] = select_model_of_base(quoted)
+            if names_cells:
+                sys.argv[1:] = declare_sweep(sys.argv[1:])
             if {"-h", "--help"}.intersection(arguments):
                 sys.argv.append(f"hydra.help.header={quote(_summarize(function))}")
             with _raise_errors_of_hydra():

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from omnihuman.build import compose_config
-from omnihuman.training.chain import Chain, resolve_chain, resolve_variant, train_missing
+from omnihuman.training.chain import Chain, open_cell, resolve_chain, resolve_variant, train_missing
 from omnihuman.training.runs import Run, build_run, select_shared
 
 STAGES = ("stage1_face", "stage1_body", "stage1_interaction", "stage1", "stage2", "stage3")
@@ -44,6 +44,31 @@ def test_digest_depends_on_the_content_of_foundation_weights(monkeypatch: pytest
 def test_digest_does_not_depend_on_speed() -> None:
     faster = resolve("data.num_workers=3", "trainer.devices=2", "runs=elsewhere")
     assert faster.run.digest == resolve().run.digest
+
+
+def test_parents_may_have_another_seed() -> None:
+    chain = resolve("seed=1", "parent_seed=42")
+    assert chain.run.digest != resolve().run.digest
+    assert [parent.run for parent in chain.parents] == [parent.run for parent in resolve().parents]
+
+
+def test_a_cell_of_a_sweep_has_the_folder_of_what_was_swept(tmp_path: Path) -> None:
+    overrides = ["+experiment=humanomni_stage1_face", f"runs={tmp_path}", "recipe.lr=0.1", "seed=1"]
+    config, command_line = open_cell(compose_config(overrides), overrides, {"seed": "1,2"})
+    run = resolve_chain(config, command_line).run
+    assert run.folder == tmp_path / "nano" / "humanomni_stage1_face" / "seed=1"
+    assert resolve_chain(compose_config(command_line), command_line).run == run
+    run.open(config)
+    other = [*overrides[:2], "recipe.lr=0.2", "seed=1"]
+    open_cell(compose_config(other), other, {"seed": "1,2"})  # nothing was trained there yet
+    run.weights.touch()
+    run.finish()
+    open_cell(compose_config(overrides), overrides, {"seed": "1,2"})  # the same run
+    with pytest.raises(ValueError, match=r"seed=1 holds another run.*variant=.*overwrite=true"):
+        open_cell(compose_config(other), other, {"seed": "1,2"})
+    for extra, name in (("overwrite=true", "seed=1"), ("variant=slow", "slow,seed=1")):
+        config, _ = open_cell(compose_config([*other, extra]), [*other, extra], {"seed": "1,2"})
+        assert config.variant == name
 
 
 def test_override_of_a_dropped_part_does_not_change_a_parent() -> None:
@@ -174,12 +199,12 @@ def test_folder_of_a_sweep_is_named_after_overrides_that_change_the_result() -> 
     assert resolve_folder(*plain) == "humanomni_stage1_face"
     assert resolve_folder("trainer=ddp", "seed=43") == "seed=43"
     assert resolve_folder("trainer.max_steps=5") == "trainer.max_steps=5"
-    assert resolve_folder("++trainer.max_steps=5", "+trainer.profiler=simple") == "++trainer.max_steps=5"
+    assert resolve_folder("++trainer.max_steps=5", "+trainer.profiler=simple") == "trainer.max_steps=5"
 
 
 def test_long_folder_name_is_cut_and_hashed() -> None:
     name = resolve_folder(f"data.separator='{'x' * 200}'")
-    assert name.startswith("data.separator='xxx") and len(name) == 109
+    assert name.startswith("data.separator=xxx") and len(name) == 109
 
 
 def test_variant_keeps_the_names_of_data_files() -> None:

@@ -1,17 +1,19 @@
 """Chains of stages: the missing parents of a run are trained before it, like prerequisites in make."""
 
-import hashlib
 import logging
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from omegaconf import DictConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from omnihuman.build import compose_config
-from omnihuman.overrides import Override, parse_overrides, quote, select_keys, without_keys
+from omnihuman.overrides import Override, parse_override, parse_overrides, quote, select_keys, without_keys
+from omnihuman.training.naming import name_cell, name_overrides
 from omnihuman.training.runs import DECISIVE_TRAINER_KEYS, FINISHED, SPEED_DATA_KEYS, Run, build_run, select_shared
 
 log = logging.getLogger(__name__)
@@ -31,9 +33,6 @@ UNNAMED_KEYS = (
 NAMED_KEYS = tuple(f"trainer.{key}" for key in DECISIVE_TRAINER_KEYS)
 """Keys below ``UNNAMED_KEYS`` that do decide the result."""
 
-MAX_NAME = 120
-"""Characters of a folder's name; file systems allow 255 bytes."""
-
 
 @dataclass(frozen=True)
 class Chain:
@@ -41,13 +40,15 @@ class Chain:
 
     Attributes:
         run: the run.
-        overrides: the command line that trains it.
+        overrides: the command line that trains it; empty for a model folder, which needs no training.
         parents: in the order of ``init_from``.
+        config: of the run, in which ``base`` has replaced the model; empty for a model folder.
     """
 
     run: Run
     overrides: tuple[str, ...]
     parents: tuple["Chain", ...]
+    config: DictConfig = field(default_factory=OmegaConf.create, repr=False, compare=False)
 
     @property
     def command(self) -> list[str]:
@@ -56,12 +57,16 @@ class Chain:
 
 
 def resolve_chain(config: DictConfig, overrides: Sequence[str]) -> Chain:
-    """Return the chain that ends in a composed config.
+    """Return the chain that ends in a composed config, whichever verb composed it; ``base`` replaces model and parents.
 
     Raises:
-        ValueError: an entry of ``init_from`` is neither an experiment nor a model folder.
+        ValueError: an entry of ``init_from`` is neither an experiment nor a model folder, or ``base`` is no folder.
     """
-    shared = select_shared(overrides)
+    if config.get("base") is not None:
+        from omnihuman.training.model_folder import rebase  # imports torch, which names of runs do not need
+
+        config = rebase(config, overrides)
+    shared = _select_overrides_of_parents(config, overrides)
     removed = _removed_parts(config, shared)
     parents = []
     for entry in config.init_from:
@@ -70,7 +75,15 @@ def resolve_chain(config: DictConfig, overrides: Sequence[str]) -> Chain:
         else:
             parents.append(_resolve_parent(str(entry["run"]), shared, removed, bool(config.variant)))
     run = build_run(config, [parent.run for parent in parents])
-    return Chain(run, tuple(overrides), tuple(parents))
+    return Chain(run, tuple(overrides), tuple(parents), config)
+
+
+def _select_overrides_of_parents(config: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """Return the overrides that apply to the parents; ``parent_seed`` replaces the seed of the run."""
+    shared = select_shared(overrides)
+    if config.get("parent_seed") is None:
+        return shared
+    return [*without_keys(shared, "seed"), f"seed={config.parent_seed}"]
 
 
 def _read_model_folder(folder: Path) -> Chain:
@@ -127,23 +140,49 @@ def resolve_variant(name: str, overrides: Sequence[str], variant: str | None = N
     """
     chain = _resolve_experiment(name, overrides)
     unnamed = [str(override) for override in parse_overrides(overrides) if _is_unnamed(override)]
-    if list(overrides) == unnamed or chain.run.chain_digest == _resolve_experiment(name, unnamed).run.chain_digest:
+    if list(overrides) == unnamed:
+        return chain
+    plain = _resolve_run(name, unnamed)
+    if plain is not None and plain.chain_digest == chain.run.chain_digest:
         return chain
     if variant is None:
         overrides = _select_relevant(name, overrides, unnamed, chain.run.digest)
-        variant = _build_folder_name([override for override in overrides if override not in unnamed])
-    return _resolve_experiment(name, [*overrides, f"variant={quote(variant)}"])
+        variant = name_overrides(parse_override(override) for override in overrides if override not in unnamed)
+    return _resolve_experiment(name, [*overrides, f"variant={quote(str(variant))}"])
+
+
+def _resolve_run(name: str, overrides: Sequence[str]) -> Run | None:
+    """Return the run of an experiment with some of its overrides, ``None`` where it needs the others too."""
+    try:
+        return _resolve_experiment(name, overrides).run
+    except (ValueError, HydraException, OmegaConfBaseException):
+        return None
+
+
+def open_cell(
+    config: DictConfig, overrides: Sequence[str], params: Mapping[str, str] | None
+) -> tuple[DictConfig, list[str]]:
+    """Return the config and the overrides of a cell of a sweep, with the folder that is named after what was swept.
+
+    Args:
+        config: of the cell.
+        overrides: of the cell.
+        params: of the sweep: ``hydra.sweeper.params``.
+
+    Raises:
+        ValueError: the folder holds a run of another sweep.
+    """
+    variant = name_cell(overrides, params, config.variant)
+    if variant is not None:
+        overrides = [*without_keys(overrides, "variant"), f"variant={quote(variant)}"]
+    config = OmegaConf.merge(config, {"variant": variant})
+    if not config.overwrite:
+        resolve_chain(config, overrides).run.check_free("variant=<name> gives this sweep folders of its own")
+    return config, list(overrides)
 
 
 def _is_unnamed(override: Override) -> bool:
     return override.is_below(*UNNAMED_KEYS) and not override.is_below(*NAMED_KEYS)
-
-
-def _build_folder_name(overrides: Sequence[str]) -> str:
-    name = ",".join(overrides).replace("/", ".")
-    if len(name) <= MAX_NAME:
-        return name
-    return f"{name[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _select_relevant(name: str, overrides: Sequence[str], unnamed: Sequence[str], digest: str) -> list[str]:
@@ -159,7 +198,8 @@ def _select_relevant(name: str, overrides: Sequence[str], unnamed: Sequence[str]
         return relevant
     for candidate in candidates:
         remaining = [override for override in relevant if override != candidate]
-        if _resolve_experiment(name, remaining).run.digest == digest:
+        run = _resolve_run(name, remaining)
+        if run is not None and run.digest == digest:
             relevant = remaining
     return relevant
 

@@ -124,6 +124,22 @@ class Run:
         """Return true if the folder contains everything of a run with this config, on any data files."""
         return self.read_chain_digest() == self.chain_digest and self.is_complete()
 
+    def check_free(self, cure: str) -> None:
+        """Check that the folder holds no other run, neither finished nor interrupted.
+
+        Args:
+            cure: how to get another folder, for the message.
+
+        Raises:
+            ValueError: it does.
+        """
+        is_used = self.is_complete() or any(self.checkpoints.glob("step=*"))
+        if is_used and self.read_digest() != self.digest:
+            raise ValueError(
+                f"{self.folder} holds another run, whose config differs in what the folder's name does not tell: "
+                f"{cure}; overwrite=true trains it again (its files move aside)."
+            )
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Admit one main process at a time: cells of a sweep with the same missing parent train it once."""
@@ -197,6 +213,8 @@ def find_run_folder(config: Mapping[str, Any] | DictConfig) -> Path:
 def _compute_digest(config: DictConfig, parents: Sequence[Run], ignored_data_keys: Sequence[str]) -> str:
     plain: Any = OmegaConf.to_container(config, resolve=True)
     decisive = {key: plain[key] for key in DECISIVE_KEYS}
+    # a folder counts by its own digest, among the parents, and not by its path
+    decisive["init_from"] = [entry | {"folder": ""} if "folder" in entry else entry for entry in plain["init_from"]]
     decisive["model"] = prune(plain["model"])
     decisive["data"] = {key: value for key, value in plain["data"].items() if key not in ignored_data_keys}
     decisive["trainer"] = {key: value for key, value in plain["trainer"].items() if key in DECISIVE_TRAINER_KEYS}

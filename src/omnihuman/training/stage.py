@@ -15,10 +15,10 @@ from rich.logging import RichHandler
 from omnihuman.gate import load_pickle
 from omnihuman.model.trainable import canonical_name
 from omnihuman.objective.base import Objective
+from omnihuman.pl import pl
 from omnihuman.training.assembly import Stage, build_stage
 from omnihuman.training.chain import resolve_chain, train_missing
 from omnihuman.training.dry_run import print_dry_run, print_parts
-from omnihuman.training.model_folder import rebase
 from omnihuman.training.replay import replay_batches
 from omnihuman.training.runs import Run, checkpoint_step, is_main_process
 from omnihuman.training.summary import write_summary
@@ -27,12 +27,13 @@ from omnihuman.training.weights import save_weights
 console = Console()
 
 
-def run_stage(config: DictConfig, overrides: Sequence[str]) -> Run:
+def run_stage(config: DictConfig, overrides: Sequence[str], callbacks: Sequence[pl.Callback] = ()) -> Run:
     """Train the stage of a config and return its finished run.
 
     Args:
         config: the composed root config ``train``.
         overrides: the command line that it was composed from; the parents get the shared part of it.
+        callbacks: of Lightning, in addition to those of the config.
 
     Raises:
         ValueError: the config is invalid; the message names the key.
@@ -40,9 +41,8 @@ def run_stage(config: DictConfig, overrides: Sequence[str]) -> Run:
     _configure_logging()
     if config.name is None:
         raise ValueError("no experiment: omnihuman train +experiment=humanomni_stage1 (see conf/experiment).")
-    config = rebase(config, overrides)
     chain = resolve_chain(config, overrides)
-    run = chain.run
+    run, config = chain.run, chain.config
     if config.dry_run:
         print_dry_run(config, chain, console)
         return run
@@ -57,6 +57,7 @@ def run_stage(config: DictConfig, overrides: Sequence[str]) -> Run:
         if is_main_process():
             run.open(config, overwrite=config.overwrite)
         stage = build_stage(config, chain, is_terminal=console.is_terminal)
+        stage.trainer.callbacks += callbacks
         if is_main_process():
             print_parts(stage.objective.model, stage.objective.groups, console)
         seconds = fit(stage)
