@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.build import build
+from omnihuman.overrides import select_keys
 from omnihuman.verb import verb
 
 
@@ -23,6 +24,10 @@ def main(config: DictConfig) -> None:
     sources = [key for key in ("run", "folder", "study") if config[key] is not None]
     if len(sources) != 1:
         raise ValueError(f"expected exactly one of run=, folder= and study=, got {sources or 'none'}.")
+    if config.format not in (None, "markdown", "latex", "csv"):
+        raise ValueError(f"format={config.format}: choose from markdown, latex, csv.")
+    if config.format is not None and config.study is None:
+        raise ValueError("format= is that of the table of a study: add study=, or leave it out.")
     if config.study is not None:
         report_studies(config)
     else:
@@ -31,15 +36,18 @@ def main(config: DictConfig) -> None:
 
 def report_studies(config: DictConfig) -> None:
     """Write the tables of one or several studies, and their claims in one file."""
-    from omnihuman.studies.config import compose_study
+    from hydra.core.hydra_config import HydraConfig
+
+    from omnihuman.studies.config import load_study
     from omnihuman.studies.report import report_study, write_claims
 
     names = config.study
     if isinstance(names, str):
         names = [names]
-    studies = [compose_study(name, [f"size={config.size}", f"runs={config.runs}"]) for name in names]
+    size = str(config.size) if select_keys(HydraConfig.get().overrides.task, "size") else None
+    studies = [load_study(name, str(config.runs), size) for name in names]
     for study in studies:
-        report_study(study, publish=config.write)
+        report_study(study, publish=config.write, output_format=config.format or "markdown")
     if config.results is not None:
         write_claims(studies, Path(config.results))
 

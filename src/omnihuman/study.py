@@ -1,6 +1,7 @@
 """Run a study: ``omnihuman study favchat_ablation [cell=full] [hydra/launcher=joblib] [-- frames=4]``.
 
-Overrides after ``--`` apply to the training of all cells.
+A study is one of the package, a folder with a ``sweep.yaml``, or the path of that file. Overrides after ``--`` apply to
+the training of all cells.
 """
 
 import logging
@@ -11,10 +12,18 @@ from collections.abc import Sequence
 from omegaconf import DictConfig
 
 from omnihuman.overrides import quote, select_keys
-from omnihuman.studies.config import build_arguments, compose_study, find_studies, read_cells, register_cell_names
+from omnihuman.studies.config import (
+    build_arguments,
+    compose_study,
+    find_studies,
+    list_seeds,
+    read_cells,
+    register_axes,
+    store_study,
+)
 from omnihuman.verb import program, verb
 
-register_cell_names()
+register_axes()
 
 
 @verb("study", extra="eval")
@@ -39,19 +48,20 @@ def quote_extra_overrides(arguments: Sequence[str]) -> list[str]:
     return [*arguments[:separator], f"extra_overrides=[{quoted}]"]
 
 
-def check_cells(config: DictConfig, overrides: Sequence[str]) -> None:
-    """Check that ``cell=full,without_moe`` names cells of the study.
+def check_axes(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Check that ``cell=full,without_moe`` and ``cell_seed=1`` name cells and seeds of the study.
 
     Raises:
-        ValueError: the study has no such cell.
+        ValueError: the study has no such cell or seed.
     """
-    cells = read_cells(config)
-    unknown = []
-    for override in select_keys(overrides, "cell"):
-        unknown += [name for name in override.choices if name not in cells]
-    if unknown:
-        names = ", ".join(cells)
-        raise ValueError(f"cell={','.join(unknown)}: unknown cells of the study {config.study}; expected {names}.")
+    axes = {"cell": list(read_cells(config)), "cell_seed": list(map(str, list_seeds(config)))}
+    for key, names in axes.items():
+        unknown = []
+        for override in select_keys(overrides, key):
+            unknown += [name for name in override.choices if name not in names]
+        if unknown:
+            known = ", ".join(names)
+            raise ValueError(f"{key}={','.join(unknown)}: unknown in the study {config.study}; expected {known}.")
 
 
 @program
@@ -64,8 +74,13 @@ def main(arguments: Sequence[str]) -> int:
     arguments = quote_extra_overrides(arguments)
     study, *overrides = arguments
     config = compose_study(study, overrides)
-    check_cells(config, overrides)
+    check_axes(config, overrides)
     is_rung = bool(select_keys(overrides, "rung"))
+    if not is_rung:
+        from omnihuman.studies.check import check_study
+
+        check_study(config)
+        store_study(config)
     if config.halving and not is_rung:
         for rung in range(len(config.halving.steps)):
             # Hydra sweeps only once per process

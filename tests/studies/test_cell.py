@@ -19,7 +19,7 @@ LOSSES = {"a": 0.5, "b": 0.1, "c": 0.3, "d": None}
 def folder(tmp_path: Path) -> Path:
     for cell, loss in LOSSES.items():
         status = "failed" if loss is None else "finished"
-        write_outcome(tmp_path, Outcome(f"{cell}@10", status, loss=loss))
+        write_outcome(tmp_path, Outcome(f"{cell},seed=1@10", status, loss=loss))
     return tmp_path
 
 
@@ -31,14 +31,14 @@ def list_survivors(folder: Path, rung: int | None) -> list[str]:
 def build_config(rung: int | None) -> DictConfig:
     cells = dict.fromkeys(LOSSES)
     halving = {"steps": [10, 30], "fraction": 0.5}
-    return OmegaConf.create({"halving": halving, "rung": rung, "cells": cells, "grid": {}})
+    return OmegaConf.create({"halving": halving, "rung": rung, "cells": cells, "grid": {}, "seeds": [1, 2]})
 
 
 def test_the_best_half_survives_each_rung(folder: Path) -> None:
     assert list_survivors(folder, 0) == list(LOSSES)
     assert list_survivors(folder, 1) == ["b", "c"]
-    write_outcome(folder, Outcome("b@30", "finished", loss=0.2))
-    write_outcome(folder, Outcome("c@30", "finished", loss=0.1))
+    write_outcome(folder, Outcome("b,seed=1@30", "finished", loss=0.2))
+    write_outcome(folder, Outcome("c,seed=1@30", "finished", loss=0.1))
     assert list_survivors(folder, None) == ["c"]
 
 
@@ -67,6 +67,8 @@ def test_every_rung_runs_in_a_process_and_starts_no_other(monkeypatch: pytest.Mo
     monkeypatch.setattr(verb.subprocess, "run", lambda command, check: command_lines.append(command[3:]))
     monkeypatch.setattr(verb, "run", lambda arguments: None)
     monkeypatch.setattr("omnihuman.studies.report.report_study", lambda config: True)
+    monkeypatch.setattr("omnihuman.studies.check.check_study", lambda config: None)
+    monkeypatch.setattr(verb, "store_study", lambda config: None)
     monkeypatch.setattr(verb.sys, "argv", ["study"])
     assert verb.main(["composition", "threads=1", "--", "frames=4"]) == 0
     arguments = ["composition", "threads=1", "extra_overrides=['frames=4']"]

@@ -1,22 +1,33 @@
 """Studies by name, their cells, and the command line with which Hydra sweeps over them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.build import compose_config, config_dir, prune
 from omnihuman.cost.forecast import Forecaster
 from omnihuman.model.trainable import set_trainable
 from omnihuman.overrides import without_keys
 from omnihuman.studies.cell import build_chain, build_evaluations
-from omnihuman.studies.config import build_arguments, compose_study, locate_study, read_cells
+from omnihuman.studies.config import (
+    build_arguments,
+    compose_study,
+    find_baseline,
+    list_seeds,
+    load_study,
+    locate_study,
+    read_cells,
+    store_study,
+)
 from omnihuman.study import main
 from omnihuman.training.assembly import read_trainable
-from omnihuman.training.chain import Chain
+from omnihuman.training.chain import Chain, resolve_chain
 
 FORECASTER = Forecaster()  # builds a part once, on the meta device
+SEED = 42
 STUDIES = sorted(path.parent.name for path in (Path(config_dir()).parent / "experiments").glob("*/sweep.yaml"))
 
 
@@ -25,7 +36,7 @@ def test_cells_that_differ_have_different_folders(study: str) -> None:
     config = compose_study(study)
     digests: dict[Path, str] = {}
     for cell in read_cells(config):
-        run = build_chain(config, cell).run
+        run = build_chain(config, cell, SEED).run
         assert digests.setdefault(run.folder, run.digest) == run.digest, f"{cell} shares {run.folder} with another run"
 
 
@@ -33,7 +44,7 @@ def test_cells_that_differ_have_different_folders(study: str) -> None:
 def test_scores_paper_and_claims_name_cells_and_evaluations(study: str) -> None:
     config = compose_study(study)
     cells = read_cells(config)
-    assert config.study == study and config.baseline in cells
+    assert config.study == study and find_baseline(config) in cells
     for cell in cells:
         assert set(build_evaluations(config, cell)) == set(config.evaluations)
     for key in config.scores:
@@ -61,27 +72,27 @@ def test_every_stage_of_every_cell_builds(study: str) -> None:
             set_trainable(FORECASTER.build_model(prune(model)), read_trainable(stage))
 
     for cell in read_cells(config):
-        check(build_chain(config, cell))
+        check(build_chain(config, cell, SEED))
 
 
 def test_cells_share_the_parents_in_which_they_agree() -> None:
     config = compose_study("humanomni_branches")
     parents, folders = {}, {}
     for cell in read_cells(config):
-        chain = build_chain(config, cell)
+        chain = build_chain(config, cell, SEED)
         folders[cell] = chain.run.folder.name
         parents[cell] = {str(parent.run.folder) for parent in chain.parents}
     assert parents["gate"] == parents["sum"] == parents["learned_sum"]
     assert not parents["no_compressor"] & parents["gate"]  # the gate's parents have a compressor themselves
     assert parents["face"] < parents["gate"] and len(parents["face"]) == 1
-    assert folders["gate"] == "humanomni_stage1" and folders["sum"] == "humanomni_branches.sum"
+    assert folders["gate"] == "humanomni_stage1" and folders["sum"] == "humanomni_branches.sum,seed=42"
 
 
 def test_parts_that_a_cell_drops_are_dropped_from_its_parents() -> None:
     config = compose_study("favchat_ablation")
-    parent = build_chain(config, "without_face_encoder").parents[0]
+    parent = build_chain(config, "without_face_encoder", SEED).parents[0]
     assert any("encoders.face" in override for override in parent.overrides)
-    assert parent.run.folder != build_chain(config, "full").parents[0].run.folder
+    assert parent.run.folder != build_chain(config, "full", SEED).parents[0].run.folder
 
 
 def test_a_grid_has_a_cell_per_combination_of_its_axes() -> None:
@@ -95,22 +106,105 @@ def test_an_unknown_study_raises_with_the_known_ones() -> None:
         locate_study("favchat")
 
 
-def test_a_study_may_be_any_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "mine"
-    folder.mkdir()
-    OmegaConf.save(OmegaConf.create({"title": "mine"}), folder / "sweep.yaml")
-    arguments = build_arguments(str(folder), ["cell=a"])
-    assert arguments[-2:] == ["study=mine", "cell=a"] and arguments[1] == str(folder.resolve())
+@pytest.fixture
+def own_study(tmp_path: Path) -> Path:
+    """Return the folder of a study as a user writes one, with what it cannot do without."""
+    sweep = {
+        "defaults": ["study", "_self_"],
+        "experiment": "humanomni_stage1",
+        "grid": {"fusion": {"gate": [], "sum": ["fusion@model.fusions.gate=weighted_sum"]}},
+        "evaluations": {"emotion": ["benchmark=sample"]},
+        "scores": {"emotion/war": "WAR"},
+    }
+    (tmp_path / "mine").mkdir()
+    OmegaConf.save(OmegaConf.create(sweep), tmp_path / "mine" / "sweep.yaml")
+    return tmp_path / "mine"
+
+
+@pytest.mark.parametrize("file", ["", "sweep.yaml"])
+def test_a_study_may_be_any_folder_or_file(own_study: Path, file: str) -> None:
+    arguments = build_arguments(str(own_study / file), ["cell=a"])
+    assert arguments[-2:] == ["study=mine", "cell=a"] and arguments[1] == str(own_study.resolve())
+    config = compose_study(str(own_study / file))
+    assert (config.study, config.title, find_baseline(config)) == ("mine", "mine", "gate")
+
+
+def test_a_study_is_read_again_as_it_was_run(own_study: Path, tmp_path: Path) -> None:
+    runs = str(tmp_path / "a=b")
+    store_study(
+        compose_study(str(own_study), [f"runs='{runs}'", "size=7b", "seeds=[1,2]", "extra_overrides=[frames=4]"])
+    )
+    for study in ("mine", str(own_study), str(own_study / "sweep.yaml")):
+        config = load_study(study, runs)
+        assert (config.size, config.seeds, config.extra_overrides) == ("7b", [1, 2], ["frames=4"])
+    store_study(compose_study(str(own_study), [f"runs='{runs}'"]))
+    with pytest.raises(ValueError, match=r"sizes 7b, nano: add size="):
+        load_study("mine", runs)
+    assert load_study("mine", runs, "nano").seeds == [SEED]
+    assert load_study("composition", runs).experiment == "composition"  # not run yet
+
+
+def list_folders(config: DictConfig, seed: int) -> tuple[list[str], list[str]]:
+    """Return the folders of the runs of all cells of the own study, and those of their parents."""
+    runs, parents = [], set[str]()
+    for cell in ("gate", "sum"):
+        chain = build_chain(config, cell, seed)
+        runs.append(chain.run.folder.name)
+        parents |= {str(parent.run.folder) for parent in chain.parents}
+    return runs, sorted(parents)
+
+
+def test_seeds_share_their_parents_unless_each_has_its_own(own_study: Path) -> None:
+    config = compose_study(str(own_study), ["seeds=[1,2]"])
+    assert list_seeds(config) == [1, 2]
+    (first, shared), (second, others) = list_folders(config, 1), list_folders(config, 2)
+    assert first == ["parent_seed=42,seed=1", "mine.sum,seed=1"] and second[1] == "mine.sum,seed=2"
+    assert shared == others and len(shared) == 3 and all("seed" not in parent for parent in shared)
+    config.parent_seeds = "own"
+    _, own = list_folders(config, 1)
+    assert [Path(parent).name for parent in own] == ["seed=1"] * 3
+    chains = [build_chain(config, "gate", 1), build_chain(compose_study(str(own_study)), "gate", 1)]
+    assert chains[0].run.digest != chains[1].run.digest
+
+
+@pytest.mark.parametrize("seeds", ["[]", "[1,1]", "[a]", "3"])
+def test_seeds_that_are_no_list_of_integers_raise(own_study: Path, seeds: str) -> None:
+    with pytest.raises(ValueError, match=r"seeds=.*seeds=\[1,2,3\]"):
+        list_seeds(compose_study(str(own_study), [f"seeds={seeds}"]))
+
+
+@pytest.mark.parametrize("override", ["seed=3", "size=7b", "+variant=x"])
+def test_overrides_that_the_study_sets_itself_raise(own_study: Path, override: str) -> None:
+    config = compose_study(str(own_study), [f"extra_overrides=['{override}']"])
+    with pytest.raises(ValueError, match="study sets"):
+        build_chain(config, "gate", SEED)
+
+
+def test_a_cell_from_a_base_is_the_run_that_train_would_write(
+    own_study: Path, model_folder: Callable[[str], Path]
+) -> None:
+    base = model_folder("humanomni_stage1")
+    config = compose_study(str(own_study), [f"extra_overrides=['base={base}']", "common=[]"])
+    gate, total = build_chain(config, "gate", SEED), build_chain(config, "sum", SEED)
+    command_line = ["+experiment=humanomni_stage1", f"base={base}"]
+    assert gate.run == resolve_chain(compose_config(command_line), command_line).run
+    assert gate.run.folder.as_posix() == "runs/nano/humanomni_stage1/base=humanomni_stage1"
+    assert total.run.folder.name == "mine.sum,seed=42"
+    for chain in (gate, total):
+        assert [(parent.run.folder, parent.overrides) for parent in chain.parents] == [(base, ())]
+        assert resolve_chain(compose_config(chain.overrides), chain.overrides).run == chain.run
 
 
 def test_an_unknown_cell_raises() -> None:
     with pytest.raises(ValueError, match=r"cell=ful: unknown cell .*\bfull, without_face_encoder"):
-        build_chain(compose_study("favchat_ablation"), "ful")
+        build_chain(compose_study("favchat_ablation"), "ful", SEED)
 
 
 def test_unknown_names_on_the_command_line_are_refused_before_the_sweep() -> None:
     message = r"error: cell=nose: unknown .*favchat_ablation; .*\bfull, without_face_encoder"
     with pytest.raises(SystemExit, match=message):
         main(["favchat_ablation", "cell=full,nose"])
+    with pytest.raises(SystemExit, match=r"error: cell_seed=2: unknown .*\b1, 3"):
+        main(["favchat_ablation", "seeds=[1,3]", "cell_seed=1,2"])
     with pytest.raises(SystemExit, match="error: nonsense: unknown study"):
         main(["nonsense"])

@@ -1,9 +1,10 @@
 """Tables of numbers with intervals, written as Markdown, LaTeX and CSV."""
 
 import csv
+import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 TEXT_COLUMNS = ("method", "view", "protocol", "source")
@@ -29,6 +30,7 @@ class Number:
         high: upper end of its interval.
         is_best: best of its column.
         placeholder: text that is printed instead of the number, ``– (61 % judged)``; empty where the number is printed.
+        deviation: standard deviation over training seeds, ``None`` where there is one seed.
     """
 
     value: float
@@ -37,15 +39,19 @@ class Number:
     high: float | None = None
     is_best: bool = False
     placeholder: str = ""
+    deviation: float | None = None
 
     @property
     def text(self) -> str:
-        """The printed number, or its placeholder.
+        """The printed number with its deviation, or its placeholder.
 
-        >>> Number(82.4567).text
-        '82.46'
+        >>> Number(82.4567).text, Number(82.4567, 1, deviation=1.21).text
+        ('82.46', '82.5 ± 1.2')
         """
-        return self.placeholder or f"{self.value:.{self.decimals}f}"
+        text = self.placeholder or f"{self.value:.{self.decimals}f}"
+        if self.placeholder or self.deviation is None:
+            return text
+        return f"{text} ± {self.deviation:.{self.decimals}f}"
 
     @property
     def interval(self) -> str:
@@ -176,6 +182,19 @@ def format_latex(table: Table) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
+def format_latex_float(table: Table, label: str) -> str:
+    r"""Return a LaTeX table with caption and label, ready for a paper that loads ``booktabs``.
+
+    Args:
+        table: its title and footnotes are the caption.
+        label: of the table, for ``\ref``.
+    """
+    tabular = format_latex(replace(table, title="", footnotes=())).partition("\n")[2]
+    caption = re.sub(r"\s+", " ", " ".join([f"{table.title.rstrip('.')}.", *table.footnotes])).translate(LATEX_ESCAPES)
+    head = [r"\begin{table}[t]", r"\centering", rf"\caption{{{caption}}}", rf"\label{{{label}}}"]
+    return "\n".join([*head, tabular.rstrip("\n"), r"\end{table}"]) + "\n"
+
+
 def _latex_line(texts: Sequence[str]) -> str:
     return " & ".join(text.translate(LATEX_ESCAPES) for text in texts) + r" \\"
 
@@ -191,26 +210,40 @@ def _latex_number(number: Number | None) -> str:
     return text
 
 
-def write_csv(table: Table, file: Path) -> None:
-    """Write a table as CSV with two columns for the ends of each interval; numbers that are not printed are empty."""
+def format_csv(table: Table) -> str:
+    """Return a table in CSV; numbers that are not printed are empty.
+
+    Behind each number are the ends of its interval, and its deviation where a number of the table has one.
+    """
+    has_deviations = any(map(_has_deviation, table.rows))
+    suffixes = ("", " low", " high", " sd") if has_deviations else ("", " low", " high")
     headers: list[str] = []
     for name in table.columns:
-        headers += [name, f"{name} low", f"{name} high"]
+        headers += [f"{name}{suffix}" for suffix in suffixes]
     lines = [table.build_line(table.text_headers, headers)]
     for row in table.rows:
         numbers: list[str] = []
         for number in row.numbers:
-            numbers += _csv_number(number)
+            numbers += _csv_number(number)[: len(suffixes)]
         lines.append(table.build_line(row.texts, numbers))
-    write_csv_lines(file, lines)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()
+
+
+def _has_deviation(row: Row) -> bool:
+    return any(number is not None and number.deviation is not None for number in row.numbers)
 
 
 def _csv_number(number: Number | None) -> list[str]:
     if number is None or number.placeholder:
-        return ["", "", ""]
-    if not number.interval:
-        return [f"{number.value:.6g}", "", ""]
-    return [f"{number.value:.6g}", f"{number.low:.6g}", f"{number.high:.6g}"]
+        return [""] * 4
+    ends = (number.low, number.high) if number.interval else (None, None)
+    return [_csv_value(value) for value in (number.value, *ends, number.deviation)]
+
+
+def _csv_value(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
 
 
 def write_csv_lines(file: Path, lines: Sequence[Sequence[object]]) -> None:
@@ -224,4 +257,4 @@ def write_table(table: Table, folder: Path, name: str = "table", appendix: Seque
     text = "\n".join(map(format_markdown, (table, *appendix)))
     (folder / f"{name}.md").write_text(text, encoding="utf-8")
     (folder / f"{name}.tex").write_text(format_latex(table), encoding="utf-8")
-    write_csv(table, folder / f"{name}.csv")
+    (folder / f"{name}.csv").write_text(format_csv(table), encoding="utf-8", newline="")

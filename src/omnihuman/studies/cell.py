@@ -1,4 +1,4 @@
-"""One cell of a study: trained unless it is finished, evaluated as the study configures, and its outcome written."""
+"""One cell of a study with one seed: trained unless it is finished, evaluated, and its outcome written."""
 
 import hashlib
 import json
@@ -15,20 +15,32 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.build import compose_config
-from omnihuman.overrides import select_keys, without_keys
+from omnihuman.overrides import quote, select_keys, without_keys
 from omnihuman.source.root import expand_data_paths
-from omnihuman.studies.config import read_cells
-from omnihuman.studies.outcome import Outcome, locate_results, read_outcome, write_outcome
+from omnihuman.studies.config import list_seeds, read_cells
+from omnihuman.studies.outcome import Outcome, locate_results, name_outcome, read_outcome, write_outcome
 from omnihuman.training.chain import Chain, resolve_variant
+from omnihuman.training.naming import build_folder_name
 
 log = logging.getLogger(__name__)
+
+OWN_KEYS = {
+    "seed": "seeds=[1,2,3] is its list of seeds",
+    "parent_seed": "parent_seeds=own trains parents of each seed",
+    "size": "write it before --",
+    "runs": "write it before --",
+    "variant": "a folder is named after study and cell",
+    "overwrite": "overwrite=true before -- replaces runs of another config",
+    "dry_run": "omnihuman plan forecasts its costs",
+}
+"""Keys of ``train`` that a study sets -> what to write instead."""
 
 FOLDER_LINE = re.compile(r"^written to (.+)$", re.MULTILINE)
 """The last line that ``omnihuman evaluate`` prints for each benchmark."""
 
 
 def run_cell(config: DictConfig) -> Outcome:
-    """Train and evaluate one cell as far as it is not finished; write and return its outcome.
+    """Train and evaluate one cell with one seed as far as it is not finished; write and return its outcome.
 
     A failure is an outcome as well, so that the other cells are still run.
     """
@@ -36,7 +48,8 @@ def run_cell(config: DictConfig) -> Outcome:
     folder.mkdir(parents=True, exist_ok=True)
     outcome = Outcome(_name_outcome(config), "running")
     try:
-        chain, evaluations = build_chain(config, config.cell), build_evaluations(config, config.cell)
+        chain = build_chain(config, config.cell, config.cell_seed)
+        evaluations = build_evaluations(config, config.cell)
         digest = hashlib.sha256(json.dumps([chain.run.digest, evaluations], sort_keys=True).encode()).hexdigest()[:16]
         previous = read_outcome(folder, outcome.cell)
         if previous is not None and previous.is_current(digest) and chain.run.is_finished():
@@ -57,32 +70,36 @@ def run_cell(config: DictConfig) -> Outcome:
 
 
 def _name_outcome(config: DictConfig) -> str:
-    """Return ``cell``, or ``cell@steps`` at a rung of successive halving."""
-    if config.rung is None:
-        return str(config.cell)
-    return f"{config.cell}@{config.halving.steps[config.rung]}"
+    """Return ``cell,seed=1``, or ``cell,seed=1@steps`` at a rung of successive halving."""
+    name = name_outcome(config.cell, config.cell_seed)
+    return name if config.rung is None else f"{name}@{config.halving.steps[config.rung]}"
 
 
-def build_chain(config: DictConfig, cell: str) -> Chain:
-    """Return the run of a cell with its parents; cells that agree in a run share its folder.
+def build_chain(config: DictConfig, cell: str, seed: int) -> Chain:
+    """Return the run of a cell and a seed with its parents; cells that agree in a run share its folder.
 
     Raises:
-        ValueError: the study has no such cell.
+        ValueError: the study has no such cell, or an override of its trainings changes what the study itself sets.
     """
     cells = read_cells(config)
     if cell not in cells:
         raise ValueError(f"cell={cell}: unknown cell of the study {config.study}; expected {', '.join(cells)}.")
-    train = cells[cell].get("train", ())
-    overrides = [f"size={config.size}", f"runs={config.runs}", f"seed={config.seed}"]
-    overrides += expand_data_paths(map(str, [*config.common, *config.extra_overrides, *train]))
+    train = list(map(str, cells[cell].get("train", ())))
+    added = expand_data_paths([*map(str, config.common), *map(str, config.extra_overrides), *train])
+    for override in select_keys(added, *OWN_KEYS):
+        raise ValueError(f"{override}: the study sets {override.key} itself; {OWN_KEYS[override.key]}.")
+    overrides = [f"size={config.size}", f"runs={quote(str(config.runs))}", f"seed={seed}"]
+    if config.parent_seeds == "shared" and seed != config.seed:
+        overrides.append(f"parent_seed={config.seed}")
+    overrides += added
     # a cell without overrides has the experiment's own folder: it may be a parent, or a cell of another study
     folder_name = None
     if train:
-        folder_name = f"{config.study}.{cell}"
+        folder_name = build_folder_name([f"{config.study}.{cell}", f"seed={seed}"])
     if config.rung is not None:
         # cells are ranked by their last validation loss
         overrides += [f"trainer.max_steps={config.halving.steps[config.rung]}", "validate_last=true"]
-        folder_name = f"{config.study}.{cell}@{config.rung}"
+        folder_name = build_folder_name([f"{config.study}.{cell}", f"seed={seed}@{config.rung}"])
     experiment = cells[cell].get("experiment", config.experiment)
     return resolve_variant(str(experiment), overrides, folder_name)
 
@@ -97,6 +114,8 @@ def build_evaluations(config: DictConfig, cell: str) -> dict[str, list[str]]:
 def survives_halving(config: DictConfig, folder: Path, cell: str) -> bool:
     """Return whether a cell is among the best of the previous rung by validation loss; before the first, all are.
 
+    The rungs train with the first seed only.
+
     Raises:
         ValueError: no cell of the previous rung is finished.
     """
@@ -109,7 +128,7 @@ def survives_halving(config: DictConfig, folder: Path, cell: str) -> bool:
     names = list(read_cells(config))
     ranking = []
     for name in names:
-        outcome = read_outcome(folder, f"{name}@{steps}")
+        outcome = read_outcome(folder, f"{name_outcome(name, list_seeds(config)[0])}@{steps}")
         if outcome is not None and outcome.status == "finished" and outcome.loss is not None:
             ranking.append((outcome.loss, name))
     if not ranking:
@@ -126,13 +145,18 @@ def _train_and_evaluate(
     log_file = locate_results(config) / f"{outcome.cell}.log"
     _run_python(chain.command[1:], log_file, config.threads)
     if config.rung is None:
-        name = chain.run.folder.relative_to(Path(config.runs) / config.size).parts[0]
-        variant = map(str, select_keys(chain.overrides, "variant"))
-        run = [f"run={name}", *variant, f"size={config.size}", f"runs={config.runs}"]
+        run = locate_run(chain)
         lines = [json.dumps([*run, f"tag={tag}", *overrides]) for tag, overrides in evaluations.items()]
         output = _run_python(["-m", "omnihuman.studies.evaluate", *lines], log_file, config.threads)
         outcome.evaluations |= dict(zip(evaluations, FOLDER_LINE.findall(output), strict=True))
     _compute_costs(outcome, chain)
+
+
+def locate_run(chain: Chain) -> list[str]:
+    """Return the overrides of ``omnihuman evaluate`` that name the run of a chain."""
+    runs, size = str(chain.config.runs), str(chain.config.size)
+    name, *variant = chain.run.folder.relative_to(Path(runs, size)).parts
+    return [f"run={name}", *(f"variant={quote(part)}" for part in variant), f"size={size}", f"runs={quote(runs)}"]
 
 
 def _run_python(arguments: Sequence[str], log_file: Path, threads: int | None) -> str:
@@ -171,6 +195,7 @@ def _compute_costs(outcome: Outcome, chain: Chain) -> None:
     import transformers
 
     from omnihuman.cost.forecast import Forecaster
+    from omnihuman.training.model_folder import rebase
 
     transformers.utils.logging.set_verbosity_error()
     # two parents may share a parent, whose time counts once
@@ -182,12 +207,14 @@ def _compute_costs(outcome: Outcome, chain: Chain) -> None:
     outcome.seconds = (ledger["seconds"], total)
     outcome.loss = ledger["best"].get("val/loss")
     outcome.order_digest = ledger.get("order", "")
-    forecast = Forecaster()(compose_config(without_keys(chain.overrides, "variant"), "plan"))
+    overrides = without_keys(chain.overrides, "variant")
+    forecast = Forecaster()(rebase(compose_config(overrides, "plan"), overrides))
     outcome.flops, outcome.num_trainable = forecast.training * ledger["trained"], forecast.trained
 
 
 def _list_run_folders(chain: Chain) -> list[Path]:
-    folders = [chain.run.folder]
+    """Return the folders of the runs that were trained; a base was not."""
+    folders = [chain.run.folder] if chain.overrides else []
     for parent in chain.parents:
         folders += _list_run_folders(parent)
     return folders

@@ -11,10 +11,10 @@ from omegaconf import DictConfig
 
 @dataclass
 class Outcome:
-    """The outcome of a cell: ``runs/<size>/studies/<study>/<cell>.json``.
+    """The outcome of a cell with a seed: ``runs/<size>/studies/<study>/<cell>,seed=<seed>.json``.
 
     Attributes:
-        cell: its name.
+        cell: name of the outcome: of cell, seed and rung.
         status: ``finished``, ``failed``, ``running`` (or killed), ``halved`` (dropped by successive halving).
         digest: of its run and its evaluations: an outcome with another digest is out of date.
         command: that trains it.
@@ -44,6 +44,11 @@ class Outcome:
     def is_current(self, digest: str) -> bool:
         """Return whether the cell is finished with the same run and evaluations."""
         return self.status == "finished" and self.digest == digest
+
+
+def name_outcome(cell: str, seed: int) -> str:
+    """Return the name of the outcome of a cell with a seed."""
+    return f"{cell},seed={seed}"
 
 
 def locate_results(config: DictConfig) -> Path:

@@ -1,4 +1,4 @@
-"""Results of a study's cells: outcomes, scores and intervals, from the predictions alone."""
+"""Results of a study's cells: outcomes, scores and their means over seeds, from the predictions alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,10 +8,28 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.evaluation.folder import PREDICTIONS, load_benchmark, read_predictions
+from omnihuman.metric.hierarchical import estimate_mean
 from omnihuman.metric.score import Score
 from omnihuman.metric.statistics import interval
-from omnihuman.studies.config import read_cells
-from omnihuman.studies.outcome import Outcome, locate_results, read_outcome
+from omnihuman.studies.config import list_seeds, read_cells
+from omnihuman.studies.outcome import Outcome, locate_results, name_outcome, read_outcome
+
+
+@dataclass(frozen=True)
+class CellScore:
+    """A score of a cell: the mean over its seeds.
+
+    Attributes:
+        value: the mean.
+        deviation: standard deviation over the seeds; ``None`` with one seed.
+        low: lower end of its 95 % interval, over questions and seeds; with one seed over questions alone.
+        high: upper end.
+    """
+
+    value: float
+    deviation: float | None
+    low: float
+    high: float
 
 
 @dataclass
@@ -21,28 +39,41 @@ class CellResult:
     Attributes:
         name: of the cell.
         label: in the table.
-        outcome: of the cell, ``None`` where it was not run.
-        scores: by key, ``emotion/war``.
-        intervals: 95 %, by key.
+        outcomes: seed -> outcome, ``None`` where it was not run.
+        scores: key, such as ``emotion/war`` -> seed -> score, of the finished seeds.
+        means: key -> mean over the seeds.
         paper_values: the paper's numbers.
     """
 
     name: str
     label: str
-    outcome: Outcome | None
-    scores: dict[str, Score] = field(default_factory=dict)
-    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    outcomes: dict[int, Outcome | None]
+    scores: dict[str, dict[int, Score]] = field(default_factory=dict)
+    means: dict[str, CellScore] = field(default_factory=dict)
     paper_values: tuple[float, ...] = ()
 
     @property
-    def is_finished(self) -> bool:
-        """True for a cell that was trained and evaluated."""
-        return self.outcome is not None and self.outcome.status == "finished"
+    def finished(self) -> dict[int, Outcome]:
+        """The outcomes of the seeds that were trained and evaluated."""
+        return {
+            seed: outcome
+            for seed, outcome in self.outcomes.items()
+            if outcome is not None and outcome.status == "finished"
+        }
 
     @property
     def is_complete(self) -> bool:
-        """True for a finished cell, and for one that successive halving dropped."""
-        return self.outcome is not None and self.outcome.status in ("finished", "halved")
+        """True for a cell whose seeds are all finished, and for one that successive halving dropped."""
+        statuses = {"" if outcome is None else outcome.status for outcome in self.outcomes.values()}
+        return statuses <= {"finished", "halved"}
+
+    def is_maximized(self, key: str) -> bool:
+        """Return True if more is better; the cell has the score."""
+        return next(iter(self.scores[key].values())).higher_is_better
+
+    def choose_decimals(self, key: str) -> int:
+        """Return the number of decimals of a printed score: 57.1 %, 0.781."""
+        return 1 if next(iter(self.scores[key].values())).scale > 1 else 3
 
 
 def read_results(config: DictConfig) -> dict[str, CellResult]:
@@ -50,18 +81,27 @@ def read_results(config: DictConfig) -> dict[str, CellResult]:
     folder, results = locate_results(config), {}
     paper: Any = OmegaConf.to_container(config.paper, resolve=True)
     for name, cell in read_cells(config).items():
-        outcome = _read_last_outcome(config, folder, name)
-        result = CellResult(name, str(cell.get("label", name)), outcome)
+        outcomes = {seed: _read_last_outcome(config, folder, name_outcome(name, seed)) for seed in list_seeds(config)}
+        result = CellResult(name, str(cell.get("label", name)), outcomes)
         result.paper_values = tuple(paper["rows"].get(name, ()))
-        if outcome is not None and result.is_finished:
-            result.scores = compute_scores(outcome.evaluations, list(config.scores))
-            result.intervals = {key: interval(score) for key, score in result.scores.items()}
+        for seed, outcome in result.finished.items():
+            for key, score in compute_scores(outcome.evaluations, list(config.scores)).items():
+                result.scores.setdefault(key, {})[seed] = score
+        result.means = {key: _compute_mean(scores) for key, scores in result.scores.items()}
         results[name] = result
     return results
 
 
+def _compute_mean(scores: Mapping[int, Score]) -> CellScore:
+    if len(scores) == 1:
+        (score,) = scores.values()
+        return CellScore(score.value, None, *interval(score))
+    estimate = estimate_mean(scores)
+    return CellScore(estimate.value, estimate.deviation, estimate.low, estimate.high)
+
+
 def _read_last_outcome(config: DictConfig, folder: Path, name: str) -> Outcome | None:
-    """Return the outcome of a cell, or that of the last rung that it reached in successive halving."""
+    """Return an outcome, or that of the last rung of successive halving that its cell reached."""
     outcome = read_outcome(folder, name)
     if outcome is None and config.halving:
         for steps in config.halving.steps:
@@ -89,8 +129,3 @@ def compute_scores(evaluations: Mapping[str, str], keys: Sequence[str]) -> dict[
     if missing:
         raise ValueError(f"scores: unknown keys {missing}; the study's evaluations have {sorted(scores)}.")
     return {key: scores[key] for key in keys}
-
-
-def choose_decimals(score: Score) -> int:
-    """Return the number of decimals of a printed score: 57.1 %, 0.781."""
-    return 1 if score.scale > 1 else 3

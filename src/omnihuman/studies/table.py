@@ -1,33 +1,45 @@
 """A study as a table."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from omnihuman.evaluation.tables import Number, Row, Table
-from omnihuman.studies.results import CellResult, choose_decimals
+from omnihuman.studies.claims import ONE_SEED
+from omnihuman.studies.results import CellResult
 
 COST_COLUMNS = ("minutes", "minutes with parents", "PFLOPs", "trainable parameters (M)")
 """Costs of a cell: time of its last stage, of its whole chain; forecast and parameters of its last stage."""
 COST_DECIMALS = (1, 1, 3, 2)
 
-FOOTNOTE = "95 % bootstrap intervals over questions; differences are paired, p after Holm; one training seed per cell."
+ONE_SEED_NOTE = f"{ONE_SEED.capitalize()}. 95 % bootstrap intervals over questions alone."
+SEEDS_NOTE = (
+    "Mean ± standard deviation over the training seeds {seeds}; 95 % intervals of a hierarchical bootstrap over "
+    "questions and seeds; p after Holm."
+)
+PARENTS_NOTE = "All seeds start from the same parents, whose spread is not included."
 
 
 def build_table(
-    title: str, results: Sequence[CellResult], columns: Mapping[str, str], paper: Mapping[str, Any]
+    title: str,
+    results: Sequence[CellResult],
+    columns: Mapping[str, str],
+    paper: Mapping[str, Any],
+    parent_seeds: str = "shared",
 ) -> Table:
-    """Return a table of our scores, the paper's numbers and the costs, a row per cell.
+    """Return a table of our scores, the paper's numbers and the costs, a row per cell; the best scores are marked.
 
     Args:
         title: of the table.
         results: of the cells.
         columns: score key -> header.
         paper: the study's config of the paper's table.
+        parent_seeds: ``shared`` or ``own``.
     """
     paper_columns = [f"{name} (paper)" for name in paper["columns"]]
     rows = []
     for result in results:
-        numbers = [_build_score(result, key) for key in columns]
+        numbers = [_build_score(result, key, results) for key in columns]
         if result.paper_values:
             numbers += map(Number, result.paper_values)
         else:
@@ -35,26 +47,58 @@ def build_table(
         numbers += _build_costs(result)
         rows.append(Row(result.label, "", tuple(numbers), _format_status(result), is_ours=True))
     headers = (*columns.values(), *paper_columns, *COST_COLUMNS)
-    return Table(title, headers, tuple(rows), (FOOTNOTE,), ("cell", "view", "status", "source"))
+    notes = _describe_seeds(results, parent_seeds)
+    return Table(title, headers, tuple(rows), notes, ("cell", "view", "status", "source"))
 
 
-def _build_score(result: CellResult, key: str) -> Number | None:
-    score = result.scores.get(key)
-    if score is None:
+def without_costs(table: Table) -> Table:
+    """Return the table of a study as a paper prints it."""
+    rows = [replace(row, numbers=row.numbers[: -len(COST_COLUMNS)]) for row in table.rows]
+    return replace(table, columns=table.columns[: -len(COST_COLUMNS)], rows=tuple(rows))
+
+
+def _build_score(result: CellResult, key: str, results: Sequence[CellResult]) -> Number | None:
+    mean = result.means.get(key)
+    if mean is None:
         return None
-    return Number(score.value, choose_decimals(score), *result.intervals[key])
+    decimals = result.choose_decimals(key)
+    values = [round(other.means[key].value, decimals) for other in results if key in other.means]
+    best = max(values) if result.is_maximized(key) else min(values)
+    is_best = len(values) > 1 and round(mean.value, decimals) == best
+    return Number(mean.value, decimals, mean.low, mean.high, is_best=is_best, deviation=mean.deviation)
 
 
 def _build_costs(result: CellResult) -> list[Number | None]:
-    outcome = result.outcome
-    if outcome is None or not result.is_finished:
+    """Return the costs of a cell with one seed: the mean over its finished seeds."""
+    outcomes = list(result.finished.values())
+    if not outcomes:
         return [None] * len(COST_COLUMNS)
-    seconds, chain_seconds = outcome.seconds
-    costs = (seconds / 60, chain_seconds / 60, outcome.flops / 1e15, outcome.num_trainable / 1e6)
-    return list(map(Number, costs, COST_DECIMALS))
+    sums = [0.0] * len(COST_COLUMNS)
+    for outcome in outcomes:
+        seconds, chain_seconds = outcome.seconds
+        costs = (seconds / 60, chain_seconds / 60, outcome.flops / 1e15, outcome.num_trainable / 1e6)
+        sums = [total + cost for total, cost in zip(sums, costs, strict=True)]
+    return [Number(total / len(outcomes), decimals) for total, decimals in zip(sums, COST_DECIMALS, strict=True)]
 
 
 def _format_status(result: CellResult) -> str:
-    if result.outcome is None:
-        return "not run"
-    return "" if result.is_finished else result.outcome.status
+    """Return the status of a cell whose seeds are not all finished: ``failed``, ``2 of 3 seeds``."""
+    if len(result.finished) == len(result.outcomes):
+        return ""
+    if result.finished:
+        return f"{len(result.finished)} of {len(result.outcomes)} seeds"
+    statuses = dict.fromkeys("not run" if outcome is None else outcome.status for outcome in result.outcomes.values())
+    return ", ".join(statuses)
+
+
+def _describe_seeds(results: Sequence[CellResult], parent_seeds: str) -> tuple[str, ...]:
+    """Return the footnotes: how the numbers were computed."""
+    seeds = list(results[0].outcomes)
+    if len(seeds) == 1:
+        return (ONE_SEED_NOTE,)
+    note = SEEDS_NOTE.format(seeds=", ".join(map(str, seeds)))
+    return (note, PARENTS_NOTE) if parent_seeds == "shared" and any(map(_has_parents, results)) else (note,)
+
+
+def _has_parents(result: CellResult) -> bool:
+    return any(outcome.seconds[1] > outcome.seconds[0] for outcome in result.finished.values())
