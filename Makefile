@@ -41,9 +41,11 @@ train: $(READY) ## HumanOmni's first stage at nano size, from nothing
 	$(BIN)/python -m omnihuman.train +experiment=humanomni_stage1
 
 # four frames a clip; two studies at a time, one thread each (on few cores threads wait for each other), longest first
+SEEDS := 1
 STUDIES := humanomni_branches favchat_ablation omni_emotion_modality omni_emotion_fusion humanomni_modality
-reproduce: $(READY) ## the papers' five tables in miniature, from nothing
-	@echo $(STUDIES) | xargs -n 1 -P 2 sh -c '$(BIN)/python -m omnihuman.study $$0 threads=1 -- frames=4'; failed=$$?; \
+reproduce: $(READY) ## the papers' five tables in miniature, from nothing; SEEDS=3: with verdicts
+	@seeds=$$(seq 42 $$((41 + $(SEEDS))) | paste -sd, -); \
+	echo $(STUDIES) | xargs -n 1 -P 2 sh -c "$(BIN)/python -m omnihuman.study \$$0 'seeds=[$$seeds]' threads=1 -- frames=4"; failed=$$?; \
 	$(BIN)/python -m omnihuman.report "study=[$$(echo $(STUDIES) | tr ' ' ',')]" write=true \
 	  results=experiments/RESULTS.md && exit $$failed
 
