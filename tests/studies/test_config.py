@@ -124,15 +124,16 @@ def own_study(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("file", ["", "sweep.yaml"])
 def test_a_study_may_be_any_folder_or_file(own_study: Path, file: str) -> None:
     arguments = build_arguments(str(own_study / file), ["cell=a"])
-    assert arguments[-2:] == ["study=mine", "cell=a"] and arguments[1] == str(own_study.resolve())
+    assert arguments[-1] == "cell=a" and arguments[1] == str(own_study.resolve())
     config = compose_study(str(own_study / file))
     assert (config.study, config.title, find_baseline(config)) == ("mine", "mine", "gate")
+    assert config.folder == str(own_study.resolve())
 
 
 def test_a_study_is_read_again_as_it_was_run(own_study: Path, tmp_path: Path) -> None:
     runs = str(tmp_path / "a=b")
     store_study(
-        compose_study(str(own_study), [f"runs='{runs}'", "size=7b", "seeds=[1,2]", "extra_overrides=[frames=4]"])
+        compose_study(str(own_study), [f"runs='{runs}'", "size=7b", "seeds=[1,2]", "extra_overrides=['frames=4']"])
     )
     for study in ("mine", str(own_study), str(own_study / "sweep.yaml")):
         config = load_study(study, runs)

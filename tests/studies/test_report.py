@@ -30,6 +30,7 @@ def build_config(folder: Path) -> DictConfig:
     return OmegaConf.create(
         {
             "study": "toy",
+            "folder": None,
             "title": "Toy",
             "runs": str(folder),
             "size": "nano",
@@ -199,6 +200,13 @@ def test_the_charts_have_text_as_text(toy: DictConfig) -> None:
     first = {file.name: file.read_bytes() for file in folder.glob("chart.*")}
     report_study(toy)
     assert {file.name: file.read_bytes() for file in folder.glob("chart.*")} == first
+
+
+def test_a_table_is_published_beside_its_study(toy: DictConfig, tmp_path: Path) -> None:
+    toy.folder = str(tmp_path)
+    report_study(toy, publish=True)
+    assert (tmp_path / "TABLE.md").read_text().endswith("![chart](chart.png)\n")
+    assert (tmp_path / "chart.png").read_bytes() == (locate_results(toy) / "chart.png").read_bytes()
 
 
 def test_claims_of_all_studies_are_in_one_file(toy: DictConfig, tmp_path: Path) -> None:

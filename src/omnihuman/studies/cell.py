@@ -15,12 +15,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.build import compose_config
-from omnihuman.overrides import quote, select_keys, without_keys
+from omnihuman.overrides import quote, quote_argument, select_keys, without_keys
 from omnihuman.source.root import expand_data_paths
 from omnihuman.studies.config import list_seeds, read_cells
 from omnihuman.studies.outcome import Outcome, locate_results, name_outcome, read_outcome, write_outcome
 from omnihuman.training.chain import Chain, resolve_variant
 from omnihuman.training.naming import build_folder_name
+from omnihuman.verb import PATH_KEYS
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +85,9 @@ def build_chain(config: DictConfig, cell: str, seed: int) -> Chain:
     cells = read_cells(config)
     if cell not in cells:
         raise ValueError(f"cell={cell}: unknown cell of the study {config.study}; expected {', '.join(cells)}.")
-    train = list(map(str, cells[cell].get("train", ())))
-    added = expand_data_paths([*map(str, config.common), *map(str, config.extra_overrides), *train])
+    train = cells[cell].get("train", ())
+    added = expand_data_paths(map(str, [*config.common, *config.extra_overrides, *train]))
+    added = [quote_argument(override, (), PATH_KEYS) for override in added]  # base=runs/nano/x/seed=1
     for override in select_keys(added, *OWN_KEYS):
         raise ValueError(f"{override}: the study sets {override.key} itself; {OWN_KEYS[override.key]}.")
     overrides = [f"size={config.size}", f"runs={quote(str(config.runs))}", f"seed={seed}"]

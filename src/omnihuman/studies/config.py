@@ -99,7 +99,11 @@ def locate_study(study: str) -> Path:
 def build_arguments(study: str, overrides: Sequence[str]) -> list[str]:
     """Return Hydra's command line that sweeps over the cells of a study."""
     folder = locate_study(study)
-    return ["--config-dir", str(folder), "--config-name", "sweep", f"study={folder.name}", *overrides]
+    return ["--config-dir", str(folder), "--config-name", "sweep", *_name_study(folder), *overrides]
+
+
+def _name_study(folder: Path) -> list[str]:
+    return [f"study={quote(folder.name)}", f"folder={quote(str(folder))}"]
 
 
 def compose_study(study: str, overrides: Sequence[str] = ()) -> DictConfig:
@@ -110,9 +114,9 @@ def compose_study(study: str, overrides: Sequence[str] = ()) -> DictConfig:
     GlobalHydra.instance().clear()  # a verb may have initialized Hydra with other folders
     folder = locate_study(study)
     selected = without_keys(overrides, "cell", "cell_seed", "hydra", "rung")
-    search = f"hydra.searchpath=[file://{config_dir()}]"
+    search = f"hydra.searchpath=[{quote(f'file://{config_dir()}')}]"
     with initialize_config_dir(str(folder), version_base="1.3"):
-        return compose("sweep", overrides=[search, f"study={folder.name}", *selected])
+        return compose("sweep", overrides=[search, *_name_study(folder), *selected])
 
 
 def store_study(config: DictConfig) -> None:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omnihuman.evaluation.tables import format_csv, format_latex_float, format_markdown
 from omnihuman.studies.chart import draw_chart
 from omnihuman.studies.claims import Claim, check_claims, compare_cells, correct_p_values, describe_difference
-from omnihuman.studies.config import find_baseline, locate_study
+from omnihuman.studies.config import find_baseline
 from omnihuman.studies.outcome import locate_results
 from omnihuman.studies.results import CellResult, read_results
 from omnihuman.studies.table import build_table, without_costs
@@ -68,7 +68,7 @@ def report_study(config: DictConfig, publish: bool = False, output_format: str =
     (folder / "claims.json").write_text(json.dumps(list(map(asdict, claims)), indent=2) + "\n", encoding="utf-8")
     draw_chart(folder, config.title, list(results.values()), columns)
     if publish:
-        study = locate_study(config.study)
+        study = Path(config.folder)
         (study / "TABLE.md").write_text(f"{texts['md']}\n![chart](chart.png)\n", encoding="utf-8")
         (study / "chart.png").write_bytes((folder / "chart.png").read_bytes())
     print(texts[{"markdown": "md", "latex": "tex"}.get(output_format, output_format)], end="")

@@ -197,8 +197,9 @@ def build_run(config: DictConfig, parents: Sequence[Run] = ()) -> Run:
     folder = Path(config.runs) / config.size / config.name
     if config.get("variant"):
         folder = folder / config.variant
-    digest = _compute_digest(config, parents, SPEED_DATA_KEYS)
-    chain_digest = _compute_digest(config, parents, (*SPEED_DATA_KEYS, *FILE_DATA_KEYS))
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    digest = _compute_digest(plain, parents, SPEED_DATA_KEYS)
+    chain_digest = _compute_digest(plain, parents, (*SPEED_DATA_KEYS, *FILE_DATA_KEYS))
     return Run(folder, digest, chain_digest)
 
 
@@ -210,8 +211,7 @@ def find_run_folder(config: Mapping[str, Any] | DictConfig) -> Path:
     return Path(str(config["runs"]), str(config["size"]), str(config["run"]), str(config.get("variant") or ""))
 
 
-def _compute_digest(config: DictConfig, parents: Sequence[Run], ignored_data_keys: Sequence[str]) -> str:
-    plain: Any = OmegaConf.to_container(config, resolve=True)
+def _compute_digest(plain: Mapping[str, Any], parents: Sequence[Run], ignored_data_keys: Sequence[str]) -> str:
     decisive = {key: plain[key] for key in DECISIVE_KEYS}
     # a folder counts by its own digest, among the parents, and not by its path
     decisive["init_from"] = [entry | {"folder": ""} if "folder" in entry else entry for entry in plain["init_from"]]
