@@ -175,7 +175,8 @@ def open_cell(
     variant = name_cell(overrides, params, config.variant)
     if variant is not None:
         overrides = [*without_keys(overrides, "variant"), f"variant={quote(variant)}"]
-    config = OmegaConf.merge(config, {"variant": variant})
+    config = config.copy()
+    config.variant = variant
     if not config.overwrite:
         resolve_chain(config, overrides).run.check_free("variant=<name> gives this sweep folders of its own")
     return config, list(overrides)
