@@ -2,6 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+DEV := .venv/.dev
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# extras of the package for everything but its development; EXTRAS= installs what training needs
+EXTRAS ?= eval,judge,serve
+# another package index for torch alone, such as that of its builds without CUDA
+INDEX ?=
 # caches of the libraries stay in the clone
 export MPLCONFIGDIR := $(CURDIR)/.venv/cache/matplotlib
 export HF_HOME := $(CURDIR)/.venv/cache/huggingface
@@ -10,27 +16,30 @@ export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.venv/cache/inductor
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY) ## make .venv with the pinned dependencies (once)
-
+setup: $(READY) ## make .venv with the pinned dependencies (once); INDEX=<url> takes torch from another index
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(if $(INDEX),$(PIP) --no-deps --index-url "$(INDEX)" $(shell grep -E '^torch(vision|audio)?==' requirements.txt))
+	$(PIP) --constraint requirements.txt --editable ".$(if $(EXTRAS),[$(EXTRAS)])"
 	touch $@
 
-check: $(READY) ## lint, types, import directions (seconds)
+$(DEV): $(READY)
+	$(PIP) --requirement requirements.txt
+	touch $@
+
+check: $(DEV) ## lint, types, import directions (seconds)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 # one thread for each worker: more of them wait for each other on few cores
-test: $(READY) ## the whole test suite (minutes)
+test: $(DEV) ## the whole test suite (minutes)
 	@mkdir -p .venv/cache
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --basetemp=.venv/cache/pytest
 
-test-slow: $(READY) ## the long trainings and tests of many processes (minutes)
+test-slow: $(DEV) ## the long trainings and tests of many processes (minutes)
 	@mkdir -p .venv/cache
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder --basetemp=.venv/cache/pytest
 
@@ -49,7 +58,7 @@ reproduce: $(READY) ## the papers' five tables in miniature, from nothing; SEEDS
 	$(BIN)/python -m omnihuman.report "study=[$$(echo $(STUDIES) | tr ' ' ',')]" write=true \
 	  results=experiments/RESULTS.md && exit $$failed
 
-docs: $(READY) ## the guide and the API reference, as a site in site/
+docs: $(DEV) ## the guide and the API reference, as a site in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 clean: ## remove the environment, caches and builds; runs/ and data/ stay
