@@ -80,6 +80,7 @@ KINDS = (
     Kind("data", "omnihuman.data.module", "omnihuman.data.module.OmniData"),
     Kind("data.face", "omnihuman.data.face", "omnihuman.data.face.FaceInput"),
     Kind("data.face.detector", "omnihuman.data.face", "builtins.object"),
+    Kind("data.augment", "omnihuman.data.augment", "omnihuman.data.augment.AudioAugment"),
     Kind("data.source", "omnihuman.source", "omnihuman.source.base.Source"),
     Kind("data.records", "omnihuman.source", "omnihuman.source.base.Source"),
     Kind("data.records.source", "omnihuman.source", "omnihuman.source.base.Source"),

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from omnihuman.data import media
+from omnihuman.data.augment import AudioAugment
 from omnihuman.data.bad_sample import BadSample, explain_unexpected
 from omnihuman.data.chat import Chat
 from omnihuman.data.collate import Packable, pack
@@ -68,6 +69,7 @@ class Samples(Dataset[Batch]):
         chat: builds prompts.
         num_frames: frames of a video; an image has one.
         face: crops faces, for encoders that read them.
+        augment: changes the audio of every epoch.
         views: each record is used once per view that leaves something of it. Without views: once, as it is.
         needs: slots that every file must be able to fill, besides those that its record needs.
         missing: what happens to a record whose text names a slot that its file cannot fill: ``absent`` removes the
@@ -91,6 +93,7 @@ class Samples(Dataset[Batch]):
         *,
         num_frames: int,
         face: FaceInput | None = None,
+        augment: AudioAugment | None = None,
         views: Sequence[View] = (),
         needs: Sequence[str] = (),
         missing: Literal["absent", "fill"] = "absent",
@@ -102,11 +105,11 @@ class Samples(Dataset[Batch]):
     ) -> None:
         self.transforms, self.layouts, self.chat = dict(transforms), layouts, chat
         self.missing, self.policy = missing, policy
-        self.readers = load_readers(ReadOptions(num_frames, face or FaceInput()))
+        self.readers = load_readers(ReadOptions(num_frames, face or FaceInput(), augment))
         self.fields = {field for field, _ in self.transforms.values() if field != INSTRUCTION}
         self.views, self.needs = tuple(views), tuple(needs)
         self.excluded, self.quarantine_file = excluded or {}, quarantine_file
-        self.timeout, self.prompts = timeout, prompts
+        self.timeout, self.prompts, self.augment = timeout, prompts, augment
         self.skipped: list[dict[str, Any]] = []
         self.dropped_slots = 0
         self.cut_answers: list[str] = []
@@ -137,7 +140,7 @@ class Samples(Dataset[Batch]):
         for index in micro_batch.indices:
             planned = self.planned[index]
             try:
-                samples.append(self._load(planned, index))
+                samples.append(self._load(planned, index, micro_batch.epoch))
             except BadSample as bad:
                 skipped.append(self._skip(planned.record, bad, planned.quarantine_file))
         cached_blanks = self.cached.blanks if self.cached else None
@@ -349,8 +352,8 @@ class Samples(Dataset[Batch]):
             needed &= set(fields)
         decoded = set[str]().union(*(self.readers[field].decodes for field in needed))
         amounts = {field: planned.amounts[field] for field in decoded}
-        num_frames, num_samples = amounts.get("frames", 0), amounts.get("waveform", 0)
-        clip = media.read_clip(record, planned.header, num_frames, num_samples, self.timeout)
+        num_samples = self.readers["waveform"].count_in_file(amounts.get("waveform", 0), record, planned.header)
+        clip = media.read_clip(record, planned.header, amounts.get("frames", 0), num_samples, self.timeout)
         values = {}
         for field in BY_FIELD:
             if field in needed | decoded and field not in record.hidden:
@@ -383,7 +386,9 @@ class Samples(Dataset[Batch]):
                     masks[name] = mask
         return Packable(signals, ids, labels, sample.meta, masks, features)
 
-    def _load(self, planned: Planned, index: int) -> Packable:
+    def _load(self, planned: Planned, index: int, epoch: int) -> Packable:
+        if self.augment:
+            self.augment.start(planned.record.id, epoch)
         features, times = self.cached.load(index) if self.cached else ({}, [])
         fields = {field for name, (field, _) in self.transforms.items() if name not in features}
         try:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 
+from omnihuman.data.augment import AudioAugment
 from omnihuman.data.ceiling import check_positive, check_share, check_skipped, summarize_reasons
 from omnihuman.data.chat import Chat, describe_difference
 from omnihuman.data.dataset import Layouts, Policy, Samples, Transforms
@@ -55,6 +56,7 @@ class OmniData(pl.LightningDataModule):
         path: of the records folder or file that the three keys above come from, for messages; ``None`` without one.
         num_frames: frames of a video.
         face: crops faces, for encoders that read them; ``None``: by the boxes of the records.
+        augment: changes the audio of training samples.
         batch_size: samples of an optimizer step, over all devices and micro-batches.
         max_tokens: of a packed sequence; a step takes as many micro-batches as that needs.
         tasks: use only records of these tasks, ``None`` for all. A mapping also says how often each task is used in an
@@ -90,6 +92,7 @@ class OmniData(pl.LightningDataModule):
         val_records: str | RecordSource | None = None,
         path: str | None = None,
         face: FaceInput | None = None,
+        augment: AudioAugment | None = None,
         tasks: Sequence[str] | Mapping[str, int | float] | None = None,
         views: Sequence[str] = ("VAF",),
         on_bad_sample: Policy = "raise",
@@ -111,6 +114,9 @@ class OmniData(pl.LightningDataModule):
         check_positive(max_length=max_length)
         self.max_skipped = check_share(max_skipped)
         self.path = path
+        self.augment = augment if augment and augment.is_enabled else None
+        if self.augment:
+            self.augment.check(features, missing)
         self.exclusions = Exclusions.for_policy(on_bad_sample, quarantine_folder)
         build = partial(build_source, source, root)
         self.sources = parse_mixture(records, build)
@@ -206,7 +212,7 @@ class OmniData(pl.LightningDataModule):
         """Return the samples of all sources, and the mixture: indices of a source and task with their weight."""
         planned = []
         for entry in self.sources:
-            samples = self._plan_source(entry.source, self._read(entry.source))
+            samples = self._plan_source(entry.source, self._read(entry.source), augment=self.augment)
             self._skipped.setdefault(entry.source.location, []).extend(samples.skipped)
             planned.append(samples)
         mixture: list[tuple[list[int], float]] = []
@@ -300,17 +306,11 @@ class OmniData(pl.LightningDataModule):
                 "or lower recipe.batch_size."
             )
 
+        lengths, targets = samples.lengths, samples.targets
+        options = {"batch_size": self.batch_size, "micro_batches": micro_batches, "world": world, "rank": rank}
+
         def plan(epoch: int) -> list[MicroBatch]:
-            return pack_epoch(
-                samples.lengths,
-                samples.targets,
-                self.order(epoch),
-                batch_size=self.batch_size,
-                micro_batches=micro_batches,
-                world=world,
-                rank=rank,
-                max_tokens=self.max_tokens,
-            )
+            return pack_epoch(lengths, targets, self.order(epoch), max_tokens=self.max_tokens, epoch=epoch, **options)
 
         return self._build_loader(samples, plan)
 
@@ -335,15 +335,8 @@ class OmniData(pl.LightningDataModule):
         world, rank = self._world_and_rank()
         order = list(range(len(samples)))
         micro_batches = count_micro_batches(samples.lengths, order, self.batch_size, self.max_tokens, world)
-        plan = pack_epoch(
-            samples.lengths,
-            samples.targets,
-            order,
-            batch_size=self.batch_size,
-            micro_batches=micro_batches,
-            world=world,
-            rank=rank,
-        )
+        options = {"batch_size": self.batch_size, "micro_batches": micro_batches, "world": world, "rank": rank}
+        plan = pack_epoch(samples.lengths, samples.targets, order, **options)
         return self._build_loader(samples, lambda epoch: plan)
 
     def prompts(
@@ -410,7 +403,7 @@ class OmniData(pl.LightningDataModule):
 
     def plan_entries(self, entries: Sequence[Entry]) -> Samples:
         """Return entries as training plans them; those that cannot be used are in ``skipped``."""
-        return self._plan_samples(entries, views=self.views, policy="skip")
+        return self._plan_samples(entries, views=self.views, policy="skip", augment=self.augment)
 
     def _read(self, source: RecordSource) -> Iterator[Entry]:
         self.other_tasks[source.location] = Counter()

@@ -12,10 +12,12 @@ class MicroBatch:
     Attributes:
         indices: of the samples; empty for a rank without work in a step.
         step_targets: supervised tokens of the whole optimizer step.
+        epoch: that it is part of.
     """
 
     indices: tuple[int, ...]
     step_targets: int
+    epoch: int = 0
 
 
 def shuffle_indices(count: int, seed: int, epoch: int) -> list[int]:
@@ -57,6 +59,7 @@ def pack_epoch(
     world: int,
     rank: int,
     max_tokens: int | None = None,
+    epoch: int = 0,
 ) -> list[MicroBatch]:
     """Return the micro-batches of one rank in one epoch: ``micro_batches`` for every step of ``batch_size`` samples.
 
@@ -83,7 +86,7 @@ def pack_epoch(
                 "recipe.batch_size."
             )
         for number in range(micro_batches):
-            packed.append(MicroBatch(tuple(bins[number * world + rank]), step_targets))
+            packed.append(MicroBatch(tuple(bins[number * world + rank]), step_targets, epoch))
     return packed
 
 

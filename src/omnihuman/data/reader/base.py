@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from omnihuman.data.augment import AudioAugment
 from omnihuman.data.face import FaceInput
 from omnihuman.data.media import Clip, Header
 from omnihuman.data.record import Record
@@ -22,10 +23,12 @@ class ReadOptions:
     Attributes:
         num_frames: frames of a video.
         face: crops faces out of frames.
+        augment: changes audio; ``None`` where samples are read as they are.
     """
 
     num_frames: int
     face: FaceInput
+    augment: AudioAugment | None = None
 
 
 class Reader(ABC):
@@ -64,6 +67,10 @@ class Reader(ABC):
             BadSample: the clip holds nothing of the modality.
         """
         raise NotImplementedError(f"{type(self).__name__} has no amount, but a modality is planned from its field.")
+
+    def count_in_file(self, amount: int, record: Record, header: Header) -> int:
+        """Return what has to be decoded for an amount."""
+        return amount
 
     def prepare(self, record: Record, header: Header) -> Record:
         """Return the record with what reading needs, checked against the header.
