@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -93,3 +94,25 @@ def test_all_has_every_extra_of_the_verbs() -> None:
     named = set(requirement.partition("[")[2].rstrip("]").split(","))
     # the detectors need model files as well
     assert named == {*EXTRAS, *(extra for _, extra in PLUGINS.values())} - {"faces"}
+
+
+def show_recipe(*arguments: str) -> str:
+    """Return the commands that make would run on a fresh clone."""
+    command = ["make", "--dry-run", "--always-make", *arguments]
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+
+def test_torch_alone_comes_from_another_index() -> None:
+    recipe = show_recipe("setup", "INDEX=https://index.example/whl", "EXTRAS=").splitlines()
+    (line,) = [line for line in recipe if "index.example" in line]
+    packages = line.partition('"https://index.example/whl" ')[2].split()
+    assert [package.partition("==")[0] for package in packages] == ["torch", "torchaudio", "torchvision"]
+    assert "--no-deps" in line and set(packages) <= set((ROOT / "requirements.txt").read_text().splitlines())
+    assert recipe.index(line) + 1 == recipe.index(next(line for line in recipe if "--editable" in line))
+    assert not any("index-url" in line for line in show_recipe("setup").splitlines())
+
+
+def test_tools_of_development_are_installed_for_checks_alone() -> None:
+    tools = "--requirement requirements.txt"
+    assert tools in show_recipe("check") and tools in show_recipe("test") and tools in show_recipe("docs")
+    assert tools not in show_recipe("train") and tools not in show_recipe("reproduce")

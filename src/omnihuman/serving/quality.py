@@ -11,6 +11,8 @@ from omnihuman.training.summary import read_metrics
 MAX_SCORES = 3
 """Scores in the sentence."""
 
+UNKNOWN = "This folder holds no score of the model, so its quality is unknown; omnihuman evaluate measures it."
+
 
 def describe_quality(folder: Path) -> str:
     """Return what the newest evaluation of a model, or else its last validation, has measured.
@@ -24,7 +26,7 @@ def describe_quality(folder: Path) -> str:
             return sentence
     table = folder / "metrics.csv"
     sentence = _describe_validation(read_metrics(table)) if table.is_file() else ""
-    return sentence or "This folder holds no score of the model, so how good its answers are is unknown."
+    return sentence or UNKNOWN
 
 
 def _describe_evaluation(metrics: Mapping[str, Any]) -> str:
