@@ -18,7 +18,7 @@ help: ## show this help
 
 setup: $(READY) ## make .venv with the pinned dependencies (once); INDEX=<url> takes torch from another index
 $(READY): requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
 	$(if $(INDEX),$(PIP) --no-deps --index-url "$(INDEX)" $(shell grep -E '^torch(vision|audio)?==' requirements.txt))
 	$(PIP) --constraint requirements.txt --editable ".$(if $(EXTRAS),[$(EXTRAS)])"
