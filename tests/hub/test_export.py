@@ -44,6 +44,8 @@ def test_files_of_the_folder(make_release: Folder) -> None:
     assert config["model_type"] == "omnihuman" and config["architectures"] == ["OmniHumanForCausalLM"]
     data = json.loads((folder / "processor_config.json").read_text())["data"]
     assert data["num_frames"] == 8 and data["face"] == {"region": "boxes", "margin": 0.25}
+    modes = {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()}
+    assert len(modes) == 1, "weights are as readable as the other files"
     for file in folder.rglob("*.json"):
         assert str(Path.home()) not in file.read_text() and str(Path.cwd()) not in file.read_text(), file
 

@@ -1,6 +1,7 @@
 """Safetensors files are written tensor by tensor, and created complete or not at all."""
 
 import json
+import os
 import weakref
 from pathlib import Path
 
@@ -9,9 +10,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from omnihuman.data.features import FeatureStore
+from omnihuman.hub.export import save_adapter
 from omnihuman.official import checkpoint as checkpoint_reader
 from omnihuman.official.checkpoint import open_checkpoint
 from omnihuman.training.safetensors_writer import Header, write_safetensors, write_sharded
+from omnihuman.types import Features
 from tests.official.folders import write_files
 
 STATE = {
@@ -26,6 +30,24 @@ STATE = {
 
 def make_headers(dtype: torch.dtype | None = None) -> dict[str, Header]:
     return {key: Header(tuple(tensor.shape), dtype or tensor.dtype) for key, tensor in STATE.items()}
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027])
+def test_files_have_the_mode_of_the_umask(umask: int, tmp_path: Path) -> None:
+    """Those of the safetensors library as well, and features of the cache."""
+    before = os.umask(umask)
+    try:
+        write_safetensors(tmp_path / "weights.safetensors", make_headers(), STATE.__getitem__)
+        save_adapter({"r": 2}, {"a": torch.zeros(2)}, tmp_path / "adapter")
+        features = Features.of(torch.zeros(1, 1, 2, 3), torch.ones(1, 1, dtype=torch.bool))
+        FeatureStore(tmp_path / "features").save("abc", features, [0.0])
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) >= 4
+    assert {file.name: oct(file.stat().st_mode & 0o777) for file in files} == dict.fromkeys(
+        [file.name for file in files], oct(0o666 & ~umask)
+    )
 
 
 def test_safetensors_reads_the_file(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save  # to bytes: its files would be readable for the owner alone
 from torch import Tensor, nn
 
 from omnihuman.data import face, media
@@ -91,7 +91,7 @@ class FeatureStore:
             tensors[f"tokens.{number}"] = part.tokens.contiguous()
             tensors[f"mask.{number}"] = part.mask.contiguous()
         metadata = {"grids": json.dumps([part.grid for part in parts]), "times": json.dumps(list(times))}
-        self._write(self._path(key), lambda partial: save_file(tensors, partial, metadata))
+        self._write(self._path(key), lambda partial: partial.write_bytes(save(tensors, metadata)))
 
     def _path(self, key: str, *folders: str) -> Path:
         return self.folder.joinpath(*folders, key[:2], key)

@@ -23,6 +23,7 @@ from omnihuman.hub.processor import DATA_OPTIONS, FACE_OPTIONS, OmniHumanProcess
 from omnihuman.model.omni import OmniModel
 from omnihuman.template import Template
 from omnihuman.training.model_folder import load_model
+from omnihuman.training.safetensors_writer import apply_umask
 
 Adapter = tuple[dict[str, Any], dict[str, Tensor]]
 """Options of peft's LoraConfig, and the tensors by peft's names."""
@@ -248,3 +249,4 @@ def save_adapter(options: Mapping[str, Any], tensors: Mapping[str, Tensor], out:
 
     LoraConfig(**options, task_type="CAUSAL_LM", inference_mode=True).save_pretrained(out)
     save_file(dict(tensors), out / "adapter_model.safetensors", metadata={"format": "pt"})
+    apply_umask(out)

@@ -17,6 +17,7 @@ from omnihuman.hub.configuration import OmniHumanConfig
 from omnihuman.hub.graph import parse_graph
 from omnihuman.modality import FIELDS_WITH_GAPS, SLOTS
 from omnihuman.nn.finite import check_parameters
+from omnihuman.training.safetensors_writer import apply_umask
 from omnihuman.types import IGNORE_INDEX, Batch, Signal
 
 if TYPE_CHECKING:
@@ -256,6 +257,7 @@ class OmniHumanForCausalLM(PreTrainedModel, GenerationMixin):
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
         super().save_pretrained(save_directory, *args, **kwargs)
+        apply_umask(Path(save_directory))
         self.llm.tokenizer.save_pretrained(save_directory)
 
 

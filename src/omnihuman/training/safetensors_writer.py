@@ -103,6 +103,14 @@ def write_sharded(
     return files
 
 
+def apply_umask(folder: Path) -> None:
+    """Give the safetensors files of a folder the mode of other new files; their library writes for the owner alone."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for file in folder.glob("*.safetensors"):
+        file.chmod(0o666 & ~umask)
+
+
 def _split(headers: Mapping[str, Header], max_shard_size: int) -> list[dict[str, Header]]:
     """Split headers into shards, in their order; a tensor above the limit gets a shard of its own."""
     shards: list[dict[str, Header]] = [{}]
