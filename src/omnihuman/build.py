@@ -6,10 +6,12 @@ from functools import lru_cache, partial
 from importlib.resources import files
 from inspect import signature
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 
+from omnihuman.config_files import config_dir as config_dir
 from omnihuman.gate import MODEL_KEYS, SPECIAL_KEYS, check_node
 from omnihuman.overrides import Override, apply_values, parse_overrides
 from omnihuman.source.root import read_records_folder
@@ -44,15 +46,6 @@ def _resolve_hub(name: str, random_name: str | None = None, *, _root_: Any) -> s
 def _resolve_records_folder(path: str | None, field: str) -> str | None:
     value = None if path is None else getattr(read_records_folder(path), field)
     return None if value is None else str(value)
-
-
-def config_dir() -> str:
-    """Return the folder of the yaml files: beside ``src`` in a clone, inside an installed package."""
-    package = Path(__file__).parent
-    for folder in (package / "conf", package.parents[1] / "conf"):
-        if folder.is_dir():
-            return str(folder)
-    raise ValueError(f"no conf/ in {package} or {package.parents[1]}: install the package, or run from a clone.")
 
 
 def compose_config(overrides: Sequence[str], root: str | None = "train") -> DictConfig:
@@ -271,6 +264,21 @@ def _check_options(node: Mapping[Any, Any], path: str) -> None:
         choices = _literal_choices(parameter.annotation)
         if isinstance(value, str) and choices and value not in choices:
             raise ValueError(f"{path}{key}={value}: choose from {', '.join(choices)}.")
+        if key in node and not _fits(value, parameter.annotation):
+            noun = str(getattr(parameter.annotation, "__name__", parameter.annotation))
+            raise ValueError(f"{path}{key}={value}: expected {noun}, got {type(value).__name__}.")
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Return false if a value is a plain one of another type than a plain annotation.
+
+    >>> _fits("many", int), _fits(2, float), _fits(True, int), _fits(None, int | None), _fits("a", Path)
+    (False, True, False, True, True)
+    """
+    types = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    if not set(types) <= {int, float, bool, str, NoneType}:
+        return True
+    return type(value) in types or (type(value) is int and float in types)
 
 
 def _literal_choices(annotation: Any) -> list[Any]:

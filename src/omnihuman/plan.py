@@ -33,7 +33,7 @@ checkpointed blocks once more. Activations are those of a full packed sequence, 
 scores; bf16 copies are those that autocast makes of weights. No data is read: one sample represents all."""
 
 
-@program
+@program("plan")
 def main(arguments: Sequence[str]) -> int:
     """Print the forecast of one cell in full, or of every cell of a sweep as a table; return 1 if none is possible."""
     parser = argparse.ArgumentParser(prog="omnihuman plan", description=f"{__doc__} Options: conf/plan.yaml.")

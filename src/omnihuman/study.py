@@ -64,7 +64,7 @@ def check_axes(config: DictConfig, overrides: Sequence[str]) -> None:
             raise ValueError(f"{key}={','.join(unknown)}: unknown in the study {config.study}; expected {known}.")
 
 
-@program
+@program("study")
 def main(arguments: Sequence[str]) -> int:
     """Run all cells and write the table; return 1 where a cell failed."""
     if not arguments or arguments[0].startswith("-"):

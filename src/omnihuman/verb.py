@@ -17,8 +17,9 @@ from omegaconf import DictConfig
 
 from omnihuman.build import check_sizes, config_dir, register_resolvers, select_model_of_base
 from omnihuman.mistake import check_types, explain
-from omnihuman.overrides import declare_sweep, quote, quote_argument
+from omnihuman.overrides import declare_sweep, quote_argument
 from omnihuman.source.root import expand_data_paths
+from omnihuman.usage import HELP, format_usage
 
 PATH_KEYS = ("run", "base", "variant")
 """Keys whose value may be a folder with ``=`` in its name, as sweeps and ``base=`` create them."""
@@ -47,22 +48,28 @@ PLUGINS = {
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
-
-def program(function: Callable[[Sequence[str]], Result]) -> Callable[..., Result]:
+def program(name: str) -> Callable[[Callable[[Sequence[str]], Result]], Callable[..., Result | int]]:
     """Turn a function of the command line into a program: without arguments it reads ``sys.argv``.
 
     A mistake of the user ends the program with its message alone; ``HYDRA_FULL_ERROR=1`` prints the traceback.
+
+    Args:
+        name: of the verb and its root config.
     """
 
-    @wraps(function)
-    def main(arguments: Sequence[str] | None = None) -> Result:
-        command_line = sys.argv[1:] if arguments is None else arguments
-        root = getattr(function, "root", None)
-        command_line = _run(expand_data_paths, command_line, command_line, root)
-        return _run(function, command_line, command_line, root)
+    def decorate(function: Callable[[Sequence[str]], Result]) -> Callable[..., Result | int]:
+        @wraps(function)
+        def main(arguments: Sequence[str] | None = None) -> Result | int:
+            command_line = sys.argv[1:] if arguments is None else arguments
+            if set(HELP).intersection(command_line):
+                print(format_usage(name, _summarize(function), command_line))
+                return 0
+            command_line = _run(expand_data_paths, command_line, command_line, name)
+            return _run(function, command_line, command_line, name)
 
-    return main
+        return main
 
+    return decorate
 
 def verb(
     name: str, *text_keys: str, extra: str | None = None, names_cells: bool = False
@@ -91,27 +98,22 @@ def verb(
             sys.argv[1:] = select_model_of_base(quoted)
             if names_cells:
                 sys.argv[1:] = declare_sweep(sys.argv[1:])
-            if {"-h", "--help"}.intersection(arguments):
-                sys.argv.append(f"hydra.help.header={quote(_summarize(function))}")
             with _raise_errors_of_hydra():
                 run_hydra()
 
-        main.root = name  # type: ignore[attr-defined]
-        return program(main)
+        return program(name)(main)
 
     return decorate
-
 
 def _check_and_call(call: tuple[Callable[[DictConfig], Result], DictConfig, str | None]) -> Result:
     function, config, extra = call
     overrides = HydraConfig.get().overrides.task
     check_sizes(overrides)
-    check_types(overrides, str(HydraConfig.get().job.config_name))
     for module in EXTRAS.get(extra or "", "").split():
         if find_spec(module) is None:
             raise ModuleNotFoundError(name=module)
+    check_types(overrides, str(HydraConfig.get().job.config_name))
     return function(config)
-
 
 @contextmanager
 def _raise_errors_of_hydra() -> Iterator[None]:
@@ -123,10 +125,8 @@ def _raise_errors_of_hydra() -> Iterator[None]:
     finally:
         hydra_utils.run_and_report = report
 
-
 def _call(func: Callable[[], Result]) -> Result:
     return func()
-
 
 def _check_options(arguments: Sequence[str]) -> None:
     """Check the options of Hydra: its own parser prints its usage, and values are no options.
@@ -144,19 +144,16 @@ def _check_options(arguments: Sequence[str]) -> None:
     parser.allow_abbrev = False  # --experiment is none of Hydra's options
     parser.parse_args(list(arguments))
 
-
 def _summarize(function: Callable[..., Any]) -> str:
     """Return the first line of the docstring of a function's module, as the head of the help."""
     docstring = sys.modules[function.__module__].__doc__ or ""
-    return docstring.partition("\n")[0].replace("``", "") + "\n"
-
+    return docstring.partition("\n")[0].replace("``", "")
 
 def _check_plugins(arguments: Sequence[str]) -> None:
     for argument in arguments:
         module, extra = PLUGINS.get(argument, (None, None))
         if module is not None and find_spec(f"hydra_plugins.{module}") is None:
             sys.exit(f'error: {argument} needs a plugin that is not installed: pip install "omnihuman[{extra}]"')
-
 
 def _run(
     function: Callable[[Argument], Result], argument: Argument, command_line: Sequence[str], root: str | None
@@ -176,7 +173,6 @@ def _run(
         sys.stdout.flush()
         sys.exit(f"error: {message}")
 
-
 def find_missing_extra(error: BaseException) -> str | None:
     """Return the command that installs the package whose absence has caused an error, ``None`` for other errors.
 
@@ -192,7 +188,6 @@ def find_missing_extra(error: BaseException) -> str | None:
                     return f'{module} is not installed: pip install "omnihuman[{extra}]"'
         cause = cause.__cause__ or cause.__context__
     return None
-
 
 def _exit_silently(code: int) -> NoReturn:
     """Exit with the code that shells expect of a signal, without writing to a closed pipe."""
