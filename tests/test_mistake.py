@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from omnihuman.mistake import check_types
+from omnihuman.mistake import explain
 from tests.data.conftest import write_clip
 
 GUIDE = Path(__file__).parents[1] / "docs" / "guide" / "mistakes.md"
@@ -65,25 +65,33 @@ def test_a_mistake_is_one_line(
 
 
 @pytest.mark.parametrize(
-    "argument",
+    ("error", "root", "cures"),
     [
-        "recipe.lr=1",
-        "recipe.lr=1e-4",
-        "overwrite=true",
-        "data.views=[VA]",
-        "data.features=null",
-        "data.num_workers=null",
-        "trainer.devices=auto",
-        "trainer.precision=32",
-        "data.records=[a.json,b.json]",
-        "seed=${recipe.batch_size}",
-        "recipe.lr=1e-3,1e-4",
-        "+data.note=text",
-        "~data.face",
-        "size=7b",
-        "run=7",
-        "trainable={a: 1}",
+        (MemoryError(), "generate", ["batch_size (8)", "dtype=bfloat16"]),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+            "train",
+            ["recipe.max_tokens (", "trainer=fsdp"],
+        ),
+        (ValueError("model: RuntimeError"), "train", ["at 3.00 GiB", "omnihuman plan +experiment=humanomni_stage1"]),
     ],
 )
-def test_values_of_the_right_type_pass(argument: str) -> None:
-    check_types(["+experiment=humanomni_stage1_face", argument], "train")
+def test_out_of_memory_names_what_needs_less(error: Exception, root: str, cures: list[str]) -> None:
+    if isinstance(error, ValueError):
+        error.__cause__ = RuntimeError("CUDA out of memory. Tried to allocate 3.00 GiB.")
+    arguments = ["+experiment=humanomni_stage1"] if root == "train" else []
+    message = explain(error, arguments, root)
+    assert message is not None and message.startswith("out of memory")
+    assert [cure for cure in cures if cure not in message] == []
+
+
+def test_an_error_of_the_program_is_not_explained() -> None:
+    assert explain(RuntimeError("size mismatch"), [], "train") is None
+    assert explain(KeyError("x"), [], "train") is None
+
+
+def test_a_sample_that_a_process_could_not_decode_is_one_line() -> None:
+    error = ValueError(
+        "Caught BadSample in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n x"
+    )
+    assert explain(error, [], "train") == "Caught BadSample in DataLoader worker process 0."

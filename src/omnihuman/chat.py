@@ -5,7 +5,7 @@ from omegaconf import DictConfig
 from omnihuman.verb import verb
 
 
-@verb("chat", "examples")
+@verb("chat", "examples", extra="serve")
 def main(config: DictConfig) -> None:
     """Load the model and serve the page until interrupted."""
     from omnihuman.serving.app import serve_page

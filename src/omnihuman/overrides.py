@@ -69,6 +69,11 @@ class Override:
         return list(self._parsed.sweep_string_iterator())
 
     @property
+    def is_new(self) -> bool:
+        """True if it may add a key: ``+`` or ``++``."""
+        return self._parsed.is_add() or self._parsed.is_force_add()
+
+    @property
     def is_delete(self) -> bool:
         return self._parsed.is_delete()
 

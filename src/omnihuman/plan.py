@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from omnihuman.build import compose_config, config_dir, register_resolvers
-from omnihuman.mistake import check_types, explain
+from omnihuman.keys import check_keys, check_types
+from omnihuman.mistake import explain
 from omnihuman.overrides import expand_sweep, parse_overrides, select_keys
 from omnihuman.verb import program
 
@@ -73,8 +74,10 @@ def _compose(cell: Sequence[str]) -> DictConfig | str:
     from omnihuman.training.model_folder import rebase
 
     try:
+        config = compose_config(cell, "plan")
+        check_keys(cell, config, "plan")
         check_types(cell, "plan")
-        return rebase(compose_config(cell, "plan"), cell)
+        return rebase(config, cell)
     except CONFIG_ERRORS as error:
         return explain(error, cell, "plan") or format_error(error)
 

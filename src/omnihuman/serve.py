@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from omnihuman.verb import verb
 
 
-@verb("serve", "name")
+@verb("serve", "name", extra="serve")
 def main(config: DictConfig) -> None:
     """Serve until interrupted or terminated."""
     import uvicorn

@@ -2,17 +2,25 @@
 
 from omegaconf import DictConfig
 
+from omnihuman.config_files import list_choices
 from omnihuman.verb import verb
 
 
 @verb("train", names_cells=True)
 def main(config: DictConfig) -> float | None:
-    """Train the missing parents and the stage; return the best validation loss, for sweepers such as Optuna's."""
+    """Train the missing parents and the stage; return the best validation loss, for sweepers such as Optuna's.
+
+    Raises:
+        ValueError: no experiment is selected.
+    """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    if config.name is None:
+        choices = ", ".join(list_choices("experiment"))
+        raise ValueError(f"no experiment: omnihuman train +experiment=humanomni_stage1, or one of {choices}.")
     from omnihuman.training.chain import open_cell
-    from omnihuman.training.stage import run_stage  # imports torch, which --help does not need
+    from omnihuman.training.stage import run_stage  # imports torch, which a mistake does not need
 
     hydra_config = HydraConfig.get()
     overrides = list(hydra_config.overrides.task)

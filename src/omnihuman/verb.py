@@ -16,7 +16,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from omnihuman.build import check_sizes, config_dir, register_resolvers, select_model_of_base
-from omnihuman.mistake import check_types, explain
+from omnihuman.keys import check_command_line
+from omnihuman.mistake import explain
 from omnihuman.overrides import declare_sweep, quote_argument
 from omnihuman.source.root import expand_data_paths
 from omnihuman.usage import HELP, format_usage
@@ -48,6 +49,7 @@ PLUGINS = {
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
+
 def program(name: str) -> Callable[[Callable[[Sequence[str]], Result]], Callable[..., Result | int]]:
     """Turn a function of the command line into a program: without arguments it reads ``sys.argv``.
 
@@ -70,6 +72,7 @@ def program(name: str) -> Callable[[Callable[[Sequence[str]], Result]], Callable
         return main
 
     return decorate
+
 
 def verb(
     name: str, *text_keys: str, extra: str | None = None, names_cells: bool = False
@@ -105,6 +108,7 @@ def verb(
 
     return decorate
 
+
 def _check_and_call(call: tuple[Callable[[DictConfig], Result], DictConfig, str | None]) -> Result:
     function, config, extra = call
     overrides = HydraConfig.get().overrides.task
@@ -112,8 +116,9 @@ def _check_and_call(call: tuple[Callable[[DictConfig], Result], DictConfig, str 
     for module in EXTRAS.get(extra or "", "").split():
         if find_spec(module) is None:
             raise ModuleNotFoundError(name=module)
-    check_types(overrides, str(HydraConfig.get().job.config_name))
+    check_command_line(overrides, config, str(HydraConfig.get().job.config_name))
     return function(config)
+
 
 @contextmanager
 def _raise_errors_of_hydra() -> Iterator[None]:
@@ -125,8 +130,10 @@ def _raise_errors_of_hydra() -> Iterator[None]:
     finally:
         hydra_utils.run_and_report = report
 
+
 def _call(func: Callable[[], Result]) -> Result:
     return func()
+
 
 def _check_options(arguments: Sequence[str]) -> None:
     """Check the options of Hydra: its own parser prints its usage, and values are no options.
@@ -144,16 +151,19 @@ def _check_options(arguments: Sequence[str]) -> None:
     parser.allow_abbrev = False  # --experiment is none of Hydra's options
     parser.parse_args(list(arguments))
 
+
 def _summarize(function: Callable[..., Any]) -> str:
     """Return the first line of the docstring of a function's module, as the head of the help."""
     docstring = sys.modules[function.__module__].__doc__ or ""
     return docstring.partition("\n")[0].replace("``", "")
+
 
 def _check_plugins(arguments: Sequence[str]) -> None:
     for argument in arguments:
         module, extra = PLUGINS.get(argument, (None, None))
         if module is not None and find_spec(f"hydra_plugins.{module}") is None:
             sys.exit(f'error: {argument} needs a plugin that is not installed: pip install "omnihuman[{extra}]"')
+
 
 def _run(
     function: Callable[[Argument], Result], argument: Argument, command_line: Sequence[str], root: str | None
@@ -173,6 +183,7 @@ def _run(
         sys.stdout.flush()
         sys.exit(f"error: {message}")
 
+
 def find_missing_extra(error: BaseException) -> str | None:
     """Return the command that installs the package whose absence has caused an error, ``None`` for other errors.
 
@@ -188,6 +199,7 @@ def find_missing_extra(error: BaseException) -> str | None:
                     return f'{module} is not installed: pip install "omnihuman[{extra}]"'
         cause = cause.__cause__ or cause.__context__
     return None
+
 
 def _exit_silently(code: int) -> NoReturn:
     """Exit with the code that shells expect of a signal, without writing to a closed pipe."""

@@ -1,6 +1,7 @@
 """Chains of stages: the missing parents of a run are trained before it, like prerequisites in make."""
 
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -220,6 +221,20 @@ def train_missing(parents: Sequence[Chain], is_allowed: bool = True) -> None:
         if not is_allowed:
             raise ValueError(f"{parent.run.weights} is missing or of another config, and chain=false. Train: {command}")
         log.info("parent %s is missing or of another config; training it: %s", name, command)
-        process = subprocess.run([sys.executable, *parent.command[1:]], check=False)
-        if process.returncode or not parent.run.can_be_parent():
-            raise ValueError(f"training the parent failed, as it says above: {command}")
+        code, last_line = _run_training(parent.command)
+        if code or not parent.run.can_be_parent():
+            reason = last_line.removeprefix("error: ") or f"exit code {code}"
+            raise ValueError(f"training the parent {name} failed: {reason}; its command: {command}")
+
+
+def _run_training(command: Sequence[str]) -> tuple[int, str]:
+    """Run a training; return its exit code and the last line that it wrote to stderr, which is passed on."""
+    tail = b""
+    with subprocess.Popen([sys.executable, *command[1:]], stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        while chunk := os.read(process.stderr.fileno(), 4096):  # progress bars write parts of lines
+            sys.stderr.write(chunk.decode(errors="replace"))
+            sys.stderr.flush()
+            tail = (tail + chunk)[-4096:]
+    lines = tail.decode(errors="replace").split("\n")
+    return process.returncode, next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -15,7 +15,7 @@ from omnihuman.modality import View
 from omnihuman.model.omni import OmniModel
 from omnihuman.overrides import parse_overrides
 from omnihuman.training.precision import cast_parameters
-from omnihuman.training.runs import FINISHED, Run
+from omnihuman.training.runs import Run, check_model_folder
 from omnihuman.training.weights import copy_tensors, load_weights, read_dtype
 
 log = logging.getLogger(__name__)
@@ -32,20 +32,7 @@ def read_config(folder: Path) -> DictConfig:
     Raises:
         ValueError: the folder contains no finished run and no converted checkpoint, or the gate refuses its config.
     """
-    if (folder / "config.json").is_file() and not (folder / "config.yaml").is_file():
-        source = "humanomni"
-        if '"omnihuman"' in (folder / "config.json").read_text():
-            source = "omnihuman"
-        raise ValueError(
-            f"{folder} has the layout of Hugging Face; convert it to a model folder: omnihuman convert "
-            f"official={source} path={folder} out={folder.absolute().name}_ours"
-        )
-    if not Run(folder, "").is_complete() or not (folder / "config.yaml").is_file():
-        runs = sorted({path.parent.name for path in folder.parent.glob(f"*/{FINISHED}")})
-        raise ValueError(
-            f"{folder} holds no finished run (its parent holds {runs or 'none'}); train it: "
-            f"omnihuman train +experiment={folder.name} size={folder.parent.name}"
-        )
+    check_model_folder(folder)
     register_resolvers()  # the config contains interpolations of them
     config = gate.read_config(folder / "config.yaml", folder.absolute())
     if "model" not in config or "data" not in config:

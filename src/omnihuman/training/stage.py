@@ -18,6 +18,7 @@ from omnihuman.objective.base import Objective
 from omnihuman.pl import pl
 from omnihuman.training.assembly import Stage, build_stage
 from omnihuman.training.chain import resolve_chain, train_missing
+from omnihuman.training.devices import check_devices
 from omnihuman.training.dry_run import print_dry_run, print_parts
 from omnihuman.training.replay import replay_batches
 from omnihuman.training.runs import Run, checkpoint_step, is_main_process
@@ -39,13 +40,12 @@ def run_stage(config: DictConfig, overrides: Sequence[str], callbacks: Sequence[
         ValueError: the config is invalid; the message names the key.
     """
     _configure_logging()
-    if config.name is None:
-        raise ValueError("no experiment: omnihuman train +experiment=humanomni_stage1 (see conf/experiment).")
     chain = resolve_chain(config, overrides)
     run, config = chain.run, chain.config
     if config.dry_run:
         print_dry_run(config, chain, console)
         return run
+    check_devices(config.trainer.accelerator, config.trainer.devices)
     train_missing(chain.parents, is_allowed=config.chain)
     if config.replay is not None:
         replay_batches(config, chain, console)
