@@ -9,11 +9,15 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
 
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.config_files import config_dir as config_dir
 from omnihuman.gate import MODEL_KEYS, SPECIAL_KEYS, check_node
 from omnihuman.overrides import Override, apply_values, parse_overrides
+from omnihuman.plugins import list_config_folders
 from omnihuman.source.root import read_records_folder
 
 PART_GROUPS = ("encoders", "projectors", "early_fusions", "fusions")
@@ -30,6 +34,17 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("foundation", _resolve_foundation, replace=True)
     OmegaConf.register_new_resolver("hub", _resolve_hub, replace=True)
     OmegaConf.register_new_resolver("records_folder", _resolve_records_folder, replace=True)
+
+
+class PluginSearchPath(SearchPathPlugin):
+    """Adds the yaml files of plugins to those of the package, which come first."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in list_config_folders():
+            search_path.append("omnihuman.plugins", f"file://{folder}")
+
+
+Plugins.instance().register(PluginSearchPath)
 
 
 def _resolve_foundation(name: str) -> str:

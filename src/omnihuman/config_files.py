@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
+from omnihuman.plugins import list_config_folders
+
 PACKAGE = "# @package"
 COMMAND = re.compile(r"(?:python -m omnihuman\.|omnihuman )(\w+)\b.*")
 KEY = re.compile(r"(?P<indent> *)(?P<key>[\w*.]+):(?P<value> .*)?$")
@@ -94,8 +96,17 @@ def config_dir() -> str:
 
 
 def list_choices(group: str) -> list[str]:
-    """Return the names of the yaml files of a group."""
-    return sorted(path.stem for path in Path(config_dir(), group).glob("*.yaml"))
+    """Return the names of the yaml files of a group, those of plugins included."""
+    names = set[str]()
+    for folder in (Path(config_dir()), *list_config_folders()):
+        names |= {path.stem for path in (folder / group).glob("*.yaml")}
+    return sorted(names)
+
+
+def _find_file(name: str) -> Path | None:
+    """Return the path of a yaml file; the package's own come before those of plugins."""
+    paths = [folder / f"{name}.yaml" for folder in (Path(config_dir()), *list_config_folders())]
+    return next((path for path in paths if path.is_file()), None)
 
 
 def list_studies() -> dict[str, str]:
@@ -108,10 +119,10 @@ def list_studies() -> dict[str, str]:
 def read_file(name: str) -> ConfigFile:
     """Return the content of a yaml file by its path in the folder, without suffix: ``data/json``.
 
-    A file elsewhere, such as a plugin's, has no content here.
+    A file of another folder, such as that of ``--config-dir``, has no content here.
     """
-    path, file, size = Path(config_dir(), f"{name}.yaml"), ConfigFile(), 0
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    path, file, size = _find_file(name), ConfigFile(), 0
+    lines = path.read_text(encoding="utf-8").splitlines() if path else []
     while size < len(lines) and lines[size].startswith("#"):
         if not lines[size].startswith(PACKAGE):
             file.header.append(lines[size].removeprefix("#").strip())
@@ -186,7 +197,7 @@ def _collect(name: str, package: str, choices: dict[str, str], defaults: dict[st
             entry = replace(defaults[entry.key], choice=item.choice) if entry.key in defaults else entry
         entry = replace(entry, choice=choices.get(entry.key, entry.choice))
         defaults[entry.key] = entry
-        if Path(config_dir(), f"{group}/{entry.choice}.yaml").is_file():
+        if _find_file(f"{group}/{entry.choice}"):
             _collect(f"{group}/{entry.choice}", entry.package, choices, defaults)
 
 

@@ -17,6 +17,8 @@ from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
 from omegaconf.grammar_parser import parse
 from yaml import YAMLError
 
+from omnihuman.plugins import GROUP, list_plugins
+
 RESOLVERS = ("foundation", "hub", "oc.select")
 """Resolvers that a config of somebody else may use: none of them reads the environment or a file."""
 
@@ -51,20 +53,23 @@ class Kind:
     def find(self, target: str) -> Callable[..., Any] | None:
         """Return the class or function of a target, ``None`` if it is not of this kind.
 
-        Only modules of the package are imported. Attributes of attributes are not reached: a module that a module of
-        ours has imported is not one of its own.
+        Only modules of the package are imported, and those of classes that a plugin names. Attributes of attributes are
+        not reached: a module that a module of ours has imported is not one of its own.
 
         Raises:
             ImportError: there is no such module, or it needs a package that is not installed.
         """
         module, _, name = target.rpartition(".")
-        if not _is_within(module, self.package):
+        is_plugin = target in list_plugins()
+        if not (is_plugin or _is_within(module, self.package)):
             return None
         part, base = getattr(import_module(module), name, None), _locate(self.base)
         if base is FunctionType:
             return part if isinstance(part, FunctionType) and part.__module__ == module else None
         if not (isinstance(part, type) and issubclass(part, base)):
             return None
+        if is_plugin:
+            return part
         # other packages export their classes from modules that do not define them
         is_own = part.__module__ == module or not _is_within(module, "omnihuman")
         return part if is_own and _is_within(part.__module__, self.package) else None
@@ -103,7 +108,7 @@ KINDS = (
     Kind("judge", "omnihuman.judge", "omnihuman.judge.base.Judge"),
     Kind("judge.groups", "omnihuman.metric.open_vocabulary", "types.FunctionType"),
 )
-"""Everything that a config may build. A class in a file of yours within one of the packages is among it."""
+"""Everything that a config may build, beside classes of plugins with the same bases at the same places."""
 
 
 def _is_within(module: str, package: str) -> bool:
@@ -135,7 +140,9 @@ def find_target(location: str, target: Any, kinds: Sequence[Kind] = KINDS) -> Ca
         except ImportError as error:
             raise ValueError(f"{location} is {target!r}: {error}.") from error
     packages = dict.fromkeys(kind.package for kind in kinds)
-    expected = f"a class of {', '.join(packages)}" if packages else "no target here"
+    expected = "no target here"
+    if packages:
+        expected = f"a class of {', '.join(packages)}, or one that an installed package names ({GROUP})"
     raise ValueError(f"{location} is {target!r}; expected {expected}.")
 
 

@@ -76,12 +76,11 @@ def list_entries(name: str) -> list[Entry]:
     entries: dict[str, Entry] = {}
     folder = name.rpartition("/")[0]
     for base in read_file(name).bases:
-        for entry in list_entries(f"{folder}/{base}".lstrip("/")):
-            entries[entry.key] = entry
+        entries |= {entry.key: entry for entry in list_entries(f"{folder}/{base}".lstrip("/"))}
     for entry in read_file(name).entries:
-        base = entries.get(entry.key)
-        if base is not None and not entry.comment:
-            entry = Entry(entry.key, entry.value, base.comment)
+        extended = entries.get(entry.key)
+        if extended is not None and not entry.comment:
+            entry = Entry(entry.key, entry.value, extended.comment)
         entries[entry.key] = entry
     return list(entries.values())
 

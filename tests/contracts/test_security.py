@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from omnihuman.build import compose_config, compose_part
 from omnihuman.data.messages import parse_generation_options
 from omnihuman.data.record import BadSample, parse_record
-from omnihuman.gate import read_config
+from omnihuman.gate import check_config, read_config
 from omnihuman.llm.causal import CausalLM
 from omnihuman.serving.guard import is_cross_site
 from omnihuman.serving.openai import RequestLimits
@@ -103,6 +103,21 @@ def test_hostile_release_is_refused(hostile: Path, call_verb: Callable[..., str]
     (release / "config.json").write_text(json.dumps({"model_type": "omnihuman", "graph": graph}))
     message = call_verb("convert", "official=omnihuman", f"path={release}", f"out={tmp_path / 'out'}")
     assert str(release) in message and f"llm._target_ is '{TARGET}'" in message and "\n" not in message
+
+
+def test_plugins_open_what_they_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "from omnihuman.projector.linear import LinearProjector\nclass Mine(LinearProjector): ...\n"
+    (tmp_path / "opened.py").write_text(f"{code}class Other(Mine): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("omnihuman.gate.list_plugins", lambda: {"opened.Mine": "opened"})
+    node = {"_target_": "opened.Mine", "_partial_": True}
+    check_config("x", {"model": {"projectors": {"face": node}}})
+    for place in ("encoders", "fusions"):
+        with pytest.raises(ValueError, match=r"_target_ is 'opened\.Mine'"):
+            check_config("x", {"model": {place: {"face": node}}})
+    for target in ("opened.Other", "opened.LinearProjector", "opened.Mine.forward"):
+        with pytest.raises(ValueError, match=f"_target_ is '{target}'"):
+            check_config("x", {"model": {"projectors": {"face": node | {"_target_": target}}}})
 
 
 def test_command_line_reaches_no_module_through_ours(
