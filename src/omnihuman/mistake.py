@@ -13,7 +13,7 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from omegaconf import MissingMandatoryValue
+from omegaconf import DictConfig, MissingMandatoryValue
 from omegaconf.errors import InterpolationKeyError, InterpolationToMissingValueError, OmegaConfBaseException
 
 from omnihuman.build import compose_config
@@ -114,7 +114,9 @@ def _explain_memory(error: BaseException, arguments: Sequence[str], root: str | 
     match = re.search(r"allocate ([\d.]+ ?\w+)", str(error))
     message = f"out of memory{f' at {match[1]}' if match else ''}"
     cures = []
-    config = compose_config([argument for argument in arguments if "=" in argument], root) if root else {}
+    config = DictConfig({})
+    if root:
+        config = compose_config([argument for argument in arguments if "=" in argument], root)
     for key, cure in MEMORY_CURES.items():
         value = select(config, key)
         if value is not None or key in config:

@@ -76,7 +76,7 @@ def program(name: str) -> Callable[[Callable[[Sequence[str]], Result]], Callable
 
 def verb(
     name: str, *text_keys: str, extra: str | None = None, names_cells: bool = False
-) -> Callable[[Callable[[DictConfig], Any]], Callable[..., None]]:
+) -> Callable[[Callable[[DictConfig], Any]], Callable[..., int | None]]:
     """Turn a function of the config ``conf/<name>.yaml`` into a program of Hydra, with the mistakes of ``program``.
 
     Args:
@@ -87,7 +87,7 @@ def verb(
     """
     register_resolvers()
 
-    def decorate(function: Callable[[DictConfig], Any]) -> Callable[..., None]:
+    def decorate(function: Callable[[DictConfig], Any]) -> Callable[..., int | None]:
         @hydra.main(config_path=config_dir(), config_name=name, version_base="1.3")
         @wraps(function)
         def run_hydra(config: DictConfig) -> Any:

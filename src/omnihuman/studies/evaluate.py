@@ -7,7 +7,7 @@ from omnihuman.build import compose_config
 from omnihuman.verb import program
 
 
-@program
+@program("evaluate")
 def main(command_lines: Sequence[str]) -> None:
     """Run ``omnihuman evaluate`` for each command line; the imports take longer than many an evaluation.
 
