@@ -105,7 +105,6 @@ def run_without(extras: Iterable[str], code: str) -> subprocess.CompletedProcess
     [
         ("serve", ["chat", "run=x"], "fastapi"),
         ("eval", ["evaluate", "run=x", "benchmark=sample"], "cn2an"),
-        ("quantize", ["generate", "run=x", "quantize=8bit", "instruction=Who?"], "bitsandbytes"),
         ("judge", ["report", "folder=.", "judge=endpoint"], "tenacity"),
     ],
 )
