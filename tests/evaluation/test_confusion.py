@@ -88,3 +88,9 @@ def test_file_names_have_no_special_characters() -> None:
     assert build_file_name("fold 1") == "confusion_fold_1"
     assert build_file_name("../../etc/passwd") == "confusion_etc_passwd"
     assert build_file_name("//") == "confusion_group"
+
+
+def test_labels_may_be_any_text(tmp_path: Path) -> None:
+    labels = [r"$\worse$", "开心", "a_b^"]
+    draw_confusion(count_confusions(labels, labels, labels), labels, "records", tmp_path / "c.png")
+    assert Image.open(tmp_path / "c.png").width > 100

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from omnihuman.evaluation.folder import Evaluation
 from omnihuman.evaluation.tables import write_csv_lines
 from omnihuman.metric.statistics import wilson
+from omnihuman.source.glyphs import make_drawable
 
 Counts = NDArray[np.int64]
 """``[K, K + 1]``: a row per reference class, a column per answered class, the last column for invalid answers."""
@@ -119,9 +121,13 @@ def _draw_matrix(axes: Any, counts: Counts, percent: NDArray[np.float64], labels
         for row in range(size):
             _draw_cell(axes, counts, percent, row, column)
     axes.set(xlim=(-0.53, size + 0.83), ylim=(size - 0.47, -0.53), aspect="auto", ylabel="reference", xlabel="answer")
+    drawable = [make_drawable(label) for label in (*labels, "invalid")]
+    families = dict.fromkeys(chain.from_iterable(text.families for text in drawable))
+    options = {"fontfamily": list(families), "parse_math": False}  # labels are the user's own texts
+    names = [text.text for text in drawable]
     columns = [*range(size), size + INVALID_GAP]
-    axes.set_xticks(columns, [*labels, "invalid"], rotation=35, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(size), labels)
+    axes.set_xticks(columns, names, rotation=35, ha="right", rotation_mode="anchor", **options)
+    axes.set_yticks(range(size), names[:-1], **options)
 
 
 def _draw_cell(axes: Any, counts: Counts, percent: NDArray[np.float64], row: int, column: int) -> None:
