@@ -212,6 +212,13 @@ class Benchmark(ABC):
         """Build the prompt of the second turn from the first answer; ``None`` (default) for a single turn."""
         return None
 
+    def data_options(self) -> dict[str, Any]:
+        """Return the options that ``questions`` has read from the data; the evaluation's config holds them.
+
+        A report builds the benchmark from that config, without the data.
+        """
+        return {}
+
     def protocol(self) -> dict[str, str]:
         """Describe every option that affects a score: folds, parser, prompting, judge."""
         return {}

@@ -1,6 +1,5 @@
 """YouTube Faces: face verification of two clips."""
 
-import math
 import random
 import re
 from collections.abc import Iterator, Sequence
@@ -17,11 +16,12 @@ from omnihuman.benchmark.base import (
     read_lines,
     read_peers,
 )
+from omnihuman.benchmark.task import score_pairs
 from omnihuman.benchmark.text import Media
 from omnihuman.data.media import probe
 from omnihuman.data.record import Record
 from omnihuman.metric.score import Score
-from omnihuman.metric.verification import parse_yes_no, score_verification
+from omnihuman.metric.verification import parse_yes_no
 
 PROMPT = (
     "The first half of the frames is one clip, the second half is another. Do both clips show the same person? "
@@ -148,19 +148,9 @@ class YouTubeFaces(Benchmark):
         }
 
     def _compute_scores(self, predictions: Sequence[Prediction], note: str) -> list[Score]:
-        has_log_probs = any(prediction.log_probs for prediction in predictions)
-        ids, references, folds, yes_scores = [], [], [], []
-        parsed: list[bool | None] = []
-        for prediction in predictions:
-            is_same = prediction.reference == "Yes"
-            ids.append(prediction.id)
-            references.append(is_same)
-            folds.append(prediction.group)
-            parsed.append(parse_yes_no(prediction.answer)[0])
-            # a failed generation gets the worst possible probability
-            yes_scores.append(_yes_probability(prediction) if prediction.log_probs else float(not is_same))
-        optional_folds = folds if len(set(folds)) > 1 else None
-        return score_verification(ids, references, parsed, optional_folds, yes_scores if has_log_probs else None, note)
+        folds = [prediction.group for prediction in predictions]
+        parsed = [self.parse(prediction)[0] for prediction in predictions]
+        return score_pairs(predictions, parsed, "Yes", folds if len(set(folds)) > 1 else None, note)
 
     def _read_official(self) -> Iterator[Pair]:
         path = self.root / self.splits
@@ -238,11 +228,6 @@ class YouTubeFaces(Benchmark):
         same_video = pair.first.video == pair.second.video
         meta = {"videos": [pair.first.video, pair.second.video], "same_video": same_video}
         return Question(record, LABELS[pair.is_same], pair.fold, self.labels, meta)
-
-
-def _yes_probability(prediction: Prediction) -> float:
-    yes, no = prediction.log_probs
-    return 1 / (1 + math.exp(min(700.0, no - yes)))
 
 
 def _sort_key(video: str) -> tuple[int, str]:

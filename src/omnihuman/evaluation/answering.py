@@ -257,6 +257,7 @@ class _Session:
             meta=question.meta,
             view=str(self.options.view),
             control=self.options.control,
+            previous_turns=_list_previous_turns(question.record),
             error=error,
             media={"file": str(record.file), "start": record.start, "end": record.end},
         )
@@ -372,4 +373,11 @@ def write_manifest(
 
 
 def _prompt_text(record: Record) -> str:
-    return strip_tags(record.messages[0][1])
+    """Return the text of the last question, whose answer is empty, without slots."""
+    return strip_tags(record.messages[-2][1])
+
+
+def _list_previous_turns(record: Record) -> tuple[tuple[str, str], ...]:
+    """Return (prompt, answer) of the turns before the last question."""
+    texts = [strip_tags(text) for _, text in record.messages[:-2]]
+    return tuple(zip(texts[::2], texts[1::2], strict=True))

@@ -49,7 +49,7 @@ def evaluate(config: DictConfig, overrides: Sequence[str]) -> Path:
     answerer = Answerer.from_config(config, device)
     options = _build_options(config, benchmark, answerer)
     folder = locate_evaluation(config, options)
-    prepare_folder(folder, _describe(config, options), config.overwrite and config.share is None)
+    prepare_folder(folder, _describe(config, benchmark, options), config.overwrite and config.share is None)
     if config.processes > 1 and config.share is None:
         del answerer  # every process loads its own
         torch.cuda.empty_cache()
@@ -144,11 +144,12 @@ def _build_options(config: DictConfig, benchmark: "Benchmark", answerer: "Answer
     )
 
 
-def _describe(config: DictConfig, options: "EvalOptions") -> dict[str, Any]:
+def _describe(config: DictConfig, benchmark: "Benchmark", options: "EvalOptions") -> dict[str, Any]:
     """Return what decides the answers, without what changes only the speed: the folder's ``config.yaml``."""
     digest = find_run_folder(config) / "digest"
+    benchmark_options: Any = OmegaConf.to_container(config.benchmark, resolve=True)
     return {
-        "benchmark": OmegaConf.to_container(config.benchmark, resolve=True),
+        "benchmark": benchmark_options | benchmark.data_options(),
         "run": config.run,
         "size": config.size,
         "variant": config.variant,

@@ -33,6 +33,16 @@ def final_answer(answer: str | None) -> str | None:
     return None if is_tagged and not final else final
 
 
+def fold(text: str) -> str:
+    """Return a text without regard to case, and without the spaces and full stops around it.
+
+    >>> fold(" Very  happy. ")
+    'very happy'
+    """
+    folded = " ".join(text.casefold().split())
+    return folded.strip(" .!") or folded
+
+
 def says(text: str, phrase: str) -> bool:
     """Return whether a text has a phrase as complete words and does not deny it, without regard to case.
 

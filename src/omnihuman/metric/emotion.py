@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from omnihuman.metric.answer import CUT, final_answer, says
+from omnihuman.metric.answer import CUT, final_answer, fold, says
 from omnihuman.metric.score import Score, equal, group_positions, one_hot, select
 
 FORMS: dict[str, tuple[str, ...]] = {
@@ -91,8 +91,8 @@ def parse_label(
     Reference: ``official`` is HumanOmni's ``eval_mafw_dfew.py``: leading whitespace is stripped, the rest must equal a
     label, so that ``Happy`` and ``happy.`` are wrong.
     Differs from it: ``strict`` (ours) searches for complete words, without regard to case and punctuation; an answer
-    that names several labels is invalid. Reasoning (``<think>``) and denied labels ("not happy") do not count; an
-    answer that ends within its reasoning is ``cut``.
+    that names several labels is invalid, unless it equals one, which may contain another (``very happy``). Reasoning
+    (``<think>``) and denied labels ("not happy") do not count; an answer that ends within its reasoning is ``cut``.
 
     Args:
         answer: of the model; ``None`` where generation failed.
@@ -114,6 +114,9 @@ def parse_label(
     text = final_answer(answer)
     if text is None:
         return CUT
+    exact = match_label(text, labels, forms)
+    if exact is not None:
+        return exact
     rules: dict[str, str] = {}
     for label in labels:
         if says(text, label):
@@ -123,6 +126,24 @@ def parse_label(
     if len(rules) != 1:
         return None, "invalid"
     return rules.popitem()
+
+
+def match_label(
+    text: str, labels: Sequence[str], forms: Mapping[str, Sequence[str]] | None = None
+) -> tuple[str, str] | None:
+    """Return the label that a text equals, and the rule, ``label`` or ``form``; ``None`` if it equals none.
+
+    >>> match_label("Very happy.", ["happy", "very happy"]), match_label("She is happy", ["happy"])
+    (('very happy', 'label'), None)
+    """
+    exact = fold(text)
+    for label in labels:
+        if exact == fold(label):
+            return label, "label"
+    for label in labels:
+        if exact in map(fold, (forms or {}).get(label, ())):
+            return label, "form"
+    return None
 
 
 def score_labels(
@@ -165,11 +186,11 @@ def score_labels(
         Score.mean("war_pooled", ids, correct, strata=tuple(folds), note=note),
         Score.macro("uar_pooled", ids, correct, references, note=note),
     ]
-    for fold, positions in sorted(group_positions(folds).items()):
+    for name, positions in sorted(group_positions(folds).items()):
         fold_ids, fold_correct = select(ids, positions), select(correct, positions)
         classes = select(references, positions)
-        scores.append(Score.mean(f"war/{fold}", fold_ids, fold_correct, note=note))
-        scores.append(Score.macro(f"uar/{fold}", fold_ids, fold_correct, classes, note=note))
+        scores.append(Score.mean(f"war/{name}", fold_ids, fold_correct, note=note))
+        scores.append(Score.macro(f"uar/{name}", fold_ids, fold_correct, classes, note=note))
     return scores
 
 

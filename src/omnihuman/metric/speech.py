@@ -161,6 +161,19 @@ def mer(
     return _error_rate("mer", ids, references, answers, tokenize, speakers, note)
 
 
+def score_transcripts(ids: Sequence[str], references: Sequence[str], answers: Sequence[str]) -> list[Score]:
+    """Compute WER and CER, the CER first where most letters of the references are Chinese.
+
+    >>> [score.name for score in score_transcripts(["1"], ["他有书。"], ["他有书"])]
+    ['cer', 'wer']
+    """
+    letters = re.findall(r"[^\W\d_]", "".join(references))
+    num_chinese = sum(bool(re.match(f"[{_HAN}]", letter)) for letter in letters)
+    is_chinese = 2 * num_chinese > len(letters)
+    scores = [wer(ids, references, answers), cer(ids, references, answers, numbers=is_chinese)]
+    return scores[::-1] if is_chinese else scores
+
+
 def tokenize_mixed(text: str, numbers: bool = True, official_glue: bool = False) -> list[str]:
     """Split a text into the tokens of ``mer``.
 
