@@ -70,7 +70,7 @@ def _find_out(config: DictConfig) -> Path:
 
 
 def _export(config: DictConfig, out: Path) -> None:
-    from omnihuman.training.runs import find_run_folder
+    from omnihuman.training.run_search import find_run_folder
 
     folder = find_run_folder(config)
     max_shard_size = parse_size(str(config.max_shard_size))

@@ -16,7 +16,7 @@ from omnihuman.build import compose_config
 from omnihuman.config_files import config_dir, find_comment, find_example, list_choices, list_defaults, read_file
 from omnihuman.gate import KINDS, find_target
 from omnihuman.overrides import Override, parse_overrides
-from omnihuman.training.runs import check_model_folder, find_run_folder
+from omnihuman.training.run_search import check_model_folder, find_run_folder
 
 FREE_TYPES = ("trainer.devices", "trainer.precision")
 """Keys of other programs, which take values of several types."""

@@ -44,7 +44,7 @@ def report_studies(config: DictConfig) -> None:
     names = config.study
     if isinstance(names, str):
         names = [names]
-    size = str(config.size) if select_keys(HydraConfig.get().overrides.task, "size") else None
+    size = None if config.size is None else str(config.size)
     studies = [load_study(name, str(config.runs), size) for name in names]
     for study in studies:
         report_study(study, publish=config.write, output_format=config.format or "markdown")
@@ -59,7 +59,7 @@ def report_evaluations(config: DictConfig) -> None:
     from omnihuman.evaluation.metrics import Bootstrap
     from omnihuman.evaluation.report import PUBLIC, report_folder, report_run
     from omnihuman.evaluation.tables import format_markdown
-    from omnihuman.training.runs import find_run_folder
+    from omnihuman.training.run_search import find_run_folder
 
     folders, judge, baseline = find_folders(config), None, None
     if config.get("judge") is not None:
@@ -92,7 +92,7 @@ def find_folders(config: DictConfig) -> list[Path]:
         ValueError: the run has no such evaluation.
     """
     from omnihuman.evaluation.folder import find_evaluations
-    from omnihuman.training.runs import find_run_folder
+    from omnihuman.training.run_search import find_run_folder
 
     if config.folder is not None:
         return [Path(config.folder)]

@@ -22,7 +22,7 @@ def main(config: DictConfig) -> None:
     from omnihuman.serving.process import LOOPBACK, check_port, private_folder
     from omnihuman.serving.uploads import Limits
     from omnihuman.serving.worker import run_worker
-    from omnihuman.training.runs import find_run_folder
+    from omnihuman.training.run_search import find_run_folder
 
     folder = find_run_folder(config)
     check_port(config.host, config.port)

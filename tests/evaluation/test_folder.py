@@ -28,8 +28,8 @@ def test_an_evaluation_is_loaded_from_its_folder(write_evaluation: Write, sixtee
     assert evaluation.parsed[-1] == (None, "unanswered")
 
 
-def test_names_include_variant_tag_and_control(write_evaluation: Write) -> None:
-    evaluation = load_evaluation(write_evaluation(variant="lr=1", tag="cot", control="shuffled_audio"))
+def test_names_include_tag_and_control(write_evaluation: Write) -> None:
+    evaluation = load_evaluation(write_evaluation(run="net/lr=1", tag="cot", control="shuffled_audio"))
     assert (evaluation.run, evaluation.view) == ("net/lr=1/cot", "VA, shuffled audio")
 
 

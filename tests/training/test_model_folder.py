@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from omnihuman.build import build, compose_config
 from omnihuman.training.chain import resolve_chain
 from omnihuman.training.model_folder import build_with_weights, load_model, read_config, rebase
-from omnihuman.training.runs import find_run_folder
+from omnihuman.training.run_search import find_run_folder
 from omnihuman.training.stage import run_stage
 from omnihuman.training.weights import save_weights
 
@@ -91,10 +91,15 @@ def test_unknown_dtype_raises(complete_folder: Path) -> None:
 
 
 def test_run_is_a_name_or_a_path(complete_folder: Path) -> None:
-    config = compose_config([f"run={complete_folder}"], "generate")
-    assert find_run_folder(config) == complete_folder and read_config(complete_folder).folder == str(complete_folder)
-    config = compose_config(["run=a", "runs=r", "variant=b"], "generate")
-    assert find_run_folder(config) == Path("r/nano/a/b")
+    assert read_config(complete_folder).folder == str(complete_folder)
+    size, name, runs = *complete_folder.parts[-2:], complete_folder.parents[1]
+    for overrides in (
+        [f"run={complete_folder}"],
+        [f"run={name}", f"runs={runs}"],
+        [f"run={name}", f"runs={runs}", f"size={size}"],
+    ):
+        for verb in ("generate", "evaluate", "report", "serve", "chat", "export"):
+            assert find_run_folder(compose_config(overrides, verb)) == complete_folder
 
 
 def test_folder_without_weights_raises(complete_folder: Path) -> None:

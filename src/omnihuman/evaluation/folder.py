@@ -85,7 +85,7 @@ class Evaluation:
     @property
     def run(self) -> str:
         """The run's name, with its variant and the evaluation's tag."""
-        return "/".join(str(self.config[key]) for key in ("run", "variant", "tag") if self.config.get(key))
+        return "/".join(str(self.config[key]) for key in ("run", "tag") if self.config.get(key))
 
     @property
     def view(self) -> str:
@@ -167,7 +167,7 @@ def find_evaluations(run: Path, benchmark: str | None = None) -> list[Path]:
         raise ValueError(
             f"{run / 'evaluation'}: no predictions of {benchmark or 'any benchmark'}; "
             f"found {', '.join(sorted(benchmarks)) or 'none'}. Run "
-            f"omnihuman evaluate run={run.name} benchmark={benchmark or '...'}"
+            f"omnihuman evaluate run={run} benchmark={benchmark or '...'}"
         )
     return folders
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omnihuman import gate
 from omnihuman.build import build
 from omnihuman.overrides import without_keys
-from omnihuman.training.runs import find_run_folder
+from omnihuman.training.run_search import find_run_folder
 
 if TYPE_CHECKING:
     from omnihuman.benchmark.base import Benchmark, Question
@@ -33,12 +33,15 @@ def evaluate(config: DictConfig, overrides: Sequence[str]) -> Path:
     import transformers
 
     from omnihuman.evaluation.answering import answer_questions, run_processes
-    from omnihuman.inference.answerer import Answerer
+    from omnihuman.inference.answerer import Answerer, read_options
+    from omnihuman.training.model_folder import read_config
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     rank, num_shares = parse_share(config)
+    run = find_run_folder(config)
+    size = read_config(run).get("size")  # raises before the questions are read
     benchmark: Benchmark = build(config.benchmark)
     questions = benchmark.questions()[: config.limit]
     if not questions:
@@ -46,10 +49,11 @@ def evaluate(config: DictConfig, overrides: Sequence[str]) -> Path:
     device = None
     if num_shares > 1 and torch.cuda.device_count() > 1:
         device = f"cuda:{rank}"
-    answerer = Answerer.from_config(config, device)
+    answerer = Answerer.load(run, device=device, **read_options(config))
     options = _build_options(config, benchmark, answerer)
-    folder = locate_evaluation(config, options)
-    prepare_folder(folder, _describe(config, benchmark, options), config.overwrite and config.share is None)
+    folder = locate_evaluation(config, run, options)
+    description = _describe(config, run, size, benchmark, options)
+    prepare_folder(folder, description, config.overwrite and config.share is None)
     if config.processes > 1 and config.share is None:
         del answerer  # every process loads its own
         torch.cuda.empty_cache()
@@ -61,11 +65,11 @@ def evaluate(config: DictConfig, overrides: Sequence[str]) -> Path:
     return folder
 
 
-def locate_evaluation(config: DictConfig, options: "EvalOptions") -> Path:
-    """Return the folder of an evaluation; like a run's folder, it follows from names alone."""
+def locate_evaluation(config: DictConfig, run: Path, options: "EvalOptions") -> Path:
+    """Return the folder of an evaluation of a run; like a run's folder, it follows from names alone."""
     parts = [str(options.view), options.control, str(config.tag or "")]
     benchmark = str(OmegaConf.select(config, "benchmark._target_")).split(".")[2]
-    return find_run_folder(config) / "evaluation" / benchmark / "-".join(filter(None, parts))
+    return run / "evaluation" / benchmark / "-".join(filter(None, parts))
 
 
 def parse_share(config: DictConfig) -> tuple[int, int]:
@@ -144,15 +148,19 @@ def _build_options(config: DictConfig, benchmark: "Benchmark", answerer: "Answer
     )
 
 
-def _describe(config: DictConfig, benchmark: "Benchmark", options: "EvalOptions") -> dict[str, Any]:
+def _describe(
+    config: DictConfig, run: Path, size: str | None, benchmark: "Benchmark", options: "EvalOptions"
+) -> dict[str, Any]:
     """Return what decides the answers, without what changes only the speed: the folder's ``config.yaml``."""
-    digest = find_run_folder(config) / "digest"
+    digest = run / "digest"
+    name, folder = str(config.run), Path(str(config.runs), str(size))
+    if run.is_relative_to(folder):
+        name = run.relative_to(folder).as_posix()  # with the variant
     benchmark_options: Any = OmegaConf.to_container(config.benchmark, resolve=True)
     return {
         "benchmark": benchmark_options | benchmark.data_options(),
-        "run": config.run,
-        "size": config.size,
-        "variant": config.variant,
+        "run": name,
+        "size": size,
         "tag": config.tag,
         "digest": digest.read_text().split()[0] if digest.is_file() else "",
         "limit": config.limit,

@@ -26,7 +26,7 @@ from omnihuman.llm.quantized import check_quantization, quantize_linears
 from omnihuman.modality import View
 from omnihuman.model.omni import OmniModel
 from omnihuman.training.model_folder import load_model
-from omnihuman.training.runs import find_run_folder
+from omnihuman.training.run_search import find_run_folder
 from omnihuman.types import Batch, Sample
 
 OPTIONS = {

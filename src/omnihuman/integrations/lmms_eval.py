@@ -34,8 +34,8 @@ class OmniHumanChat(lmms):  # type: ignore[misc]
     A document may have further fields of the record, as JSON in ``record``: ``{"faces": ..., "rate": ...}``.
 
     Args:
-        run: folder of a trained run, or its name below ``<runs>/<size>``.
-        size: of the run, if ``run`` is a name.
+        run: folder of a trained run, or its name, see ``find_run_folder``.
+        size: of the run, if ``run`` is a name; ``None`` for any.
         runs: folder of all runs.
         view: what the checkpoint may use: ``V``, ``VA`` ...; ``None`` for all that it reads.
         faces: replaces the run's faces: ``whole``, ``none``.
@@ -56,7 +56,7 @@ class OmniHumanChat(lmms):  # type: ignore[misc]
     def __init__(
         self,
         run: str,
-        size: str = "nano",
+        size: str | None = None,
         runs: str = "runs",
         view: str | None = None,
         faces: str | None = None,
@@ -73,7 +73,7 @@ class OmniHumanChat(lmms):  # type: ignore[misc]
 
         from omnihuman.build import register_resolvers
         from omnihuman.inference.answerer import Answerer
-        from omnihuman.training.runs import find_run_folder
+        from omnihuman.training.run_search import find_run_folder
 
         super().__init__()
         transformers.utils.logging.set_verbosity_error()

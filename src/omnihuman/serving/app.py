@@ -30,7 +30,7 @@ def serve_page(config: DictConfig) -> None:
     from omnihuman.inference.answerer import Answerer
     from omnihuman.serving.process import LOOPBACK, check_port, private_folder
     from omnihuman.serving.quality import describe_quality
-    from omnihuman.training.runs import find_run_folder
+    from omnihuman.training.run_search import find_run_folder
 
     check_port(config.host, config.port)
     transformers.utils.logging.set_verbosity_error()

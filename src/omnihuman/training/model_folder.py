@@ -15,7 +15,8 @@ from omnihuman.modality import View
 from omnihuman.model.omni import OmniModel
 from omnihuman.overrides import parse_overrides
 from omnihuman.training.precision import cast_parameters
-from omnihuman.training.runs import Run, check_model_folder
+from omnihuman.training.run_search import check_model_folder
+from omnihuman.training.runs import Run
 from omnihuman.training.weights import copy_tensors, load_weights, read_dtype
 
 log = logging.getLogger(__name__)

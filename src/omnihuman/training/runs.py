@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -18,7 +17,6 @@ from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.build import prune
-from omnihuman.config_files import list_choices
 from omnihuman.gate import resolve_foreign
 from omnihuman.overrides import parse_overrides
 
@@ -203,39 +201,6 @@ def build_run(config: DictConfig, parents: Sequence[Run] = ()) -> Run:
     digest = _compute_digest(plain, parents, SPEED_DATA_KEYS)
     chain_digest = _compute_digest(plain, parents, (*SPEED_DATA_KEYS, *FILE_DATA_KEYS))
     return Run(folder, digest, chain_digest)
-
-
-def find_run_folder(config: Mapping[str, Any] | DictConfig) -> Path:
-    """Return the folder that ``run=`` names: the path of a model folder, or a name below ``<runs>/<size>``."""
-    path = Path(str(config["run"])).expanduser()
-    if (path / "config.yaml").is_file() or (path / "config.json").is_file():
-        return path
-    return Path(str(config["runs"]), str(config["size"]), str(config["run"]), str(config.get("variant") or ""))
-
-
-def check_model_folder(folder: Path) -> None:
-    """Check that a folder contains a finished run or a converted checkpoint.
-
-    Raises:
-        ValueError: it does not; the message has the command that trains or converts it.
-    """
-    if (folder / "config.json").is_file() and not (folder / "config.yaml").is_file():
-        source = "humanomni"
-        if '"omnihuman"' in (folder / "config.json").read_text():
-            source = "omnihuman"
-        raise ValueError(
-            f"{folder} has the layout of Hugging Face; convert it to a model folder: omnihuman convert "
-            f"official={source} path={folder} out={folder.absolute().name}_ours"
-        )
-    if Run(folder, "").is_complete() and (folder / "config.yaml").is_file():
-        return
-    message = f"{folder} holds no finished run"
-    runs = sorted({path.parent.name for path in folder.parent.glob(f"*/{FINISHED}")})
-    if runs:
-        message = f"{message}; beside it are {', '.join(get_close_matches(folder.name, runs, 3, 0.5) or runs)}"
-    if folder.name in list_choices("experiment"):
-        message = f"{message}; train it: omnihuman train +experiment={folder.name} size={folder.parent.name}"
-    raise ValueError(f"{message}.")
 
 
 def _compute_digest(plain: Mapping[str, Any], parents: Sequence[Run], ignored_data_keys: Sequence[str]) -> str:
