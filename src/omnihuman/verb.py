@@ -27,8 +27,7 @@ PATH_KEYS = ("run", "base", "variant")
 
 EXTRAS = {
     "serve": "fastapi gradio prometheus_client pydantic starlette uvicorn",
-    "eval": "cn2an ijson jiwer nltk pycocoevalcap pydantic rouge_score scipy sklearn statsmodels whisper_normalizer "
-    "zhconv",
+    "eval": "cn2an ijson jiwer nltk pydantic rapidfuzz scipy sklearn whisper_normalizer zhconv",
     "faces": "cv2 mediapipe",
     "heif": "pillow_heif",
     "judge": "json_repair openai pydantic tenacity",

@@ -1,13 +1,16 @@
-import shutil
-from itertools import product
+import json
+import random
+from pathlib import Path
 
 import pytest
 
 from omnihuman.metric.caption import cider, rouge_l, split_sentences, tokenize_ptb
 
-REFERENCE = (
-    "This video shows a middle-aged man. At the beginning, he (slowly) opens his mouth... Then Dr. Lee, i.e. his "
-    'colleague, says "I can\'t stay." and smiles.'
+VALUES = json.loads(Path(__file__).with_name("caption_values.json").read_text())
+"""Scores of ``draw_captions(0)``, ``(1)`` ...: by pycocoevalcap 1.2 (cider, coco), the others by rouge-score 0.1.2."""
+
+WORDS = (
+    "a the man woman smiles smiling smiled frowns quickly and then looks at camera he she is sad red 3 don't o'clock"
 )
 PTB = {
     'And/or he is 1/2 way; 3.5 and 1,000 at 10:30 a.m. Then "well-known" - yes - he’s “quoted” ‘single’ ok.': (
@@ -41,24 +44,6 @@ def test_tokens_equal_the_coco_evaluation(text: str) -> None:
     assert " ".join(tokenize_ptb(text)) == PTB[text]
 
 
-@pytest.mark.skipif(shutil.which("java") is None, reason="the reference tokenizer needs Java")
-def test_tokens_equal_the_java_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
-
-    monkeypatch.setenv("LC_ALL", "C.UTF-8")
-    subjects = ["Mrs. O'Neil", "the 8-year-old", "J. Smith", "the girls' teacher", "the man in the U.S. flag T-shirt"]
-    verbs = ["can't help smiling", 'says "no way"', "mutters “I don’t know…”", "pays $5.50 (or £20)", "smiles at 50%"]
-    ends = [".", "!", "...", "?", ".\n", ";", " -"]
-    texts = []
-    for subject, first, second, end in product(subjects, verbs, verbs, ends):
-        texts.append(f"At 5 p.m. {subject} {first}, and {second}{end}")
-    step = len(texts) // 5
-    captions = [REFERENCE, *PTB, *(" ".join(texts[start::step]) for start in range(step))]
-    expected = PTBTokenizer().tokenize({n: [{"caption": text}] for n, text in enumerate(captions)})
-    for n, caption in enumerate(captions):
-        assert " ".join(tokenize_ptb(caption)) == expected[n][0]
-
-
 def test_sentences_end_at_full_stops_except_in_abbreviations() -> None:
     assert split_sentences("Dr. Lee nods. Then, at 5 p.m. she stops. No. 3 won") == [
         "Dr. Lee nods.",
@@ -73,20 +58,42 @@ def test_the_names_of_hidden_addresses_do_not_leak() -> None:
     assert not any("hidden" in token for token in tokenize_ptb("ftp://x.org/file.txt, see//a@b -me@x.org- 'a@b'"))
 
 
-def test_cider_equals_pycocoevalcap() -> None:
-    from pycocoevalcap.cider.cider import Cider
+def draw_captions(seed: int) -> tuple[list[list[str]], list[str]]:
+    """Return one to three references of each question, and its candidate; a few of them are empty."""
+    rng = random.Random(seed)
 
-    references = ["a man smiles at the camera", "a woman frowns and cries", "the boy looks down slowly"]
-    answers = ["a man smiles", "the woman cries", ""]
-    expected, per_item = Cider().compute_score(
-        {n: [text] for n, text in enumerate(references)}, {n: [text] for n, text in enumerate(answers)}
-    )
-    score = cider(["1", "2", "3"], [f"{t.capitalize()}." for t in references], answers)
-    assert score.value == pytest.approx(expected) and score.scale == 1
-    assert score.numerators[:, 0] == pytest.approx(per_item)
-    assert "PTB" in score.note
-    same = cider(["1", "2"], ["a b c d", "e f g h"], ["a b c d", "e f g h"])
-    assert same.value == pytest.approx(10)
+    def draw(least: int, most: int) -> str:
+        return " ".join(rng.choice(WORDS.split()) for _ in range(rng.randint(least, most)))
+
+    references, candidates = [], []
+    for _ in range(rng.randint(1, 12)):
+        captions = [draw(0 if rng.random() < 0.05 else 1, 14) for _ in range(rng.randint(1, 3))]
+        kept = [word for word in rng.choice(captions).split() if rng.random() < 0.7]
+        candidate = f"{' '.join(kept)} {draw(0, 5)}"
+        references.append(captions)
+        candidates.append("" if rng.random() < 0.08 else candidate)
+    return references, candidates
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_values_equal_those_of_the_libraries(name: str) -> None:
+    for seed, expected in enumerate(VALUES[name]):
+        references, candidates = draw_captions(seed)
+        ids = [str(number) for number in range(len(candidates))]
+        score = cider(ids, references, candidates) if name == "cider" else rouge_l(ids, references, candidates, name)
+        assert score.numerators[:, 0] == pytest.approx(expected, abs=1e-8), seed
+
+
+def test_cider_of_equal_captions_is_ten() -> None:
+    score = cider(["1", "2"], ["a b c d", "e f g h"], ["A b c d.", "e f g h"])
+    assert score.value == pytest.approx(10) and score.scale == 1 and "PTB" in score.note
+
+
+def test_captions_without_tokens() -> None:
+    assert cider(["1", "2"], ["...", "!"], ["", "a man"]).value == 0
+    # COCO's ROUGE-L splits an empty text into one empty token
+    assert rouge_l(["1", "2"], ["...", "!"], ["", "a man"]).numerators[:, 0].tolist() == [1, 0]
+    assert rouge_l(["1"], ["..."], [""], "rouge_score").value == 0
 
 
 def test_cider_of_one_item_is_zero() -> None:

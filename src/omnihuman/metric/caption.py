@@ -1,8 +1,11 @@
 """Caption metrics: CIDEr and ROUGE-L against reference captions, without Java."""
 
+import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache, lru_cache
+from itertools import chain
 from typing import Any
 
 from omnihuman.metric.score import Score
@@ -91,8 +94,22 @@ _ADDRESS = re.compile(
 )
 """Web and e-mail addresses, @names and #tags, which are one token in Stanford's tokenizer."""
 
+Tokens = tuple[str, ...]
+
+Vectors = list[dict[Tokens, float]]
+"""For every order, n-gram -> weight."""
+
 _HIDDEN = re.compile(r"address\d+hidden")
-NOTE = "pycocoevalcap, PTB tokens by NLTK"
+NOTE = "as pycocoevalcap, PTB tokens by NLTK"
+
+MAX_ORDER = 4
+"""Longest n-grams of CIDEr."""
+
+LENGTH_SIGMA = 6.0
+"""Standard deviation of CIDEr's penalty on the difference of lengths, in bigrams."""
+
+BETA = 1.2
+"""Weight of recall against precision in COCO's ROUGE-L."""
 _SENTENCE_END = re.compile(r"""(?:(?<=[^\s.])\.|[!?]+)(?:["')\]}]*(?=\s|$)|["')\]}]+(?=[.,;:!?]))""")
 
 
@@ -148,7 +165,8 @@ def cider(ids: Sequence[str], references: Sequence[str | Sequence[str]], candida
 
     Document frequencies come from the references of this call: scores of a subset and of the full set are not
     comparable, and a single item scores 0. Resampling keeps the document frequencies of the full set.
-    Reference: pycocoevalcap's ``Cider`` (which is CIDEr-D: sigma 6, times 10).
+    Reference: Vedantam et al., CIDEr (2015), section 4; the variant CIDEr-D (clipped counts, a Gaussian penalty on the
+    difference of lengths, times 10) as in ``Cider`` of pycocoevalcap 1.2, which counts a length in bigrams.
 
     Args:
         ids: of the questions.
@@ -161,10 +179,8 @@ def cider(ids: Sequence[str], references: Sequence[str | Sequence[str]], candida
     >>> cider(["1", "2"], ["a man smiles", "a girl cries"], ["a man smiles", ""]).numerators[:, 0].round(2).tolist()
     [7.5, 0.0]
     """
-    from pycocoevalcap.cider.cider import Cider
-
-    _, values = Cider().compute_score(*_tokenize_captions(ids, references, candidates))
-    return Score.mean("cider", ids, list(map(float, values)), scale=1.0, note=NOTE)
+    tokenized = _tokenize_captions(ids, references, candidates)
+    return Score.mean("cider", ids, _compute_cider(*tokenized), scale=1.0, note=NOTE)
 
 
 def rouge_l(
@@ -175,8 +191,9 @@ def rouge_l(
 ) -> Score:
     """Compute ROUGE-L, the F-measure of the longest common subsequence with the references, from 0 to 1.
 
-    Reference: ``coco``: pycocoevalcap's ``Rouge`` (beta 1.2, best precision and best recall over the references);
-    ``rouge_score``: the package of this name (F1, letters and digits only), ``_stemmed`` with its stemmer.
+    Reference: Lin, ROUGE (2004), section 3. ``coco``: as ``Rouge`` of pycocoevalcap 1.2 (beta 1.2, best precision and
+    best recall over the references); ``rouge_score``: as the package rouge-score 0.1.2 (F1, ASCII letters and digits
+    only), ``_stemmed`` with Porter's stemmer for words of more than three letters.
     The papers state only "ROUGE-L"; the three differ by hundredths.
 
     Raises:
@@ -188,32 +205,105 @@ def rouge_l(
     if variant not in ROUGE_VARIANTS:
         raise ValueError(f"rouge_l: variant={variant!r}; choose from {', '.join(ROUGE_VARIANTS)}.")
     if variant == "coco":
-        from pycocoevalcap.rouge.rouge import Rouge
-
         tokenized, answers = _tokenize_captions(ids, references, candidates)
-        values = [float(Rouge().calc_score(answers[key], tokenized[key])) for key in tokenized]
+        values = [_rouge_coco(answer, captions) for answer, captions in zip(answers, tokenized, strict=True)]
         return Score.mean("rouge_l", ids, values, scale=1.0, note=NOTE)
-    from rouge_score.rouge_scorer import RougeScorer
-
-    scorer = RougeScorer(["rougeL"], use_stemmer=variant.endswith("stemmed"))
-    values = []
+    is_stemmed, values = variant.endswith("stemmed"), []
     for _, reference, candidate in zip(ids, references, candidates, strict=True):
-        values.append(scorer.score_multi(_as_list(reference), candidate)["rougeL"].fmeasure)
-    return Score.mean("rouge_l", ids, values, scale=1.0, note=f"{variant}: F1, tokens of rouge-score")
+        answer = _split_words(candidate, is_stemmed)
+        captions = [_split_words(caption, is_stemmed) for caption in _as_list(reference)]
+        values.append(max(_rouge_f1(answer, caption) for caption in captions))
+    return Score.mean("rouge_l", ids, values, scale=1.0, note=f"{variant}: F1, tokens as rouge-score")
 
 
 def _tokenize_captions(
     ids: Sequence[str], references: Sequence[str | Sequence[str]], candidates: Sequence[str]
-) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
-    """Return references and candidates in pycocoevalcap's form: index -> texts of space-separated tokens."""
+) -> tuple[list[list[Tokens]], list[Tokens]]:
+    """Return the tokens of the references of each question, and of its candidate."""
     if not ids:
         raise ValueError("there is no caption to score; pass at least one.")
-    tokenized: dict[int, list[str]] = {}
-    answers: dict[int, list[str]] = {}
-    for index, (_, reference, candidate) in enumerate(zip(ids, references, candidates, strict=True)):
-        tokenized[index] = [_tokenize(caption) for caption in _as_list(reference)]
-        answers[index] = [_tokenize(candidate)]
+    tokenized, answers = [], []
+    for _, reference, candidate in zip(ids, references, candidates, strict=True):
+        tokenized.append([_tokenize(caption) for caption in _as_list(reference)])
+        answers.append(_tokenize(candidate))
     return tokenized, answers
+
+
+def _compute_cider(references: Sequence[Sequence[Tokens]], candidates: Sequence[Tokens]) -> list[float]:
+    """Return CIDEr-D of each candidate; document frequencies count the questions whose references have an n-gram."""
+    counts = [[_count_ngrams(caption) for caption in captions] for captions in references]
+    frequencies = Counter[Tokens]()
+    for captions in counts:
+        frequencies.update(set(chain.from_iterable(captions)))
+
+    def weigh(ngrams: Counter[Tokens]) -> Vectors:
+        vectors: Vectors = [{} for _ in range(MAX_ORDER)]
+        for ngram, count in ngrams.items():
+            rarity = math.log(len(references)) - math.log(max(1, frequencies[ngram]))
+            vectors[len(ngram) - 1][ngram] = count * rarity
+        return vectors
+
+    values = []
+    for candidate, captions in zip(candidates, counts, strict=True):
+        vectors = weigh(_count_ngrams(candidate))
+        num_bigrams = max(0, len(candidate) - 1)
+        total = 0.0
+        for caption, reference in zip(captions, references[len(values)], strict=True):
+            difference = num_bigrams - max(0, len(reference) - 1)
+            penalty = math.exp(-(difference**2) / (2 * LENGTH_SIGMA**2))
+            total += penalty * sum(map(_cosine, vectors, weigh(caption)))
+        values.append(10 * total / MAX_ORDER / len(captions))
+    return values
+
+
+def _count_ngrams(tokens: Tokens) -> Counter[Tokens]:
+    ngrams = Counter[Tokens]()
+    for order in range(1, MAX_ORDER + 1):
+        ngrams.update(tokens[start : start + order] for start in range(len(tokens) - order + 1))
+    return ngrams
+
+
+def _cosine(candidate: dict[Tokens, float], reference: dict[Tokens, float]) -> float:
+    """Return the cosine of two vectors, of which the first is clipped to the second; 0 where one of them is zero."""
+    norm = math.hypot(*candidate.values()) * math.hypot(*reference.values())
+    if not norm:
+        return 0.0
+    return (
+        sum(min(weight, reference.get(ngram, 0.0)) * reference.get(ngram, 0.0) for ngram, weight in candidate.items())
+        / norm
+    )
+
+
+def _rouge_coco(candidate: Tokens, references: Sequence[Tokens]) -> float:
+    """Return the F-measure of the best precision and the best recall over the references."""
+    candidate = candidate or ("",)  # a caption without tokens has one in COCO's evaluation
+    precision, recall = 0.0, 0.0
+    for reference in references:
+        reference = reference or ("",)
+        length = _common_length(candidate, reference)
+        precision, recall = max(precision, length / len(candidate)), max(recall, length / len(reference))
+    if not precision:
+        return 0.0
+    return (1 + BETA**2) * precision * recall / (recall + BETA**2 * precision)
+
+
+def _rouge_f1(candidate: Tokens, reference: Tokens) -> float:
+    length = _common_length(candidate, reference)
+    return 2 * length / max(1, len(candidate) + len(reference))
+
+
+def _common_length(first: Tokens, second: Tokens) -> int:
+    """Return the length of the longest common subsequence."""
+    from rapidfuzz.distance import LCSseq
+
+    return int(LCSseq.similarity(first, second))
+
+
+def _split_words(text: str, is_stemmed: bool) -> Tokens:
+    words = re.findall(r"[a-z0-9]+", text.lower())
+    if is_stemmed:
+        words = [_stemmer().stem(word) if len(word) > 3 else word for word in words]
+    return tuple(words)
 
 
 def _as_list(reference: str | Sequence[str]) -> list[str]:
@@ -221,8 +311,16 @@ def _as_list(reference: str | Sequence[str]) -> list[str]:
 
 
 @lru_cache(maxsize=1 << 14)  # CIDEr, ROUGE-L and every trivial baseline tokenize the same references
-def _tokenize(text: str) -> str:
-    return " ".join(tokenize_ptb(text))
+def _tokenize(text: str) -> Tokens:
+    # an address may have a space in it
+    return tuple(" ".join(tokenize_ptb(text)).split())
+
+
+@cache
+def _stemmer() -> Any:
+    from nltk.stem.porter import PorterStemmer
+
+    return PorterStemmer()
 
 
 @cache
