@@ -40,9 +40,9 @@ def evaluate(config: DictConfig, overrides: Sequence[str]) -> Path:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     rank, num_shares = parse_share(config)
+    benchmark: Benchmark = build(config.benchmark)
     run = find_run_folder(config)
     size = read_config(run).get("size")  # raises before the questions are read
-    benchmark: Benchmark = build(config.benchmark)
     questions = benchmark.questions()[: config.limit]
     if not questions:
         raise ValueError(f"{benchmark.name}: no questions; check the files and options in {config.benchmark}.")
