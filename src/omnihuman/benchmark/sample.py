@@ -8,6 +8,7 @@ from typing import Literal
 from omnihuman.benchmark.base import Question, as_tuple, check_choices, check_unique_ids
 from omnihuman.benchmark.dfew import LABELS
 from omnihuman.benchmark.task import TaskBenchmark
+from omnihuman.data.options import read_options
 from omnihuman.data.record import Record
 from omnihuman.metric.emotion import FORMS, PARSERS
 from omnihuman.source.sample import SampleSource
@@ -87,7 +88,7 @@ class Sample(TaskBenchmark):
         for record in source.records():
             if not isinstance(record, Record):
                 raise ValueError(f"{record[1]}")
-            if record.task == self.task and set(self.needs) <= set(record.slots):
+            if self._is_asked(record):
                 annotation = record.meta.get("meta", {})
                 meta = {key: annotation[key] for key in META_KEYS if key in annotation}
                 first_turn = replace(record, messages=record.messages[:2])
@@ -97,6 +98,12 @@ class Sample(TaskBenchmark):
                 f"{source.location}: there is no record with task={self.task} and the slots {list(self.needs)}."
             )
         return check_unique_ids(questions, source.location)
+
+    def _is_asked(self, record: Record) -> bool:
+        if record.task != self.task or not set(self.needs) <= set(record.slots):
+            return False
+        # half of the questions about sounds are open, and no option can be right
+        return self.kind != "choice" or bool(read_options(record))
 
     def protocol(self) -> dict[str, str]:
         return {
