@@ -9,7 +9,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.build import build
-from omnihuman.overrides import select_keys
 from omnihuman.verb import verb
 
 
@@ -36,8 +35,6 @@ def main(config: DictConfig) -> None:
 
 def report_studies(config: DictConfig) -> None:
     """Write the tables of one or several studies, and their claims in one file."""
-    from hydra.core.hydra_config import HydraConfig
-
     from omnihuman.studies.config import load_study
     from omnihuman.studies.report import report_study, write_claims
 

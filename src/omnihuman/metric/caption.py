@@ -243,7 +243,7 @@ def _compute_cider(references: Sequence[Sequence[Tokens]], candidates: Sequence[
             vectors[len(ngram) - 1][ngram] = count * rarity
         return vectors
 
-    values = []
+    values = list[float]()
     for candidate, captions in zip(candidates, counts, strict=True):
         vectors = weigh(_count_ngrams(candidate))
         num_bigrams = max(0, len(candidate) - 1)

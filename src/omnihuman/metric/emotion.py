@@ -114,9 +114,9 @@ def parse_label(
     text = final_answer(answer)
     if text is None:
         return CUT
-    exact = match_label(text, labels, forms)
-    if exact is not None:
-        return exact
+    match = match_label(text, labels, forms)
+    if match is not None:
+        return match
     rules: dict[str, str] = {}
     for label in labels:
         if says(text, label):

@@ -61,7 +61,7 @@ def _is_moved(folder: Path) -> bool:
     name, _, number = folder.name.rpartition(".")
     if not number.isdigit() or not folder.with_name(name).is_dir():
         return False
-    config = OmegaConf.load(folder / "config.yaml")
+    config = _read_config(folder)
     return str(config.get("variant") or config.get("name")).rpartition("/")[2] == name
 
 
@@ -87,7 +87,7 @@ def _describe_candidates(
 
 def describe_unfinished(folder: Path) -> str:
     """Return that a run is unfinished, with the command that continues it, as far as its config names it."""
-    config = OmegaConf.load(folder / "config.yaml") if (folder / "config.yaml").is_file() else OmegaConf.create()
+    config = _read_config(folder)
     command = f"omnihuman train +experiment={config.get('name') or folder.name}"
     for key in ("size", "base"):
         if config.get(key):
@@ -95,9 +95,16 @@ def describe_unfinished(folder: Path) -> str:
     return f"{folder} is not finished; its command continues it: {command} and the further options that it had."
 
 
+def _read_config(folder: Path) -> dict[str, Any]:
+    """Return the config of a run as it is written, empty without one."""
+    file = folder / "config.yaml"
+    config: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
+    return dict(config)
+
+
 def _name(folder: Path) -> str:
     """Return the name of a run, without its size and its variant: the folder below that of the size."""
-    config = OmegaConf.load(folder / "config.yaml")
+    config = _read_config(folder)
     return str(config.get("name") or folder.name)
 
 
