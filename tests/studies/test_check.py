@@ -49,8 +49,8 @@ def test_a_study_without_mistakes_passes(tmp_path: Path, corpus: Path) -> None:
         ({"cells": {"a": {"train": ["recipe.lr=fast"]}}, "claims": []}, r"cell a: recipe\.lr=fast: .*number"),
         ({"cells": {"a": {"train": ["model.drop=[projectors.nose]"]}}, "claims": []}, r"cell a: .*projectors\.nose"),
         (
-            {"cells": {"a": {"train": ["trainable={projectors.nose.*: 1}"]}}, "claims": []},
-            r"cell a: .*projectors\.nose",
+            {"cells": {"a": {"train": ["+trainable={nose: 1}"]}}, "claims": []},
+            r"cell a: .*nose",
         ),
         ({"cells": {"a": {"train": ["seed=3"]}}, "claims": []}, r"cell a: seed=3: .*seeds=\[1,2,3\]"),
         ({"common": ["base=nowhere"]}, "cell mlp: nowhere"),
@@ -74,8 +74,8 @@ def test_a_mistake_is_named(tmp_path: Path, corpus: Path, changes: dict[str, Any
     [
         ("benchmark=samples", "emotion/war", r"study mine, evaluation emotion: .*benchmark=samples"),
         ("benchmark.task=moods", "emotion/war", r"evaluation emotion: .*moods"),
-        ("limit=few", "emotion/war", r"evaluation emotion: limit=few"),
-        ("view=V", "emotion/wer", r"evaluation emotion: .*emotion/wer; .*emotion/uar, emotion/war"),
+        ("batch_size=few", "emotion/war", r"evaluation emotion: batch_size=few: .*number"),
+        ("view=V", "emotion/wer", r"evaluation emotion: .*emotion/wer; .*emotion/uar,.* emotion/war"),
     ],
 )
 def test_a_mistake_of_an_evaluation_is_named(

@@ -93,8 +93,12 @@ class _ModelCheck:
     """Builds the models of chains on the meta device, each configuration once."""
 
     def __init__(self) -> None:
+        import transformers
+
         from omnihuman.cost.forecast import Forecaster
 
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
         self.forecaster = Forecaster()
         self.digests = set[str]()
 
