@@ -1,5 +1,6 @@
 """Pages of the site that are not in ``docs``: sections of the README, pages of the repository, and the API."""
 
+import itertools
 import posixpath
 import re
 from collections.abc import Iterator
@@ -31,8 +32,8 @@ def site_path(path: str) -> str:
 def list_repository_files() -> Iterator[str]:
     """Yield the files of the repository, outside ``docs``, that are on the site."""
     yield from ("CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "requirements.txt")
-    for pattern in ("*.md", "*.png"):
-        for path in sorted((ROOT / "experiments").rglob(pattern)):
+    for folder, pattern in itertools.product(("experiments", "examples"), ("*.md", "*.png")):
+        for path in sorted((ROOT / folder).rglob(pattern)):
             yield path.relative_to(ROOT).as_posix()
 
 
@@ -107,7 +108,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Rewrite the links of a page, fill in sections of the README, and give a table's page its title."""
     target = page.file.src_uri
     sources = {moved: path for path, moved in MOVED.items() if path != "README.md"}
-    is_in_repository = target.startswith("experiments/")
+    is_in_repository = target.startswith(("experiments/", "examples/"))
     source = sources.get(target, target if is_in_repository else f"docs/{target}")
     text = rewrite_links(markdown, source, target)
     if posixpath.basename(target) == "TABLE.md":

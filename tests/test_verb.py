@@ -15,7 +15,7 @@ from tests.programs import run_program
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 MODULES = {"scikit-learn": "sklearn"}
 """Package -> its module where the names differ."""
-INDIRECT = {"fastapi", "starlette", "uvicorn"}
+INDIRECT = {"starlette"}
 """Modules of the table that come with another package of their extra."""
 HIDE = """
 import importlib.metadata, sys

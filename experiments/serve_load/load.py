@@ -49,7 +49,7 @@ class Reply(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """A setting of the server and of the requests: clips as ``data`` URLs, by ``path``, or ``text`` without a clip."""
+    """A setting of the server and of the requests: clips as ``data`` URLs or by ``path``, or ``text`` alone."""
 
     batch_size: int
     sent_as: str
@@ -135,6 +135,15 @@ def measure_memory(root: int) -> Counter[str]:
     return sizes
 
 
+def measure_cpu(root: int) -> float:
+    """Return the CPU seconds that a server's processes have used: other programs change them less than the times."""
+    ticks = 0
+    for process in list_processes(root):
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
 def watch_memory(root: int) -> Iterator[Counter[str]]:
     """Yield the largest memory of a server's processes, updated five times a second."""
@@ -195,9 +204,9 @@ def measure(
         num_clients = arguments.clients or len(questions)
         send_requests(address, model, questions[:2], arguments.tokens, setting, 2)  # warm-up
         with watch_memory(process) as memory:
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), measure_cpu(process)
             replies = send_requests(address, model, questions, arguments.tokens, setting, num_clients)
-            seconds = time.perf_counter() - start
+            seconds, cpu_seconds = time.perf_counter() - start, measure_cpu(process) - cpu_start
     times = sorted(reply.seconds for reply in replies)
     sizes = Counter(reply.batch for reply in replies)
     batches = [f"{count // size} of {size}" for size, count in sorted(sizes.items())]
@@ -211,6 +220,7 @@ def measure(
         "requests/s": round(len(replies) / seconds, 2),
         "p50 s": round(statistics.median(times), 2),
         "p95 s": round(times[int(0.95 * (len(times) - 1))], 2),
+        "CPU ms/request": round(1000 * cpu_seconds / len(replies)),
         "batches": ", ".join(batches),
         "MiB worker": memory["worker"],
         "MiB all": memory["all"],

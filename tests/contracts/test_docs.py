@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from omnihuman.build import compose_config, config_dir
 from omnihuman.overrides import expand_sweep, quote_argument
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "experiments").rglob("*.md")])
-GUIDES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+FOLDERS = (ROOT / "docs", ROOT / "experiments", ROOT / "examples")
+PAGES = sorted([*ROOT.glob("*.md"), *chain.from_iterable(folder.rglob("*.md") for folder in FOLDERS)])
+GUIDES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
 GENERATED = "api/"
 """Folder of the pages that docs/hooks.py writes."""
 

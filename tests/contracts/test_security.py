@@ -1,6 +1,7 @@
 """SECURITY.md: one test for each promise."""
 
 import json
+import multiprocessing
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -90,6 +91,7 @@ VERBS = {
 def test_hostile_folder_is_refused_by_every_verb(
     name: str, hostile: Path, corpus: Path, call_verb: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("omnihuman.serving.pool.context", multiprocessing.get_context("fork"))  # no second import
     monkeypatch.setattr(torch.hub, "load", lambda *args, **kwargs: pytest.fail("code of a stranger ran"))
     message = call_verb(name.partition(" ")[0], *(text.format(hostile, corpus) for text in VERBS[name]))
     assert message.startswith(f"error: {hostile}") and f"_target_ is '{TARGET}'" in message and "\n" not in message
@@ -205,6 +207,7 @@ def test_network_is_opt_in(verb: str) -> None:
 def test_web_pages_of_other_sites_get_no_answer() -> None:
     """Both servers call the function; their own tests send requests."""
     assert is_cross_site({"headers": [(b"host", b"localhost:8000"), (b"origin", b"http://evil.example")]})
+    assert compose_config(["run=x"], "serve").cors == []
 
 
 def test_slow_clients_keep_no_place_from_others() -> None:

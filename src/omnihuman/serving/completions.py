@@ -34,8 +34,16 @@ NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
 """Options of OpenAI's interface that this server does not support -> the values without effect, beside null."""
 
 
-GENERATION_OPTIONS = frozenset({"temperature", "top_p", "top_k", "repetition_penalty", "stop", "seed"})
-GENERATION_OPTIONS |= {"max_tokens", "max_completion_tokens"}
+GENERATION_OPTIONS = {
+    "max_completion_tokens",
+    "max_tokens",
+    "repetition_penalty",
+    "seed",
+    "stop",
+    "temperature",
+    "top_k",
+    "top_p",
+}
 """Options without effect on an answer that is one of the choices."""
 
 

@@ -121,7 +121,7 @@ class Choice(Strict):
 
 
 class Details(Strict):
-    """What OpenAI's interface has no place for."""
+    """Extensions of OpenAI's interface."""
 
     weights: dict[str, dict[str, float]]
     """weight of each stream in each fusion"""
