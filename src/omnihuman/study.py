@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
+from omnihuman.build import select_model_of_base
 from omnihuman.overrides import quote, select_keys
 from omnihuman.studies.config import (
     build_arguments,
@@ -64,6 +65,18 @@ def check_axes(config: DictConfig, overrides: Sequence[str]) -> None:
             raise ValueError(f"{key}={','.join(unknown)}: unknown in the study {config.study}; expected {known}.")
 
 
+def add_size(config: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """Return the overrides of a study with the size of ``base``, if it trains the model of ``base`` and none is typed.
+
+    Raises:
+        ValueError: the base does not name its model.
+    """
+    command_line = [f"+experiment={config.experiment}", *map(str, config.extra_overrides)]
+    if select_keys([*overrides, *command_line], "size"):
+        return list(overrides)
+    return [*overrides, *map(str, select_keys(select_model_of_base(command_line), "size"))]
+
+
 @program("study")
 def main(arguments: Sequence[str]) -> int:
     """Run all cells and write the table; return 1 where a cell failed."""
@@ -73,6 +86,7 @@ def main(arguments: Sequence[str]) -> int:
         return int(not arguments)
     arguments = quote_extra_overrides(arguments)
     study, *overrides = arguments
+    overrides = add_size(compose_study(study, overrides), overrides)
     config = compose_study(study, overrides)
     check_axes(config, overrides)
     is_rung = bool(select_keys(overrides, "rung"))

@@ -22,7 +22,7 @@ from omnihuman.studies.config import (
     read_cells,
     store_study,
 )
-from omnihuman.study import main
+from omnihuman.study import add_size, main
 from omnihuman.training.assembly import read_trainable
 from omnihuman.training.chain import Chain, resolve_chain
 
@@ -209,3 +209,14 @@ def test_unknown_names_on_the_command_line_are_refused_before_the_sweep() -> Non
         main(["favchat_ablation", "seeds=[1,3]", "cell_seed=1,2"])
     with pytest.raises(SystemExit, match="error: nonsense: unknown study"):
         main(["nonsense"])
+
+
+def test_study_of_own_data_has_the_size_of_its_base(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    OmegaConf.save(OmegaConf.create({"size": "7b", "model": {"variant": "favchat"}}), base / "config.yaml")
+    study = OmegaConf.create({"experiment": "finetune", "extra_overrides": [f"base={base}"]})
+    assert add_size(study, ["threads=1"]) == ["threads=1", "size=7b"]
+    assert add_size(study, ["size=nano"]) == ["size=nano"]
+    study.experiment = "favchat_stage3"
+    assert add_size(study, []) == []
