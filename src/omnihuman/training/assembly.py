@@ -21,6 +21,7 @@ from omnihuman.model.omni import OmniModel
 from omnihuman.model.trainable import set_trainable
 from omnihuman.objective.base import Objective
 from omnihuman.pl import pl
+from omnihuman.source.root import read_records_folder
 from omnihuman.training.bad_loss import BadLossPolicy
 from omnihuman.training.callbacks import EarlyStopping, MetricsTable, Throughput, build_progress_bar
 from omnihuman.training.chain import Chain
@@ -232,12 +233,15 @@ def count_steps(config: DictConfig, data: OmniData) -> int:
 
 
 def build_next_command(config: DictConfig, data: OmniData) -> str:
-    """Return the commands that follow a finished run, one a line: a question to the model, and the next stage."""
+    """Return the commands that follow a finished run, one a line: a question, the test split, and the next stage."""
     size = "" if config.size == "nano" else f" size={config.size}"
     run = f"run={config.name}{size}"
     if config.variant or config.runs != "runs":
         run = shlex.quote(f"run={Path(config.runs, config.size, config.name, config.variant or '')}")
     commands = [f"omnihuman generate {run} {build_question(data, config.validation.metrics)}"]
+    path = config.data.get("path")
+    if path and (test := read_records_folder(path).test):
+        commands.append(f"omnihuman evaluate {run} benchmark=records benchmark.path={shlex.quote(str(test))}")
     if config.next:
         commands.append(f"omnihuman train +experiment={config.next}{size}")
     return "\n".join(commands)
