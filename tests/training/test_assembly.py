@@ -42,12 +42,23 @@ def test_a_record_without_a_file_names_none() -> None:
     assert [part.split("=")[0] for part in ask(build_record("", None, kind="text"))] == ["instruction"]
 
 
+KEYS = {"name": "one", "size": "7b", "runs": "runs", "variant": None, "next": None, "validation": {"metrics": {}}}
+
+
 def test_the_model_is_asked_before_the_next_stage() -> None:
     data = build_data([build_record("a.mp4", "emotion")], [])
-    keys = {"name": "one", "size": "7b", "runs": "runs", "variant": None, "next": "two", "validation": {"metrics": {}}}
-    config = OmegaConf.create(keys)
+    config = OmegaConf.create({**KEYS, "next": "two", "data": {}})
     ask_line, train_line = build_next_command(config, data).splitlines()
     assert ask_line.startswith("omnihuman generate run=one size=7b video=a.mp4 ")
     assert train_line == "omnihuman train +experiment=two size=7b"
     config.variant, config.next = "recipe.lr=1e-3", None
     assert "'run=runs/7b/one/recipe.lr=1e-3'" in build_next_command(config, data)
+
+
+def test_the_test_split_is_evaluated_where_there_is_one(tmp_path: Path) -> None:
+    config = OmegaConf.create({**KEYS, "data": {"path": str(tmp_path)}})
+    data = build_data([build_record("a.mp4", "emotion")], [])
+    assert "evaluate" not in build_next_command(config, data)
+    (tmp_path / "test.json").write_text("[]")
+    line = build_next_command(config, data).splitlines()[1]
+    assert shlex.split(line)[-1] == f"benchmark.path={tmp_path / 'test.json'}"
