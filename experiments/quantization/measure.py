@@ -76,9 +76,9 @@ def compare(answers: list[Answer], expected: list[Answer]) -> str:
     same = sum(answer.text == other.text for answer, other in zip(answers, expected, strict=True))
     best, differences = 0, []
     for answer, other in zip(answers, expected, strict=True):
-        mine, theirs = torch.tensor(answer.log_probs), torch.tensor(other.log_probs)
-        best += int(mine.argmax() == theirs.argmax())
-        differences.append(float((mine - theirs).abs().mean()))
+        log_probs, reference = torch.tensor(answer.log_probs), torch.tensor(other.log_probs)
+        best += int(log_probs.argmax() == reference.argmax())
+        differences.append(float((log_probs - reference).abs().mean()))
     count = len(answers)
     return f"{100 * same / count:.1f} | {100 * best / count:.1f} | {fmean(differences):.3f}"
 
