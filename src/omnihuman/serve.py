@@ -19,7 +19,7 @@ def main(config: DictConfig) -> None:
     from omnihuman.serving.guard import parse_origins
     from omnihuman.serving.openai import ChatCompletions, RequestLimits
     from omnihuman.serving.pool import Pool, list_devices
-    from omnihuman.serving.process import LOOPBACK, check_port, private_folder
+    from omnihuman.serving.process import LOOPBACK, Server, check_port, private_folder
     from omnihuman.serving.uploads import Limits
     from omnihuman.serving.worker import run_worker
     from omnihuman.training.run_search import find_run_folder
@@ -51,17 +51,10 @@ def main(config: DictConfig) -> None:
     with private_folder("serve") as root, suppress(KeyboardInterrupt):
         endpoint = ChatCompletions(config.name or folder.resolve().name, limits, root, pool, origins)
         app = build_app(endpoint, config.host, None if config.api_key is None else str(config.api_key))
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                host=config.host,
-                port=config.port,
-                log_level=config.log_level,
-                timeout_graceful_shutdown=config.shutdown_seconds,
-            )
-        )
+        options = uvicorn.Config(app, host=config.host, port=config.port, log_level=config.log_level)
+        server = Server(options, config.shutdown_seconds, pool.close)
         print(f"{endpoint.name}: http://{config.host}:{config.port}/v1, ready once it is loaded", flush=True)
-        with pool.run(end_server=lambda: setattr(server, "should_exit", True)):
+        with pool.run(end_server=server.end):
             server.run()
     if pool.failure is not None:
         raise ValueError(pool.failure)

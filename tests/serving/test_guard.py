@@ -9,7 +9,7 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
-from omnihuman.serving.guard import MAX_CALL, Guard
+from omnihuman.serving.guard import MAX_CALL, Guard, parse_origins
 
 JOIN = "/gradio_api/queue/join"
 
@@ -181,3 +181,9 @@ def test_responses_have_security_headers(tmp_path: Path) -> None:
     policy = headers[b"content-security-policy"]
     assert b"default-src 'self'" in policy and b"http" not in policy
     assert headers[b"x-frame-options"] == b"DENY" and b"X-Frame-Options" not in headers
+
+
+@pytest.mark.parametrize("origin", ["app.example", "https://app.example/", "https://a.example/b", "https://*.a", "", 5])
+def test_entry_that_is_no_origin_raises(origin: Any) -> None:
+    with pytest.raises(ValueError, match=r"cors: .*cors=\[https://app\.example\]"):
+        parse_origins(["*", origin])

@@ -19,7 +19,7 @@ from omnihuman.serving.pool import Pool, list_devices
 
 
 def repeat(connection: Connection, device: str) -> None:
-    """Answer texts: ``crash`` ends the process, ``silent`` gets no reply, and ``slow`` takes time."""
+    """Answer texts: ``crash`` ends the process, ``silent`` gets no reply, ``slow`` and ``endless`` take time."""
     connection.send(None)
     while True:
         questions = connection.recv()
@@ -27,8 +27,7 @@ def repeat(connection: Connection, device: str) -> None:
             (text,) = question.notes
             if text == "crash":
                 os._exit(7)
-            if text == "slow":
-                time.sleep(0.3)
+            time.sleep({"slow": 0.3, "endless": 60}.get(text, 0))
             if text != "silent":
                 connection.send((position, {"text": text, "batch": len(questions), "device": device}))
         connection.send(None)
@@ -134,11 +133,16 @@ def test_model_that_cannot_be_loaded_ends_the_server(target: Any, reason: str) -
     assert pool.failure is not None and reason in pool.failure and not pool.ready
 
 
-def test_processes_end_with_the_pool() -> None:
+def test_processes_and_questions_end_with_the_pool() -> None:
+    async def close(pool: Pool) -> list[Any]:
+        asyncio.get_running_loop().call_later(0.1, pool.close)
+        return await ask_all(pool, "endless", "a", "b")
+
     with run_pool() as pool:
         process = pool._processes[0]
+        assert asyncio.run(close(pool)) == [None] * 3
     wait_until(lambda: not process.is_alive())
-    assert pool.num_crashes == 0 and len(pool._processes) == 1
+    assert pool.num_crashes == 0 and pool.failure is None and len(pool._processes) == 1
 
 
 @pytest.mark.parametrize(

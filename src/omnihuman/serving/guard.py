@@ -177,7 +177,7 @@ def is_cross_site(scope: Scope) -> bool:
         return True
 
 
-def parse_origins(cors: str | Sequence[str]) -> tuple[str, ...]:
+def parse_origins(cors: Sequence[Any]) -> tuple[str, ...]:
     """Return the checked origins of web pages that may send requests; ``*`` stands for all.
 
     Raises:
@@ -186,7 +186,7 @@ def parse_origins(cors: str | Sequence[str]) -> tuple[str, ...]:
     >>> parse_origins(["https://App.example", "http://localhost:3000"])
     ('https://app.example', 'http://localhost:3000')
     """
-    origins = [cors] if isinstance(cors, str) else list(cors)
+    origins = [str(origin) for origin in cors]
     for origin in origins:
         if origin != "*" and not ORIGIN.fullmatch(origin):
             raise ValueError(f"cors: {origin!r} is no origin; write scheme and host, as in cors=[https://app.example].")

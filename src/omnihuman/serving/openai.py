@@ -242,6 +242,8 @@ class ChatCompletions:
                     if await request.is_disconnected():
                         raise RequestError("client_left", "the client has disconnected.", 400) from None
                     continue
+                if reply is None and self.pool.is_closed:
+                    raise RequestError("shutting_down", "the server is shutting down.", 503)
                 if reply is None:
                     raise RequestError("server_error", "the model could not answer; see the server's log.", 500)
                 if "error" in reply:

@@ -62,7 +62,7 @@ class Pool:
         self.failure: str | None = None
         self._arrival = threading.Condition()
         self._processes: dict[int, BaseProcess] = {}
-        self._is_closed = False
+        self.is_closed = False
 
     @contextmanager
     def run(self, end_server: Callable[[], None]) -> Iterator[None]:
@@ -76,9 +76,14 @@ class Pool:
         try:
             yield
         finally:
-            self._is_closed = True
-            for process in [*self._processes.values()]:
-                process.kill()  # its files belong to this process
+            self.close()
+
+    def close(self) -> None:
+        """End the processes; all questions end without an answer."""
+        self.is_closed = True
+        for process in [*self._processes.values()]:
+            process.kill()  # its files belong to this process
+        self._drop_waiting()
 
     @contextmanager
     def submit(self, question: Question) -> Iterator[Replies]:
@@ -95,16 +100,19 @@ class Pool:
 
     def _keep_process(self, number: int, device: str, end_server: Callable[[], None]) -> None:
         """Start a process, and another one after every crash."""
-        while not self._is_closed:
+        while not self.is_closed:
             failure = self._run_process(number, device)
-            if failure is None or self._is_closed:
+            if failure is None or self.is_closed:
                 continue
             self.failure = failure
-            with self._arrival:
-                for ticket in self.waiting:
-                    ticket.send(None)
+            self._drop_waiting()
             end_server()
             return
+
+    def _drop_waiting(self) -> None:
+        with self._arrival:
+            for ticket in self.waiting:
+                ticket.send(None)
 
     def _run_process(self, number: int, device: str) -> str | None:
         """Run a process to its end, and return the reason if it has not loaded its model."""
@@ -114,7 +122,7 @@ class Pool:
         process.start()
         end.close()
         self._processes[number] = process
-        if self._is_closed:
+        if self.is_closed:
             process.kill()
         try:
             failure: str | None = connection.recv()
@@ -135,7 +143,7 @@ class Pool:
             process.kill()
         self.ready.remove(number)
         process.join()
-        if not self._is_closed:
+        if not self.is_closed:
             self.num_crashes += 1
             logger.error("%s: its process ended with exit code %d; another one is loading", name, process.exitcode)
         return None

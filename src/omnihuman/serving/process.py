@@ -1,5 +1,6 @@
 """A serving process: its port, its private folder, and its end."""
 
+import asyncio
 import multiprocessing
 import os
 import shutil
@@ -7,9 +8,11 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import uvicorn
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -73,3 +76,26 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+class Server(uvicorn.Server):
+    """A server that gives the answers in progress some time when it is terminated.
+
+    Args:
+        config: of uvicorn.
+        seconds: for the answers.
+        close: called after that time; requests must end then.
+    """
+
+    def __init__(self, config: uvicorn.Config, seconds: float, close: Callable[[], None]) -> None:
+        super().__init__(config)
+        self.seconds, self.close = seconds, close
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Uvicorn's hook; its own timeout cancels requests without a response."""
+        asyncio.get_running_loop().call_later(self.seconds, self.close)
+        await super().shutdown(sockets)
+
+    def end(self) -> None:
+        """End as by a signal, from any thread."""
+        self.should_exit = True
