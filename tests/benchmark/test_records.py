@@ -167,7 +167,7 @@ ERRORS: dict[str, tuple[list[dict[str, Any]], dict[str, Any], str]] = {
     "a missing file": (
         [*build_moods(["joy"]), build_raw(1, "joy", LABELS, video="no.mp4"), build_raw(2, "joy", video="x.mp4")],
         {},
-        r"json\[1\].*no\.mp4.*\(1 more record",
+        r"json\[1\].*no\.mp4.*benchmark\.root.*\(1 more record",
     ),
     "an id twice": ([build_raw(0, "joy", LABELS), build_raw(0, "joy", LABELS)], {}, r"'r0'.*json\[0\].*json\[1\]"),
     "no record": ([], {}, r"test\.json has no records"),
@@ -211,3 +211,19 @@ def test_a_folder_is_no_file(write: Callable[..., str], tmp_path: Path) -> None:
     write(build_moods(["joy"]))
     with pytest.raises(ValueError, match=r"benchmark\.path=.*: .*/test\.json\.$"):
         Records(str(tmp_path)).questions()
+
+
+def test_links_are_followed_on_request(write: Callable[..., str], clip: Path, tmp_path: Path) -> None:
+    path = write(build_moods(["joy", "sorrow"]))
+    (tmp_path / "media").mkdir()
+    (tmp_path / "media/clip.mp4").symlink_to(clip)
+    root = str(tmp_path / "media")
+    with pytest.raises(ValueError, match=r"json\[0\].*benchmark\.root.*benchmark\.follow_links=true"):
+        Records(path, root=root).questions()
+    assert len(Records(path, root=root, follow_links=True).questions()) == 2
+
+
+@pytest.mark.parametrize(("keys", "name"), [({"path": "gone.json"}, "path"), ({"root": "gone"}, "root")])
+def test_a_missing_file_or_folder_raises(keys: dict[str, str], name: str, write: Callable[..., str]) -> None:
+    with pytest.raises(ValueError, match=rf"benchmark\.{name}=gone.*no such"):
+        Records(**{"path": write(build_moods(["joy", "sorrow"])), **keys}).questions()

@@ -8,6 +8,7 @@ from typing import Any
 from omnihuman.benchmark.base import Question, check_choices, check_unique_ids
 from omnihuman.benchmark.task import KINDS, YES_NO, TaskBenchmark
 from omnihuman.data.options import find_labels, read_options
+from omnihuman.data.paths import FOLLOW_LINKS
 from omnihuman.data.record import Record
 from omnihuman.metric.answer import fold
 from omnihuman.metric.emotion import PARSERS
@@ -37,6 +38,7 @@ class Records(TaskBenchmark):
         labels: the classes, or label -> other words for it in references and answers; for ``pairs`` first the one
             that means the same. ``None``: the options of the records.
         parser: of labels: ``strict`` or ``official``.
+        follow_links: accept links in the root to files outside, as in a cache of the hub.
         max_new_tokens: maximum length of an answer; ``None`` for that of the kind.
 
     Raises:
@@ -54,12 +56,13 @@ class Records(TaskBenchmark):
         kind: str = "auto",
         labels: Sequence[Any] | Mapping[Any, Any] | None = None,
         parser: str = "strict",
+        follow_links: bool = False,
         max_new_tokens: int | None = None,
     ) -> None:
         check_choices(kind=(kind, ("auto", *KINDS)), parser=(parser, PARSERS))
         if labels is not None and kind not in LABEL_KINDS:
             raise ValueError(f"labels={labels}: kind={kind} has none; leave labels out, or choose kind=label.")
-        self.path, self.root, self.task = Path(path).expanduser(), root, task
+        self.path, self.root, self.task, self.follow_links = Path(path).expanduser(), root, task, follow_links
         self.kind, self.parser, self.max_answer = kind, parser, max_new_tokens
         self.forms = {} if labels is None else parse_forms(labels)
         self._set_labels(tuple(self.forms))
@@ -108,20 +111,24 @@ class Records(TaskBenchmark):
             ValueError: one is invalid, or there is none.
         """
         if self.path.is_dir():
-            names = [str(path) for path in sorted(self.path.glob("*.json*")) if path.name != "report.json"]
-            raise ValueError(
-                f"benchmark.path={self.path} is a folder; name a file of it: {', '.join(names) or 'none'}."
-            )
+            files = [str(file) for file in sorted(self.path.glob("*.json*")) if file.name != "report.json"]
+            raise ValueError(f"benchmark.path={self.path} is a folder; name a file of it: {', '.join(files)}.")
+        if not self.path.is_file():
+            raise ValueError(f"benchmark.path={self.path}: there is no such file.")
         root = find_media_root(self.path) if self.root is None else Path(self.root).expanduser()
+        if not root.is_dir():
+            raise ValueError(f"benchmark.root={root}: there is no such folder; {self.path} names its media below it.")
         records, errors = list[Record](), list[str]()
-        for entry in RecordsSource(self.path, root).records():
+        for entry in RecordsSource(self.path, root, follow_links=self.follow_links).records():
             if isinstance(entry, Record):
                 records.append(entry)
             else:
                 errors.append(str(entry[1]))
         if errors:
             rest = f" ({len(errors) - 1} more records are invalid)" if len(errors) > 1 else ""
-            raise ValueError(f"{errors[0]}{rest}")
+            # the keys of training that a message names
+            message = errors[0].replace(FOLLOW_LINKS, "benchmark.follow_links=true")
+            raise ValueError(f"{message.replace('data.root', 'benchmark.root')}{rest}")
         if not records:
             raise ValueError(f"{self.path} has no records; choose another file.")
         return records
