@@ -181,16 +181,16 @@ def test_overrides_that_the_study_sets_itself_raise(own_study: Path, override: s
         build_chain(config, "gate", SEED)
 
 
-def test_a_cell_from_a_base_is_the_run_that_train_would_write(
+def test_a_cell_from_a_base_is_the_run_that_train_makes_of_it(
     own_study: Path, model_folder: Callable[[str], Path]
 ) -> None:
     base = model_folder("humanomni_stage1")
     config = compose_study(str(own_study), [f"extra_overrides=['base={base}']", "common=[]"])
     gate, total = build_chain(config, "gate", SEED), build_chain(config, "sum", SEED)
     command_line = ["+experiment=humanomni_stage1", f"base={base}"]
-    assert gate.run == resolve_chain(compose_config(command_line), command_line).run
-    assert gate.run.folder.as_posix() == "runs/nano/humanomni_stage1/base=humanomni_stage1"
-    assert total.run.folder.name == "mine.sum,seed=42"
+    plain = resolve_chain(compose_config(command_line), command_line).run
+    assert gate.run.digest == plain.digest and plain.folder.name == "base=humanomni_stage1"
+    assert [chain.run.folder.name for chain in (gate, total)] == ["mine.gate,seed=42", "mine.sum,seed=42"]
     for chain in (gate, total):
         assert [(parent.run.folder, parent.overrides) for parent in chain.parents] == [(base, ())]
         assert resolve_chain(compose_config(chain.overrides), chain.overrides).run == chain.run
@@ -199,6 +199,13 @@ def test_a_cell_from_a_base_is_the_run_that_train_would_write(
 def test_an_unknown_cell_raises() -> None:
     with pytest.raises(ValueError, match=r"cell=ful: unknown cell .*\bfull, without_face_encoder"):
         build_chain(compose_study("favchat_ablation"), "ful", SEED)
+
+
+def test_cells_that_differ_in_their_evaluations_share_a_run_from_a_base(model_folder: Callable[[str], Path]) -> None:
+    base = model_folder("humanomni_stage3")
+    config = compose_study("humanomni_modality", [f"extra_overrides=['base={base}']"])
+    folders = {build_chain(config, cell, SEED).run.folder.name for cell in read_cells(config)}
+    assert folders == {"humanomni_modality.video,seed=42"}
 
 
 def test_unknown_names_on_the_command_line_are_refused_before_the_sweep() -> None:

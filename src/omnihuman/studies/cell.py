@@ -94,16 +94,22 @@ def build_chain(config: DictConfig, cell: str, seed: int) -> Chain:
     if config.parent_seeds == "shared" and seed != config.seed:
         overrides.append(f"parent_seed={config.seed}")
     overrides += added
-    # a cell without overrides has the experiment's own folder: it may be a parent, or a cell of another study
+    # a cell without overrides has a folder of the experiment: it may be a parent, or a cell of another study
     folder_name = None
-    if train:
-        folder_name = build_folder_name([f"{config.study}.{cell}", f"seed={seed}"])
+    if train or select_keys(added, "base"):
+        folder_name = build_folder_name([f"{config.study}.{_find_first_equal(cells, cell)}", f"seed={seed}"])
     if config.rung is not None:
         # cells are ranked by their last validation loss
         overrides += [f"trainer.max_steps={config.halving.steps[config.rung]}", "validate_last=true"]
         folder_name = build_folder_name([f"{config.study}.{cell}", f"seed={seed}@{config.rung}"])
     experiment = cells[cell].get("experiment", config.experiment)
     return resolve_variant(str(experiment), overrides, folder_name)
+
+
+def _find_first_equal(cells: Mapping[str, Mapping[str, Any]], cell: str) -> str:
+    """Return the first cell that is trained like this one: they differ in their evaluations, and share a run."""
+    trainings = {name: (options.get("train"), options.get("experiment")) for name, options in cells.items()}
+    return next(name for name, training in trainings.items() if training == trainings[cell])
 
 
 def build_evaluations(config: DictConfig, cell: str) -> dict[str, list[str]]:
