@@ -52,10 +52,9 @@ def run_trial(trial: optuna.Trial, overrides: Sequence[str]) -> float:
 
 def build_table(study: optuna.Study) -> Table:
     """Return a table of the trials, the best first and the pruned last, with the loss of their last validation."""
-    names = sorted({name for trial in study.trials for name in trial.params})
     rows = []
     for trial in sorted(study.trials, key=lambda trial: (trial.state.name, trial.value or 0.0, trial.number)):
-        params = ", ".join(f"{name}={_format(trial.params[name])}" for name in names if name in trial.params)
+        params = ", ".join(f"{name}={_format(value)}" for name, value in sorted(trial.params.items()))
         steps = max(trial.intermediate_values, default=0)
         loss = trial.value if trial.value is not None else trial.intermediate_values.get(steps)
         numbers = (None if loss is None else Number(loss, 3, is_best=trial.value == study.best_value), Number(steps, 0))

@@ -158,12 +158,12 @@ def list_folders(config: DictConfig, seed: int) -> tuple[list[str], list[str]]:
 def test_seeds_share_their_parents_unless_each_has_its_own(own_study: Path) -> None:
     config = compose_study(str(own_study), ["seeds=[1,2]"])
     assert list_seeds(config) == [1, 2]
-    (first, shared), (second, others) = list_folders(config, 1), list_folders(config, 2)
+    (first, shared), (second, parents) = list_folders(config, 1), list_folders(config, 2)
     assert first == ["parent_seed=42,seed=1", "mine.sum,seed=1"] and second[1] == "mine.sum,seed=2"
-    assert shared == others and len(shared) == 3 and all("seed" not in parent for parent in shared)
+    assert shared == parents and len(shared) == 3 and all("seed" not in parent for parent in shared)
     config.parent_seeds = "own"
-    _, own = list_folders(config, 1)
-    assert [Path(parent).name for parent in own] == ["seed=1"] * 3
+    _, parents = list_folders(config, 1)
+    assert [Path(parent).name for parent in parents] == ["seed=1"] * 3
     chains = [build_chain(config, "gate", 1), build_chain(compose_study(str(own_study)), "gate", 1)]
     assert chains[0].run.digest != chains[1].run.digest
 

@@ -104,7 +104,7 @@ def estimate_difference(
     _check_seeds(second)
     common = sorted(first.keys() & second.keys())
     if len(common) == len(first) == len(second):
-        scores = [system[key] for system in (first, second) for key in common]
+        scores = [*(first[key] for key in common), *(second[key] for key in common)]
         values, samples, n = _resample(scores, resamples, seed)
         size = len(common)
         values, samples = values[:size] - values[size:], samples[:size] - samples[size:]

@@ -94,7 +94,7 @@ def compare_cells(first: CellResult, second: CellResult, key: str) -> Difference
     one, other = first.scores.get(key, {}), second.scores.get(key, {})
     common = sorted(one.keys() & other.keys())
     if common:
-        one, other = ({seed: scores[seed] for seed in common} for scores in (one, other))
+        one, other = {seed: one[seed] for seed in common}, {seed: other[seed] for seed in common}
     if not one or not other:
         return None
     if min(len(one), len(other)) > 1:
