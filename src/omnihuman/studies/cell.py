@@ -90,7 +90,8 @@ def build_chain(config: DictConfig, cell: str, seed: int) -> Chain:
     added = [quote_argument(override, (), PATH_KEYS) for override in added]  # base=runs/nano/x/seed=1
     for override in select_keys(added, *OWN_KEYS):
         raise ValueError(f"{override}: the study sets {override.key} itself; {OWN_KEYS[override.key]}.")
-    overrides = [f"size={config.size}", f"runs={quote(str(config.runs))}", f"seed={seed}"]
+    runs = quote_argument(f"runs={config.runs}", (), ("runs",))
+    overrides = [f"size={config.size}", runs, f"seed={seed}"]
     if config.parent_seeds == "shared" and seed != config.seed:
         overrides.append(f"parent_seed={config.seed}")
     overrides += added
