@@ -7,8 +7,11 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
+from omnihuman.keys import check_types
 from omnihuman.mistake import explain
+from omnihuman.training.runs import Run
 from tests.data.conftest import write_clip
 
 GUIDE = Path(__file__).parents[1] / "docs" / "guide" / "mistakes.md"
@@ -31,13 +34,23 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with data files, most of them wrong, and a clip."""
+    """Return a folder with data files, most of them wrong, a clip, and a finished run of another config."""
     folder = tmp_path_factory.mktemp("mistakes")
     (folder / "media").mkdir()
     write_clip(folder / "media" / "a.mp4", num_frames=10, seconds=0)
     for name, content in FILES.items():
         (folder / name).write_text(content)
+    run = Run(folder / "runs" / "nano" / "humanomni_stage1_face", "old")
+    run.open(OmegaConf.create({"name": "old"}))
+    run.weights.touch()
+    run.finish()
     return folder
+
+
+def list_runs(folder: Path) -> dict[str, bytes]:
+    """Return path -> content of the files of all runs."""
+    files = [path for path in (folder / "runs").rglob("*") if path.is_file() and path.suffix != ".lock"]
+    return {str(path): path.read_bytes() for path in files}
 
 
 def complete(words: list[str]) -> list[str]:
@@ -56,12 +69,14 @@ def test_a_mistake_is_one_line(
     monkeypatch.setattr(sys, "argv", ["omnihuman"])
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # a name that is no folder is looked up there
     verb, *words = command.split()
+    runs = list_runs(folder)
     with pytest.raises(SystemExit) as caught:
         import_module(f"omnihuman.{verb}").main(complete(words))
     message = str(caught.value.code)
     assert message.startswith("error: ") and "\n" not in message, "sys.exit prints it and returns 1"
     assert answer in message
     assert "Error" not in capsys.readouterr().err
+    assert list_runs(folder) == runs, "no mistake touches a finished run"
 
 
 @pytest.mark.parametrize(

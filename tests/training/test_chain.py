@@ -124,30 +124,13 @@ def test_unknown_experiment_raises() -> None:
         compose_config(["+experiment=humanomni_stage9"])
 
 
-def test_run_of_another_config_moves_aside(tmp_path: Path) -> None:
-    config = OmegaConf.create({"name": "x"})
+def test_weights_alone_are_no_finished_run(tmp_path: Path) -> None:
     old, new = Run(tmp_path / "x", "aaa", "r"), Run(tmp_path / "x", "bbb", "r")
-    old.open(config)
+    old.open(OmegaConf.create({"name": "x"}))
     old.weights.write_bytes(b"1")
     assert not old.is_finished() and not new.can_be_parent()
     old.finish()
     assert old.is_finished() and not new.is_finished() and new.can_be_parent()
-    new.open(config)
-    assert (tmp_path / "x.1" / "weights.safetensors").read_bytes() == b"1"
-    assert not new.weights.exists() and new.read_digest() == "bbb"
-    new.open(config)  # as after an interruption
-    assert not (tmp_path / "x.2").exists()
-
-
-def test_cells_of_a_sweep_do_not_move_aside(tmp_path: Path) -> None:
-    config = OmegaConf.create({"a": 1})
-    Run(tmp_path / "x", "first").open(config)
-    Run(tmp_path / "x" / "cell", "other").open(config)
-    (tmp_path / "x" / "cell.lock").touch()
-    Run(tmp_path / "x", "second").open(config)
-    assert Run(tmp_path / "x" / "cell", "").read_digest() == "other"
-    assert (tmp_path / "x" / "cell.lock").exists() and not (tmp_path / "x.1" / "cell").exists()
-    assert Run(tmp_path / "x.1", "").read_digest() == "first"
 
 
 def test_newest_checkpoint_of_an_interrupted_run_is_found(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 from rich.console import Console
 
-from omnihuman.training.summary import write_summary
+from omnihuman.training.summary import print_summary, write_summary
 
 METRICS = """step,train/loss,val/loss,val/emotion/war
 0,2.0,,
@@ -34,7 +34,7 @@ FACTS = {
 def test_summary_has_a_table_a_ledger_and_curves(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text(METRICS)
     console = Console(record=True, width=140)
-    write_summary(tmp_path, FACTS, console)
+    print_summary(tmp_path, write_summary(tmp_path, FACTS), console)
     text = console.export_text()
     assert "10 planned = 8 trained + 2 skipped (2 truncated)" in text and "+experiment=y" in text
     assert "3 answers cut" in text and "1 skipped in validation" in text

@@ -100,7 +100,7 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
     model, inherited = build_initial_model(config, chain)
     precision.convert_module(model)  # before a checkpoint is loaded: Lightning casts after it
     groups = set_trainable(model, read_trainable(config))
-    checkpoint = run.find_checkpoint()
+    checkpoint = None if config.overwrite else run.find_checkpoint()
     data = _build_data(config, model, run, is_resumed=checkpoint is not None)
     objective: Objective = build(config.objective)(
         model,

@@ -18,6 +18,7 @@ from omnihuman.model.trainable import set_trainable, strip_wrappers
 from omnihuman.nn.finite import is_finite
 from omnihuman.objective.base import Objective
 from omnihuman.training.assembly import build_initial_model, read_trainable
+from omnihuman.training.attempt import find_attempt
 from omnihuman.training.bad_loss import load_batches
 from omnihuman.training.chain import Chain
 from omnihuman.training.precision import build_precision
@@ -38,7 +39,7 @@ def replay_batches(config: DictConfig, chain: Chain, console: Console) -> None:
     model, _ = build_initial_model(config, chain)
     precision.convert_module(model)
     groups = set_trainable(model, read_trainable(config))
-    checkpoint = chain.run.find_checkpoint()
+    checkpoint = find_attempt(chain.run).find_checkpoint()
     source = "the initial weights"
     if checkpoint is not None:
         _load_trainable(model, checkpoint)

@@ -1,9 +1,7 @@
 """A run: a folder named after its config, and a hash of everything that decides its result."""
 
 import hashlib
-import itertools
 import json
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,8 +17,6 @@ from omegaconf import DictConfig, OmegaConf
 from omnihuman.build import prune
 from omnihuman.gate import resolve_foreign
 from omnihuman.overrides import parse_overrides
-
-log = logging.getLogger(__name__)
 
 SHARED_ROOTS = (
     "size",
@@ -50,6 +46,9 @@ FILE_DATA_KEYS = ("path", "records", "val_records", "root", "source", "_target_"
 
 FINISHED = "finished"
 """File that a complete model folder contains; it is written last."""
+
+DIGEST = "digest"
+"""File with the digests of a run; a folder without it is no run."""
 
 DECISIVE_KEYS = (
     "recipe",
@@ -105,7 +104,7 @@ class Run:
         return self._read_identity(line=1)
 
     def _read_identity(self, line: int) -> str | None:
-        file = self.folder / "digest"
+        file = self.folder / DIGEST
         return file.read_text().splitlines()[line] if file.is_file() else None
 
     def finish(self) -> None:
@@ -156,11 +155,8 @@ class Run:
             return None
         return max(self.checkpoints.glob("step=*"), key=checkpoint_step, default=None)
 
-    def open(self, config: DictConfig, overwrite: bool = False) -> None:
-        """Create the folder; files of another config move to ``<folder>.<number>`` and are never deleted."""
-        stored = self.read_digest()
-        if stored is not None and (overwrite or stored != self.digest):
-            self._move_aside()
+    def open(self, config: DictConfig) -> None:
+        """Create the folder with the identity and the config of the run."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.write_identity()
         self.checkpoints.mkdir(exist_ok=True)
@@ -168,28 +164,12 @@ class Run:
 
     def write_identity(self) -> None:
         """Write the digests into the folder."""
-        (self.folder / "digest").write_text(f"{self.digest}\n{self.chain_digest}\n")
-
-    def _move_aside(self) -> None:
-        for number in itertools.count(1):
-            target = self.folder.with_name(f"{self.folder.name}.{number}")
-            if not target.exists():
-                break
-        target.mkdir()
-        for path in list(self.folder.iterdir()):
-            if not _is_variant(path):
-                path.rename(target / path.name)
-        log.warning("%s contained another run (other config, or overwrite=true): it moved to %s", self.folder, target)
+        (self.folder / DIGEST).write_text(f"{self.digest}\n{self.chain_digest}\n")
 
 
 def checkpoint_step(path: Path) -> int:
     """Return the number of optimizer steps before a checkpoint, from its name ``step=<number>.ckpt``."""
     return int(path.stem.removeprefix("step="))
-
-
-def _is_variant(path: Path) -> bool:
-    """Return true if a path in a run's folder belongs to a cell of a sweep, which may be training at the moment."""
-    return path.suffix == ".lock" or (path / "digest").is_file()
 
 
 def build_run(config: DictConfig, parents: Sequence[Run] = ()) -> Run:

@@ -4,6 +4,7 @@ import logging
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,13 +18,16 @@ from omnihuman.model.trainable import canonical_name
 from omnihuman.objective.base import Objective
 from omnihuman.pl import pl
 from omnihuman.training.assembly import Stage, build_stage
-from omnihuman.training.chain import resolve_chain, train_missing
+from omnihuman.training.attempt import discard_start, find_attempt, open_attempt, restore_finished, take_over
+from omnihuman.training.chain import Chain, resolve_chain, train_missing
 from omnihuman.training.devices import check_devices
 from omnihuman.training.dry_run import print_dry_run, print_parts
 from omnihuman.training.replay import replay_batches
 from omnihuman.training.runs import Run, checkpoint_step, is_main_process
-from omnihuman.training.summary import write_summary
+from omnihuman.training.summary import print_summary, write_summary
 from omnihuman.training.weights import save_weights
+
+log = logging.getLogger(__name__)
 
 console = Console()
 
@@ -51,18 +55,44 @@ def run_stage(config: DictConfig, overrides: Sequence[str], callbacks: Sequence[
         replay_batches(config, chain, console)
         return run
     with run.lock():
-        if run.is_finished() and not config.overwrite:
+        if restore_finished(run, overwrite=config.overwrite):
             console.print(f"{run.folder} is finished already ({run.weights}); overwrite=true trains it again.")
             return run
-        if is_main_process():
-            run.open(config, overwrite=config.overwrite)
-        stage = build_stage(config, chain, is_terminal=console.is_terminal)
+        stage = _open_and_build(config, chain)
         stage.trainer.callbacks += callbacks
-        if is_main_process():
-            print_parts(stage.objective.model, stage.objective.groups, console)
         seconds = fit(stage)
-        write_results(stage, seconds)
+        facts = write_results(stage, seconds)
+        if is_main_process():
+            if stage.run != run:
+                take_over(run)
+            print_summary(run.folder, facts, console)
     return run
+
+
+def _open_and_build(config: DictConfig, chain: Chain) -> Stage:
+    """Build the stage in the folder of its run, or beside it as long as the folder holds another run.
+
+    Whatever fails from here on, a run that was there stays as it is.
+    """
+    run = find_attempt(chain.run, config.overwrite)
+    if is_main_process():
+        open_attempt(run, config, config.overwrite)
+        if run != chain.run:
+            log.warning(
+                "%s holds another run (other config, or overwrite=true), which stays until this one is finished. This "
+                "one is trained in %s.",
+                chain.run.folder,
+                run.folder,
+            )
+    try:
+        stage = build_stage(config, replace(chain, run=run), is_terminal=console.is_terminal)
+    except BaseException:
+        if is_main_process():
+            discard_start(run)
+        raise
+    if is_main_process():
+        print_parts(stage.objective.model, stage.objective.groups, console)
+    return stage
 
 
 def fit(stage: Stage) -> float:
@@ -99,8 +129,11 @@ def _lacks_validation(stage: Stage) -> bool:
     return took_no_step and is_due and not stage.metrics.has_validation(trainer.global_step - 1)
 
 
-def write_results(stage: Stage, seconds: float) -> None:
-    """Write the weights, the summary and at last the marker of a fitted stage; every rank must call it.
+def write_results(stage: Stage, seconds: float) -> dict[str, Any]:
+    """Write the weights, the ledger and at last the marker of a fitted stage; every rank must call it.
+
+    Returns:
+        the content of the ledger; empty but in the main process.
 
     Raises:
         ValueError: the weights are not finite.
@@ -110,6 +143,7 @@ def write_results(stage: Stage, seconds: float) -> None:
     unplanned = data.train_samples.skipped
     stage.counter.add_unplanned(unplanned, trainer.is_global_zero)
     state = {canonical_name(name): value for name, value in _gather_state(stage.objective).items()}
+    facts: dict[str, Any] = {}
     if trainer.is_global_zero:
         metadata = {"experiment": stage.name, "digest": run.digest}
         save_weights(run.weights, state, stage.objective.trainable_names | stage.inherited, metadata)
@@ -129,9 +163,10 @@ def write_results(stage: Stage, seconds: float) -> None:
             "order": data.fingerprint,
             "next": stage.next_command,
         }
-        write_summary(run.folder, facts, console)
+        facts = write_summary(run.folder, facts)
         run.finish()
     trainer.strategy.barrier()
+    return facts
 
 
 def _gather_state(objective: Objective) -> dict[str, Any]:

@@ -15,24 +15,22 @@ from rich.table import Table
 from omnihuman.training.curves import draw_curves
 
 
-def write_summary(folder: Path, facts: Mapping[str, Any], console: Console) -> None:
-    """Write ``ledger.json`` and ``curves.png`` into the folder of a run and print the summary.
+def write_summary(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Write ``ledger.json`` and ``curves.png`` into the folder of a run, and return the content of the ledger.
 
     Args:
         folder: of the run, with its ``metrics.csv``.
         facts: values of the ledger by name, in types of JSON.
-        console: to print on.
     """
     rows = read_metrics(folder / "metrics.csv")
-    best = _best_values(rows)
-    peak_gib = peak_memory() / 2**30
-    ledger = {**facts, "best": best, "peak_memory_gib": peak_gib}
+    ledger = {**facts, "best": _best_values(rows), "peak_memory_gib": peak_memory() / 2**30}
     (folder / "ledger.json").write_text(json.dumps(ledger, indent=2) + "\n")
     draw_curves(rows, folder / "curves.png", title=str(facts["experiment"]))
-    console.print(_build_table(folder, facts, best, peak_gib))
+    return ledger
 
 
-def _build_table(folder: Path, facts: Mapping[str, Any], best: Mapping[str, float], peak_gib: float) -> Table:
+def print_summary(folder: Path, facts: Mapping[str, Any], console: Console) -> None:
+    """Print what the ledger of a run says, with the paths of its folder."""
     skipped = facts["skipped"]
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
     samples = (
@@ -43,7 +41,7 @@ def _build_table(folder: Path, facts: Mapping[str, Any], best: Mapping[str, floa
         samples += f"; {facts['answer_cut']} answers cut at data.max_length"
     if facts["val_skipped"]:
         samples += f"; {sum(facts['val_skipped'].values())} skipped in validation"
-    scores = ", ".join(f"{name} {value:.4g}" for name, value in best.items())
+    scores = ", ".join(f"{name} {value:.4g}" for name, value in facts["best"].items())
     gaps = facts["audio_gaps"]
     table = Table(title=f"{facts['experiment']} is finished", title_justify="left", show_header=False)
     table.add_row("steps", f"{facts['steps']} in {facts['seconds']:.0f} s")
@@ -52,12 +50,12 @@ def _build_table(folder: Path, facts: Mapping[str, Any], best: Mapping[str, floa
         text = f"{gaps['gaps']:.0f} in {gaps['samples']:.0f} samples, {gaps['seconds']:.1f} s, silent"
         table.add_row("gaps of audio", text)
     table.add_row("speed", f"{facts['tokens_per_second']:.0f} tokens/s, {facts['data_wait']:.0%} waiting for data")
-    table.add_row("peak memory", f"{peak_gib:.1f} GiB")
+    table.add_row("peak memory", f"{facts['peak_memory_gib']:.1f} GiB")
     table.add_row("best", scores or "no validation")
     table.add_row("weights", str(folder / "weights.safetensors"))
     table.add_row("metrics", f"{folder / 'metrics.csv'}, {folder / 'curves.png'}")
     table.add_row("next", str(facts["next"]))
-    return table
+    console.print(table)
 
 
 def peak_memory() -> int:
