@@ -3,11 +3,12 @@
 import csv
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from omnihuman.pl import pl
-from omnihuman.training.callbacks import MetricsTable, TrainableEMA
+from omnihuman.training.callbacks import MetricsTable, TrainableEMA, count_batches, describe_epoch
 from tests.smoke.test_train import train
 
 
@@ -63,6 +64,32 @@ def test_early_stopping_without_its_metric_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=named):
         train(corpus, tmp_path, "recipe.max_epochs=1", "data.features=null", "callback=early_stopping", *more)
+
+
+def build_trainer(epoch: int, max_steps: int, max_epochs: int = 4) -> Any:
+    return SimpleNamespace(
+        num_training_batches=20,
+        accumulate_grad_batches=2,
+        current_epoch=epoch,
+        max_steps=max_steps,
+        max_epochs=max_epochs,
+    )
+
+
+@pytest.mark.parametrize(
+    ("epoch", "max_steps", "num_batches", "text"),
+    [
+        (0, -1, 20, "epoch 1 of 4"),
+        (3, -1, 20, "epoch 4 of 4"),
+        (0, 6, 12, "epoch 1 of 1"),
+        (0, 15, 20, "epoch 1 of 2"),
+        (1, 15, 10, "epoch 2 of 2"),
+        (2, 99, 20, "epoch 3 of 4"),
+    ],
+)
+def test_progress_bar_counts_up_to_the_end(epoch: int, max_steps: int, num_batches: int, text: str) -> None:
+    trainer = build_trainer(epoch, max_steps)
+    assert count_batches(trainer) == num_batches and describe_epoch(trainer) == text
 
 
 def test_average_of_a_sharded_model_is_refused() -> None:

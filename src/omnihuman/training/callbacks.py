@@ -154,11 +154,41 @@ def gather_over_ranks(value: Any) -> list[Any]:
     return values
 
 
+def count_batches(trainer: Any) -> int:
+    """Return the batches of the current epoch that a training takes: all, or those up to ``max_steps``."""
+    num_batches = int(trainer.num_training_batches)
+    if trainer.max_steps < 0:
+        return num_batches
+    num_left: int = trainer.max_steps * trainer.accumulate_grad_batches - trainer.current_epoch * num_batches
+    return max(0, min(num_batches, num_left))
+
+
+def describe_epoch(trainer: Any) -> str:
+    """Return the current epoch and their number, such as ``epoch 2 of 4``."""
+    num_epochs = trainer.max_epochs
+    if trainer.max_steps >= 0:
+        needed = -(-trainer.max_steps * trainer.accumulate_grad_batches // int(trainer.num_training_batches))
+        num_epochs = needed if num_epochs in (None, -1) else min(num_epochs, needed)
+    return f"epoch {trainer.current_epoch + 1} of {num_epochs}"
+
+
 def build_progress_bar(is_rich: bool) -> Any:
     """Return a progress bar with loss, tokens/s and waiting time: rich on a terminal, plain lines elsewhere."""
     base = pl.callbacks.RichProgressBar if is_rich else pl.callbacks.TQDMProgressBar
 
     class ProgressBar(base):  # type: ignore[misc, valid-type]
+        @property
+        def total_train_batches(self) -> Any:
+            return count_batches(self.trainer)
+
+        def on_train_epoch_start(self, trainer: Any, *args: Any) -> None:
+            super().on_train_epoch_start(trainer, *args)
+            if not is_rich:
+                self.train_progress_bar.set_description(describe_epoch(trainer))
+
+        def _get_train_description(self, current_epoch: int) -> str:  # of the rich one
+            return describe_epoch(self.trainer)
+
         def get_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
             metrics: dict[str, Any] = super().get_metrics(*args, **kwargs)
             metrics.pop("v_num", None)
