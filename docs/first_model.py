@@ -14,7 +14,6 @@ if __name__ == "__main__":
     overrides = [
         "+experiment=humanomni_stage1_face",
         "trainer.max_steps=60",
-        "validate_last=true",
         "variant=first_model",
     ]
     run = run_stage(compose_config(overrides), overrides)  # the first call creates the clips in data/sample

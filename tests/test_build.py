@@ -141,7 +141,7 @@ def test_configs_do_not_depend_on_the_working_directory(tmp_path: Path, monkeypa
         ["+experiment=favchat_stage2", "seed=3", "model.drop=[encoders.face]", "frames=4"],
         ["+experiment=humanomni_stage3", "size=7b", "+trainable={a: 1e-3}", "+trainer.profiler=simple"],
         ["+experiment=omni_emotion_stage3", "fusion@model.fusions.join=frame_concat", "++model.llm.lora={r: 4}"],
-        ["+experiment=humanomni_stage1", "~validate_last", "data.root='a,b'", "recipe=align", "recipe.lr=2e-4"],
+        ["+experiment=humanomni_stage1", "~validate_first", "data.root='a,b'", "recipe=align", "recipe.lr=2e-4"],
     ],
 )
 def test_composition_in_two_steps_equals_that_of_hydra(overrides: list[str]) -> None:

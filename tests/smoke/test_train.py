@@ -74,10 +74,8 @@ def test_finished_run_is_not_trained_again(corpus: Path, tmp_path: Path, monkeyp
     train(corpus, tmp_path, "trainer.max_steps=1")
 
 
-def test_validate_last_gives_a_loss_to_a_run_that_ends_within_an_epoch(corpus: Path, tmp_path: Path) -> None:
-    more = ("trainer.max_steps=1", "recipe.batch_size=2")
-    assert train(corpus, tmp_path / "without", *more).loss is None
-    loss = train(corpus, tmp_path / "with", *more, "validate_last=true").loss
+def test_run_that_ends_within_an_epoch_is_validated(corpus: Path, tmp_path: Path) -> None:
+    loss = train(corpus, tmp_path, "trainer.max_steps=1", "recipe.batch_size=2").loss
     assert loss is not None and 0 < loss < 10
 
 
@@ -200,7 +198,8 @@ def test_average_of_the_weights_survives_a_resume(
     more = (
         "trainer.max_steps=6",
         "recipe.checkpoint_every=2",
-        "callback=[ema,early_stopping]",
+        "callback=ema",
+        "patience=9",
         "logger=csv",
     )
     uninterrupted = train(corpus, tmp_path / "uninterrupted", *more)

@@ -9,7 +9,6 @@ import pytest
 
 from omnihuman.pl import pl
 from omnihuman.training.callbacks import MetricsTable, TrainableEMA, count_batches, describe_epoch
-from tests.smoke.test_train import train
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:
@@ -33,11 +32,24 @@ def test_resumed_table_drops_the_rows_after_the_checkpoint(tmp_path: Path) -> No
     first = MetricsTable(file)
     for step in range(5):
         first.log_metrics({"train/loss": float(step)}, step=step)
-    first.save()
+    first.log_metrics({"val/loss": 5.0}, step=3)
+    first.log_metrics({"val/loss": 6.0}, step=4)
     resumed = MetricsTable(file, resume_at=3)
     resumed.log_metrics({"train/loss": 30.0}, step=3)
     resumed.save()
-    assert [row["train/loss"] for row in read_rows(file)] == ["0.0", "1.0", "2.0", "30.0"]
+    rows = read_rows(file)
+    assert [row["train/loss"] for row in rows] == ["0.0", "1.0", "2.0", "30.0"]
+    assert [row["val/loss"] for row in rows] == ["", "", "", "5.0"], "the validation of the checkpoint's weights stays"
+
+
+def test_validation_is_in_the_row_of_the_next_step(tmp_path: Path) -> None:
+    table = MetricsTable(tmp_path / "metrics.csv")
+    for num_steps, step in ((0, 0), (1, 0), (2, 1), (3, 3)):  # before, within, within and after a training
+        table.trainer = SimpleNamespace(global_step=num_steps)
+        table.log_metrics({"val/loss": float(num_steps)}, step=step)
+    assert [(row["step"], row["val/loss"]) for row in read_rows(table.file)] == [
+        (str(step), str(float(step))) for step in range(4)
+    ]
 
 
 def test_new_table_replaces_the_file(tmp_path: Path) -> None:
@@ -48,22 +60,6 @@ def test_new_table_replaces_the_file(tmp_path: Path) -> None:
             table.log_metrics({"train/loss": loss}, step=step)
         table.save()
     assert [row["train/loss"] for row in read_rows(file)] == ["9.0"]
-
-
-@pytest.mark.parametrize(
-    ("more", "named"),
-    [
-        (["data.val_records=null"], "never validates"),
-        (["trainer.limit_val_batches=0"], "never validates"),
-        (["trainer.max_steps=1"], "never validates"),
-        (["callback.early_stopping.monitor=val/x"], r"monitor=val/x.*val/loss"),
-    ],
-)
-def test_early_stopping_without_its_metric_is_refused(
-    more: list[str], named: str, corpus: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(ValueError, match=named):
-        train(corpus, tmp_path, "recipe.max_epochs=1", "data.features=null", "callback=early_stopping", *more)
 
 
 def build_trainer(epoch: int, max_steps: int, max_epochs: int = 4) -> Any:

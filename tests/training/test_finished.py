@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from omnihuman.objective.base import Objective
-from omnihuman.training import stage, summary
+from omnihuman.training import assembly, stage, summary
 from omnihuman.training.generation_metrics import GenerationMetrics
 from omnihuman.training.runs import Run
 from tests.smoke.test_train import build_overrides, read_ledger, train
@@ -35,7 +35,7 @@ def kill_within_ledger(rows: Any, file: Path, title: str) -> None:
 
 KILLS: dict[str, tuple[Any, str, Callable[..., None]]] = {
     "validation": (GenerationMetrics, "on_validation_epoch_end", kill),
-    "before the weights": (stage, "save_weights", kill),
+    "before the weights": (assembly, "write_weights", kill),
     "before the ledger": (stage, "write_summary", kill),
     "within the ledger": (summary, "draw_curves", kill_within_ledger),
     "before the marker": (Run, "finish", kill),

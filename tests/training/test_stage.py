@@ -14,16 +14,17 @@ from omegaconf import OmegaConf
 from omnihuman.objective.base import Objective
 from omnihuman.objective.supervised import Supervised
 from omnihuman.pl import pl
-from omnihuman.training import stage
+from omnihuman.training import assembly, stage
 from omnihuman.training.attempt import locate_attempt
 from omnihuman.training.callbacks import Throughput
 from omnihuman.training.counter import SampleCounter
 from omnihuman.training.generation_metrics import GenerationMetrics
 from omnihuman.training.runs import Run
-from tests.smoke.test_train import fail_at_step, train
+from tests.smoke.test_train import fail_at_step
 from tests.training.test_bad_loss import spoil
+from tests.training.test_selection import fit
 
-SHORT = ("trainer.max_steps=2", "recipe.batch_size=2", "recipe.max_epochs=1", "data.features=null", "data.val_limit=2")
+SHORT = ("trainer.max_steps=2", "recipe.max_epochs=1")
 FILES = ("weights.safetensors", "metrics.csv", "skipped.jsonl", "excluded.jsonl", "ledger.json", "bad_loss/1.pt")
 
 
@@ -69,7 +70,7 @@ FAILURES: dict[str, tuple[str, tuple[Any, str, Any]]] = {
     "validation": ("answers", (GenerationMetrics, "on_validation_epoch_end", fail_with(RuntimeError("answers")))),
     "disk": ("full", (pl.callbacks.ModelCheckpoint, "_save_checkpoint", fail_with(OSError(28, "full")))),
     "bad samples": ("too many", (SampleCounter, "add_unplanned", fail_with(ValueError("too many")))),
-    "weights": ("weights", (stage, "save_weights", fail_with(OSError(28, "weights")))),
+    "weights": ("weights", (assembly, "write_weights", fail_with(OSError(28, "weights")))),
     "ledger": ("ledger", (stage, "write_summary", fail_with(RuntimeError("ledger")))),
     "marker": ("137", (Run, "finish", fail_with(SystemExit(137)))),
 }
@@ -83,7 +84,7 @@ def test_finished_run_survives_a_late_failure(
     text, target = FAILURES[failure]
     monkeypatch.setattr(*target)
     with pytest.raises((Exception, SystemExit)) as caught:
-        train(corpus, tmp_path, *SHORT, "recipe.checkpoint_every=1", f"validate_first={failure == 'validation'}")
+        fit(corpus, tmp_path, *SHORT, "recipe.checkpoint_every=1", f"validate_first={failure == 'validation'}")
     assert text in str(caught.value)
     assert digest_files(old.folder) == before
     assert not list(tmp_path.glob("nano/*.[0-9]*"))
@@ -98,7 +99,7 @@ def test_finished_run_survives_a_mistyped_command_which_leaves_nothing(
     monkeypatch.setitem(sys.modules, "wandb", None)
     before = digest_files(tmp_path)
     with pytest.raises(Exception, match=r"fast|nowhere\.json|wandb|few"):
-        train(corpus, tmp_path, *SHORT, mistake)
+        fit(corpus, tmp_path, *SHORT, mistake)
     after = digest_files(tmp_path)
     after.pop("nano/humanomni_stage1_face.lock", None)
     assert after == before
@@ -112,7 +113,7 @@ def test_run_beside_a_finished_one_resumes_and_takes_its_folder(
     with monkeypatch.context() as patch:
         patch.setattr(Objective, "training_step", fail_at_step(1))
         with pytest.raises(RuntimeError, match="power failure"):
-            train(corpus, tmp_path, *more)
+            fit(corpus, tmp_path, *more)
     assert digest_files(old.folder) == before
     steps: list[int] = []
     with monkeypatch.context() as patch:
@@ -123,9 +124,9 @@ def test_run_beside_a_finished_one_resumes_and_takes_its_folder(
             return training_step(self, *args)
 
         patch.setattr(Objective, "training_step", count_step)
-        run = train(corpus, tmp_path, *more)
+        run = fit(corpus, tmp_path, *more)
     assert steps == [1] and run.is_finished() and run.folder == old.folder
     assert digest_files(old.folder.with_name("humanomni_stage1_face.1")) == before
     assert not locate_attempt(run).folder.exists()
-    overwritten = train(corpus, tmp_path, *more, "overwrite=true")
+    overwritten = fit(corpus, tmp_path, *more, "overwrite=true")
     assert overwritten.is_finished() and overwritten.folder.with_name("humanomni_stage1_face.2").is_dir()

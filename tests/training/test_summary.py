@@ -8,10 +8,11 @@ from rich.console import Console
 
 from omnihuman.training.summary import print_summary, write_summary
 
-METRICS = """step,train/loss,val/loss,val/emotion/war
-0,2.0,,
-1,1.5,1.8,40
-2,1.0,1.9,60
+METRICS = """step,train/loss,val/loss,val/emotion/war,val/gate/emotion/face
+0,2.0,1.1,70,0.5
+1,1.5,1.8,40,
+2,1.0,1.9,60,
+3,,nan,60,
 """
 FACTS = {
     "experiment": "x",
@@ -27,6 +28,8 @@ FACTS = {
     "samples_per_second": 1.0,
     "gpu_memory_gib": 0.0,
     "data_wait": 0.1,
+    "weights_of_step": 2,
+    "selected_by": "val/emotion/war",
     "next": "python -m omnihuman.train +experiment=y",
 }
 
@@ -40,5 +43,10 @@ def test_summary_has_a_table_a_ledger_and_curves(tmp_path: Path) -> None:
     assert "3 answers cut" in text and "1 skipped in validation" in text
     assert "3 in 2 samples, 4.2 s" in text
     ledger = json.loads((tmp_path / "ledger.json").read_text())
-    assert ledger["best"] == {"val/loss": 1.8, "val/emotion/war": 60.0}
+    assert ledger["best"] == {"val/loss": 1.8, "val/emotion/war": 60.0}, "not those of the untrained model"
+    assert ledger["best_step"] == {"val/loss": 1, "val/emotion/war": 2}
+    assert ledger["last"] == {"val/emotion/war": 60.0}
+    assert ledger["untrained"] == {"val/loss": 1.1, "val/emotion/war": 70.0}
+    assert "val/emotion/war 60 at step 2 (selected), val/loss 1.8 at step 1" in text
+    assert "untrained" in text and "of step 2" in text
     assert Image.open(tmp_path / "curves.png").size[0] > 300

@@ -29,6 +29,8 @@ class ChoiceAccuracy:
     {'accuracy': 50.0}
     """
 
+    scores = ("accuracy",)
+
     def __init__(self) -> None:
         self.counts = MeanMetric()
 

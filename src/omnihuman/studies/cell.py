@@ -100,8 +100,8 @@ def build_chain(config: DictConfig, cell: str, seed: int) -> Chain:
     if train or select_keys(added, "base"):
         folder_name = build_folder_name([f"{config.study}.{_find_first_equal(cells, cell)}", f"seed={seed}"])
     if config.rung is not None:
-        # cells are ranked by their last validation loss
-        overrides += [f"trainer.max_steps={config.halving.steps[config.rung]}", "validate_last=true"]
+        # cells are ranked by their validation loss
+        overrides += [f"trainer.max_steps={config.halving.steps[config.rung]}"]
         folder_name = build_folder_name([f"{config.study}.{cell}", f"seed={seed}@{config.rung}"])
     experiment = cells[cell].get("experiment", config.experiment)
     return resolve_variant(str(experiment), overrides, folder_name)

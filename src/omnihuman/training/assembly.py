@@ -3,8 +3,9 @@
 import logging
 import os
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ from omnihuman.data.mixture import describe_other_tasks
 from omnihuman.data.module import OmniData
 from omnihuman.modality import strip_tags
 from omnihuman.model.omni import OmniModel
-from omnihuman.model.trainable import set_trainable
+from omnihuman.model.trainable import Group, set_trainable
 from omnihuman.objective.base import Objective
 from omnihuman.pl import pl
 from omnihuman.source.root import read_records_folder
 from omnihuman.training.bad_loss import BadLossPolicy
-from omnihuman.training.callbacks import EarlyStopping, MetricsTable, Throughput, build_progress_bar
+from omnihuman.training.callbacks import MetricsTable, Throughput, build_progress_bar
 from omnihuman.training.chain import Chain
 from omnihuman.training.counter import SampleCounter
 from omnihuman.training.generation_metrics import GenerationMetrics
@@ -31,8 +32,9 @@ from omnihuman.training.model_folder import build_with_weights
 from omnihuman.training.option_metrics import build_option_metrics
 from omnihuman.training.precision import build_precision
 from omnihuman.training.runs import Run, checkpoint_step, is_main_process
+from omnihuman.training.selection import RULES, Saver, Selection, unknown_monitor
 from omnihuman.training.sharded import ShardedStrategy
-from omnihuman.training.weights import load_weights
+from omnihuman.training.weights import load_weights, write_weights
 
 log = logging.getLogger(__name__)
 
@@ -54,13 +56,14 @@ class Stage:
         data: connected to the model.
         trainer: with all callbacks and loggers.
         checkpoint: that the training resumes from.
-        inherited: names of the parameters that come from parents or a base.
-        metrics: the table of the run.
         throughput: measures the speed.
         counter: counts trained and skipped samples.
         bad_loss: checks loss, gradient and weights.
+        select: ``last`` or ``best``: the step whose weights are the run's.
+        selection: knows the validations.
+        has_validation: there is something to validate.
         validate_first: validate before the first step.
-        validate_last: validate after the last step, also within an epoch.
+        write_weights: writes the weights of the moment to a file; every rank must call it.
         next_command: the commands that follow a finished run.
     """
 
@@ -71,13 +74,14 @@ class Stage:
     data: OmniData
     trainer: pl.Trainer
     checkpoint: Path | None
-    inherited: set[str]
-    metrics: MetricsTable
     throughput: Throughput
     counter: SampleCounter
     bad_loss: BadLossPolicy
+    select: str
+    selection: Selection
+    has_validation: bool
     validate_first: bool
-    validate_last: bool
+    write_weights: Callable[[Path], None]
     next_command: str
 
 
@@ -102,43 +106,58 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
     groups = set_trainable(model, read_trainable(config))
     checkpoint = None if config.overwrite else run.find_checkpoint()
     data = _build_data(config, model, run, is_resumed=checkpoint is not None)
-    objective: Objective = build(config.objective)(
-        model,
-        groups,
-        optimizer=build(config.optimizer),
-        scheduler=build(config.scheduler),
-        total_steps=count_steps(config, data),
-    )
+    objective = _build_objective(config, model, groups, count_steps(config, data))
     throughput, counter = Throughput(), SampleCounter(run.folder / "skipped.jsonl", data.max_skipped)
     bad_loss = BadLossPolicy(run.folder, counter, config.on_bad_loss, cure=BAD_LOSS_CURE)
+    write = _build_writer(config, run, objective, inherited)
+    generation = _build_generation_metrics(config, data)
+    selection = build_selection(config, data, generation, run.folder / "best", write)
     callbacks = [
         throughput,
         counter,
         bad_loss,
-        _build_generation_metrics(config, data),
+        generation,
+        selection,  # before averages, which put the parameters back at the end of a validation
         *build_all(config.callback),
-        _build_saver(config, run),
+        _build_saver(config, run, data, selection),
         build_progress_bar(is_rich=is_terminal),
     ]
-    _check_early_stopping(config, data, callbacks)
     metrics = MetricsTable(run.folder / "metrics.csv", resume_at=checkpoint_step(checkpoint) if checkpoint else 0)
+    trainer = _build_trainer(config, data, precision, callbacks, [metrics, *build_all(config.logger)])
+    metrics.trainer = trainer
     return Stage(
         name=config.name,
         run=run,
         command=chain.command,
         objective=objective,
         data=data,
-        trainer=_build_trainer(config, data, precision, callbacks, [metrics, *build_all(config.logger)]),
+        trainer=trainer,
         checkpoint=checkpoint,
-        inherited=inherited,
-        metrics=metrics,
         throughput=throughput,
         counter=counter,
         bad_loss=bad_loss,
+        select=config.select,
+        selection=selection,
+        has_validation=has_validation(config, data),
         validate_first=config.validate_first,
-        validate_last=config.validate_last,
+        write_weights=write,
         next_command=build_next_command(config, data),
     )
+
+
+def _build_objective(config: DictConfig, model: OmniModel, groups: Sequence[Group], total_steps: int) -> Objective:
+    optimizer, scheduler = build(config.optimizer), build(config.scheduler)
+    objective: Objective = build(config.objective)(
+        model, groups, optimizer=optimizer, scheduler=scheduler, total_steps=total_steps
+    )
+    return objective
+
+
+def _build_writer(config: DictConfig, run: Run, objective: Objective, inherited: set[str]) -> Callable[[Path], None]:
+    """Return a function that writes all weights of the chain to a file."""
+    metadata = {"experiment": str(config.name), "digest": run.digest}
+    names = objective.trainable_names | inherited
+    return partial(write_weights, objective=objective, names=names, metadata=metadata)
 
 
 def _build_data(config: DictConfig, model: OmniModel, run: Run, *, is_resumed: bool) -> OmniData:
@@ -172,22 +191,6 @@ def build_all(nodes: Mapping[str, Any] | DictConfig | None) -> list[Any]:
         if node is not None:
             objects.append(_build_option(str(name), node))
     return objects
-
-
-def _check_early_stopping(config: DictConfig, data: OmniData, callbacks: Sequence[Any]) -> None:
-    """Check that a run validates if validations end it.
-
-    Raises:
-        ValueError: it never does.
-    """
-    if not any(isinstance(callback, EarlyStopping) for callback in callbacks):
-        return
-    num_steps = data.steps_per_epoch * config.trainer.check_val_every_n_epoch
-    if not len(data.val_samples) or not config.trainer.limit_val_batches or count_steps(config, data) < num_steps:
-        raise ValueError(
-            f"callback=early_stopping: this run never validates; give data.val_records, or train {num_steps} steps or "
-            "more, or remove the callback."
-        )
 
 
 def _build_option(name: str, node: Any) -> Any:
@@ -275,16 +278,53 @@ def _build_generation_metrics(config: DictConfig, data: OmniData) -> GenerationM
     return GenerationMetrics(data, metrics, **options)
 
 
-def _build_saver(config: DictConfig, run: Run) -> pl.Callback:
-    saver = pl.callbacks.ModelCheckpoint(
-        run.checkpoints,
-        filename="{step}",
-        every_n_train_steps=config.trainer.checkpoint_every,
-        save_top_k=1,
-        save_on_train_epoch_end=False,
-    )
-    saver.FILE_EXTENSION = ".ckpt"
-    return saver
+def has_validation(config: DictConfig, data: OmniData) -> bool:
+    """Return true if a run has validation data and uses it."""
+    return bool(config.trainer.limit_val_batches and len(data.val_samples))
+
+
+def build_selection(
+    config: DictConfig, data: OmniData, generation: GenerationMetrics, folder: Path, write: Callable[[Path], None]
+) -> Selection:
+    """Return the selection of a run; without ``monitor``, by the headline score of the answers, or by the loss.
+
+    Args:
+        config: of the stage.
+        data: of the run.
+        generation: names the scores of the answers.
+        folder: of the best weights.
+        write: writes the weights of the moment.
+
+    Raises:
+        ValueError: an option is invalid, the run never validates, or has no such metric.
+    """
+    if config.select not in RULES:
+        raise ValueError(f"select={config.select}: choose from {', '.join(RULES)}.")
+    for key in ("patience", "val_every", "save_top_k"):
+        if config[key] is not None and not (isinstance(config[key], int) and config[key] >= 1):
+            raise ValueError(f"{key}={config[key]}: expected a number of 1 or more.")
+    if config.select == "last" and config.patience is None:
+        return Selection(None, folder, write)
+    key = "select=best" if config.select == "best" else f"patience={config.patience}"
+    if not has_validation(config, data):
+        raise ValueError(
+            f"{key}: this run never validates; give data.val_records, or choose select=last patience=null."
+        )
+    scores = [*generation.list_scores(), "val/loss"]
+    monitor = config.monitor or scores[0]
+    if monitor not in scores and not config.callback:  # a callback may log metrics of its own
+        raise unknown_monitor(monitor, scores)
+    num_best = config.save_top_k if config.select == "best" else 0
+    return Selection(monitor, folder, write, num_best, config.patience)
+
+
+def _build_saver(config: DictConfig, run: Run, data: OmniData, selection: Selection) -> pl.Callback:
+    every = config.val_every or data.steps_per_epoch * config.trainer.check_val_every_n_epoch
+
+    def is_deferred(step: int) -> bool:
+        return selection.monitor is not None and step % every == 0
+
+    return Saver(run.checkpoints, config.trainer.checkpoint_every, is_deferred)
 
 
 def _build_trainer(
@@ -305,6 +345,9 @@ def _build_trainer(
         **options,
     )
     trainer.accumulate_grad_batches = data.count_micro_batches(trainer.world_size, trainer.max_epochs or 1)
+    if config.val_every is not None:  # Lightning counts batches, over all epochs if check_val_every_n_epoch is None
+        trainer.val_check_interval = config.val_every * trainer.accumulate_grad_batches
+        trainer.check_val_every_n_epoch = None
     return trainer
 
 

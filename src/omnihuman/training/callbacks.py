@@ -119,30 +119,16 @@ class TrainableEMA(pl.callbacks.EMAWeightAveraging):
             checkpoint[key] = complete | checkpoint.get(key, {})
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Keep the average in the model until the end of the validation, so that its weights can be written."""
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Put the current parameters back into the model, as Lightning does at the end of the validation's epoch."""
+        super().on_validation_epoch_end(trainer, pl_module)
+
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Copy the average, as Lightning does where a training ends; not if it resumes from its last checkpoint."""
         super().on_train_end(trainer, pl_module)
-
-
-class EarlyStopping(pl.callbacks.EarlyStopping):
-    """Lightning's early stopping, with the key to change if its metric does not exist."""
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        if self._check_on_train_epoch_end:
-            self._check_metric(trainer)
-        super().on_train_epoch_end(trainer, pl_module)
-
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        if trainer.state.fn == "fit" and not trainer.sanity_checking and not self._check_on_train_epoch_end:
-            self._check_metric(trainer)
-        super().on_validation_end(trainer, pl_module)
-
-    def _check_metric(self, trainer: Any) -> None:
-        if self.monitor not in trainer.callback_metrics:
-            raise ValueError(
-                f"callback.early_stopping.monitor={self.monitor} is no metric of this run; its metrics are "
-                f"{', '.join(sorted(trainer.callback_metrics))}."
-            )
 
 
 def gather_over_ranks(value: Any) -> list[Any]:
@@ -205,11 +191,15 @@ class MetricsTable(pl.loggers.Logger):
     Args:
         file: path of the table.
         resume_at: optimizer step of the checkpoint that training resumes from; later rows of the file are dropped.
+
+    The row of a step has the loss with which the step begins, and the scores of a validation at its beginning: row 0
+    those of the untrained model.
     """
 
     def __init__(self, file: Path, resume_at: int = 0) -> None:
         super().__init__()
         self.file = file
+        self.trainer: Any = None  # counts the steps before a validation: Lightning's own number is one less in a fit
         self.rows: dict[int, dict[str, Any]] = {}
         if resume_at and file.is_file():
             self._read_rows(resume_at)
@@ -218,8 +208,11 @@ class MetricsTable(pl.loggers.Logger):
         with self.file.open(newline="") as lines:
             for row in csv.DictReader(lines):
                 step = int(row["step"])
-                if step < resume_at:
-                    self.rows[step] = {key: value for key, value in row.items() if value != ""}
+                values = {key: value for key, value in row.items() if value != ""}
+                if step == resume_at:  # its validation is part of what was done, its training comes
+                    values = {key: value for key, value in values.items() if not key.startswith("train/")}
+                if step < resume_at or (len(values) > 1 and step == resume_at):
+                    self.rows[step] = values
 
     @property
     def name(self) -> str:
@@ -232,17 +225,12 @@ class MetricsTable(pl.loggers.Logger):
     @pl.utilities.rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         step = int(step or 0)
-        row = self.rows.setdefault(step, {"step": step})
-        for name, value in metrics.items():
-            row.pop(name, None)  # a row has the order of logging
-            row[name] = value
         has_validation = any(name.startswith("val/") for name in metrics)
+        if has_validation and self.trainer is not None:
+            step = self.trainer.global_step
+        self.rows.setdefault(step, {"step": step}).update(metrics)
         if has_validation or len(self.rows) % 50 == 0:
             self.save()
-
-    def has_validation(self, step: int) -> bool:
-        """Return true if the row of a step has a validation metric."""
-        return any(name.startswith("val/") for name in self.rows.get(step, ()))
 
     @pl.utilities.rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:

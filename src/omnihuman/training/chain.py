@@ -26,7 +26,6 @@ UNNAMED_KEYS = (
     "logger",
     "validation",
     "validate_first",
-    "validate_last",
     *(f"data.{key}" for key in SPEED_DATA_KEYS),
 )
 """Keys whose overrides are left out of a folder's name: they decide where and how fast a run is, not its result."""

@@ -26,7 +26,7 @@ def build_figure(rows: Rows, title: str) -> Any:
     a floor as a dashed line in the color of its score.
 
     Args:
-        rows: of ``metrics.csv``; the columns are in the order in which they were first logged.
+        rows: of ``metrics.csv``.
         title: of the chart.
     """
     from matplotlib.figure import Figure
@@ -62,7 +62,7 @@ def _draw_training(axes: Any, rows: Rows, name: str, label: str, color: str) -> 
 def _draw_validations(axes: Any, rows: Rows, name: str, label: str, color: str) -> None:
     steps, values = _select_points(rows, name)
     axes.plot(steps, values, color=color, linewidth=1, marker="o", markersize=4, label=label)
-    if is_untrained(rows[0], name):
+    if not steps[0]:  # before the first step
         axes.plot(steps[:1], values[:1], "o", color=color, markerfacecolor="white", markersize=6)
         if not axes.texts:
             place = {"xytext": (7, 0), "textcoords": "offset points", "va": "center"}
@@ -94,22 +94,6 @@ def average(values: Sequence[float], window: int) -> list[float]:
         part = values[max(0, end - window) : end]
         means.append(sum(part) / len(part))
     return means
-
-
-def is_untrained(row: Mapping[str, float], name: str) -> bool:
-    """Return true if a row has a validation before the first step.
-
-    It shares the row of that step, so that only the order of logging tells it from a validation after the step.
-
-    >>> is_untrained({"step": 0.0, "val/loss": 9.0, "train/loss": 8.0}, "val/loss")
-    True
-    >>> is_untrained({"step": 0.0, "train/loss": 8.0, "val/loss": 7.0}, "val/loss")
-    False
-    """
-    names = list(row)
-    if row["step"] or not name.startswith("val/") or name not in row:
-        return False
-    return "train/loss" not in row or names.index(name) < names.index("train/loss")
 
 
 def _group_metrics(rows: Rows) -> dict[str, list[str]]:

@@ -8,6 +8,7 @@ import torch
 
 from omnihuman.data.ceiling import summarize_reasons
 from omnihuman.data.module import OmniData
+from omnihuman.data.record import Record
 from omnihuman.modality import View
 from omnihuman.model.omni import OmniModel
 from omnihuman.pl import pl
@@ -28,7 +29,8 @@ class GenerationMetrics(pl.Callback):
 
     Args:
         data: source of the questions.
-        metrics: task -> metric with ``update(answers, references)`` and ``compute()``.
+        metrics: task -> metric with ``update(answers, references)``, ``compute()`` and the names of its ``scores``, the
+            headline first.
         views: what the model gets of each record: ``VAF``, ``V``; every question is answered once for each view.
         limit: questions for each task and view, ``None`` for all.
         gate_tasks: tasks whose mean fusion weights are logged.
@@ -67,6 +69,33 @@ class GenerationMetrics(pl.Callback):
         for task in self.gate_tasks:
             self._log_fusion_weights(pl_module, task, share)
 
+    def list_scores(self) -> list[str]:
+        """Return the names of the scores that a validation logs, the headline of the first task first."""
+        if not self.views or self.data.val_source is None:
+            return []
+        tasks = set[str]()
+        for record in self.data.val_source.records():
+            if isinstance(record, Record) and record.task in self.metrics and self._is_question(record):
+                tasks.add(record.task)
+        names = []
+        for task in self.metrics:
+            for view in self.views if task in tasks else []:
+                names += [f"{self._prefix(task, view)}/{score}" for score in self.metrics[task].scores]
+        return names
+
+    def _is_question(self, record: Record) -> bool:
+        return not set(self._slots()) - set(record.slots) and record.restrict(self.views[0]) is not None
+
+    def _slots(self) -> list[str]:
+        """Return the slots of all views: a question has them all, so that the scores of views can be compared."""
+        slots = set[str]()
+        for view in self.views:
+            slots.update(view.slots)
+        return sorted(slots)
+
+    def _prefix(self, task: str, view: View) -> str:
+        return f"val/{task}" if view == self.views[0] else f"val/{task}_{view}"
+
     def _update_metric(self, pl_module: Any, task: str, view: View, share: tuple[int, int], is_sharded: bool) -> int:
         """Answer the questions of a task and return their number on this rank."""
         num_answers = 0
@@ -83,22 +112,18 @@ class GenerationMetrics(pl.Callback):
         return num_answers
 
     def _log_scores(self, pl_module: Any, task: str, view: View) -> None:
-        name = task
-        if view != self.views[0]:
-            name = f"{task}_{view}"
         for score, value in self.metrics[task].compute().items():
-            pl_module.log(f"val/{name}/{score}", value, prog_bar=score in PROGRESS_BAR_SCORES, batch_size=1)
+            name = f"{self._prefix(task, view)}/{score}"
+            pl_module.log(name, value, prog_bar=score in PROGRESS_BAR_SCORES, batch_size=1)
         if hasattr(self.metrics[task], "floors"):
+            name = self._prefix(task, view).replace("val/", "floor/", 1)
             for score, value in self.metrics[task].floors().items():
-                pl_module.log(f"floor/{name}/{score}", value, batch_size=1)
+                pl_module.log(f"{name}/{score}", value, batch_size=1)
 
     def _questions(self, task: str, view: View, share: tuple[int, int]) -> Iterator[Batch]:
         """Return the same questions for every view, so that their scores can be compared."""
-        slots = set[str]()
-        for other in self.views:
-            slots.update(other.slots)
         rank, world = share
-        return self.data.prompts([task], view, needs=sorted(slots), limit=self.limit, rank=rank, world=world)
+        return self.data.prompts([task], view, needs=self._slots(), limit=self.limit, rank=rank, world=world)
 
     @torch.no_grad()
     def _log_fusion_weights(self, pl_module: Any, task: str, share: tuple[int, int]) -> None:

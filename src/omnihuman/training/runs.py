@@ -61,6 +61,11 @@ DECISIVE_KEYS = (
     "seed",
     "random_weights",
 )
+SELECTION_KEYS = ("select", "monitor", "patience", "val_every", "validation")
+"""Keys that decide the result of a run whose validations select its weights or end it, ..."""
+SELECTION_TRAINER_KEYS = ("check_val_every_n_epoch", "limit_val_batches")
+"""... and values of the trainer that do so."""
+
 DECISIVE_TRAINER_KEYS = ("max_steps", "max_epochs", "precision", "limit_train_batches", "gradient_clip_val")
 
 
@@ -190,6 +195,10 @@ def _compute_digest(plain: Mapping[str, Any], parents: Sequence[Run], ignored_da
     decisive["model"] = prune(plain["model"])
     decisive["data"] = {key: value for key, value in plain["data"].items() if key not in ignored_data_keys}
     decisive["trainer"] = {key: value for key, value in plain["trainer"].items() if key in DECISIVE_TRAINER_KEYS}
+    if plain["select"] == "best" or plain["patience"] is not None:
+        decisive["selection"] = {key: plain[key] for key in SELECTION_KEYS}
+        decisive["selection"] |= {key: plain["trainer"].get(key) for key in SELECTION_TRAINER_KEYS}
+        decisive["selection"]["val_limit"] = plain["data"].get("val_limit")
     decisive["parents"] = [parent.chain_digest for parent in parents]
     text = json.dumps(decisive, sort_keys=True, default=str)
     # The package's own weights decide a result by their content. The path of the package does not, and differs

@@ -14,8 +14,6 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from omnihuman.gate import load_pickle
-from omnihuman.model.trainable import canonical_name
-from omnihuman.objective.base import Objective
 from omnihuman.pl import pl
 from omnihuman.training.assembly import Stage, build_stage
 from omnihuman.training.attempt import discard_start, find_attempt, open_attempt, restore_finished, take_over
@@ -23,9 +21,9 @@ from omnihuman.training.chain import Chain, resolve_chain, train_missing
 from omnihuman.training.devices import check_devices
 from omnihuman.training.dry_run import print_dry_run, print_parts
 from omnihuman.training.replay import replay_batches
-from omnihuman.training.runs import Run, checkpoint_step, is_main_process
+from omnihuman.training.runs import Run, is_main_process
+from omnihuman.training.selection import copy_file
 from omnihuman.training.summary import print_summary, write_summary
-from omnihuman.training.weights import save_weights
 
 log = logging.getLogger(__name__)
 
@@ -112,21 +110,9 @@ def fit(stage: Stage) -> float:
     trainer.fit(objective, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt(f"interrupted; the same command resumes from {stage.run.checkpoints}")
-    if _lacks_validation(stage):
+    if stage.has_validation and stage.selection.last_step != trainer.global_step:
         trainer.validate(objective, datamodule=data, verbose=False)
     return time.perf_counter() - start
-
-
-def _lacks_validation(stage: Stage) -> bool:
-    """Return true if a fitted stage is still to be validated at its last step."""
-    trainer = stage.trainer
-    epochs, rest = divmod(trainer.global_step, stage.data.steps_per_epoch)
-    if rest:  # ended within an epoch, because of max_steps
-        return stage.validate_last
-    # Lightning does not repeat a validation that was interrupted behind the last checkpoint
-    took_no_step = stage.checkpoint is not None and checkpoint_step(stage.checkpoint) == trainer.global_step
-    is_due = epochs % trainer.check_val_every_n_epoch == 0
-    return took_no_step and is_due and not stage.metrics.has_validation(trainer.global_step - 1)
 
 
 def write_results(stage: Stage, seconds: float) -> dict[str, Any]:
@@ -138,19 +124,27 @@ def write_results(stage: Stage, seconds: float) -> dict[str, Any]:
     Raises:
         ValueError: the weights are not finite.
     """
-    run, trainer, data = stage.run, stage.trainer, stage.data
-    stage.bad_loss.check_weights(trainer, stage.objective)
+    run, trainer, data, selection = stage.run, stage.trainer, stage.data, stage.selection
+    is_best = stage.select == "best"
+    if not is_best:
+        stage.bad_loss.check_weights(trainer, stage.objective)
     unplanned = data.train_samples.skipped
     stage.counter.add_unplanned(unplanned, trainer.is_global_zero)
-    state = {canonical_name(name): value for name, value in _gather_state(stage.objective).items()}
+    if not is_best:
+        stage.write_weights(run.weights)
+    step, monitor = trainer.global_step, None
+    if is_best:
+        step, monitor = selection.best_step, selection.monitor
     facts: dict[str, Any] = {}
     if trainer.is_global_zero:
-        metadata = {"experiment": stage.name, "digest": run.digest}
-        save_weights(run.weights, state, stage.objective.trainable_names | stage.inherited, metadata)
+        if is_best:
+            copy_file(selection.find_weights(), run.weights)
         facts = {
             "experiment": stage.name,
             "command": " ".join(stage.command),
             "steps": trainer.global_step,
+            "weights_of_step": step,
+            "selected_by": monitor,
             "seconds": seconds,
             "planned": data.count_planned(trainer.global_step) + len(unplanned),
             "trained": stage.counter.num_trained,
@@ -165,17 +159,10 @@ def write_results(stage: Stage, seconds: float) -> dict[str, Any]:
         }
         facts = write_summary(run.folder, facts)
         run.finish()
+        if is_best:
+            selection.finish()
     trainer.strategy.barrier()
     return facts
-
-
-def _gather_state(objective: Objective) -> dict[str, Any]:
-    """Return the model's state, gathered on rank 0 if it is sharded."""
-    if not objective.is_sharded:
-        return dict(objective.model.state_dict())
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-
-    return get_model_state_dict(objective.model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
 
 
 def _configure_logging() -> None:

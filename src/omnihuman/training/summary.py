@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from omnihuman.training.curves import draw_curves
+from omnihuman.training.selection import is_better
 
 
 def write_summary(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def write_summary(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
         facts: values of the ledger by name, in types of JSON.
     """
     rows = read_metrics(folder / "metrics.csv")
-    ledger = {**facts, "best": _best_values(rows), "peak_memory_gib": peak_memory() / 2**30}
+    ledger = {**facts, **summarize_validations(rows), "peak_memory_gib": peak_memory() / 2**30}
     (folder / "ledger.json").write_text(json.dumps(ledger, indent=2) + "\n")
     draw_curves(rows, folder / "curves.png", title=str(facts["experiment"]))
     return ledger
@@ -41,7 +42,6 @@ def print_summary(folder: Path, facts: Mapping[str, Any], console: Console) -> N
         samples += f"; {facts['answer_cut']} answers cut at data.max_length"
     if facts["val_skipped"]:
         samples += f"; {sum(facts['val_skipped'].values())} skipped in validation"
-    scores = ", ".join(f"{name} {value:.4g}" for name, value in facts["best"].items())
     gaps = facts["audio_gaps"]
     table = Table(title=f"{facts['experiment']} is finished", title_justify="left", show_header=False)
     table.add_row("steps", f"{facts['steps']} in {facts['seconds']:.0f} s")
@@ -51,11 +51,30 @@ def print_summary(folder: Path, facts: Mapping[str, Any], console: Console) -> N
         table.add_row("gaps of audio", text)
     table.add_row("speed", f"{facts['tokens_per_second']:.0f} tokens/s, {facts['data_wait']:.0%} waiting for data")
     table.add_row("peak memory", f"{facts['peak_memory_gib']:.1f} GiB")
-    table.add_row("best", scores or "no validation")
-    table.add_row("weights", str(folder / "weights.safetensors"))
+    table.add_row("best", _describe_best(facts) or "no validation")
+    table.add_row("last", _describe(facts["last"]) or "no validation")
+    if facts["untrained"]:
+        table.add_row("step 0 (untrained)", _describe(facts["untrained"]))
+    table.add_row("weights", f"{folder / 'weights.safetensors'} of step {facts['weights_of_step']}")
     table.add_row("metrics", f"{folder / 'metrics.csv'}, {folder / 'curves.png'}")
     table.add_row("next", str(facts["next"]))
     console.print(table)
+
+
+def _describe(scores: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
+
+
+def _describe_best(facts: Mapping[str, Any]) -> str:
+    """Return the best values with their steps, the one that has selected the weights first."""
+    texts: list[str] = []
+    for name, value in facts["best"].items():
+        text = f"{name} {value:.4g} at step {facts['best_step'][name]}"
+        if name == facts["selected_by"]:
+            texts.insert(0, f"{text} (selected)")
+        else:
+            texts.append(text)
+    return ", ".join(texts)
 
 
 def peak_memory() -> int:
@@ -78,13 +97,26 @@ def read_metrics(file: Path) -> list[dict[str, float]]:
     return rows
 
 
-def _best_values(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the best value of every validation metric: the lowest loss, the highest score."""
-    best: dict[str, float] = {}
+def summarize_validations(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Return values of the validation metrics by their names.
+
+    Returns:
+        ``best``: the lowest loss and the highest scores of trained weights; ``best_step``: their optimizer steps, the
+        first of equal ones; ``last``: of the last validation; ``untrained``: of step 0.
+    """
+    summary: dict[str, dict[str, float]] = {"best": {}, "best_step": {}, "last": {}, "untrained": {}}
     for row in rows:
-        for name, value in row.items():
-            is_score = name.startswith("val/") and not name.startswith("val/gate")
-            if is_score and math.isfinite(value):
-                choose = min if name.endswith("loss") else max
-                best[name] = choose(best.get(name, value), value)
-    return best
+        scores = {name: value for name, value in row.items() if _is_score(name) and math.isfinite(value)}
+        if row["step"] == 0:
+            summary["untrained"] = scores
+            continue
+        summary["last"] = scores or summary["last"]
+        for name, value in scores.items():
+            if name not in summary["best"] or is_better(name, value, summary["best"][name]):
+                summary["best"][name] = value
+                summary["best_step"][name] = int(row["step"])
+    return summary
+
+
+def _is_score(name: str) -> bool:
+    return name.startswith("val/") and not name.startswith("val/gate")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from omnihuman.model.trainable import canonical_name
 from omnihuman.nn.finite import check_finite
+from omnihuman.objective.base import Objective
 from omnihuman.training.safetensors_writer import Header, write_safetensors
 
 DTYPE_NAMES = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
@@ -114,6 +115,27 @@ def copy_tensors(model: nn.Module, values: Iterable[tuple[str, Tensor]]) -> None
         parameter = nn.Parameter(value.to(target.dtype), requires_grad=target.requires_grad)
         for module, key in owners[id(target)]:
             module.register_parameter(key, parameter)
+
+
+def write_weights(file: Path, objective: Objective, names: Iterable[str], metadata: Mapping[str, str]) -> None:
+    """Write the named tensors of the model of an objective in the main process; every rank must call it.
+
+    Raises:
+        ValueError: a tensor is not finite.
+    """
+    state = {canonical_name(name): value for name, value in _gather_state(objective).items()}
+    if objective.trainer.is_global_zero:
+        file.parent.mkdir(exist_ok=True)
+        save_weights(file, state, names, metadata)
+
+
+def _gather_state(objective: Objective) -> dict[str, Any]:
+    """Return the model's state, gathered on rank 0 if it is sharded."""
+    if not objective.is_sharded:
+        return dict(objective.model.state_dict())
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    return get_model_state_dict(objective.model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
 
 
 def save_weights(file: Path, state: Mapping[str, Tensor], names: Iterable[str], metadata: Mapping[str, str]) -> None:

@@ -1,0 +1,211 @@
+"""Validations of a run: the weights of the best one are kept, and a run without improvement ends."""
+
+import logging
+import math
+import shutil
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from omnihuman.pl import pl
+
+log = logging.getLogger(__name__)
+
+RULES = ("last", "best")
+
+
+def is_loss(name: str) -> bool:
+    """Return true if lower values of a metric are better.
+
+    >>> is_loss("val/loss"), is_loss("val/emotion/uar")
+    (True, False)
+    """
+    return name.endswith("loss")
+
+
+def is_better(name: str, value: float, other: float) -> bool:
+    """Return true if a value of a metric is better than another one; what is not finite is never better."""
+    if not math.isfinite(value) or not math.isfinite(other):
+        return math.isfinite(value)
+    return value < other if is_loss(name) else value > other
+
+
+class Selection(pl.Callback):
+    """Remembers the monitored metric of every validation, writes the weights of the best, and ends the training.
+
+    The untrained model (step 0) is validated, but never the best: a run's weights are trained. Of equal values the
+    earlier one is better. A checkpoint holds the values, so that a resumed run selects as an uninterrupted one.
+
+    Args:
+        monitor: name of the metric; ``None`` selects nothing.
+        folder: of the best weights, ``step=<number>.safetensors``.
+        write: writes the weights of the moment to a file; every rank must call it.
+        num_best: best validations whose weights stay in the folder, 0 for none.
+        patience: validations without improvement after which the training ends, ``None`` for no end.
+
+    Attributes:
+        scores: optimizer step -> value of the metric.
+        last_step: optimizer step of the last validation.
+    """
+
+    def __init__(
+        self,
+        monitor: str | None,
+        folder: Path,
+        write: Callable[[Path], None],
+        num_best: int = 0,
+        patience: int | None = None,
+    ) -> None:
+        self.monitor, self.folder, self.write = monitor, folder, write
+        self.num_best, self.patience = num_best, patience
+        self.scores: dict[int, float] = {}
+        self.last_step: int | None = None
+        self._in_checkpoint: set[int] = set()
+
+    @property
+    def best_step(self) -> int | None:
+        """Optimizer step of the best validation, ``None`` before the first."""
+        return next(iter(self._rank()), None)
+
+    def find_weights(self) -> Path:
+        """Return the file of the best weights.
+
+        Raises:
+            ValueError: it is not there.
+        """
+        file = self._file(self.best_step)
+        if self.best_step is None or not file.is_file():
+            raise ValueError(f"{file}, the best weights of this run, is missing: train it again with overwrite=true.")
+        return file
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Delete weights that are newer than the checkpoint."""
+        self._delete_others(trainer, self._in_checkpoint)
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """End a resumed training that had ended already."""
+        self._check_patience(trainer)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Compare the validation with the earlier ones.
+
+        Raises:
+            ValueError: the monitored metric does not exist.
+        """
+        if trainer.sanity_checking:
+            return
+        step = self.last_step = trainer.global_step
+        if self.monitor is None:
+            return
+        metrics = trainer.callback_metrics
+        if self.monitor not in metrics:
+            raise unknown_monitor(self.monitor, [name for name in metrics if name.startswith("val/")])
+        if step == 0:
+            return
+        self.scores[step] = trainer.strategy.broadcast(float(metrics[self.monitor]))
+        best_steps = self._rank()[: self.num_best]
+        if step in best_steps:
+            self.write(self._file(step))
+        self._delete_others(trainer, self._in_checkpoint.union(best_steps))
+        self._check_patience(trainer)
+
+    def _rank(self) -> list[int]:
+        """Return the validated steps, the best first."""
+        ranking: list[int] = []
+        for step, value in sorted(self.scores.items()):
+            position = 0
+            while position < len(ranking) and not is_better(str(self.monitor), value, self.scores[ranking[position]]):
+                position += 1
+            ranking.insert(position, step)
+        return ranking
+
+    def _check_patience(self, trainer: Any) -> None:
+        best = self.best_step
+        if self.patience is None or best is None:
+            return
+        if sum(step > best for step in self.scores) >= self.patience:
+            trainer.should_stop = True
+            log.info(
+                "ends at step %d: %s is not better than %.4g of step %d for %d validations",
+                trainer.global_step,
+                self.monitor,
+                self.scores[best],
+                best,
+                self.patience,
+            )
+
+    def _file(self, step: int | None) -> Path:
+        return self.folder / f"step={step}.safetensors"
+
+    def _delete_others(self, trainer: Any, steps: Collection[int]) -> None:
+        """Delete all weights but those of these steps; those that the last checkpoint names are needed to resume."""
+        if not trainer.is_global_zero:
+            return
+        files = {self._file(step) for step in steps}
+        for file in self.folder.glob("step=*"):
+            if file not in files:
+                file.unlink()
+
+    def finish(self) -> None:
+        """Delete the best weights, which the run's folder holds as well, and the folder if it is empty then."""
+        self._file(self.best_step).unlink(missing_ok=True)
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    def state_dict(self) -> dict[str, Any]:
+        self._in_checkpoint = set(self._rank()[: self.num_best])
+        return {"scores": dict(self.scores), "last_step": self.last_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.scores, self.last_step = dict(state_dict["scores"]), state_dict["last_step"]
+        self._in_checkpoint = set(self._rank()[: self.num_best])
+
+
+def unknown_monitor(monitor: str, metrics: Collection[str]) -> ValueError:
+    """Return the error of a monitor that is none of these metrics."""
+    return ValueError(
+        f"monitor={monitor} is no metric of this run; choose from {', '.join(sorted(metrics)) or 'none'}."
+    )
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file, without another copy on the disk where it allows that; the target is complete or not there."""
+    partial = target.with_name(f"{target.name}.partial")
+    partial.unlink(missing_ok=True)
+    try:
+        partial.hardlink_to(source)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, partial)
+    partial.replace(target)
+    partial.unlink(missing_ok=True)  # where both are the same file already, replace does nothing
+
+
+class Saver(pl.callbacks.ModelCheckpoint):
+    """Keeps the newest checkpoint, from which a run is resumed.
+
+    Where a validation follows the same step and decides what is selected, the checkpoint is written after it: Lightning
+    does not repeat a validation that was interrupted.
+
+    Args:
+        folder: of the checkpoints.
+        every: optimizer steps.
+        is_deferred: optimizer step -> a validation that decides something follows it.
+    """
+
+    FILE_EXTENSION = ".ckpt"
+
+    def __init__(self, folder: Path, every: int, is_deferred: Callable[[int], bool]) -> None:
+        super().__init__(
+            folder, filename="{step}", every_n_train_steps=every, save_top_k=1, save_on_train_epoch_end=False
+        )
+        self.is_deferred = is_deferred
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        """Write a checkpoint if it is due and no validation comes before it."""
+        if not self.is_deferred(trainer.global_step):
+            super().on_train_batch_end(trainer, *args)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Write the checkpoint that has waited for the validation."""
+        if self.is_deferred(trainer.global_step):
+            super().on_train_batch_end(trainer, pl_module, None, None, 0)
