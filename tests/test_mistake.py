@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from omnihuman.keys import check_types
 from omnihuman.mistake import explain
 from omnihuman.training.runs import Run
 from tests.data.conftest import write_clip
