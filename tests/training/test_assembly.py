@@ -2,7 +2,6 @@
 
 import shlex
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -16,15 +15,8 @@ def build_record(file: str, task: str | None, **fields: Any) -> Record:
     return Record(file, Path(file), fields.pop("kind", "video"), messages, ("video",), task=task, **fields)
 
 
-def build_data(val: list[Record], train: list[Record]) -> Any:
-    splits = {}
-    for name, records in (("val_samples", val), ("train_samples", train)):
-        splits[name] = SimpleNamespace(planned=[SimpleNamespace(record=record) for record in records])
-    return SimpleNamespace(**splits)
-
-
-def ask(*val: Record, train: tuple[Record, ...] = (), tasks: tuple[str, ...] = ("emotion",)) -> list[str]:
-    return shlex.split(build_question(build_data(list(val), list(train)), tasks))
+def ask(*records: Record, tasks: tuple[str, ...] = ("emotion",)) -> list[str]:
+    return shlex.split(build_question(records, tasks))
 
 
 def test_a_question_of_a_scored_task_comes_first() -> None:
@@ -34,11 +26,8 @@ def test_a_question_of_a_scored_task_comes_first() -> None:
     assert ask(*records, tasks=()) == ["video=a.mp4", question]
 
 
-def test_without_validation_a_training_record_is_asked() -> None:
-    assert ask(train=(build_record("a.wav", None, kind="audio"),))[0] == "audio=a.wav"
-
-
-def test_a_record_without_a_file_names_none() -> None:
+def test_the_argument_is_that_of_the_kind_of_file() -> None:
+    assert ask(build_record("a.wav", None, kind="audio"))[0] == "audio=a.wav"
     assert [part.split("=")[0] for part in ask(build_record("", None, kind="text"))] == ["instruction"]
 
 
@@ -46,19 +35,19 @@ KEYS = {"name": "one", "size": "7b", "runs": "runs", "variant": None, "next": No
 
 
 def test_the_model_is_asked_before_the_next_stage() -> None:
-    data = build_data([build_record("a.mp4", "emotion")], [])
+    records = [build_record("a.mp4", "emotion")]
     config = OmegaConf.create({**KEYS, "next": "two", "data": {}})
-    ask_line, train_line = build_next_command(config, data).splitlines()
+    ask_line, train_line = build_next_command(config, records).splitlines()
     assert ask_line.startswith("omnihuman generate run=one size=7b video=a.mp4 ")
     assert train_line == "omnihuman train +experiment=two size=7b"
     config.variant, config.next = "recipe.lr=1e-3", None
-    assert "'run=runs/7b/one/recipe.lr=1e-3'" in build_next_command(config, data)
+    assert " run=runs/7b/one/recipe.lr=1e-3 " in build_next_command(config, records)
 
 
 def test_the_test_split_is_evaluated_where_there_is_one(tmp_path: Path) -> None:
     config = OmegaConf.create({**KEYS, "data": {"path": str(tmp_path)}})
-    data = build_data([build_record("a.mp4", "emotion")], [])
-    assert "evaluate" not in build_next_command(config, data)
+    records = [build_record("a.mp4", "emotion")]
+    assert "evaluate" not in build_next_command(config, records)
     (tmp_path / "test.json").write_text("[]")
-    line = build_next_command(config, data).splitlines()[1]
+    line = build_next_command(config, records).splitlines()[1]
     assert shlex.split(line)[-1] == f"benchmark.path={tmp_path / 'test.json'}"

@@ -17,6 +17,7 @@ from omnihuman.data.ceiling import summarize_reasons
 from omnihuman.data.dataset import Samples
 from omnihuman.data.mixture import describe_other_tasks
 from omnihuman.data.module import OmniData
+from omnihuman.data.record import Record
 from omnihuman.modality import strip_tags
 from omnihuman.model.omni import OmniModel
 from omnihuman.model.trainable import Group, set_trainable
@@ -141,7 +142,7 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
         has_validation=has_validation(config, data),
         validate_first=config.validate_first,
         write_weights=write,
-        next_command=build_next_command(config, data),
+        next_command=build_next_command(config, list_records(data)),
     )
 
 
@@ -235,13 +236,13 @@ def count_steps(config: DictConfig, data: OmniData) -> int:
     return steps
 
 
-def build_next_command(config: DictConfig, data: OmniData) -> str:
+def build_next_command(config: DictConfig, records: Sequence[Record]) -> str:
     """Return the commands that follow a finished run, one a line: a question, the test split, and the next stage."""
     size = "" if config.size == "nano" else f" size={config.size}"
     run = f"run={config.name}{size}"
     if config.variant or config.runs != "runs":
         run = shlex.quote(f"run={Path(config.runs, config.size, config.name, config.variant or '')}")
-    commands = [f"omnihuman generate {run} {build_question(data, config.validation.metrics)}"]
+    commands = [f"omnihuman generate {run} {build_question(records, config.validation.metrics)}"]
     path = config.data.get("path")
     if path and (test := read_records_folder(path).test):
         commands.append(f"omnihuman evaluate {run} benchmark=records benchmark.path={shlex.quote(str(test))}")
@@ -250,14 +251,13 @@ def build_next_command(config: DictConfig, data: OmniData) -> str:
     return "\n".join(commands)
 
 
-def build_question(data: OmniData, tasks: Collection[str]) -> str:
-    """Return the arguments of ``generate`` that ask a question of the run's own data.
+def list_records(data: OmniData) -> list[Record]:
+    """Return the records of the validation, those of the training if there are none."""
+    return [planned.record for planned in data.val_samples.planned or data.train_samples.planned]
 
-    Args:
-        data: of the run; it asks a validation record, a training record if there is none.
-        tasks: of a record that is preferred.
-    """
-    records = [planned.record for planned in data.val_samples.planned or data.train_samples.planned]
+
+def build_question(records: Sequence[Record], tasks: Collection[str]) -> str:
+    """Return the arguments of ``generate`` that ask the question of a record, of one of the tasks if there is any."""
     record = next((record for record in records if record.task in tasks), records[0])
     text = strip_tags(record.messages[0][1])
     arguments = [f"instruction={' '.join(text.split())}"]
