@@ -47,7 +47,7 @@ def read_records_folder(path: str | Path) -> RecordsFolder:
     path = Path(path)
     is_file = path.suffix in SUFFIXES and not path.is_dir()
     folder = path.parent if is_file else path
-    report = _read_report(folder)
+    report = read_report(folder)
     files = dict[str, Path | None](train=path, val=None, test=None)
     if not is_file:
         for split in SPLITS:
@@ -75,10 +75,15 @@ def has_report(folder: str | Path) -> bool:
     Raises:
         ValueError: the report is no JSON object.
     """
-    return "root" in _read_report(Path(folder))
+    return "root" in read_report(Path(folder))
 
 
-def _read_report(folder: Path) -> dict[str, Any]:
+def read_report(folder: Path) -> dict[str, Any]:
+    """Return the report in a folder, empty without one.
+
+    Raises:
+        ValueError: it is no JSON object.
+    """
     file = folder / REPORT
     if not file.is_file():
         return {}
