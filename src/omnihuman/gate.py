@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from inspect import Parameter, signature
 from pathlib import Path
 from types import FunctionType
@@ -103,6 +104,7 @@ KINDS = (
     Kind("callback.*", "pytorch_lightning", "omnihuman.pl.Callback"),
     Kind("logger.*", "lightning.pytorch", "omnihuman.pl.Logger"),
     Kind("logger.*", "pytorch_lightning", "omnihuman.pl.Logger"),
+    Kind("logger.*", "swanlab.integration.pytorch_lightning", "omnihuman.pl.Logger"),
     Kind("validation.metrics.*", "omnihuman.metric", "builtins.object"),
     Kind("benchmark", "omnihuman.benchmark", "omnihuman.benchmark.base.Benchmark"),
     Kind("judge", "omnihuman.judge", "omnihuman.judge.base.Judge"),
@@ -138,10 +140,15 @@ def find_target(location: str, target: Any, kinds: Sequence[Kind] = KINDS) -> Ca
                 if part is not None:
                     return part
         except ImportError as error:
-            raise ValueError(f"{location} is {target!r}: {error}.") from error
+            cure = ""
+            if error.name and find_spec(error.name.partition(".")[0]) is None:
+                cure = f"; pip install {error.name.partition('.')[0]}"
+            raise ValueError(f"{location} is {target!r}: {error}{cure}.") from error
     packages = dict.fromkeys(kind.package for kind in kinds)
     expected = "no target here"
-    if packages:
+    if len(packages) > 5:
+        expected = f"a class of omnihuman, or one that an installed package of yours names in its entry points {GROUP}"
+    elif packages:
         expected = f"a class of {', '.join(packages)}, or one that an installed package names ({GROUP})"
     raise ValueError(f"{location} is {target!r}; expected {expected}.")
 

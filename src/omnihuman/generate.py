@@ -31,17 +31,18 @@ RECORD_KEYS = {
 @verb("generate", "instruction", *KINDS, "frames_png", "questions", "root", "out")
 def main(config: DictConfig) -> None:
     """Load a run and answer one question, with details, or a file of questions."""
+    from omnihuman.inference.question import build_question
+
+    record = None if config.questions else build_question(config)  # before torch is imported
+    view = None if config.view is None else View.parse(config.view)
     import transformers
 
     from omnihuman.data.messages import GENERATION_KEYS, parse_generation_options
     from omnihuman.inference.answerer import Answerer
     from omnihuman.inference.official_prompt import GENERATION_KWARGS
-    from omnihuman.inference.question import build_question
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    record = None if config.questions else build_question(config)
-    view = None if config.view is None else View.parse(config.view)
     generation_kwargs, _, _ = parse_generation_options({key: config.get(key) for key in GENERATION_KEYS})
     answerer = Answerer.from_config(config)
     generation_kwargs["seed"] = config.seed if generation_kwargs.get("do_sample") else None

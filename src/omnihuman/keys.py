@@ -2,7 +2,6 @@
 
 import ast
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from difflib import get_close_matches
 from importlib.util import find_spec
 from inspect import Parameter, signature
@@ -10,16 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from omnihuman.build import compose_config
-from omnihuman.config_files import config_dir, find_comment, find_example, list_choices, list_defaults, read_file
+from omnihuman.config_files import config_dir, list_choices, list_defaults, read_file
 from omnihuman.gate import KINDS, find_target
 from omnihuman.overrides import Override, parse_overrides
-from omnihuman.training.run_search import check_model_folder, find_run_folder
-
-FREE_TYPES = ("trainer.devices", "trainer.precision")
-"""Keys of other programs, which take values of several types."""
 
 FREE_NODES = ("trainable",)
 """Nodes whose keys are the user's own."""
@@ -38,51 +33,11 @@ CURES = {
 }
 """Keys of other programs that the program sets itself -> the cure."""
 
-PATHS = {
-    "": {
-        **dict.fromkeys(("data.root", "benchmark.root"), "folder"),
-        **dict.fromkeys(("data.path", "data.records", "data.val_records", "benchmark.path", "judge.file"), "data file"),
-    },
-    "generate": {**dict.fromkeys(("video", "audio", "image", "questions"), "file"), "root": "folder"},
-    "report": dict.fromkeys(("folder", "baseline"), "folder"),
-    "train": {"replay": "file"},
-    "inspect": {"test_records": "data file"},
-}
-"""Verb, or nothing for all of them -> keys of paths that must exist -> what is there."""
-
-CREATED = ("omnihuman.source.sample.", "omnihuman.benchmark.sample.")
-"""Beginnings of targets that create their folder if it does not exist."""
-
-RUN_VERBS = ("generate", "chat", "serve", "evaluate", "export")
-"""Verbs that load the model of ``run=``."""
-
 LAZY_NODES = {"report": "benchmark"}
 """Verb -> the node of which it reads only the target."""
 
 MAX_OPTIONS = 6
 """Choices that a message lists in full."""
-
-
-def check_command_line(texts: Sequence[str], config: DictConfig, root: str) -> None:
-    """Check the overrides of a command line: their keys, types and paths, and that no value is missing.
-
-    Args:
-        texts: the overrides.
-        config: the config that they compose.
-        root: name of the root config.
-
-    Raises:
-        ValueError: nothing reads a key, a value has another type than the one it replaces, a value is missing, or a
-            path does not exist.
-    """
-    check_keys(texts, config, root)
-    check_types(texts, root)
-    check_missing(config, root)
-    check_paths(texts, config, root)
-    if root in RUN_VERBS:
-        check_model_folder(find_run_folder(config))
-    with suppress(InterpolationToMissingValueError):  # of a part that is not built
-        OmegaConf.to_container(config, resolve=True)
 
 
 def check_keys(texts: Sequence[str], config: DictConfig, root: str) -> None:
@@ -97,21 +52,60 @@ def check_keys(texts: Sequence[str], config: DictConfig, root: str) -> None:
         ValueError: nothing reads a key, or it is always read.
     """
     for override in parse_overrides(texts):
-        is_choice = _is_choice(override)
-        if not is_choice and not _is_read(override, root, config):
+        is_group = is_choice(override)
+        if not is_group and not _is_read(override, root, config):
             raise ValueError(f"{override}: omnihuman {root} does not read {override.key}; --help lists its keys.")
-        if override.root == "hydra" or (is_choice and not (override.is_new and override.package)):
+        if override.root == "hydra" or (is_group and not (override.is_new and override.package)):
             continue
-        choices = [other for other in texts if other != override.text and _is_choice(*parse_overrides([other]))]
+        choices = [other for other in texts if other != override.text and is_choice(*parse_overrides([other]))]
         if override.is_delete:
             defaults = compose_config(choices, root)
-            if not is_choice and _find_owner(defaults, override.key) is None and not override.is_below(*FREE_NODES):
+            if not is_group and _find_owner(defaults, override.key) is None and not override.is_below(*FREE_NODES):
                 raise ValueError(f"{override}: {override.key} is always read; give it a value: {override.key}=...")
         elif override.is_new:
             place = _find_new(compose_config(choices, root), override.key)
             reason = place and _find_fault(*place, config)
             if reason:
                 raise ValueError(f"{override}: {reason}")
+
+
+def check_files(config: DictConfig, root: str) -> None:
+    """Check the keys of a config that its yaml files have, such as those of ``--config-dir``.
+
+    Parts check their own options when they are built. The other nodes are read by name: an unknown key has no reader,
+    unless a value refers to it.
+
+    Args:
+        config: the composed config.
+        root: name of the root config.
+
+    Raises:
+        ValueError: nothing reads a key.
+    """
+    if not read_file(root).entries:  # the yaml of a study
+        return
+    for parent in ("", "recipe", "validation", "trainer"):
+        node = select(config, parent) if parent else config
+        names = set(map(str, node)) if isinstance(node, DictConfig) else set[str]()
+        for name in sorted(names - _list_known(parent, root)):
+            reason = _find_fault_by_name(config, parent, name, config)
+            if reason:
+                raise ValueError(f"a yaml file sets {f'{parent}.{name}'.lstrip('.')}: {reason}")
+
+
+def _list_known(parent: str, root: str) -> set[str]:
+    """Return the names of a node that files of the package give a value, whichever are selected."""
+    files = [(name, parent) for name in (root, *read_file(root).bases)]
+    files += [(f"size/{choice}", parent) for choice in list_choices("size")]
+    if parent:
+        files += [(f"{parent}/{choice}", "") for choice in list_choices(parent)]
+    keys = [entry.package for entry in list_defaults(root)]
+    for file, prefix in files:
+        for entry in read_file(file).entries:
+            if prefix in ("", entry.key.rpartition(".")[0]):
+                keys.append(f"{parent}.{entry.key.removeprefix(f'{parent}.')}".lstrip("."))
+    start = len(f"{parent}.") if parent else 0
+    return {key[start:].partition(".")[0] for key in keys if key.startswith(parent)}
 
 
 def _is_read(override: Override, root: str, config: DictConfig) -> bool:
@@ -238,7 +232,7 @@ def suggest(key: str, keys: Iterable[str]) -> str:
         key: the unknown path.
         keys: the known paths; groups with their packages, ``fusion@model.fusions.gate``.
     """
-    known = list(dict.fromkeys(keys))
+    known = [path for path in dict.fromkeys(keys) if path != key]
     parent, _, name = key.rpartition(".")
     last = {path: path.rpartition(".")[2] for path in known if "@" not in path}
     siblings = {path: text for path, text in last.items() if path.rpartition(".")[0] == parent}
@@ -283,112 +277,6 @@ def select(config: DictConfig, key: str) -> Any:
         return None
 
 
-def check_missing(config: DictConfig, root: str) -> None:
-    """Check that every key has a value.
-
-    Raises:
-        ValueError: one has none; the message has an example.
-    """
-    dropped = [f"model.{part}" for part in select(config, "model.drop") or ()]
-    missing = []
-    for key in OmegaConf.missing_keys(config):
-        if not any(f"{key}.".startswith(f"{node}.") for node in (*dropped, LAZY_NODES.get(root, "hydra"))):
-            missing.append(key)
-    if missing:
-        key, *further = sorted(missing, key=lambda path: list(list_keys(config)).index(path))
-        raise ValueError(describe_missing(key, root, further))
-
-
-def describe_missing(key: str, root: str | None, further: Sequence[str] = ()) -> str:
-    """Return the message about a key without a value, with its comment in the yaml and an example."""
-    comment = find_comment(key, root) if root else ""
-    example = find_example(key, root) if root else None
-    note = f" ({join(further, 'and')} too)" if further else ""
-    return f"{key} has no value{note}: add {key}={example or '...'}{f' ({comment})' if comment else ''}."
-
-
-def check_types(texts: Sequence[str], root: str) -> None:
-    """Check that values have the type of what they replace: ``overwrite=no`` is a text, which counts as true.
-
-    Args:
-        texts: the overrides.
-        root: name of the root config.
-
-    Raises:
-        ValueError: a text stands for a number, a truth value or a list; or a number for a truth value.
-    """
-    overrides = parse_overrides(texts)
-    values = [override for override in overrides if _is_plain_value(override)]
-    if not values:
-        return
-    config = compose_config([str(override) for override in overrides if _is_choice(override)], root)
-    for override in values:
-        default, value = select(config, override.key), override.parsed_value
-        if isinstance(value, str) and "${" in value:
-            continue
-        if expected := _find_mismatch(default, value):
-            raise ValueError(f"{override}: expected {expected}, such as {override.key}={_write(default, value)}.")
-
-
-def _is_choice(override: Override) -> bool:
+def is_choice(override: Override) -> bool:
+    """Return true if an override chooses a file of a group, and is no sweep."""
     return (Path(config_dir()) / override.name).is_dir() and not override.is_sweep
-
-
-def _is_plain_value(override: Override) -> bool:
-    if override.is_delete or override.is_sweep or _is_choice(override) or override.is_new:
-        return False
-    return override.root != "hydra" and not override.is_below(*FREE_TYPES)
-
-
-def _find_mismatch(default: Any, value: Any) -> str | None:
-    """Return a noun for the type of the default, if a value has another one."""
-    if default is None or value is None:
-        return None
-    is_text, is_truth = isinstance(value, str), isinstance(value, bool)
-    if isinstance(default, bool):
-        return None if is_truth else "true or false"
-    if isinstance(default, int | float):
-        return "a number" if is_text or is_truth else None
-    if isinstance(default, ListConfig):
-        return "a list" if not isinstance(value, list) else None
-    return None
-
-
-def _write(default: Any, value: Any) -> str:
-    if isinstance(default, ListConfig):
-        return f"[{value}]"
-    return str(default).lower() if isinstance(default, bool) else f"{default}"
-
-
-def check_paths(texts: Sequence[str], config: DictConfig, root: str) -> None:
-    """Check that files and folders exist that a command line names.
-
-    Raises:
-        ValueError: one does not exist; the message names similar ones beside it.
-    """
-    kinds = PATHS[""] | PATHS.get(root, {})
-    for override in parse_overrides(texts):
-        kind = kinds.get(override.key)
-        if kind is None or override.is_delete or override.is_sweep or _is_created(config, override.root):
-            continue
-        value = override.parsed_value
-        paths = value if isinstance(value, list) else [value]
-        for path in paths:
-            if isinstance(path, str) and "${" not in path and not _exists(path, kind):
-                near = get_close_matches(Path(path).name, _list_names(Path(path).expanduser().parent), 1, 0.5)
-                cure = f"; did you mean {Path(path).with_name(near[0])}?" if near else "."
-                raise ValueError(f"{override.key}={path}: there is no such {kind}{cure}")
-
-
-def _is_created(config: DictConfig, node: str) -> bool:
-    targets = [str(select(config, f"{node}.{key}")) for key in ("_target_", "source._target_")]
-    return any(target.startswith(CREATED) for target in targets)
-
-
-def _exists(path: str, kind: str) -> bool:
-    place = Path(path).expanduser()
-    return place.is_dir() if kind == "folder" else place.exists()
-
-
-def _list_names(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir()] if folder.is_dir() else []

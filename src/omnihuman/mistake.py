@@ -13,11 +13,12 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from omegaconf import DictConfig, MissingMandatoryValue
+from omegaconf import MissingMandatoryValue, OmegaConf
 from omegaconf.errors import InterpolationKeyError, InterpolationToMissingValueError, OmegaConfBaseException
 
 from omnihuman.build import compose_config
-from omnihuman.keys import CURES, MAX_OPTIONS, describe_missing, join, list_keys, select, suggest
+from omnihuman.keys import CURES, MAX_OPTIONS, join, list_keys, select, suggest
+from omnihuman.values import describe_missing
 
 MISTAKES = (ValueError, OSError, OmegaConfBaseException, HydraException)
 """Errors of a command line, a config or a file: their message is enough."""
@@ -114,8 +115,8 @@ def _explain_memory(error: BaseException, arguments: Sequence[str], root: str | 
     match = re.search(r"allocate ([\d.]+ ?\w+)", str(error))
     message = f"out of memory{f' at {match[1]}' if match else ''}"
     cures = []
-    config = DictConfig({})
-    if root:
+    config = OmegaConf.create()
+    if root is not None:
         config = compose_config([argument for argument in arguments if "=" in argument], root)
     for key, cure in MEMORY_CURES.items():
         value = select(config, key)

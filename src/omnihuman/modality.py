@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, combinations
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SAMPLE_RATE = 16000
 """Samples per second of a waveform."""
@@ -40,7 +41,7 @@ class Modality:
         slot: the slot of the text that its tokens fill; several modalities can share a slot.
         planned_from: the field whose amount, known from the file's header, decides the number of tokens.
         shape: of the smallest value that an encoder's transform accepts.
-        dtype: of the value.
+        dtype: name of the value's torch dtype.
         placeholders: tags of the slot; a modality that shares the slot of another one needs none.
         has_gaps: single time steps can be missing, such as a frame without a face.
     """
@@ -51,7 +52,7 @@ class Modality:
     slot: str
     planned_from: str
     shape: tuple[int, ...]
-    dtype: torch.dtype
+    dtype: str
     placeholders: tuple[Placeholder, ...] = ()
     has_gaps: bool = False
 
@@ -60,9 +61,11 @@ class Modality:
         """The value is a sequence of images ``[T C H W]``, so any encoder of images can read it."""
         return len(self.shape) == 4
 
-    def blank(self, amount: int = 0) -> Tensor:
+    def blank(self, amount: int = 0) -> "Tensor":
         """Return a value of zeros with ``amount`` frames or samples, at least the smallest that a transform accepts."""
-        return torch.zeros(max(amount, self.shape[0]), *self.shape[1:], dtype=self.dtype)
+        import torch  # command lines are checked without it
+
+        return torch.zeros(max(amount, self.shape[0]), *self.shape[1:], dtype=getattr(torch, self.dtype))
 
 
 MODALITIES = (
@@ -73,7 +76,7 @@ MODALITIES = (
         slot="video",
         planned_from="frames",
         shape=(1, 3, 8, 8),
-        dtype=torch.uint8,
+        dtype="uint8",
         placeholders=(
             Placeholder("<video>", ("<vi_start>", "<vi_end>"), ("video",)),
             Placeholder("<image>", ("<im_start>", "<im_end>"), ("image",)),
@@ -86,7 +89,7 @@ MODALITIES = (
         slot="audio",
         planned_from="waveform",
         shape=(SAMPLE_RATE // 10,),
-        dtype=torch.float32,
+        dtype="float32",
         placeholders=(Placeholder("<audio>", ("<au_start>", "<au_end>"), ("video", "audio")),),
     ),
     Modality(
@@ -96,7 +99,7 @@ MODALITIES = (
         slot="video",
         planned_from="frames",  # at most one face per frame
         shape=(1, 3, 8, 8),
-        dtype=torch.uint8,
+        dtype="uint8",
         has_gaps=True,
     ),
 )

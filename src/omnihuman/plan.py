@@ -17,9 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 from omnihuman.build import compose_config, config_dir, register_resolvers
-from omnihuman.keys import check_keys, check_types
+from omnihuman.keys import check_keys
 from omnihuman.mistake import explain
 from omnihuman.overrides import expand_sweep, parse_overrides, select_keys
+from omnihuman.values import check_types
 from omnihuman.verb import program
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from omnihuman.build import check_sizes, config_dir, register_resolvers, select_model_of_base
-from omnihuman.keys import check_command_line
 from omnihuman.mistake import explain
 from omnihuman.overrides import declare_sweep, quote_argument
 from omnihuman.source.root import expand_data_paths
 from omnihuman.usage import HELP, format_usage
+from omnihuman.values import check_command_line
 
 PATH_KEYS = ("run", "base", "variant")
 """Keys whose value may be a folder with ``=`` in its name, as sweeps and ``base=`` create them."""
@@ -75,7 +75,7 @@ def program(name: str) -> Callable[[Callable[[Sequence[str]], Result]], Callable
 
 def verb(
     name: str, *text_keys: str, extra: str | None = None, names_cells: bool = False
-) -> Callable[[Callable[[DictConfig], Any]], Callable[..., int | None]]:
+) -> Callable[[Callable[[DictConfig], Any]], Callable[..., Any]]:
     """Turn a function of the config ``conf/<name>.yaml`` into a program of Hydra, with the mistakes of ``program``.
 
     Args:
@@ -86,7 +86,7 @@ def verb(
     """
     register_resolvers()
 
-    def decorate(function: Callable[[DictConfig], Any]) -> Callable[..., int | None]:
+    def decorate(function: Callable[[DictConfig], Any]) -> Callable[..., Any]:
         @hydra.main(config_path=config_dir(), config_name=name, version_base="1.3")
         @wraps(function)
         def run_hydra(config: DictConfig) -> Any:

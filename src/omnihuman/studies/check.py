@@ -8,12 +8,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.build import build, compose_config, prune
-from omnihuman.keys import check_types
 from omnihuman.mistake import explain
 from omnihuman.overrides import without_keys
 from omnihuman.studies.cell import build_chain, build_evaluations, locate_run
 from omnihuman.studies.config import find_baseline, list_seeds, read_cells
 from omnihuman.training.chain import Chain
+from omnihuman.values import check_types
 
 PARENT_SEEDS = ("shared", "own")
 
