@@ -220,16 +220,19 @@ def test_answer_ends_before_a_stop(build_question: BuildQuestion, stream: bool) 
     assert not stream or answerer.streams[0].num_read < len(" SO BE IT ")
 
 
-def test_broken_device_ends_the_process(build_question: BuildQuestion, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+def test_broken_device_ends_the_process(
+    build_question: BuildQuestion, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After an error of CUDA every later call fails, too: only a new process can answer."""
-    answerer = FakeAnswerer()
 
     def fail(*args: Any, **kwargs: Any) -> Any:
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(answerer, "answer_prompts", fail)
+    monkeypatch.setattr(FakeAnswerer, "answer_prompts", fail)
+    monkeypatch.setattr(FakeStream, "__next__", fail)
     with pytest.raises(torch.AcceleratorError):
-        collect_replies(answerer, [build_question("one"), build_question("two")])
+        collect_replies(FakeAnswerer(), [build_question(text, stream=stream) for text in ("one", "two")])
 
 
 def test_error_of_the_user_is_sent_as_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

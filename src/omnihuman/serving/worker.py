@@ -128,13 +128,9 @@ class Worker:
 
     def _answer_batch(self, batch: Sequence[Job]) -> Iterator[tuple[int, Reply]]:
         """Answer questions with the same options together, or one by one if that fails."""
-        import torch
-
         first = batch[0].question
         try:
             answers = self._choose(batch) if first.choices else self._generate(batch)
-        except torch.AcceleratorError:  # the device answers nothing more: the pool starts another process
-            raise
         except Exception as error:
             if len(batch) == 1:
                 yield batch[0].position, _build_error(error, first)
@@ -251,7 +247,15 @@ def _clean_message(message: str, question: Question) -> str:
 
 
 def _build_error(error: Exception, question: Question) -> Reply:
-    """Build the reply to a question that failed; an unexpected error goes to the log only."""
+    """Build the reply to a question that failed; an unexpected error goes to the log only.
+
+    Raises:
+        torch.AcceleratorError: the device answers nothing more: the pool starts another process.
+    """
+    import torch
+
+    if isinstance(error, torch.AcceleratorError):
+        raise error
     if not isinstance(error, ValueError):
         logger.exception("a question could not be answered", exc_info=error)
         error = RequestError("server_error", "the model could not answer; see the server's log.", 500)
