@@ -278,3 +278,13 @@ def test_headline_score_of_the_answers_comes_first(corpus: Path) -> None:
     scores = GenerationMetrics(build(config.data), metrics, ["V", "VA"]).list_scores()
     assert scores == ["val/emotion/uar", "val/emotion/war", "val/emotion_VA/uar", "val/emotion_VA/war"], "face has no A"
     assert GenerationMetrics(build(config.data), metrics).list_scores() == []
+
+
+def test_of_equal_scores_that_with_the_lower_loss_is_better(tmp_path: Path) -> None:
+    selection = build_selection(tmp_path / "best")
+    for step, loss in {2: 6.0, 4: 5.0, 6: 5.5}.items():
+        selection.on_validation_end(build_trainer(step, uar=0.0, loss=loss), None)
+    assert selection.best_step == 4 and list_steps(tmp_path / "best") == [4]
+    resumed = build_selection(tmp_path / "best")
+    resumed.load_state_dict(selection.state_dict())
+    assert resumed.best_step == 4

@@ -33,8 +33,8 @@ def is_better(name: str, value: float, other: float) -> bool:
 class Selection(pl.Callback):
     """Remembers the monitored metric of every validation, writes the weights of the best, and ends the training.
 
-    The untrained model (step 0) is validated, but never the best: a run's weights are trained. Of equal values the
-    earlier one is better. A checkpoint holds the values, so that a resumed run selects as an uninterrupted one.
+    The untrained model (step 0) is validated, but never the best: a run's weights are trained. Of equal values, as few
+    questions often give, the one with the lower ``val/loss`` is better, then the earlier one. A checkpoint holds the values, so that a resumed run selects as an uninterrupted one.
 
     Args:
         monitor: name of the metric; ``None`` selects nothing.
@@ -45,6 +45,7 @@ class Selection(pl.Callback):
 
     Attributes:
         scores: optimizer step -> value of the metric.
+        losses: optimizer step -> ``val/loss``, infinite without one.
         last_step: optimizer step of the last validation.
     """
 
@@ -59,6 +60,7 @@ class Selection(pl.Callback):
         self.monitor, self.folder, self.write = monitor, folder, write
         self.num_best, self.patience = num_best, patience
         self.scores: dict[int, float] = {}
+        self.losses: dict[int, float] = {}
         self.last_step: int | None = None
         self._in_checkpoint: set[int] = set()
 
@@ -103,6 +105,7 @@ class Selection(pl.Callback):
         if step == 0:
             return
         self.scores[step] = trainer.strategy.broadcast(float(metrics[self.monitor]))
+        self.losses[step] = trainer.strategy.broadcast(float(metrics.get("val/loss", math.inf)))
         best_steps = self._rank()[: self.num_best]
         if step in best_steps:
             self.write(self._file(step))
@@ -112,12 +115,17 @@ class Selection(pl.Callback):
     def _rank(self) -> list[int]:
         """Return the validated steps, the best first."""
         ranking: list[int] = []
-        for step, value in sorted(self.scores.items()):
+        for step in sorted(self.scores):
             position = 0
-            while position < len(ranking) and not is_better(str(self.monitor), value, self.scores[ranking[position]]):
+            while position < len(ranking) and not self._is_better(step, ranking[position]):
                 position += 1
             ranking.insert(position, step)
         return ranking
+
+    def _is_better(self, step: int, other: int) -> bool:
+        if self.scores[step] == self.scores[other]:
+            return is_better("val/loss", self.losses[step], self.losses[other])
+        return is_better(str(self.monitor), self.scores[step], self.scores[other])
 
     def _check_patience(self, trainer: Any) -> None:
         best = self.best_step
@@ -154,10 +162,11 @@ class Selection(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         self._in_checkpoint = set(self._rank()[: self.num_best])
-        return {"scores": dict(self.scores), "last_step": self.last_step}
+        return {"scores": dict(self.scores), "losses": dict(self.losses), "last_step": self.last_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.scores, self.last_step = dict(state_dict["scores"]), state_dict["last_step"]
+        self.scores, self.losses = dict(state_dict["scores"]), dict(state_dict["losses"])
+        self.last_step = state_dict["last_step"]
         self._in_checkpoint = set(self._rank()[: self.num_best])
 
 
