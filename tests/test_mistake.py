@@ -22,6 +22,9 @@ OPENAI = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": 
 FILES = {
     "train.json": json.dumps([RECORD]),
     "table.csv": "id,video\n1,a.mp4\n",
+    "latin.csv": b"video,emotion\na.mp4,f\xfcr\n",
+    "folds.csv": "video,emotion,fold\na.mp4,joy,1\nb.mp4,joy,2\n",
+    "people.csv": "video,emotion,split,who\na.mp4,joy,train,Ann\nb.mp4,joy,test,Ann\n",
     "comma.json": '[{"id": "1"},]',
     "lines.json": '{"id": "1"}\n{"id": "2"}\n',
     "list.jsonl": json.dumps([RECORD]),
@@ -37,8 +40,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mistakes")
     (folder / "media").mkdir()
     write_clip(folder / "media" / "a.mp4", num_frames=10, seconds=0)
+    (folder / "media" / "b.mp4").hardlink_to(folder / "media" / "a.mp4")
     for name, content in FILES.items():
-        (folder / name).write_text(content)
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     run = Run(folder / "runs" / "nano" / "humanomni_stage1_face", "old")
     run.open(OmegaConf.create({"name": "old"}))
     run.weights.touch()

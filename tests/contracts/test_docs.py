@@ -12,6 +12,7 @@ from hydra import initialize_config_dir
 
 from omnihuman.build import compose_config, config_dir
 from omnihuman.overrides import expand_sweep, quote_argument
+from omnihuman.source.root import expand_data_paths
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = (ROOT / "docs", ROOT / "experiments", ROOT / "examples")
@@ -24,7 +25,7 @@ CARD = ("python -m omnihuman.train +experiment=humanomni_stage1", "python -m omn
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)\s]*)\)")
 COMMAND = re.compile(r"^(?:python -m omnihuman\.|omnihuman )([a-z]+)(.*)$", re.MULTILINE)
-TEXT_KEYS = ("instruction", "video", "questions", "out", "path")
+TEXT_KEYS = ("instruction", "video", "questions", "out", "path", "question")
 PATH_KEYS = ("run", "base")
 UNCHECKED = ("-", "hydra/", "hydra.")
 """Beginnings of arguments that are no keys of the verb: options of Hydra, and its launchers, which need extras."""
@@ -79,8 +80,12 @@ def test_commands_name_verbs() -> None:
 
 
 @pytest.mark.parametrize(("verb", "text"), list_complete_commands(), ids=str.strip)
-def test_commands_compose(verb: str, text: str) -> None:
-    arguments = shlex.split(text, comments=True)
+def test_commands_compose(verb: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("mine", "other"):  # of data=mine/
+        Path(folder).mkdir()
+        Path(folder, "train.json").touch()
+    arguments = expand_data_paths(shlex.split(text, comments=True))
     if "-p" in arguments:  # the option takes the next argument
         del arguments[arguments.index("-p") + 1]
     if "--" in arguments:
