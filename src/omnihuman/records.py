@@ -1,4 +1,4 @@
-"""Write records of a table or of folders of clips: ``omnihuman records source=table path=labels.csv ... out=mine/``."""
+"""Write records of a table or of folders of clips: ``omnihuman records path=labels.csv video=clip ... out=mine/``."""
 
 import json
 import os

@@ -140,8 +140,9 @@ class AnnotationSource(Source):
         if not self.root.is_dir():
             raise ValueError(f"root={self.root}: there is no such folder.")
         annotations = list(self.annotations())
-        questions = {annotation.question for annotation in annotations}
-        answers = [annotation.answer for annotation in annotations]
+        readable = [annotation for annotation in annotations if annotation.error is None]
+        questions = {annotation.question for annotation in readable}
+        answers = [annotation.answer for annotation in readable]
         labels = find_labels(answers, self.options, is_question_fixed=questions <= {None})
         if labels.names is None and self.question is None and None in questions:
             raise ValueError(
