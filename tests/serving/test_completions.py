@@ -55,6 +55,7 @@ def build(folder: Path, body: bytes, allow: Any = ()) -> Question:
         (build_body(structured_outputs={"choice": ["a"]}), "bad_request", "structured_outputs.choice"),
         (build_body(response_format={"type": "choice"}), "bad_request", "response_format.choices"),
         (build_body(response_format="text"), "bad_request", "response_format"),
+        (build_body(guided_choice=["a", "b"]), "unsupported_option", "guided_choice"),
         (build_body(tools=[{"type": "function"}]), "unsupported_option", "tools"),
         (build_body(response_format={"type": "json_object"}), "unsupported_option", "response_format"),
         (build_body(presence_penalty=0.5), "unsupported_option", "presence_penalty"),

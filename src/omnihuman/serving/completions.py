@@ -30,6 +30,10 @@ NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
     "tools": ([],),
     "functions": ([],),
     "modalities": (["text"],),
+    "guided_choice": (),  # of vLLM before structured_outputs, as the next three
+    "guided_json": (),
+    "guided_regex": (),
+    "guided_grammar": (),
 }
 """Options of OpenAI's interface that this server does not support -> the values without effect, beside null."""
 
