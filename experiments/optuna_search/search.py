@@ -16,7 +16,7 @@ from omnihuman.training.chain import resolve_variant
 from omnihuman.training.stage import run_stage
 
 EXPERIMENT = "humanomni_stage1_face"
-SHORT = ["trainer.max_epochs=4", "trainer.limit_train_batches=20", "data.val_limit=60", "validation.views=[]"]
+SHORT = ["trainer.max_epochs=4", "+trainer.limit_train_batches=20", "data.val_limit=60", "validation.views=[]"]
 """Four epochs of twenty steps, with a validation behind each: three points at which a trial can be pruned."""
 
 

@@ -50,7 +50,7 @@ def search(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "SHORT", ["trainer.max_epochs=3", "trainer.limit_train_batches=1"])
+    monkeypatch.setattr(module, "SHORT", ["trainer.max_epochs=3", "+trainer.limit_train_batches=1"])
     return module
 
 

@@ -159,7 +159,7 @@ def test_seeds_share_their_parents_unless_each_has_its_own(own_study: Path) -> N
     config = compose_study(str(own_study), ["seeds=[1,2]"])
     assert list_seeds(config) == [1, 2]
     (first, shared), (second, parents) = list_folders(config, 1), list_folders(config, 2)
-    assert first == ["parent_seed=42,seed=1", "mine.sum,seed=1"] and second[1] == "mine.sum,seed=2"
+    assert first == ["seed=1,parent_seed=42", "mine.sum,seed=1"] and second[1] == "mine.sum,seed=2"
     assert shared == parents and len(shared) == 3 and all("seed" not in parent for parent in shared)
     config.parent_seeds = "own"
     _, parents = list_folders(config, 1)
