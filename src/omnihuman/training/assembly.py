@@ -301,9 +301,13 @@ def build_selection(
     if config.select not in RULES:
         raise ValueError(f"select={config.select}: choose from {', '.join(RULES)}.")
     for key in ("patience", "val_every", "save_top_k"):
-        if config[key] is not None and not (isinstance(config[key], int) and config[key] >= 1):
+        if config[key] is not None and not (type(config[key]) is int and config[key] >= 1):
             raise ValueError(f"{key}={config[key]}: expected a number of 1 or more.")
+    if config.val_every is not None and config.trainer.check_val_every_n_epoch != 1:
+        raise ValueError("val_every counts steps, trainer.check_val_every_n_epoch epochs: set one of them.")
     if config.select == "last" and config.patience is None:
+        if config.monitor is not None:
+            log.warning("monitor=%s selects nothing: set select=best, or patience.", config.monitor)
         return Selection(None, folder, write)
     key = "select=best" if config.select == "best" else f"patience={config.patience}"
     if not has_validation(config, data):
