@@ -58,7 +58,7 @@ def list_runs(folder: Path) -> dict[str, bytes]:
 
 def complete(words: list[str]) -> list[str]:
     """Return arguments with those that the dots at their end stand for."""
-    if words[-1] != "…":
+    if words[-1:] != ["…"]:
         return words
     keys = {word.partition("=")[0] for word in words}
     return words[:-1] + [word for word in MORE if word.partition("=")[0] not in keys]

@@ -53,7 +53,7 @@ def check_keys(texts: Sequence[str], config: DictConfig, root: str) -> None:
     """
     for override in parse_overrides(texts):
         is_group = is_choice(override)
-        if not is_group and not _is_read(override, root, config):
+        if not is_group and not _is_read(override, root):
             raise ValueError(f"{override}: omnihuman {root} does not read {override.key}; --help lists its keys.")
         if override.root == "hydra" or (is_group and not (override.is_new and override.package)):
             continue
@@ -108,7 +108,7 @@ def _list_known(parent: str, root: str) -> set[str]:
     return {key[start:].partition(".")[0] for key in keys if key.startswith(parent)}
 
 
-def _is_read(override: Override, root: str, config: DictConfig) -> bool:
+def _is_read(override: Override, root: str) -> bool:
     """Return false for a value of a node that a verb has without reading it: a size sets keys of the training."""
     places = [entry.package for entry in list_defaults(root)]
     for name in (root, *read_file(root).bases):
@@ -118,7 +118,7 @@ def _is_read(override: Override, root: str, config: DictConfig) -> bool:
     if override.is_below(LAZY_NODES.get(root, "hydra")):
         return False
     is_known = any(place.partition(".")[0] == override.root for place in places)
-    return is_known or f"${{{override.root}" in str(OmegaConf.to_container(config))
+    return is_known or "train" in (root, *read_file(root).bases)
 
 
 def _find_new(defaults: DictConfig, key: str) -> tuple[DictConfig, str, str] | None:

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from omegaconf import MissingMandatoryValue, OmegaConf
+from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from omegaconf.errors import InterpolationKeyError, InterpolationToMissingValueError, OmegaConfBaseException
 
 from omnihuman.build import compose_config
@@ -115,9 +115,7 @@ def _explain_memory(error: BaseException, arguments: Sequence[str], root: str | 
     match = re.search(r"allocate ([\d.]+ ?\w+)", str(error))
     message = f"out of memory{f' at {match[1]}' if match else ''}"
     cures = []
-    config = OmegaConf.create()
-    if root is not None:
-        config = compose_config([argument for argument in arguments if "=" in argument], root)
+    config = _compose(arguments, root)
     for key, cure in MEMORY_CURES.items():
         value = select(config, key)
         if value is not None or key in config:
@@ -158,9 +156,7 @@ def _find_missing(name: str, arguments: Sequence[str], root: str | None) -> str:
 
 def _find_hub_names(arguments: Sequence[str], root: str | None) -> str:
     """Return the keys and values of weights and tokenizers that are no folders."""
-    if root is None:
-        return ""
-    config = compose_config([argument for argument in arguments if "=" in argument], root)
+    config = _compose(arguments, root)
     names = []
     for path in list_keys(config):
         value = select(config, path) if path.endswith((".weights", ".tokenizer")) else None
@@ -173,10 +169,16 @@ def _is_about(argument: str, key: str) -> bool:
     return argument.lstrip("+~").partition("=")[0] == key
 
 
-def _compose_keys(arguments: Iterable[str], root: str) -> list[str]:
+def _compose_keys(arguments: Sequence[str], root: str) -> list[str]:
     """Return all keys of the config that a command line composes, and the groups with their packages."""
+    return list(list_keys(_compose(arguments, root)))
+
+
+def _compose(arguments: Sequence[str], root: str | None) -> DictConfig:
+    """Return the config of a command line; without its arguments where they have one more mistake."""
+    if root is None:
+        return OmegaConf.create()
     try:
-        config = compose_config(list(arguments), root)
-    except (HydraException, OmegaConfBaseException, ValueError):  # it has one more mistake
-        config = compose_config([], root)
-    return list(list_keys(config))
+        return compose_config([argument for argument in arguments if "=" in argument], root)
+    except (HydraException, OmegaConfBaseException, ValueError):
+        return compose_config([], root)

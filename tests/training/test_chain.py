@@ -193,3 +193,14 @@ def test_long_folder_name_is_cut_and_hashed() -> None:
 def test_variant_keeps_the_names_of_data_files() -> None:
     files = ["data=json", "data.records=a.json", "data.root=media"]
     assert set(files) < set(resolve_variant("humanomni_stage1_face", [*files, "frames=4"]).overrides)
+
+
+def test_a_parent_that_fails_is_named_with_its_last_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code = "import sys; print('one', file=sys.stderr); sys.exit('error: no media')"
+    monkeypatch.setattr(Chain, "command", ["python", "-c", code])
+    chain = Chain(Run(tmp_path / "face", "a", "b"), (), ())
+    with pytest.raises(ValueError, match=r"parent face failed: no media; .*python -c"):
+        train_missing([chain])
+    assert capfd.readouterr().err == "one\nerror: no media\n"
