@@ -34,7 +34,8 @@ class Selection(pl.Callback):
     """Remembers the monitored metric of every validation, writes the weights of the best, and ends the training.
 
     The untrained model (step 0) is validated, but never the best: a run's weights are trained. Of equal values, as few
-    questions often give, the one with the lower ``val/loss`` is better, then the earlier one. A checkpoint holds the values, so that a resumed run selects as an uninterrupted one.
+    questions often give, the one with the lower ``val/loss`` is better, then the earlier one. A checkpoint holds the
+    values, so that a resumed run selects as an uninterrupted one.
 
     Args:
         monitor: name of the metric; ``None`` selects nothing.
