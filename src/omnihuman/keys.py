@@ -22,7 +22,7 @@ FREE_NODES = ("trainable",)
 TRAINER = "lightning.pytorch.trainer.trainer.Trainer"
 CURES = {
     "trainer.logger": "choose a group: logger=csv (nothing besides metrics.csv), logger=tensorboard, logger=wandb",
-    "trainer.callbacks": "choose a group: callback=ema, or callback=[ema,device_stats]; patience= ends a training early",
+    "trainer.callbacks": "choose a group: callback=ema, or callback=[ema,device_stats]; patience= ends early",
     "trainer.accumulate_grad_batches": "it follows from recipe.batch_size (samples of an optimizer step) and "
     "recipe.max_tokens (tokens of a packed sequence); set these",
     "trainer.plugins": "set trainer.precision and trainer.strategy",

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from omnihuman.build import build, compose_config, prune
+from omnihuman.build import build, compose_config, prune, select_model_of_base
 from omnihuman.mistake import explain
 from omnihuman.overrides import without_keys
 from omnihuman.studies.cell import build_chain, build_evaluations, locate_run
@@ -113,7 +113,7 @@ class _ModelCheck:
 
         for parent in chain.parents:
             self.check(parent)
-        overrides = without_keys(chain.overrides, "variant")
+        overrides = select_model_of_base(without_keys(chain.overrides, "variant"))
         if not overrides or chain.run.digest in self.digests:
             return
         self.digests.add(chain.run.digest)
