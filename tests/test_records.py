@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from omnihuman.build import compose_config
+from omnihuman.build import build, compose_config
 from omnihuman.data.module import OmniData
 from omnihuman.records import main
 from omnihuman.source.root import expand_data_paths
@@ -78,8 +78,6 @@ def test_a_table_becomes_a_folder_that_trains(folder: Path, capsys: pytest.Captu
     assert len({record["id"] for record in records}) == 30 and records[0]["meta"]["person"] == "P0"
     config = compose_config(expand_data_paths(["data=sets/my set/"]), "inspect")
     assert (config.test_records, config.person) == ("sets/my set/test.json", "meta.person")
-    from omnihuman.build import build
-
     data: OmniData = build(config.data)
     assert len(list(data.read_entries("train"))) == 28
     assert all(not isinstance(entry, tuple) for _, entry in data.read_entries("train"))
@@ -136,6 +134,33 @@ def test_records_of_another_command_are_replaced_on_demand_only(folder: Path) ->
     assert "train.json, not written by omnihuman records" in fail(*KEYS, "out=other")
     Path("file").touch()
     assert "out=file" in fail(*KEYS, "out=file")
+
+
+def test_clips_behind_a_link_and_in_several_splits_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("set").mkdir()
+    Path("set/clips").symlink_to(folder / "clips")
+    lines = ["clip,emotion,split,begin,stop"]
+    for number, split in enumerate(("train", "train", "test")):
+        lines.append(f"clips/0.mp4,joy,{split},{number / 10},{number / 10 + 0.1}")
+    Path("set/labels.csv").write_text("\n".join(lines))
+    options = [
+        "path=set/labels.csv",
+        *KEYS[2:],
+        "start=begin",
+        "end=stop",
+        "split=split",
+        "options=[joy,anger]",
+        "out=mine",
+    ]
+    assert "source.follow_links=true" not in fail(*options) and "3 outside_root" in fail(*options)
+    assert "source.follow_links=true" in capsys.readouterr().out
+    main([*options, "source.follow_links=true"])
+    output = capsys.readouterr().out
+    assert "omnihuman inspect data=mine/ data.source.follow_links=true decode=true" in output
+    assert "note: 1 files are in several splits" in output and "person=" in output
+    overrides = expand_data_paths(["data=mine/", "data.source.follow_links=true"])
+    records = list(build(compose_config(overrides).data).read_entries("train"))
+    assert [(record.id, record.start) for _, record in records] == [("clips/0.mp4#1", 0.0), ("clips/0.mp4#2", 0.1)]
 
 
 def test_folders_of_labels_become_records(folder: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -292,6 +292,8 @@ def print_summary(out: Path, report: Mapping[str, Any], source: "AnnotationSourc
     for note in report["notes"]:
         print(f"note: {note}")
     data = shlex.quote(f"data={out}{os.sep}")
+    if source.follow_links:
+        data += " data.source.follow_links=true"
     print(f"written: {out}\nnext: omnihuman inspect {data} decode=true")
     print(f"      omnihuman train +experiment=finetune base=<model folder> {data}")
 
