@@ -1,6 +1,6 @@
 """Memory and answers with quantised weights: ``python measure.py <run folder> [data/sample]``.
 
-The answers of a run to the emotion questions of the built-in benchmark, and the bytes of its language model, as it is
+The answers of a run to questions of the built-in benchmark about faces, and the bytes of its language model, as it is
 and with ``quantize=8bit`` and ``4bit``; then the bytes of HumanOmni at 7B, on the meta device. Those come from the
 shapes of the layers, by a formula that must give the bytes that were measured.
 """
@@ -16,10 +16,14 @@ import torch
 import transformers
 from torch import nn
 
+from omnihuman.benchmark.dfew import LABELS
 from omnihuman.benchmark.sample import Sample
 from omnihuman.build import build, compose_config
 from omnihuman.inference.answerer import Answer, Answerer
 from omnihuman.llm.quantized import QUANTIZATIONS
+
+NUM_QUESTIONS = 32
+"""Of the benchmark, from the first."""
 
 BLOCK, SUPERBLOCK = 64, 256
 """Weights with a common scale in NF4, and scales with a common scale of their own."""
@@ -63,12 +67,12 @@ def forecast_bytes(model: Any, kind: str | None, itemsize: int) -> int:
 
 def answer_all(answerer: Answerer, benchmark: Sample) -> list[Answer]:
     answers = []
-    questions = benchmark.questions()
+    questions = benchmark.questions()[:NUM_QUESTIONS]
     for start in range(0, len(questions), 16):
         batch = questions[start : start + 16]
         prompts = [answerer.build_prompt(question.record, answerer.view) for question in batch]
-        options = [benchmark.labels] * len(prompts)
-        answers += answerer.answer_batch(answerer.pack_prompts(prompts), options, max_new_tokens=8)
+        options = [tuple(LABELS.values())] * len(prompts)
+        answers += answerer.answer_batch(answerer.pack_prompts(prompts), options, max_new_tokens=24)
     return answers
 
 
@@ -83,13 +87,17 @@ def compare(answers: list[Answer], expected: list[Answer]) -> str:
     return f"{100 * same / count:.1f} | {100 * best / count:.1f} | {fmean(differences):.3f}"
 
 
+def count_texts(answers: list[Answer]) -> int:
+    return len({answer.text for answer in answers})
+
+
 def main() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     folder, root = Path(sys.argv[1]), (sys.argv[2:] or ["data/sample"])[0]
-    benchmark = Sample(root)
-    print("| weights | MB of the LLM | same answer % | same best option % | log-prob. off by | seconds |")
-    print("|---|---|---|---|---|---|")
+    benchmark = Sample(root, task="face", needs="video")
+    print("| weights | MB of the LLM | same answer % | same option % | difference | different answers | seconds |")
+    print("|---|---|---|---|---|---|---|")
     expected = list[Answer]()
     for kind in (None, *QUANTIZATIONS):
         answerer = Answerer.load(folder, quantize=kind, merge_lora=True, device="cpu")
@@ -100,7 +108,14 @@ def main() -> None:
         size = count_bytes(answerer.model.llm.model)
         shapes = Answerer.load(folder, merge_lora=True, device="cpu").model.llm.model
         assert size == forecast_bytes(shapes, kind, 4), (kind, size, forecast_bytes(shapes, kind, 4))
-        print(f"| {kind or 'float32'} | {size / 1e6:.2f} | {compare(answers, expected)} | {seconds:.0f} |", flush=True)
+        row = (
+            kind or "float32",
+            f"{size / 1e6:.2f}",
+            compare(answers, expected),
+            count_texts(answers),
+            f"{seconds:.0f}",
+        )
+        print("|", " | ".join(map(str, row)), "|", flush=True)
     with torch.device("meta"):
         model = build(compose_config(["+experiment=humanomni_stage3", "size=7b", "random_weights=true"]).model)
     llm = model.llm.model
