@@ -139,7 +139,7 @@ def test_evaluations_of_a_run_are_found(write_evaluation: Write, tmp_path: Path)
     first, second = write_evaluation(), write_evaluation("runs/nano/net/evaluation/other/V")
     assert find_evaluations(run) == [second, first]
     assert find_evaluations(run, "toy") == [first]
-    with pytest.raises(ValueError, match=r"no predictions .*\bdfew; .*\bother, toy\b.* run=net benchmark=dfew"):
+    with pytest.raises(ValueError, match=r"no predictions .*\bdfew; .*\bother, toy\b.* run=.*/nano/net benchmark=dfew"):
         find_evaluations(run, "dfew")
 
 

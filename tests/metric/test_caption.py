@@ -68,8 +68,8 @@ def draw_captions(seed: int) -> tuple[list[list[str]], list[str]]:
     references, candidates = [], []
     for _ in range(rng.randint(1, 12)):
         captions = [draw(0 if rng.random() < 0.05 else 1, 14) for _ in range(rng.randint(1, 3))]
-        kept = [word for word in rng.choice(captions).split() if rng.random() < 0.7]
-        candidate = f"{' '.join(kept)} {draw(0, 5)}"
+        words = [word for word in rng.choice(captions).split() if rng.random() < 0.7]
+        candidate = f"{' '.join(words)} {draw(0, 5)}"
         references.append(captions)
         candidates.append("" if rng.random() < 0.08 else candidate)
     return references, candidates

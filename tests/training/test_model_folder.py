@@ -70,7 +70,7 @@ def test_weights_that_are_not_finite_are_refused(complete_folder: Path) -> None:
 
 def test_folder_without_the_marker_is_refused(complete_folder: Path) -> None:
     (complete_folder / "finished").unlink()
-    with pytest.raises(ValueError, match="no finished run"):
+    with pytest.raises(ValueError, match="is not finished"):
         load_model(complete_folder)
     with pytest.raises(ValueError, match=r"init_from: .*finished"):
         resolve_chain(
@@ -93,13 +93,11 @@ def test_unknown_dtype_raises(complete_folder: Path) -> None:
 def test_run_is_a_name_or_a_path(complete_folder: Path) -> None:
     assert read_config(complete_folder).folder == str(complete_folder)
     size, name, runs = *complete_folder.parts[-2:], complete_folder.parents[1]
-    for overrides in (
-        [f"run={complete_folder}"],
-        [f"run={name}", f"runs={runs}"],
-        [f"run={name}", f"runs={runs}", f"size={size}"],
-    ):
-        for verb in ("generate", "evaluate", "report", "serve", "chat", "export"):
-            assert find_run_folder(compose_config(overrides, verb)) == complete_folder
+    for verb in ("generate", "evaluate", "report", "serve", "chat", "export"):
+        for overrides in ([f"run={complete_folder}"], [f"run={name}", f"runs={runs}"]):
+            config = compose_config(overrides, verb)
+            OmegaConf.update(config, "size", size, force_add=True)
+            assert find_run_folder(config) == complete_folder
 
 
 def test_folder_without_weights_raises(complete_folder: Path) -> None:

@@ -70,7 +70,7 @@ def test_an_exact_folder_with_reports_alone_is_found(tmp_path: Path) -> None:
     [
         ({"run": "seeds"}, r"run=seeds: 2 runs .*nano/seeds/seed=1, .*nano/seeds/seed=2; .*variant="),
         ({"run": "both"}, r"run=both: 2 runs .*7b/both, .*nano/both; .*size="),
-        ({"run": "tune", "size": "nano"}, r"run=tune: .*no such run in .*nano; .*7b/tune/base=net\.$"),
+        ({"run": "tune", "size": "nano"}, r"run=tune: .*no such run .*nano; .*7b/tune/base=net\.$"),
         ({"run": "seeds", "variant": "seed=3"}, r"run=seeds: .*seeds/seed=1, .*seeds/seed=2\.$"),
         ({"run": "begun"}, r"nano/begun/base=net .*not finished.*experiment=begun size=nano base=runs/net"),
         ({"run": "tunes"}, r"run=tunes: .*7b/tune/base=net\.$"),
@@ -84,5 +84,5 @@ def test_a_name_of_no_or_several_runs_raises(keys: dict[str, Any], message: str,
 
 
 def test_no_run_at_all_raises(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"run=net: .*no run is finished"):
+    with pytest.raises(ValueError, match=r"run=net: .*missing; no run is"):
         find_run_folder({"run": "net", "runs": str(tmp_path / "missing")})

@@ -231,7 +231,7 @@ def _tokenize_captions(
 
 def _compute_cider(references: Sequence[Sequence[Tokens]], candidates: Sequence[Tokens]) -> list[float]:
     """Return CIDEr-D of each candidate; document frequencies count the questions whose references have an n-gram."""
-    counts = [[_count_ngrams(caption) for caption in captions] for captions in references]
+    counts = [list(map(_count_ngrams, captions)) for captions in references]
     frequencies = Counter[Tokens]()
     for captions in counts:
         frequencies.update(set(chain.from_iterable(captions)))
