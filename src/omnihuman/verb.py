@@ -30,7 +30,7 @@ EXTRAS = {
     "eval": "cn2an ijson jiwer nltk pydantic rapidfuzz scipy sklearn whisper_normalizer zhconv",
     "faces": "cv2 mediapipe",
     "heif": "pillow_heif",
-    "judge": "json_repair openai pydantic tenacity",
+    "judge": "json_repair openai tenacity",
     "parquet": "pyarrow",
     "wheels": "openpyxl",
     "quantize": "bitsandbytes",

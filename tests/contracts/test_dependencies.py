@@ -72,11 +72,6 @@ def test_an_imported_module_is_declared(module: str) -> None:
     assert find_distribution(module) in declared, [str(path) for path in IMPORTS[module]]
 
 
-@pytest.mark.parametrize("extra", EXTRAS)
-def test_an_extra_declares_the_modules_that_it_installs(extra: str) -> None:
-    assert {find_distribution(module) for module in EXTRAS[extra].split()} == OPTIONAL[extra]
-
-
 def test_a_declared_package_is_used() -> None:
     used = {find_distribution(module) for module in IMPORTS}
     declared = CORE.union(*(OPTIONAL[extra] for extra in EXTRAS))

@@ -29,14 +29,14 @@ def list_values(stage: str, name: str) -> list[str]:
 
 
 def test_what_is_copied_exists_and_is_not_ignored() -> None:
-    everything, *kept = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] in "*!"][:-1]
-    assert everything == "*"
+    first, *patterns = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] in "*!"][:-1]
+    assert first == "*"
     copied = set()
     for argument in list_values("build", "COPY"):
         copied.update(argument.split()[:-1])
     assert all((ROOT / name).exists() for name in copied)
-    assert copied == {pattern.removeprefix("!").partition("/")[0] for pattern in kept}
-    assert all(any(fnmatch(study, pattern[1:]) for pattern in kept) for study in ["experiments/x/sweep.yaml"])
+    assert copied == {pattern.removeprefix("!").partition("/")[0] for pattern in patterns}
+    assert any(fnmatch("experiments/x/sweep.yaml", pattern[1:]) for pattern in patterns)
 
 
 def test_versions_are_those_of_the_tested_set() -> None:

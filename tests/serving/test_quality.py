@@ -1,4 +1,4 @@
-"""What the page says about the quality of a model."""
+"""The quality of a model, in a sentence for the page."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What is drawn on a sheet of records."""
+"""The drawing of a sheet of records."""
 
 from pathlib import Path
 from typing import Any

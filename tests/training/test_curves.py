@@ -44,8 +44,9 @@ def test_the_training_loss_is_smoothed(rows: list[dict[str, float]]) -> None:
 
 def test_the_validation_before_the_first_step_is_marked(rows: list[dict[str, float]]) -> None:
     figure = build_figure(rows, "x")
-    texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
-    assert texts == [["untrained"], ["untrained"]]
+    for axes in figure.axes:
+        (text,) = axes.texts
+        assert text.get_text() == "untrained"
     open_circle = next(line for line in figure.axes[0].lines if line.get_markerfacecolor() == "white")
     assert list(open_circle.get_ydata()) == [9.0]
 

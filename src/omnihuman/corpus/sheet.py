@@ -18,7 +18,7 @@ from omnihuman.corpus.world import ACTIONS, EMOTIONS, INTERACTIONS, SOUNDS, Scen
 CELL, LINE = 128, 18  # pixels: side of a frame, height of the caption below it
 COLUMNS = 9
 
-KILOHERTZ = (0.5, 1, 2, 4, 8)
+KILOHERTZ = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Labels of the mel scale."""
 
 

@@ -40,14 +40,15 @@ def _describe_evaluation(metrics: Mapping[str, Any]) -> str:
         return ""
     parts = [f"How good it is: {sentence} on {metrics['n']} questions of {metrics['benchmark']} ({metrics['view']})"]
     for floor in metrics["floors"]:
-        if values := _join_scores({name: floor["scores"].get(name) for name in scores}):
+        common = {name: floor["scores"].get(name) for name in scores}
+        if values := _join_scores(common):
             parts.append(f"{floor['method']}: {values}")
     return "; ".join(parts) + "."
 
 
 def _describe_validation(rows: list[dict[str, float]]) -> str:
     """Return the scores of the last validation with those of the best constant answer; nothing where there is none."""
-    scored = [row for row in rows if any(_is_score(name) for name in row)]
+    scored = [row for row in rows if any(map(_is_score, row))]
     if not scored:
         return ""
     scores, floors = {}, {}
