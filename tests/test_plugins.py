@@ -81,7 +81,7 @@ def test_another_process_finds_it(site: Path) -> None:
 
 def test_a_plugin_without_yaml_files_is_named(site: Path) -> None:
     (site / "mylab" / "conf").rename(site / "conf")
-    with pytest.raises(ValueError, match=r"mylab is a plugin .*mylab/conf"):
+    with pytest.raises(ValueError, match=r"mylab .*plugin .*mylab/conf"):
         list_config_folders()
 
 
