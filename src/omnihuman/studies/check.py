@@ -118,8 +118,10 @@ class _ModelCheck:
             return
         self.digests.add(chain.run.digest)
         check_types(overrides, "train")
-        model: Any = OmegaConf.to_container(chain.config.model, resolve=True)
-        set_trainable(self.forecaster.build_model(prune(model)), read_trainable(chain.config))
+        config = chain.config.copy()
+        config.random_weights = config.size != "nano"  # models of the hub are not loaded
+        model: Any = OmegaConf.to_container(config.model, resolve=True)
+        set_trainable(self.forecaster.build_model(prune(model)), read_trainable(config))
 
 
 def _check_evaluation(name: str, overrides: Sequence[str], scores: Sequence[str]) -> None:
