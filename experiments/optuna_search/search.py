@@ -13,6 +13,7 @@ from omnihuman.build import compose_config
 from omnihuman.evaluation.tables import Number, Row, Table, format_markdown, write_table
 from omnihuman.pl import pl
 from omnihuman.training.chain import resolve_variant
+from omnihuman.training.naming import build_folder_name
 from omnihuman.training.stage import run_stage
 
 EXPERIMENT = "humanomni_stage1_face"
@@ -43,7 +44,8 @@ def suggest(trial: optuna.Trial) -> list[str]:
 
 def run_trial(trial: optuna.Trial, overrides: Sequence[str]) -> float:
     """Train a trial in a folder of its own and return its best validation loss; a finished run is not trained again."""
-    chain = resolve_variant(EXPERIMENT, [*SHORT, *overrides, *suggest(trial)])
+    params = suggest(trial)
+    chain = resolve_variant(EXPERIMENT, [*SHORT, *overrides, *params], build_folder_name(["optuna", *params]))
     trial.set_user_attr("folder", str(chain.run.folder))
     loss = run_stage(compose_config(chain.overrides), chain.overrides, callbacks=[Pruning(trial)]).loss
     assert loss is not None, "a finished run has a validation"

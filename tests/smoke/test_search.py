@@ -70,7 +70,8 @@ def test_a_trial_reports_every_validation_and_is_pruned_at_one(
         train(pruned)
     folder = Path(pruned.user_attrs["folder"])
     assert list(pruned.intermediate_values) == [1, 2] and not (folder / "finished").exists()
-    assert folder.parent == tmp_path / "nano" / search.EXPERIMENT and "recipe.lr=0.01" in folder.name
+    name = "optuna,recipe.lr=0.01,projector@model.projectors.face=linear"
+    assert folder == tmp_path / "nano" / search.EXPERIMENT / name
     table = search.build_table(SimpleNamespace(trials=[pruned], best_value=0.0))
     assert "| 0: projector@model.projectors.face=linear, recipe.lr=0.01 |" in format_markdown(table)
 
