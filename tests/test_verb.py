@@ -65,6 +65,27 @@ def test_failed_cell_of_a_sweep_is_named(tmp_path: Path) -> None:
     assert "frames=4" in process.stderr and "Traceback" not in process.stderr
 
 
+def test_a_cell_reads_what_was_swept(tmp_path: Path) -> None:
+    program = """
+from hydra.core.hydra_config import HydraConfig
+from omnihuman.training.naming import name_cell
+from omnihuman.verb import verb
+@verb("train", names_cells=True)
+def work(config):
+    hydra = HydraConfig.get()
+    print("name:", name_cell(hydra.overrides.task, hydra.sweeper.params))
+work()
+"""
+    gate = "fusion@model.fusions.gate=gate,weighted_sum"
+    command = [sys.executable, "-c", program, "-m", "+experiment=humanomni_stage1", gate, "base=/m/a,/m/b", "frames=4"]
+    process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path)
+    names = [line for line in process.stdout.splitlines() if line.startswith("name:")]
+    expected = []
+    for fusion in ("gate", "weighted_sum"):
+        expected += [f"name: base={base},fusion@model.fusions.gate={fusion}" for base in "ab"]
+    assert names == expected, process.stderr
+
+
 def test_unknown_size_of_a_part_is_one_line() -> None:
     program = "from omnihuman.verb import verb\nverb('plan')(print)()"
     command = [sys.executable, "-c", program, "encoder/siglip@model.encoders.video=8b"]
