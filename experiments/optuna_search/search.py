@@ -59,7 +59,10 @@ def build_table(study: optuna.Study) -> Table:
         params = ", ".join(f"{name}={_format(value)}" for name, value in sorted(trial.params.items()))
         steps = max(trial.intermediate_values, default=0)
         loss = trial.value if trial.value is not None else trial.intermediate_values.get(steps)
-        numbers = (None if loss is None else Number(loss, 3, is_best=trial.value == study.best_value), Number(float(steps), 0))
+        numbers = (
+            None if loss is None else Number(loss, 3, is_best=trial.value == study.best_value),
+            Number(float(steps), 0),
+        )
         rows.append(Row(f"{trial.number}: {params}", "", numbers, trial.state.name.lower(), is_ours=True))
     notes = ("One seed for each trial: a search, no comparison. Train the best few with several seeds.",)
     return Table("Trials", ("validation loss", "steps"), tuple(rows), notes, ("trial", "view", "state", "source"))
