@@ -54,7 +54,9 @@ def check_keys(texts: Sequence[str], config: DictConfig, root: str) -> None:
     for override in parse_overrides(texts):
         is_group = is_choice(override)
         if not is_group and not _is_read(override, root):
-            raise ValueError(f"{override}: omnihuman {root} does not read {override.key}; --help lists its keys.")
+            raise ValueError(
+                f"{override}: there is no key {override.key} that omnihuman {root} reads; --help lists them."
+            )
         if override.root == "hydra" or (is_group and not (override.is_new and override.package)):
             continue
         choices = [other for other in texts if other != override.text and is_choice(*parse_overrides([other]))]
