@@ -83,7 +83,8 @@ class Selection(pl.Callback):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Delete weights that are newer than the checkpoint."""
-        self._delete_others(trainer, self._in_checkpoint)
+        if trainer.is_global_zero:
+            self._delete_others(self._in_checkpoint)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """End a resumed training that had ended already."""
@@ -110,7 +111,8 @@ class Selection(pl.Callback):
         best_steps = self._rank()[: self.num_best]
         if step in best_steps:
             self.write(self._file(step))
-        self._delete_others(trainer, self._in_checkpoint.union(best_steps))
+        if trainer.is_global_zero:  # the weights that the last checkpoint names are needed to resume
+            self._delete_others(self._in_checkpoint.union(best_steps))
         self._check_patience(trainer)
 
     def _rank(self) -> list[int]:
@@ -146,18 +148,16 @@ class Selection(pl.Callback):
     def _file(self, step: int | None) -> Path:
         return self.folder / f"step={step}.safetensors"
 
-    def _delete_others(self, trainer: Any, steps: Collection[int]) -> None:
-        """Delete all weights but those of these steps; those that the last checkpoint names are needed to resume."""
-        if not trainer.is_global_zero:
-            return
+    def _delete_others(self, steps: Collection[int]) -> None:
+        """Delete all weights but those of these steps."""
         files = {self._file(step) for step in steps}
         for file in self.folder.glob("step=*"):
             if file not in files:
                 file.unlink()
 
     def finish(self) -> None:
-        """Delete the best weights, which the run's folder holds as well, and the folder if it is empty then."""
-        self._file(self.best_step).unlink(missing_ok=True)
+        """Delete the best weights, which the run's folder holds as well, and those that a checkpoint has needed."""
+        self._delete_others(self._rank()[1 : self.num_best])
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 

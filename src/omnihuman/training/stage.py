@@ -75,13 +75,6 @@ def _open_and_build(config: DictConfig, chain: Chain) -> Stage:
     run = find_attempt(chain.run, config.overwrite)
     if is_main_process():
         open_attempt(run, config, config.overwrite)
-        if run != chain.run:
-            log.warning(
-                "%s holds another run (other config, or overwrite=true), which stays until this one is finished. This "
-                "one is trained in %s.",
-                chain.run.folder,
-                run.folder,
-            )
     try:
         stage = build_stage(config, replace(chain, run=run), is_terminal=console.is_terminal)
     except BaseException:
@@ -90,6 +83,13 @@ def _open_and_build(config: DictConfig, chain: Chain) -> Stage:
         raise
     if is_main_process():
         print_parts(stage.objective.model, stage.objective.groups, console)
+        if run != chain.run:
+            log.warning(
+                "%s holds another run (other config, or overwrite=true), which stays until this one is finished. This "
+                "one is trained in %s.",
+                chain.run.folder,
+                run.folder,
+            )
     return stage
 
 
