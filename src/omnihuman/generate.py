@@ -15,7 +15,8 @@ from omnihuman.verb import verb
 
 if TYPE_CHECKING:
     from omnihuman.data.record import Record
-    from omnihuman.inference.answerer import Answer, Answerer, Prompt
+    from omnihuman.inference.answer import Answer, Prompt
+    from omnihuman.inference.answerer import Answerer
     from omnihuman.types import Sample
 
 QUESTION_KEYS = {"id", "instruction", "start", "end", "view", *KINDS}

@@ -25,7 +25,7 @@ from omnihuman.evaluation.answering import (
     read_all_predictions,
 )
 from omnihuman.inference import answerer as evaluation_answerer
-from omnihuman.inference.answerer import Answer
+from omnihuman.inference.answer import Answer
 from omnihuman.metric.score import Score
 from omnihuman.modality import View
 

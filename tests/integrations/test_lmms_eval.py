@@ -17,7 +17,8 @@ from omnihuman.benchmark.base import Prediction, Question
 from omnihuman.data.messages import build_record
 from omnihuman.data.packing import MicroBatch
 from omnihuman.data.record import FaceDetection, Record
-from omnihuman.inference.answerer import Answer, Answerer
+from omnihuman.inference.answer import Answer
+from omnihuman.inference.answerer import Answerer
 from omnihuman.integrations.lmms_eval_tasks import utils
 from omnihuman.modality import View
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from omnihuman.data.media import Header
-from omnihuman.inference.answerer import Answerer, Prompt
+from omnihuman.inference.answer import Prompt
+from omnihuman.inference.answerer import Answerer
 from omnihuman.modality import View
 from omnihuman.serving.conversation import MAX_TURNS, Conversation, Medium, Turn, views_of
 from omnihuman.serving.uploads import Limits, Uploads

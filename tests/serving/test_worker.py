@@ -14,7 +14,7 @@ import torch
 from omnihuman.build import compose_config
 from omnihuman.data.messages import build_record
 from omnihuman.data.record import BadSample
-from omnihuman.inference.answerer import Answer
+from omnihuman.inference.answer import Answer
 from omnihuman.serving.choices import Choices
 from omnihuman.serving.completions import Question
 from omnihuman.serving.pool import Reply

@@ -101,7 +101,7 @@ def test_run_is_a_name_or_a_path(complete_folder: Path) -> None:
 
 
 def test_folder_without_weights_raises(complete_folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"nothing .*no finished run.*experiment=nothing"):
+    with pytest.raises(ValueError, match=r"nothing .*no finished run"):
         read_config(complete_folder / "nothing")
 
 
@@ -174,7 +174,7 @@ def test_finetune_without_a_base_raises() -> None:
 
 
 def test_unknown_base_raises() -> None:
-    with pytest.raises(ValueError, match=r"nowhere .*no finished run.*experiment=nowhere"):
+    with pytest.raises(ValueError, match=r"nowhere .*no finished run"):
         rebase(compose_config(["+experiment=humanomni_stage3", "base=nowhere"]), [])
 
 

@@ -24,7 +24,8 @@ from omnihuman.data.packing import MicroBatch
 from omnihuman.data.record import Record
 from omnihuman.evaluation.control import apply_view, select_donors
 from omnihuman.evaluation.folder import read_predictions, repair_last_line
-from omnihuman.inference.answerer import Answer, Answerer
+from omnihuman.inference.answer import Answer
+from omnihuman.inference.answerer import Answerer
 from omnihuman.modality import SLOTS, TAGS, View, strip_tags
 from omnihuman.training.summary import peak_memory
 

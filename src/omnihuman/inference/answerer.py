@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from omnihuman.build import build
-from omnihuman.data.collate import Packable, pack
+from omnihuman.data.collate import pack
 from omnihuman.data.dataset import Samples
 from omnihuman.data.messages import GENERATION_KEYS, parse_generation_options
 from omnihuman.data.module import OmniData
 from omnihuman.data.record import Record
+from omnihuman.inference.answer import Answer, FusionWeights, Prompt
 from omnihuman.inference.official_prompt import DTYPE, apply_official_inference
 from omnihuman.inference.question import build_question
 from omnihuman.llm.quantized import check_quantization, quantize_linears
@@ -27,7 +28,7 @@ from omnihuman.modality import View
 from omnihuman.model.omni import OmniModel
 from omnihuman.training.model_folder import load_model
 from omnihuman.training.run_search import find_run_folder
-from omnihuman.types import Batch, Sample
+from omnihuman.types import Batch
 
 OPTIONS = {
     "merge_lora": "merge_lora",
@@ -37,58 +38,6 @@ OPTIONS = {
     "quantize": "quantize",
 }
 """Argument of ``Answerer.load`` -> key of a verb's config."""
-
-FusionWeights = Mapping[str, Mapping[str, float]]
-"""Fusion -> stream -> weight."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The answer of a model.
-
-    Attributes:
-        text: of the answer.
-        tokens: number of its tokens.
-        weights: mean weight of each stream in the fusions that have weights.
-        log_probs: of the options, if they were requested, rounded to four decimals.
-        ids: its tokens, without the end-of-turn token.
-        prompt_tokens: length of the prompt, media included.
-        seconds: of generating the whole batch.
-        finished: the answer ends with an end-of-turn token, not at ``max_new_tokens``.
-    """
-
-    text: str
-    tokens: int
-    weights: FusionWeights = field(default_factory=dict)
-    log_probs: tuple[float, ...] = ()
-    ids: tuple[int, ...] = ()
-    prompt_tokens: int = 0
-    seconds: float = 0.0
-    finished: bool = True
-
-    def __str__(self) -> str:
-        return self.text
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A question with decoded media.
-
-    Attributes:
-        record: of the question, without the slots that stay empty.
-        sample: decoded media.
-        counts: tokens of each slot.
-        length: tokens of the whole prompt.
-        notes: for the user: modalities that are missing or that the model does not read.
-        packable: signals and ids.
-    """
-
-    record: Record
-    sample: Sample
-    counts: Mapping[str, int]
-    length: int
-    notes: tuple[str, ...]
-    packable: Packable
 
 
 class Answerer:

@@ -10,7 +10,8 @@ from typing import Any
 from omnihuman.data.media import SAMPLE_RATE, Header, probe
 from omnihuman.data.messages import build_record, parse_generation_options
 from omnihuman.data.record import Record
-from omnihuman.inference.answerer import Answerer, Prompt
+from omnihuman.inference.answer import Prompt
+from omnihuman.inference.answerer import Answerer
 from omnihuman.modality import View
 from omnihuman.serving import rendering
 from omnihuman.serving.uploads import Uploads, clean_message

@@ -19,7 +19,8 @@ from omnihuman.serving.process import end_with_parent
 from omnihuman.serving.uploads import RequestError, clean_message
 
 if TYPE_CHECKING:
-    from omnihuman.inference.answerer import Answer, Answerer, Prompt
+    from omnihuman.inference.answer import Answer, Prompt
+    from omnihuman.inference.answerer import Answerer
 
 logger = logging.getLogger(__name__)
 

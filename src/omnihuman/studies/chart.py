@@ -1,5 +1,6 @@
 """A study as a chart."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def draw_chart(folder: Path, title: str, results: Sequence[CellResult], columns:
             axes.set_ylim(-0.6, len(results) - 0.3)
         panels[0].set_yticks(heights, [result.label for result in results])
         figure.suptitle(title, fontsize=11)
+        logging.getLogger("fontTools.subset").setLevel(logging.WARNING)  # it names every table of a font
         for name in FORMATS:
             date = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(name)
             figure.savefig(folder / f"chart.{name}", dpi=110, metadata=date)
