@@ -81,7 +81,7 @@ def estimate_difference(
     Where both systems have the same seeds, differences are taken seed by seed, otherwise between the means.
 
     The interaction of seeds and questions is in both variances. So the test is conservative where all spread is of that
-    kind (1 % to 2 % of true nulls instead of 5 %), and at most slightly liberal (7 %) between the extremes; measured in
+    kind (1 % to 2 % of true nulls instead of 5 %), and at most slightly liberal (8 %) between the extremes; measured in
     ``tests/metric/test_hierarchical.py``.
 
     Reference: resampling of two crossed factors: Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1 (2007);
