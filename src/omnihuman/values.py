@@ -34,8 +34,8 @@ PATHS = {
 CREATED = ("omnihuman.source.sample.", "omnihuman.benchmark.sample.")
 """Beginnings of targets that create their folder if it does not exist."""
 
-RUN_VERBS = ("generate", "chat", "serve", "evaluate", "export")
-"""Verbs that load the model of ``run=``."""
+RUN_VERBS = ("generate", "chat", "serve", "evaluate")
+"""Verbs that begin by loading the model of ``run=``."""
 
 TRACKERS = ("mlflow", "swanlab", "wandb")
 """Loggers that need a package of the same name."""

@@ -33,6 +33,8 @@ TRAINING_OPTIONS = {
     "seed",
     "source",
     "features",
+    "path",
+    "augment",
 }
 """Options that choose the samples and load them."""
 
