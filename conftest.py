@@ -1,5 +1,6 @@
 """Names that doctests use without importing them, and the modules that cannot be imported everywhere."""
 
+import logging
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from absl import logging as absl_logging
+from rich.logging import RichHandler
 
 from omnihuman.types import Features, Layout, Signal
 
@@ -29,6 +31,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _doctest_names(doctest_namespace: dict[str, Any]) -> None:
     doctest_namespace.update(torch=torch, Features=Features, Layout=Layout, Signal=Signal)
+
+
+@pytest.fixture(autouse=True)
+def _handlers_stay() -> Iterator[None]:
+    """Remove the handlers that a verb in this process has set: they write to the captured stream of its test."""
+    yield
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if type(handler) in (logging.StreamHandler, RichHandler):
+            root.removeHandler(handler)
+    root.setLevel(logging.WARNING)
 
 
 def _list_root() -> set[str]:

@@ -38,6 +38,9 @@ def parse_size(size: str) -> int:
     return int(match[1]) * UNITS[match[2]]
 
 
+FORMATS = ("huggingface", "humanomni", "vllm")
+
+
 @verb("export", "out", "vision_tower", "audio_tower", "push")
 def main(config: DictConfig) -> None:
     """Write the folder, and print its files and how to use it; upload it with ``push=``."""
@@ -72,6 +75,8 @@ def _find_out(config: DictConfig) -> Path:
 def _export(config: DictConfig, out: Path) -> None:
     from omnihuman.training.run_search import find_run_folder
 
+    if config.format not in FORMATS:
+        raise ValueError(f"format={config.format}: choose from {', '.join(FORMATS)}.")
     folder = find_run_folder(config)
     max_shard_size = parse_size(str(config.max_shard_size))
     if config.format == "humanomni":
@@ -101,7 +106,7 @@ def _export(config: DictConfig, out: Path) -> None:
         )
         _print_files(out, result.notes)
         print(USAGE.format(folder=str(out), example=result.example))
-    elif config.format == "vllm":
+    else:
         from omnihuman.hub.vllm import export_llm
 
         if config.lora != "merge":
@@ -110,8 +115,6 @@ def _export(config: DictConfig, out: Path) -> None:
         export_llm(folder, out, max_shard_size=size, dtype=config.dtype, repository=config.push)
         _print_files(out, ())
         print(VLLM_USAGE.format(folder=str(out), run=str(folder)))
-    else:
-        raise ValueError(f"format={config.format}: choose from huggingface, humanomni, vllm.")
 
 
 def _push(config: DictConfig, out: Path, token: str) -> None:
