@@ -22,17 +22,17 @@ def test_same_options_are_classes_and_others_are_choices() -> None:
         build_record("red", ["red", "green"], "colour"),
         build_record("blue", ["red", "blue"], "colour"),
         build_record("A dog barks.", None, "caption"),
-        build_record("joy", ["joy"], None),
+        build_record("joy", ["joy", "anger"], None),
         ("7", BadSample("missing_file", "x.json[7]")),
     ]
     metrics = build_option_metrics(entries)
     assert sorted(metrics) == ["colour", "mood"]
-    assert isinstance(metrics["mood"], EmotionRecall) and metrics["mood"].labels == ["anger", "joy"]
+    assert isinstance(metrics["mood"], EmotionRecall) and metrics["mood"].labels == ["joy", "anger"]
     assert isinstance(metrics["colour"], ChoiceAccuracy)
 
 
 @pytest.mark.parametrize(
-    ("answer", "options", "reason"), [("rage", ["joy", "anger"], "'rage'"), ("joy", "joy, anger", "list of texts")]
+    ("answer", "options", "reason"), [("rage", ["joy", "anger"], "'rage'"), ("joy", "joy, anger", "two texts")]
 )
 def test_record_with_another_answer_raises(answer: str, options: Any, reason: str) -> None:
     with pytest.raises(ValueError, match=rf"x\.json\[3\].*{reason}"):
