@@ -50,3 +50,9 @@ def test_summary_has_a_table_a_ledger_and_curves(tmp_path: Path) -> None:
     assert "val/emotion/war 60 at step 2 (selected), val/loss 1.8 at step 1" in text
     assert "untrained" in text and "of step 2" in text
     assert Image.open(tmp_path / "curves.png").size[0] > 300
+
+
+def test_best_step_of_the_selecting_score_is_that_of_the_weights(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("step,val/loss,val/emotion/war\n1,3.0,60\n2,2.0,60\n")
+    ledger = write_summary(tmp_path, FACTS)
+    assert ledger["best_step"] == {"val/loss": 2, "val/emotion/war": 2}

@@ -24,7 +24,10 @@ def write_summary(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
         facts: values of the ledger by name, in types of JSON.
     """
     rows = read_metrics(folder / "metrics.csv")
-    ledger = {**facts, **summarize_validations(rows), "peak_memory_gib": peak_memory() / 2**30}
+    validations = summarize_validations(rows)
+    if facts["selected_by"] is not None:  # of equal scores, the validation loss has selected
+        validations["best_step"][facts["selected_by"]] = facts["weights_of_step"]
+    ledger = {**facts, **validations, "peak_memory_gib": peak_memory() / 2**30}
     (folder / "ledger.json").write_text(json.dumps(ledger, indent=2) + "\n")
     draw_curves(rows, folder / "curves.png", title=str(facts["experiment"]))
     return ledger
