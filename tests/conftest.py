@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from omnihuman.build import build, compose_config
 from omnihuman.corpus.world import build_scenes
 from omnihuman.corpus.write import MARKER, VERSION, write_scene
+from omnihuman.training.chain import list_stages
 from omnihuman.training.runs import build_run
 from omnihuman.training.weights import save_weights
 
@@ -69,6 +70,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
         if experiment not in folders:
             config = compose_config([f"+experiment={experiment}", f"runs={runs}", "random_weights=false"])
             run, model = build_run(config), build(config.model)
+            config.stages = list_stages(experiment)
             run.open(config)
             names = [name for name, _ in model.named_parameters() if name.startswith(("projectors.", "fusions."))]
             save_weights(run.weights, model.state_dict(), names, {})

@@ -169,7 +169,7 @@ def test_finetune_composes_the_model_and_the_size_of_its_base(tmp_path: Path) ->
     assert "FrameAttend" in config.model.fusions.join._target_
     assert compose_config(["+experiment=finetune", f"base={base}", "size=nano"]).size == "nano"
     arguments = ["-m", "+experiment=humanomni_stage3", f"base={base}"]
-    assert select_model_of_base(arguments) == arguments, "an experiment with a model of its own"
+    assert select_model_of_base(arguments) == [*arguments, "size=7b"], "an experiment with a model of its own"
 
 
 def test_bases_of_several_models_raise(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Composition of configs and construction of objects from them."""
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from importlib.resources import files
@@ -78,7 +77,7 @@ def compose_config(overrides: Sequence[str], root: str | None = "train") -> Dict
 
 
 def select_model_of_base(arguments: Sequence[str]) -> list[str]:
-    """Return a command line with the model and the size of ``base``, if its experiment has no model of its own.
+    """Return a command line with the size of ``base``, and with its model if the experiment has none of its own.
 
     Args:
         arguments: overrides, and options of Hydra.
@@ -88,27 +87,26 @@ def select_model_of_base(arguments: Sequence[str]) -> list[str]:
     """
     overrides = parse_overrides([argument for argument in arguments if "=" in argument and argument[0] != "-"])
     typed = {override.key: override for override in overrides}
-    if "base" not in typed or "experiment" not in typed or has_model(typed["experiment"].value):
+    if "base" not in typed or "experiment" not in typed:
         return list(arguments)
-    added = set[tuple[str, str]]()
-    for base in typed["base"].choices:
-        file = Path(base).expanduser() / "config.yaml"
-        if file.is_file():
-            config = OmegaConf.load(file)
-            values = (OmegaConf.select(config, "model.variant"), OmegaConf.select(config, "size"))
-            added.add((f"model={values[0]}", f"size={values[1]}"))
-    if len(added) > 1:
-        raise ValueError(
-            f"{typed['base']}: the folders hold models of several kinds or sizes; run one command for each."
-        )
+    paths = {"model": "model.variant", "size": "size"}
+    if has_model(typed["experiment"].value):
+        del paths["model"]
     missing = []
-    for override in itertools.chain(*added):
-        key, _, value = override.partition("=")
-        if key not in typed and value == "None":
+    for key in [key for key in paths if key not in typed]:
+        values = _read_values(typed["base"].choices, paths[key])
+        if len(values) > 1:
+            raise ValueError(f"{typed['base']}: the folders differ in their {key}; run one command for each.")
+        if None in values:
             raise ValueError(f"{typed['base']}: config.yaml of the folder does not name its {key}; add {key}=<name>.")
-        if key not in typed:
-            missing.append(override)
+        missing += [f"{key}={value}" for value in values]
     return [*arguments, *missing]
+
+
+def _read_values(folders: Sequence[str], key: str) -> set[Any]:
+    """Return the values of a key in the configs of model folders, as far as there are such folders."""
+    files = [Path(folder).expanduser() / "config.yaml" for folder in folders]
+    return {OmegaConf.select(OmegaConf.load(file), key) for file in files if file.is_file()}
 
 
 @lru_cache

@@ -108,7 +108,7 @@ def check_all(config: DictConfig) -> bool:
 
     from omnihuman.preflight.run import Preflight
     from omnihuman.source.root import has_report
-    from omnihuman.training.model_folder import rebase
+    from omnihuman.training.base import rebase
 
     if has_report(config.out):
         raise ValueError(f"out={config.out} holds records, whose report.json would be replaced; choose another folder.")

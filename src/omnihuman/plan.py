@@ -72,7 +72,7 @@ def forecast_cells(cells: Sequence[Sequence[str]]) -> "list[Forecast | str]":
 
 
 def _compose(cell: Sequence[str]) -> DictConfig | str:
-    from omnihuman.training.model_folder import rebase
+    from omnihuman.training.base import rebase
 
     try:
         config = compose_config(cell, "plan")

@@ -226,4 +226,4 @@ def test_study_of_own_data_has_the_size_of_its_base(tmp_path: Path) -> None:
     assert add_size(study, ["threads=1"]) == ["threads=1", "size=7b"]
     assert add_size(study, ["size=nano"]) == ["size=nano"]
     study.experiment = "favchat_stage3"
-    assert add_size(study, []) == []
+    assert add_size(study, []) == ["size=7b"]

@@ -131,7 +131,8 @@ def _write_folder(
     model.llm.tokenizer.save_pretrained(out)
     check_graph(graph, out, model)
     bases = list(dict.fromkeys(find_bases(folder, config)))
-    released = OmniHumanForCausalLM(OmniHumanConfig(graph=graph, bases=bases), model)
+    stages = list(config.get("stages") or ())
+    released = OmniHumanForCausalLM(OmniHumanConfig(graph=graph, bases=bases, stages=stages), model)
     llm = model.llm
     released.generation_config = GenerationConfig(
         do_sample=False, max_new_tokens=MAX_NEW_TOKENS, eos_token_id=llm.end_ids, pad_token_id=llm.end_id

@@ -5,7 +5,7 @@ import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from importlib import import_module
@@ -16,7 +16,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from omnihuman.build import compose_config
+from omnihuman.build import compose_config, config_dir
 from omnihuman.data.chat import Chat, describe_difference
 from omnihuman.official.checkpoint import Checkpoint
 from omnihuman.official.keys import KeyReport
@@ -174,6 +174,8 @@ def _check_request(request: Request) -> None:
         raise ValueError(f"official={request.official}: choose from {', '.join(FOLDERS)}.")
     if request.dtype is not None and request.dtype not in DTYPES:
         raise ValueError(f"dtype={request.dtype}: choose from {', '.join(DTYPES)}, or leave it out to keep each.")
+    if request.options.get("stages") is not None:
+        check_stages(request.options["stages"])
     if not request.out.exists():
         return
     if not (request.out / "keys.tsv").is_file():
@@ -255,6 +257,8 @@ def write_folder(conversion: Conversion, request: Request, folder: Path) -> None
         (folder / "config.json").write_text(json.dumps(dict(conversion.sizes), indent=2) + "\n")
     else:
         digest = write_safetensors(folder / "weights.safetensors", headers, read, metadata)
+        if request.options.get("stages") is not None:
+            conversion.config.stages = request.options["stages"]
         conversion.config.model.llm.generation = read_generation_config(folder / "tokenizer")
         OmegaConf.save(conversion.config, folder / "config.yaml")
         text = (folder / "config.yaml").read_bytes()
@@ -271,6 +275,17 @@ def write_folder(conversion: Conversion, request: Request, folder: Path) -> None
     (folder / "official.json").write_text(json.dumps(record, indent=2) + "\n")
     if conversion.config is not None:
         Run(folder, "").finish()
+
+
+def check_stages(names: Any) -> None:
+    """Check that ``stages=`` is a list of experiments.
+
+    Raises:
+        ValueError: it is not.
+    """
+    known = sorted(path.stem for path in (Path(config_dir()) / "experiment").glob("*.yaml"))
+    if not isinstance(names, Sequence) or isinstance(names, str) or not set(names) <= set(known):
+        raise ValueError(f"stages={names}: expected a list of experiments: {', '.join(known)}.")
 
 
 def format_report(conversion: Conversion, headers: Mapping[str, Header]) -> str:

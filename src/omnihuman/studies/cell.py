@@ -204,7 +204,7 @@ def _compute_costs(outcome: Outcome, chain: Chain) -> None:
     import transformers
 
     from omnihuman.cost.forecast import Forecaster
-    from omnihuman.training.model_folder import rebase
+    from omnihuman.training.base import rebase
 
     transformers.utils.logging.set_verbosity_error()
     # two parents may share a parent, whose time counts once

@@ -206,13 +206,14 @@ def _build_option(name: str, node: Any) -> Any:
 
 def build_initial_model(config: DictConfig, chain: Chain) -> tuple[OmniModel, set[str]]:
     """Return the model with the weights of ``init_from`` or ``base``, and the names of the loaded parameters."""
-    if config.base is not None:
-        without = list(config.init_from[0].without)
-        model, inherited = build_with_weights(config.model, chain.parents[0].run.weights, without, allow_new=True)
+    entries = list(zip(config.init_from, chain.parents, strict=True))
+    if config.base is None:
+        model, inherited = build(config.model), set[str]()
+    else:
+        entry, parent = entries.pop(0)
+        model, inherited = build_with_weights(config.model, parent.run.weights, entry.without, allow_new=True)
         log.info("base %s: %d tensors", config.base, len(inherited))
-        return model, inherited
-    model, inherited = build(config.model), set()
-    for entry, parent in zip(config.init_from, chain.parents, strict=True):
+    for entry, parent in entries:
         report = load_weights(model, parent.run.weights, entry.get("only", "*"))
         log.info("init_from %s: %s", entry.get("run") or entry.folder, report)
         inherited.update(report.loaded)

@@ -42,13 +42,15 @@ class Chain:
         run: the run.
         overrides: the command line that trains it; empty for a model folder, which needs no training.
         parents: in the order of ``init_from``.
-        config: of the run, in which ``base`` has replaced the model; empty for a model folder.
+        config: of the run, with the parts of ``base``; empty for a model folder.
+        stages: the experiments whose training the weights contain: its own and those of its parents.
     """
 
     run: Run
     overrides: tuple[str, ...]
     parents: tuple["Chain", ...]
     config: DictConfig = field(default_factory=OmegaConf.create, repr=False, compare=False)
+    stages: tuple[str, ...] = ()
 
     @property
     def command(self) -> list[str]:
@@ -57,13 +59,13 @@ class Chain:
 
 
 def resolve_chain(config: DictConfig, overrides: Sequence[str]) -> Chain:
-    """Return the chain that ends in a composed config, whichever verb composed it; ``base`` replaces model and parents.
+    """Return the chain that ends in a composed config, whichever verb composed it.
 
     Raises:
         ValueError: an entry of ``init_from`` is neither an experiment nor a model folder, or ``base`` is no folder.
     """
     if config.get("base") is not None:
-        from omnihuman.training.model_folder import rebase  # imports torch, which names of runs do not need
+        from omnihuman.training.base import rebase  # imports torch, which names of runs do not need
 
         config = rebase(config, overrides)
     shared = _select_overrides_of_parents(config, overrides)
@@ -75,7 +77,17 @@ def resolve_chain(config: DictConfig, overrides: Sequence[str]) -> Chain:
         else:
             parents.append(_resolve_parent(str(entry["run"]), shared, removed, bool(config.variant)))
     run = build_run(config, [parent.run for parent in parents])
-    return Chain(run, tuple(overrides), tuple(parents), config)
+    stages = dict.fromkeys([str(config.name)])
+    for parent in parents:
+        stages |= dict.fromkeys(parent.stages)
+    config = config.copy()
+    config.stages = list(stages)
+    return Chain(run, tuple(overrides), tuple(parents), config, tuple(stages))
+
+
+def list_stages(experiment: str) -> list[str]:
+    """Return an experiment and those that its chain trains before it."""
+    return list(_resolve_experiment(experiment, ()).stages)
 
 
 def _select_overrides_of_parents(config: DictConfig, overrides: Sequence[str]) -> list[str]:
@@ -92,6 +104,8 @@ def _read_model_folder(folder: Path) -> Chain:
     Raises:
         ValueError: the folder is no model folder.
     """
+    from omnihuman.training.model_folder import read_config  # imports torch, which names of runs do not need
+
     run = Run(folder, "")
     digest = run.read_digest()
     if digest is None or not run.is_complete():
@@ -99,7 +113,8 @@ def _read_model_folder(folder: Path) -> Chain:
             f"init_from: {folder} is no model folder: it must contain weights.safetensors, digest and {FINISHED}. Name "
             "the folder of a finished run, or convert a checkpoint with omnihuman convert."
         )
-    return Chain(Run(folder, digest, run.read_chain_digest() or ""), (), ())
+    run = Run(folder, digest, run.read_chain_digest() or "")
+    return Chain(run, (), (), stages=tuple(read_config(folder).get("stages") or ()))
 
 
 def _removed_parts(config: DictConfig, overrides: Sequence[str]) -> list[str]:

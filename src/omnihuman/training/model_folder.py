@@ -10,10 +10,8 @@ from accelerate import init_empty_weights
 from omegaconf import DictConfig, OmegaConf
 
 from omnihuman import gate
-from omnihuman.build import build, has_model, prune, register_resolvers
-from omnihuman.modality import View
+from omnihuman.build import build, prune, register_resolvers
 from omnihuman.model.omni import OmniModel
-from omnihuman.overrides import parse_overrides
 from omnihuman.training.precision import cast_parameters
 from omnihuman.training.run_search import check_model_folder
 from omnihuman.training.runs import Run
@@ -22,9 +20,6 @@ from omnihuman.training.weights import copy_tensors, load_weights, read_dtype
 log = logging.getLogger(__name__)
 
 DTYPES = ("float32", "bfloat16", "float16")
-
-MODEL_DATA_KEYS = ("num_frames", "markers", "separator", "supervise_newline", "face", "missing")
-"""Data options that belong to a model: its inputs must be built as in its training."""
 
 
 def read_config(folder: Path) -> DictConfig:
@@ -126,59 +121,3 @@ def _has_weights(node: Any) -> bool:
     if not isinstance(node, Mapping):
         return False
     return node.get("weights") is not None or any(_has_weights(child) for child in node.values())
-
-
-def rebase(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Return the config of a stage that starts from the model folder ``base``; without ``base``, the config itself.
-
-    The parts, sizes and weights of the folder replace the model and the parents. Overrides of parts of the model and of
-    the data still apply.
-
-    Raises:
-        ValueError: ``base`` is no model folder, or the command line chooses another model; an experiment without a
-            model of its own has no ``base``.
-    """
-    if config.get("base") is None:
-        if "_target_" not in config.model:
-            raise ValueError(f"+experiment={config.name} trains the model of base=: add base=<model folder>.")
-        return config
-    folder = Path(str(config.base)).expanduser()
-    base: Any = OmegaConf.to_container(read_config(folder), resolve=True)
-    keys = [override.key for override in parse_overrides(overrides)]
-    if "model" in keys and config.model.get("variant") != base["model"].get("variant"):
-        raise ValueError(f"base={folder} replaces the model: remove model= or base=.")
-    rebased = config.copy()
-    rebased.model = base["model"]
-    for key in keys:
-        if key.startswith("model."):
-            OmegaConf.update(rebased, key, OmegaConf.select(config, key), merge=False, force_add=True)
-    for key in MODEL_DATA_KEYS:
-        is_overridden = f"data.{key}" in keys or (key == "num_frames" and "frames" in keys)
-        if key in base["data"] and not is_overridden:
-            OmegaConf.update(rebased, f"data.{key}", base["data"][key], merge=False, force_add=True)
-    if not has_model(config.name) and "data.views" not in keys:
-        rebased.data.views = [_join_views(base["data"]["views"])]
-    rebased.frames = rebased.data.num_frames
-    rebased.init_from = [{"folder": str(folder), "without": _replaced_parts(keys, rebased.model.get("drop") or ())}]
-    rebased.variant = config.variant or f"base={folder.absolute().name}"
-    return rebased
-
-
-def _join_views(views: Sequence[str]) -> str:
-    """Return one view of all that a model was trained with.
-
-    >>> _join_views(["VF", "A"])
-    'VAF'
-    """
-    letters = "".join(View.parse(view).letters for view in views)
-    return str(View.of(letters))
-
-
-def _replaced_parts(keys: Sequence[str], dropped: Sequence[str]) -> list[str]:
-    """Return patterns of the parameters that are not in the base's weights: of parts that overrides replace or drop.
-
-    >>> _replaced_parts(["seed", "model.fusions.compress", "model.llm.dtype.x"], ["encoders.face"])
-    ['fusions.compress.*', 'encoders.face.*']
-    """
-    parts = [key.removeprefix("model.") for key in keys if key.startswith("model.") and key.count(".") == 2]
-    return [f"{part}.*" for part in (*parts, *dropped)]

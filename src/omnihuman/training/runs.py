@@ -20,6 +20,7 @@ from omnihuman.overrides import parse_overrides
 
 SHARED_ROOTS = (
     "size",
+    "base",
     "seed",
     "trainer",
     "logger",

@@ -24,6 +24,7 @@ from omnihuman.official.humanomni.checkpoint import (
 from omnihuman.official.humanomni.write import write_official as write_official
 from omnihuman.official.keys import KeyReport
 from omnihuman.official.towers.read import save_bert_tokenizer
+from omnihuman.training.chain import list_stages
 
 ARCHITECTURE = (
     "vocab_size",
@@ -106,6 +107,7 @@ def build_config(official: OfficialCheckpoint, request: Request) -> DictConfig:
         "name": request.out.name,
         "frames": int(num_frames),
         "init_from": [],
+        "stages": list_stages("humanomni_stage3" if official.has_audio else "humanomni_stage1"),
         "model": {
             "encoders": _encoder_config(official),
             "fusions": {

@@ -22,6 +22,7 @@ from omnihuman.official.conversion import (
 from omnihuman.official.humanomni.checkpoint import TOWER_SIZES, TOWERS_BY_WIDTH, find_folder
 from omnihuman.official.llava_onevision import keys as keys
 from omnihuman.official.towers.read import build_hub_config, select_architecture
+from omnihuman.training.chain import list_stages
 
 EXPERIMENT = "omni_emotion_video"
 DROPPED_PARTS = (
@@ -109,8 +110,7 @@ def prepare(request: Request, folder: Path) -> Conversion:
         },
         notes=(
             f"{config.frames} frames become {tokens} video tokens; frames=8 makes fewer",
-            f"a stage starts from it with base={request.out}; with faces as well: "
-            "model.drop=[encoders.audio,projectors.audio] model.encoders.face.weights=models/facexformer",
+            f"Omni-Emotion starts from it: omnihuman train +experiment=omni_emotion_recognition base={request.out}",
         ),
     )
 
@@ -181,6 +181,7 @@ def _build_config(architecture: Architecture, request: Request) -> DictConfig:
     changes = {
         "name": request.out.name,
         "next": None,
+        "stages": list_stages(EXPERIMENT),
         "frames": int(request.options.get("frames") or NUM_FRAMES),
         "model": {
             "encoders": {

@@ -1,6 +1,7 @@
 """Conversion of a folder of ``omnihuman export`` back to a model folder, which every command accepts."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def prepare(request: Request, folder: Path) -> Conversion:
     return Conversion(
         (MappedCheckpoint(checkpoint, KeyReport(names, dropped)),),
         _expected_shapes(model, checkpoint, buffers),
-        _build_config(graph, data, model, request),
+        _build_config(graph, data, _read_stages(official, source), model, request),
         official=official,
     )
 
@@ -79,7 +80,9 @@ def _expected_shapes(model: OmniModel, checkpoint: Checkpoint, buffers: set[str]
     return shapes
 
 
-def _build_config(graph: dict[str, Any], data: dict[str, Any], model: OmniModel, request: Request) -> DictConfig:
+def _build_config(
+    graph: dict[str, Any], data: dict[str, Any], stages: list[str], model: OmniModel, request: Request
+) -> DictConfig:
     """Return a stage's config with the model and the data path of the release."""
     parts = {group: graph[group] for group in PART_GROUPS}
     for encoder in parts["encoders"].values():
@@ -95,9 +98,17 @@ def _build_config(graph: dict[str, Any], data: dict[str, Any], model: OmniModel,
     OmegaConf.set_struct(config, False)
     config.model = {**graph, **parts, "llm": llm, "drop": []}
     changes = {"data": {**data, "views": views}, "validation": {"views": views}, "frames": data["num_frames"]}
-    merged = OmegaConf.merge(config, changes, {"name": request.out.name, "init_from": []})
+    merged = OmegaConf.merge(config, changes, {"name": request.out.name, "init_from": [], "stages": stages})
     assert isinstance(merged, DictConfig)
     return merged
+
+
+def _read_stages(official: Mapping[str, Any], folder: Path) -> list[str]:
+    """Return the experiments whose training the weights contain, as config.json lists them."""
+    stages = official.get("stages") or []
+    if not isinstance(stages, list) or not all(isinstance(name, str) and name.isidentifier() for name in stages):
+        raise ValueError(f"{folder}/config.json: stages must be a list of experiments, got {stages!r:.80}.")
+    return stages
 
 
 def _supported_views(model: OmniModel) -> list[str]:

@@ -162,9 +162,10 @@ def _build_config(request: Request, shapes: Shapes, file: Path, text: Any) -> Di
         conditions["general"] = "instruction"
     newline = OmegaConf.to_container(compose_part("fusion", "newline"))
     assert isinstance(newline, dict)
-    changes = {
+    changes: dict[str, Any] = {
         "name": request.out.name,
         "next": None,
+        "stages": [],  # FaVChat's first stage starts from it
         "frames": int(request.options.get("frames") or default_frames),
         "model": {
             "encoders": encoders,
