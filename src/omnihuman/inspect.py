@@ -165,7 +165,6 @@ def read_splits(config: DictConfig, data: "OmniData") -> dict[str, Any]:
 def write_report(config: DictConfig, data: "OmniData", preflight: "Preflight") -> "Report":
     """Write the report, the page and the lists of quarantine, and print what matters."""
     from omnihuman.data.exclusion import Exclusions
-    from omnihuman.data.mixture import describe_other_tasks
     from omnihuman.preflight.run import quarantine_files
 
     options: Any = OmegaConf.to_container(config.data, resolve=True)
@@ -173,7 +172,7 @@ def write_report(config: DictConfig, data: "OmniData", preflight: "Preflight") -
     settings |= {key: options[key] for key in SETTINGS}
     settings = {key: value for key, value in settings.items() if value is not None}
     report = preflight.summarize(settings, config.person)
-    report.notes += describe_other_tasks(data.other_tasks)
+    report.notes += data.describe_tasks()
     out = Path(config.out)
     preflight.write(report, out, config.num_records)
     for name, counts in report.splits.items():

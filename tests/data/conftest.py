@@ -1,5 +1,6 @@
-"""Small media of every kind, written with PyAV, and stand-ins for the parts of a model that the data needs."""
+"""Small media of every kind, written with PyAV, records of them, and stand-ins for the parts of a model."""
 
+import json
 import wave
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from omnihuman.build import compose_part
+from omnihuman.data.module import OmniData
+from omnihuman.source.jsonl import JsonlSource
 from omnihuman.template import parse_template
 
 CHATML = parse_template(compose_part("llm/template", "chatml"))
@@ -183,3 +186,32 @@ def count_tokens(amounts: Mapping[str, int]) -> dict[str, int]:
 def connect_args(tokenizer: Any) -> tuple[Any, ...]:
     """Return the arguments of ``OmniData.connect``."""
     return TRANSFORMS, count_tokens, tokenizer, CHATML
+
+
+def write_records(path: Path, count: int, prefix: str = "r", broken: int | None = None, **fields: Any) -> str:
+    """Write ``count`` records of two clips; line ``broken`` (from 1) is no valid JSON."""
+    lines = []
+    for number in range(count):
+        question = {"from": "human", "value": "<video>\n<audio>\nWho?" + " Well?" * (number % 4)}
+        turns = [question, {"from": "gpt", "value": f"Number {number}."}]
+        entry = {"id": f"{prefix}{number}", "video": ("talk.mp4", "late.mp4")[number % 2], "conversations": turns}
+        lines.append(json.dumps(entry | {"start": 0.1 * (number % 5), "end": 1.0} | fields))
+    if broken is not None:
+        lines.insert(broken - 1, "{broken")
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+@pytest.fixture
+def build_data(media_root: Path, tmp_path: Path, connect_args: Any) -> Callable[..., OmniData]:
+    """Return a function that builds the data of a run, by default of 13 records."""
+    defaults = {"num_frames": 2, "batch_size": 4, "max_tokens": 700, "num_workers": 0, "source": JsonlSource}
+
+    def build(records: Any = None, **options: Any) -> OmniData:
+        if records is None:
+            records = write_records(tmp_path / "train.jsonl", 13)
+        data = OmniData(records, str(media_root), **(defaults | options))
+        data.connect(*connect_args)
+        return data
+
+    return build

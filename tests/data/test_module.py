@@ -25,36 +25,7 @@ from omnihuman.source.json import JsonSource
 from omnihuman.source.jsonl import JsonlSource
 from omnihuman.types import Batch
 
-from .conftest import write_clip
-
-
-def write_records(path: Path, count: int, prefix: str = "r", broken: int | None = None, **fields: Any) -> str:
-    """Write ``count`` records of two clips; line ``broken`` (from 1) is no valid JSON."""
-    lines = []
-    for number in range(count):
-        question = {"from": "human", "value": "<video>\n<audio>\nWho?" + " Well?" * (number % 4)}
-        turns = [question, {"from": "gpt", "value": f"Number {number}."}]
-        entry = {"id": f"{prefix}{number}", "video": ("talk.mp4", "late.mp4")[number % 2], "conversations": turns}
-        lines.append(json.dumps(entry | {"start": 0.1 * (number % 5), "end": 1.0} | fields))
-    if broken is not None:
-        lines.insert(broken - 1, "{broken")
-    path.write_text("\n".join(lines))
-    return str(path)
-
-
-@pytest.fixture
-def build_data(media_root: Path, tmp_path: Path, connect_args: Any) -> Callable[..., OmniData]:
-    """Return a function that builds the data of a run, by default of 13 records."""
-    defaults = {"num_frames": 2, "batch_size": 4, "max_tokens": 700, "num_workers": 0, "source": JsonlSource}
-
-    def build(records: Any = None, **options: Any) -> OmniData:
-        if records is None:
-            records = write_records(tmp_path / "train.jsonl", 13)
-        data = OmniData(records, str(media_root), **(defaults | options))
-        data.connect(*connect_args)
-        return data
-
-    return build
+from .conftest import write_clip, write_records
 
 
 def number_ids(prefix: str, count: int) -> list[str]:
@@ -146,24 +117,6 @@ def test_an_invalid_entry_raises(build_data: Any, tmp_path: Path) -> None:
             build_data([entry])
     with pytest.raises(ValueError, match=r"train\.jsonl' needs data\.source"):
         build_data(source=None)
-    with pytest.raises(ValueError, match=r"no sample .*tasks .*views"):
-        _ = build_data([{"path": path, "weight": 0}]).train_samples
-
-
-def test_the_weight_of_a_task_sets_how_often_its_records_are_used(build_data: Any, tmp_path: Path) -> None:
-    """Records of a task without a weight are dropped; records without a task are used once."""
-    files = [
-        write_records(tmp_path / "a.jsonl", 4, "a", task="emotion"),
-        write_records(tmp_path / "b.jsonl", 4, "b", task="face"),
-        write_records(tmp_path / "c.jsonl", 2, "c"),
-        write_records(tmp_path / "d.jsonl", 2, "d", task="body"),
-    ]
-    data = build_data(files, tasks={"emotion": 2, "face": 0.5})
-    for epoch in (0, 1):
-        prefixes = [data.train_samples.planned[index].record.id[0] for index in data.order(epoch)]
-        assert Counter(prefixes) == {"a": 8, "b": 2, "c": 2}
-    with pytest.raises(ValueError, match=r"weight .*\b0\b.*-1"):
-        build_data(files, tasks={"emotion": -1})
 
 
 def test_tasks_and_views_select_samples(build_data: Any, tmp_path: Path) -> None:
@@ -171,9 +124,6 @@ def test_tasks_and_views_select_samples(build_data: Any, tmp_path: Path) -> None
     data = build_data(files, tasks=["glad"], views=["VAF", "video", "A"])
     ids = [planned.record.id for planned in data.train_samples.planned]
     assert ids == ["g0", "g0#VF", "g0#A", "g1", "g1#VF", "g1#A"]
-    assert [list(counts) for counts in data.other_tasks.values()] == [["sad"], []]
-    with pytest.raises(ValueError, match=r"no sample .*tasks \['mad'\]"):
-        _ = build_data(files, tasks=["mad"]).train_samples
     with pytest.raises(ValueError, match=r"data\.views"):
         build_data(files, views=["smell"])
 

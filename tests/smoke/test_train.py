@@ -14,6 +14,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from omnihuman.build import compose_config
+from omnihuman.data.tasks import TASK_NOT_LISTED
 from omnihuman.modality import KINDS
 from omnihuman.objective.base import Objective
 from omnihuman.training.runs import Run
@@ -104,7 +105,10 @@ def test_resumed_run_has_the_losses_of_an_uninterrupted_one(
     resumed = train(corpus, tmp_path / "resumed", *more)
     assert read_losses(resumed) == read_losses(uninterrupted)
     ledger = read_ledger(uninterrupted)
-    assert read_ledger(resumed)["trained"] == ledger["trained"] == ledger["planned"]
+    assert read_ledger(resumed)["trained"] == ledger["trained"] == ledger["planned"] - sum(ledger["skipped"].values())
+    assert (
+        read_ledger(resumed)["skipped"] == ledger["skipped"] == {"task_not_listed": ledger["skipped"][TASK_NOT_LISTED]}
+    )
 
 
 def test_trained_and_skipped_samples_are_the_planned_ones(corpus: Path, tmp_path: Path) -> None:

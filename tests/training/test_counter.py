@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from omnihuman.data.ceiling import MIN_SKIPPED, TooManySkippedError
+from omnihuman.data.tasks import TASK_NOT_LISTED
 from omnihuman.training.counter import WINDOW, SampleCounter
 from omnihuman.types import Batch
 
@@ -103,3 +104,13 @@ def test_a_run_that_trained_nothing_is_not_finished(tmp_path: Path) -> None:
         counter.add_unplanned((), is_main=True)
     with pytest.raises(TooManySkippedError, match="validation: 3 of 3"):
         validate(counter, 0, 3)
+
+
+def test_records_of_other_tasks_are_counted_but_not_too_many(tmp_path: Path) -> None:
+    counter = SampleCounter(tmp_path / "skipped.jsonl", max_skipped=0.2)
+    train(counter, 100, 5)
+    counter.add_unplanned(describe(300, TASK_NOT_LISTED), is_main=True)
+    assert counter.skipped == {"missing_file": 5, TASK_NOT_LISTED: 300}
+    assert len(counter.file.read_text().splitlines()) == 305
+    with pytest.raises(TooManySkippedError, match=r"the run: 45 of 145"):
+        counter.add_unplanned(describe(40, "truncated"), is_main=True)

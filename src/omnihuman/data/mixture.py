@@ -1,26 +1,12 @@
 """Mixture: sources of records, with the weight of each."""
 
 import math
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from omnihuman.data.packing import shuffle_indices
-from omnihuman.data.record import Entry, Record
-
-
-@runtime_checkable
-class RecordSource(Protocol):
-    """The part of an ``omnihuman.source`` that the data uses; sources stand above the data."""
-
-    @property
-    def location(self) -> str:
-        """The file or folder of the records, for messages."""
-
-    def records(self) -> Iterator[Entry]:
-        """Yield the records, always in the same order."""
-
+from omnihuman.data.tasks import RecordSource, Tasks, task_weight
 
 MixtureEntry = str | RecordSource | Mapping[str, Any]
 """A path, a source, or ``{path, weight}`` or ``{source, weight}``."""
@@ -39,6 +25,33 @@ class WeightedSource:
     weight: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class MixturePart:
+    """The samples of one source and task.
+
+    Attributes:
+        location: of the source.
+        task: of the samples, ``None`` for those without a task.
+        indices: of the samples.
+        weight: how often each is used in an epoch.
+    """
+
+    location: str
+    task: str | None
+    indices: Sequence[int]
+    weight: float
+
+    @property
+    def num_extra(self) -> int:
+        """Samples that are used once more in an epoch, where the weight is no whole number."""
+        return round((self.weight - int(self.weight)) * len(self.indices))
+
+    @property
+    def num_used(self) -> int:
+        """Uses of samples in an epoch."""
+        return int(self.weight) * len(self.indices) + self.num_extra
+
+
 def parse_mixture(
     records: MixtureEntry | Sequence[MixtureEntry], build_source: Callable[[str], RecordSource]
 ) -> list[WeightedSource]:
@@ -49,11 +62,15 @@ def parse_mixture(
         build_source: path -> source.
 
     Raises:
-        ValueError: an entry is invalid.
+        ValueError: an entry is invalid, or all weights are 0.
     """
     if isinstance(records, str | RecordSource | Mapping):
         records = [records]
-    return [_parse_entry(entry, build_source) for entry in records]
+    sources = [_parse_entry(entry, build_source) for entry in records]
+    if sources and not any(source.weight for source in sources):
+        names = ", ".join(source.source.location for source in sources)
+        raise ValueError(f"data.records: the weight of every source is 0 ({names}): raise one above 0.")
+    return sources
 
 
 def _parse_entry(entry: MixtureEntry, build_source: Callable[[str], RecordSource]) -> WeightedSource:
@@ -91,61 +108,41 @@ def build_source(source: Callable[[str, str], RecordSource] | None, root: str, p
     return source(path, root)
 
 
-def check_tasks(
-    tasks: Sequence[str] | Mapping[str, int | float] | None,
-) -> Sequence[str] | Mapping[str, int | float] | None:
-    """Return the tasks.
-
-    Raises:
-        ValueError: a weight is negative.
-    """
-    if isinstance(tasks, Mapping):
-        invalid = {task: weight for task, weight in tasks.items() if not float(weight) >= 0}
-        if invalid:
-            raise ValueError(f"data.tasks: a weight must be 0 or more, got {invalid}.")
-    return tasks
-
-
-def select_tasks(entries: Iterable[Entry], tasks: Collection[str] | None, left_out: Counter[str]) -> Iterator[Entry]:
-    """Yield entries of these tasks, or of no task.
+def plan_mixture(
+    sources: Sequence[WeightedSource], planned: Sequence[Sequence[str | None]], tasks: Tasks
+) -> list[MixturePart]:
+    """Return the parts of a mixture: the samples of every source and task, numbered over all sources.
 
     Args:
-        entries: of a source.
-        tasks: to use, ``None`` for all.
-        left_out: gets the numbers of records of other tasks.
+        sources: of the samples.
+        planned: the task of every sample of each source.
+        tasks: how often each task is used.
     """
-    for entry in entries:
-        if isinstance(entry, Record) and tasks is not None and entry.task is not None and entry.task not in tasks:
-            left_out[entry.task] += 1
-        else:
-            yield entry
+    parts: list[MixturePart] = []
+    start = 0
+    for entry, sample_tasks in zip(sources, planned, strict=True):
+        indices_by_task: dict[str | None, list[int]] = {}
+        for index, task in enumerate(sample_tasks, start):
+            indices_by_task.setdefault(task, []).append(index)
+        start += len(sample_tasks)
+        for task, indices in indices_by_task.items():
+            weight = entry.weight * task_weight(tasks, task)
+            parts.append(MixturePart(entry.source.location, task, indices, weight))
+    return parts
 
 
-def describe_other_tasks(left_out: Mapping[str, Counter[str]]) -> Iterator[str]:
-    """Yield a line for each source with records of tasks that are not used.
-
-    >>> list(describe_other_tasks({"a.json": Counter(asr=2), "b.json": Counter()}))
-    ['a.json: 2 records are of tasks that data.tasks leaves out (2 asr)']
-    """
-    for location, counts in left_out.items():
-        names = ", ".join(f"{count} {task}" for task, count in counts.most_common())
-        if counts:
-            yield f"{location}: {counts.total()} records are of tasks that data.tasks leaves out ({names})"
-
-
-def select_epoch(mixture: Sequence[tuple[Sequence[int], float]], seed: int, epoch: int) -> list[int]:
+def select_epoch(mixture: Sequence[MixturePart], seed: int, epoch: int) -> list[int]:
     """Return the indices of an epoch's samples in shuffled order.
 
     Args:
-        mixture: indices of samples with their weight: how often each is used.
+        mixture: the samples with their weights.
         seed: of the order, and of the choice where a weight is no whole number.
         epoch: its number.
     """
     chosen: list[int] = []
-    for number, (indices, weight) in enumerate(mixture):
-        repeats = int(weight)
-        num_more = round((weight - repeats) * len(indices))
-        more = shuffle_indices(len(indices), seed + 1 + number, epoch)[:num_more]
-        chosen += [*indices] * repeats
-        chosen += [indices[position] for position in more]
+    for number, part in enumerate(mixture):
+        repeats = int(part.weight)
+        more = shuffle_indices(len(part.indices), seed + 1 + number, epoch)[: part.num_extra]
+        chosen += [*part.indices] * repeats
+        chosen += [part.indices[position] for position in more]
     return [chosen[position] for position in shuffle_indices(len(chosen), seed, epoch)]

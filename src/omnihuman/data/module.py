@@ -2,8 +2,7 @@
 
 import hashlib
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -21,17 +20,17 @@ from omnihuman.data.features import FeatureCache, Frozen
 from omnihuman.data.loader import Loader, count_epochs
 from omnihuman.data.mixture import (
     MixtureEntry,
-    RecordSource,
+    MixturePart,
     build_source,
-    check_tasks,
     parse_mixture,
     parse_source,
+    plan_mixture,
     select_epoch,
-    select_tasks,
 )
 from omnihuman.data.packing import MicroBatch, count_micro_batches, pack_epoch
 from omnihuman.data.record import BadSample, Entry, Record
 from omnihuman.data.resume import build_state, check_state
+from omnihuman.data.tasks import RecordSource, Tasks, TaskSelection, count_tasks, explain_no_sample
 from omnihuman.modality import View
 from omnihuman.pl import pl
 from omnihuman.template import Template
@@ -59,8 +58,9 @@ class OmniData(pl.LightningDataModule):
         augment: changes the audio of training samples.
         batch_size: samples of an optimizer step, over all devices and micro-batches.
         max_tokens: of a packed sequence; a step takes as many micro-batches as that needs.
-        tasks: use only records of these tasks, ``None`` for all. A mapping also says how often each task is used in an
-            epoch (as the weight of a file). A record without a task is always used, once.
+        tasks: use only records of these tasks, ``None`` for all; the others are skipped and counted. A mapping also
+            says how often each task is used in an epoch (as the weight of a file). A record without a task is always
+            used, once.
         views: each record is used once per view that leaves something of it: ``VAF``, ``VF``, ``A`` ...
         on_bad_sample: ``raise``, ``skip`` or ``quarantine``.
         quarantine_folder: lists of the files in quarantine, one for each source.
@@ -93,7 +93,7 @@ class OmniData(pl.LightningDataModule):
         path: str | None = None,
         face: FaceInput | None = None,
         augment: AudioAugment | None = None,
-        tasks: Sequence[str] | Mapping[str, int | float] | None = None,
+        tasks: Tasks = None,
         views: Sequence[str] = ("VAF",),
         on_bad_sample: Policy = "raise",
         quarantine_folder: str | None = None,
@@ -122,7 +122,7 @@ class OmniData(pl.LightningDataModule):
         self.sources = parse_mixture(records, build)
         self.val_source = None if val_records is None else parse_source(val_records, build, "data.val_records")
         self.batch_size, self.max_tokens, self.seed, self.val_limit = batch_size, max_tokens, seed, val_limit
-        self.tasks, self.other_tasks = check_tasks(tasks), dict[str, Counter[str]]()
+        self.tasks = TaskSelection(tasks)
         self.views = [View.parse(view, "data.views") for view in views]
         self.options = dict[str, Any](
             num_frames=num_frames, face=face, missing=missing, policy=on_bad_sample, timeout=timeout
@@ -134,7 +134,7 @@ class OmniData(pl.LightningDataModule):
         self._connected: tuple[Transforms, Layouts, Chat] | None = None
         self._cache: dict[Any, Samples] = {}
         self._micro_batches: dict[tuple[int, int], int] = {}
-        self._mixture: list[tuple[list[int], float]] = []
+        self._mixture: list[MixturePart] = []
         self._skipped: dict[str, list[Description]] = {}
         self._frozen: Frozen = {}
         self._feature_cache: FeatureCache | None = None
@@ -203,40 +203,38 @@ class OmniData(pl.LightningDataModule):
             if not self.order(0):
                 views = list(map(str, self.views))
                 raise ValueError(
-                    f"no sample is left of {locations} with tasks {self.tasks} and views {views}; "
+                    explain_no_sample(self.tasks.tasks, count_tasks(self.tasks.unlisted), locations)
+                    or f"no sample is left of {locations} with tasks {self.tasks.tasks} and views {views}; "
                     f"{len(samples.skipped)} were skipped."
                 )
         return self._cache["train"]
 
-    def _plan_mixture(self) -> tuple[Samples, list[tuple[list[int], float]]]:
-        """Return the samples of all sources, and the mixture: indices of a source and task with their weight."""
+    def _plan_mixture(self) -> tuple[Samples, list[MixturePart]]:
+        """Return the samples of all sources, and the parts of the mixture."""
         planned = []
         for entry in self.sources:
-            samples = self._plan_source(entry.source, self._read(entry.source), augment=self.augment)
+            samples = self._plan_source(entry.source, self.tasks.select(entry.source, "train"), augment=self.augment)
             self._skipped.setdefault(entry.source.location, []).extend(samples.skipped)
             planned.append(samples)
-        mixture: list[tuple[list[int], float]] = []
-        start = 0
-        for entry, samples in zip(self.sources, planned, strict=True):
-            indices_by_task: dict[str | None, list[int]] = {}
-            for index, sample in enumerate(samples.planned, start):
-                indices_by_task.setdefault(sample.record.task, []).append(index)
-            start += len(samples)
-            for task, indices in indices_by_task.items():
-                mixture.append((indices, entry.weight * self._task_weight(task)))
+        tasks = [[sample.record.task for sample in samples.planned] for samples in planned]
+        mixture = plan_mixture(self.sources, tasks, self.tasks.tasks)
         for samples in planned[1:]:
             planned[0].append(samples)
         return planned[0], mixture
 
-    def _task_weight(self, task: str | None) -> float:
-        if isinstance(self.tasks, Mapping) and task is not None:
-            return float(self.tasks[task])
-        return 1.0
+    @property
+    def mixture(self) -> list[MixturePart]:
+        """The training samples by source and task, with how often each is used in an epoch."""
+        _ = self.train_samples  # plans the mixture
+        return self._mixture
+
+    def describe_tasks(self) -> Iterator[str]:
+        """Yield lines on records that are skipped for their task, and on listed tasks that no record has."""
+        yield from self.tasks.describe({part.task for part in self._mixture})
 
     def order(self, epoch: int) -> list[int]:
         """Return the indices of an epoch's samples: every source and task by its weight, in shuffled order."""
-        _ = self.train_samples  # plans the mixture
-        return select_epoch(self._mixture, self.seed, epoch)
+        return select_epoch(self.mixture, self.seed, epoch)
 
     def count_micro_batches(self, world: int, epochs: int = EPOCHS_CHECKED) -> int:
         """Return the micro-batches of each rank per optimizer step: the trainer's gradient accumulation.
@@ -322,7 +320,7 @@ class OmniData(pl.LightningDataModule):
         if "val" not in self._cache:
             records: Iterator[Entry] = iter(())
             if self.val_source is not None:
-                records = islice(self._read(self.val_source), self.val_limit)
+                records = islice(self.tasks.select(self.val_source, "val"), self.val_limit)
             samples = self._plan_source(self.val_source, records)
             self._check_skipped(samples, "data.val_records")
             self._cache["val"] = samples
@@ -399,15 +397,11 @@ class OmniData(pl.LightningDataModule):
         sources = [entry.source for entry in self.sources] if split == "train" else [self.val_source]
         limit = None if split == "train" else self.val_limit
         for source in filter(None, sources):
-            yield from ((source.location, entry) for entry in islice(self._read(source), limit))
+            yield from ((source.location, entry) for entry in islice(self.tasks.select(source, split), limit))
 
     def plan_entries(self, entries: Sequence[Entry]) -> Samples:
         """Return entries as training plans them; those that cannot be used are in ``skipped``."""
         return self._plan_samples(entries, views=self.views, policy="skip", augment=self.augment)
-
-    def _read(self, source: RecordSource) -> Iterator[Entry]:
-        self.other_tasks[source.location] = Counter()
-        return select_tasks(source.records(), self.tasks, self.other_tasks[source.location])
 
     def _plan_source(self, source: RecordSource | None, records: Iterable[Entry], **options: Any) -> Samples:
         """Return records of a source, planned without those that are excluded."""

@@ -15,7 +15,6 @@ from omegaconf import DictConfig, OmegaConf
 from omnihuman.build import build
 from omnihuman.data.ceiling import summarize_reasons
 from omnihuman.data.dataset import Samples
-from omnihuman.data.mixture import describe_other_tasks
 from omnihuman.data.module import OmniData
 from omnihuman.data.record import Record
 from omnihuman.modality import strip_tags
@@ -167,7 +166,7 @@ def _build_data(config: DictConfig, model: OmniModel, run: Run, *, is_resumed: b
     data.connect(model.transforms, model.count_tokens, model.llm.tokenizer, model.llm.template, model.frozen_encoders)
     data.freeze(run.folder / "excluded.jsonl", is_resumed=is_resumed, is_main=is_main_process())
     log_samples(data.train_samples)
-    for line in describe_other_tasks(data.other_tasks):
+    for line in data.describe_tasks():
         log.warning("%s", line)
     return data
 

@@ -11,6 +11,7 @@ import torch
 
 from omnihuman.data.ceiling import MIN_SKIPPED, check_skipped, summarize_reasons
 from omnihuman.data.resume import digest_samples
+from omnihuman.data.tasks import TASK_NOT_LISTED
 from omnihuman.pl import pl
 from omnihuman.training.callbacks import gather_over_ranks
 from omnihuman.types import Batch
@@ -173,7 +174,7 @@ class SampleCounter(pl.Callback):
         self._add(samples, self.skipped, is_main)
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped.most_common())
         cause = f"{reasons}, all in {self.file}"
-        num_skipped = sum(self.skipped.values())
+        num_skipped = sum(self.skipped.values()) - self.skipped[TASK_NOT_LISTED]
         if self.num_trained:
             num_skipped -= self.skipped[BAD_LOSS]
         check_skipped(self.num_trained, num_skipped, self.max_skipped, "the run", cause, is_final=True)

@@ -8,8 +8,10 @@ from rich.console import Console
 from rich.table import Table
 
 from omnihuman.build import build
+from omnihuman.data.ceiling import summarize_reasons
 from omnihuman.data.media import SAMPLE_RATE
 from omnihuman.data.module import OmniData
+from omnihuman.data.tasks import TASK_NOT_LISTED, count_tasks
 from omnihuman.model.omni import OmniModel
 from omnihuman.model.trainable import Group, effective_table, set_trainable
 from omnihuman.training.assembly import read_trainable
@@ -39,9 +41,11 @@ def print_dry_run(config: DictConfig, chain: Chain, console: Console) -> None:
     data: OmniData = build(config.data)
     data.connect(model.transforms, model.count_tokens, model.llm.tokenizer, model.llm.template)
     samples = data.train_samples
+    print_tasks(data, console)
+    skipped = [*samples.skipped, *data.tasks.unlisted]
     console.print(
-        f"{len(samples)} samples, {sum(samples.lengths)} tokens, {len(samples.skipped)} skipped; an epoch has "
-        f"{data.steps_per_epoch} steps of {data.batch_size}"
+        f"{len(samples)} samples, {sum(samples.lengths)} tokens, {len(skipped)} skipped "
+        f"({summarize_reasons(skipped) or 'none'}); an epoch has {data.steps_per_epoch} steps of {data.batch_size}"
     )
     console.print(f"the run would be written to {chain.run.folder}")
 
@@ -56,3 +60,19 @@ def print_parts(model: OmniModel, groups: Sequence[Group], console: Console) -> 
         numbers = (f"{row.num_parameters:,}", f"{row.num_trainable:,}")
         table.add_row(row.part, row.class_name, *numbers, row.rate, style=style)
     console.print(table)
+
+
+def print_tasks(data: OmniData, console: Console) -> None:
+    """Print the files and tasks of the training data, and how often each sample is used in an epoch."""
+    table = Table(title="data of an epoch", title_justify="left")
+    for column in ("file", "task", "samples", "each used", "uses"):
+        table.add_column(column, justify="left" if column in ("file", "task") else "right", overflow="fold")
+    for part in data.mixture:
+        numbers = (f"{len(part.indices):,}", f"{part.weight:g} x", f"{part.num_used:,}")
+        table.add_row(part.location, part.task or "no task", *numbers, style="bold" if part.weight else "dim")
+    for location, entries in data.tasks.skipped["train"].items():
+        for task, count in count_tasks(entries).items():
+            table.add_row(location, task, f"{count:,} records", TASK_NOT_LISTED, "0", style="dim")
+    console.print(table)
+    for line in data.describe_tasks():
+        console.print(line)

@@ -128,7 +128,7 @@ def write_results(stage: Stage, seconds: float) -> dict[str, Any]:
     is_best = stage.select == "best"
     if not is_best:
         stage.bad_loss.check_weights(trainer, stage.objective)
-    unplanned = data.train_samples.skipped
+    unplanned = [*data.train_samples.skipped, *data.tasks.unlisted]
     stage.counter.add_unplanned(unplanned, trainer.is_global_zero)
     if not is_best:
         stage.write_weights(run.weights)
