@@ -27,6 +27,8 @@ def test_a_wrong_shape_raises() -> None:
         Signal(torch.zeros(2, 3), torch.ones(2, dtype=torch.bool))
 
 
-def test_the_instruction_is_the_first_question_without_placeholders() -> None:
-    messages = (("user", "<video>\n<audio>\nWho is it?"), ("assistant", "Ann"), ("user", "Why?"), ("assistant", "So."))
-    assert Sample({}, messages).instruction == "Who is it?"
+def test_the_instruction_is_the_last_question_without_placeholders() -> None:
+    messages = (("user", "Who is it?"), ("assistant", "Ann"), ("user", "<video>\n<audio>\nWhy?"), ("assistant", ""))
+    assert Sample({}, messages).instruction == "Why?"
+    assert Sample({}, messages[:2]).instruction == "Who is it?"
+    assert Sample({}, messages, {"instruction": "How?"}).instruction == "How?"

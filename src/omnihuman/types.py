@@ -93,11 +93,11 @@ class Sample:
 
     @property
     def instruction(self) -> str:
-        """The text of the first user turn without tags, unless ``meta`` holds an ``instruction``."""
+        """The question of the last answer, without tags, unless ``meta`` holds an ``instruction``."""
         text = self.meta.get("instruction")
         if isinstance(text, str):
             return text
-        text = next(text for role, text in self.messages if role == "user")
+        _, text = next(message for message in reversed(self.messages) if message[0] == "user")
         for tag in TAGS:
             text = text.replace(tag, "")
         return text.strip()

@@ -127,7 +127,7 @@ def test_an_image_has_its_own_markers(tokenizer: Any) -> None:
 def test_a_prompt_is_the_beginning_of_the_training_text(messages: Any, options: Any, tokenizer: Any) -> None:
     chat = Chat(tokenizer, **{"template": CHATML} | options)
     prompt = chat.prompt(messages, COUNTS)
-    ids, labels = chat.encode(messages, COUNTS)
+    ids, labels = chat.encode(messages, COUNTS, num_context=len(messages) - 2)
     assert ids[: len(prompt)] == prompt
     assert labels[len(prompt)] != IGNORE_INDEX and set(labels[: len(prompt)]) == {IGNORE_INDEX}
 

@@ -235,7 +235,7 @@ def test_a_slot_without_its_stream_is_dropped_and_counted(
     name: str, slot: str, dropped: str, build_samples: Any
 ) -> None:
     samples = build_samples([{"video": name}])
-    assert samples.dropped_slots == 1
+    assert samples.selection.num_dropped == 1
     assert samples.planned[0].record.slots == (slot,)
     batch = samples[MicroBatch((0,), 1)]
     assert set(batch.input_ids[batch.input_ids < 0].tolist()) == {SLOTS[slot]}
@@ -287,7 +287,7 @@ def test_each_view_with_content_of_its_own_is_a_sample(build_samples: Any) -> No
         ("r2", ("video", "audio")),
         ("r2#A", ("audio",)),
     ]
-    assert samples.dropped_slots == 1 and not samples.skipped
+    assert samples.selection.num_dropped == 1 and not samples.skipped
 
 
 def test_a_slot_without_an_encoder_raises(build_samples: Any, tokenizer: Any) -> None:

@@ -64,7 +64,11 @@ class Chat:
                 )
 
     def encode(
-        self, messages: Sequence[tuple[str, str]], counts: Mapping[str, int], system: str | None = None
+        self,
+        messages: Sequence[tuple[str, str]],
+        counts: Mapping[str, int],
+        system: str | None = None,
+        num_context: int = 0,
     ) -> tuple[list[int], list[int]]:
         """Return ids and labels of a conversation; tokens without supervision have the label ``IGNORE_INDEX``.
 
@@ -72,6 +76,7 @@ class Chat:
             messages: (role, text) in turns.
             counts: tokens of each slot.
             system: system prompt, ``None`` for the default.
+            num_context: messages at the beginning whose answers are not supervised.
 
         Raises:
             BadSample: no answer is left within ``max_length``, the media alone exceed it, a text contains a special
@@ -80,7 +85,7 @@ class Chat:
         ids: list[int] = []
         labels: list[int] = []
         pending = self._begin(messages, system)  # text that is not tokenised yet, as its piece may go on
-        for role, text in messages:
+        for number, (role, text) in enumerate(messages):
             answer: list[int] = []
             if role == "user":
                 new, pending = self._encode_user(pending, text, counts)
@@ -91,7 +96,8 @@ class Chat:
                 if self.supervise_newline:
                     answer, pending = [*answer, *self._tokenize(pending)], ""
             ids += [*new, *answer]
-            labels += [IGNORE_INDEX] * len(new) + answer
+            supervised = answer if number >= num_context else [IGNORE_INDEX] * len(answer)
+            labels += [IGNORE_INDEX] * len(new) + supervised
         ids += self._tokenize(pending)
         labels += [IGNORE_INDEX] * (len(ids) - len(labels))
         return self._truncate(ids, labels)
@@ -103,10 +109,10 @@ class Chat:
         prime: str = "",
         system: str | None = None,
     ) -> list[int]:
-        """Return the ids up to the last answer if that is empty, or else up to the first one.
+        """Return the ids up to the last answer.
 
         Args:
-            messages: (role, text) in turns.
+            messages: (role, text) in turns; the last answer does not count.
             counts: tokens of each slot.
             prime: beginning of the answer.
             system: system prompt, ``None`` for the default.
@@ -115,10 +121,8 @@ class Chat:
             BadSample: the prompt exceeds ``max_length``, a text contains a special token of the template, or the
                 template has no system turn for ``system``.
         """
-        is_answered = bool(messages[-1][1].strip())
-        num_messages = 1 if is_answered else len(messages) - 1
         ids, pending = list[int](), self._begin(messages, system)
-        for role, text in messages[:num_messages]:
+        for role, text in messages[:-1]:
             if role == "user":
                 new, pending = self._encode_user(pending, text, counts)
                 ids += new

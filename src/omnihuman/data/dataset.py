@@ -22,7 +22,8 @@ from omnihuman.data.face import FaceInput
 from omnihuman.data.features import FeatureIndex
 from omnihuman.data.packing import MicroBatch
 from omnihuman.data.reader.base import ReadOptions, load_readers
-from omnihuman.data.record import Entry, Record, select_views
+from omnihuman.data.record import Entry, Record
+from omnihuman.data.views import Missing, ViewSelection
 from omnihuman.modality import BY_FIELD, INSTRUCTION, MODALITIES, View
 from omnihuman.types import IGNORE_INDEX, Batch, Features, Sample
 
@@ -70,7 +71,8 @@ class Samples(Dataset[Batch]):
         num_frames: frames of a video; an image has one.
         face: crops faces, for encoders that read them.
         augment: changes the audio of every epoch.
-        views: each record is used once per view that leaves something of it. Without views: once, as it is.
+        views: each record is used once per view that leaves something of it. Without views: once, as it is. A model
+            that reads the instruction gets each answer of a conversation as a sample, see ``split_turns``.
         needs: slots that every file must be able to fill, besides those that its record needs.
         missing: what happens to a record whose text names a slot that its file cannot fill: ``absent`` removes the
             slot from the text, ``fill`` uses the official filler (10 s of silence, one black frame).
@@ -78,7 +80,7 @@ class Samples(Dataset[Batch]):
         excluded: samples that are skipped from the start.
         quarantine_file: list to which ``quarantine`` adds bad files, one JSON object per line.
         timeout: seconds per file.
-        prompts: end every sample where its first answer begins, for generation.
+        prompts: end every sample where the answer to its question begins, for generation.
 
     Raises:
         BadSample: a sample cannot be used and the policy is ``raise``.
@@ -96,7 +98,7 @@ class Samples(Dataset[Batch]):
         augment: AudioAugment | None = None,
         views: Sequence[View] = (),
         needs: Sequence[str] = (),
-        missing: Literal["absent", "fill"] = "absent",
+        missing: Missing = "absent",
         policy: Policy = "raise",
         excluded: Mapping[Identity, Description] | None = None,
         quarantine_file: Path | None = None,
@@ -104,14 +106,14 @@ class Samples(Dataset[Batch]):
         prompts: bool = False,
     ) -> None:
         self.transforms, self.layouts, self.chat = dict(transforms), layouts, chat
-        self.missing, self.policy = missing, policy
+        self.policy = policy
         self.readers = load_readers(ReadOptions(num_frames, face or FaceInput(), augment))
         self.fields = {field for field, _ in self.transforms.values() if field != INSTRUCTION}
-        self.views, self.needs = tuple(views), tuple(needs)
+        by_turn = any(field == INSTRUCTION for field, _ in self.transforms.values())
+        self.selection = ViewSelection(self.readers, views, needs, missing, by_turn=by_turn, prompts=prompts)
         self.excluded, self.quarantine_file = excluded or {}, quarantine_file
         self.timeout, self.prompts, self.augment = timeout, prompts, augment
         self.skipped: list[dict[str, Any]] = []
-        self.dropped_slots = 0
         self.cut_answers: list[str] = []
         self.cached: FeatureIndex | None = None
         self.planned = list(self._plan_all(list(records)))
@@ -168,7 +170,6 @@ class Samples(Dataset[Batch]):
         """Add samples that were planned with the same options."""
         self.planned += samples.planned
         self.skipped += samples.skipped
-        self.dropped_slots += samples.dropped_slots
         self.cut_answers += samples.cut_answers
 
     # ------------------------------------------------------------------------------------------------------- planning
@@ -227,7 +228,7 @@ class Samples(Dataset[Batch]):
             header = media.merge_headers(entry, headers)
         except BadSample as bad:
             raise _with_source(bad, entry) from bad
-        return header, list(self._views_of(entry, header))
+        return header, list(self.selection.select(entry, header))
 
     def _plan_view(self, record: Record, header: media.Header, fillers: Collection[str]) -> Iterator[Planned]:
         """Yield the sample of a record in one view, unless it is excluded or bad."""
@@ -240,36 +241,6 @@ class Samples(Dataset[Batch]):
             self.skipped.append(self._skip(record, bad, self.quarantine_file) | {"is_view": True})
         else:
             yield planned
-
-    def _views_of(self, record: Record, header: media.Header) -> Iterator[tuple[Record, list[str]]]:
-        """Yield the record in each view, with the slots that a filler fills as the file cannot."""
-        missing = self._missing_slots(record, header)
-        if missing and self.missing == "absent":
-            record = record.drop_slots(missing)
-            self.dropped_slots += 1
-        records = select_views(record, self.views) if self.views else [record]
-        if missing and not records:
-            message = f"{record.file} has no {' and no '.join(missing)}."
-            raise BadSample("no_media", f"{record.location} ({record.id}): {message}")
-        for viewed in records:
-            yield viewed, [slot for slot in missing if slot in viewed.slots]
-
-    def _missing_slots(self, record: Record, header: media.Header) -> list[str]:
-        """Return the slots of the text that the file cannot fill.
-
-        Raises:
-            BadSample: the record needs one of them, or nothing else is left.
-        """
-        available = set()
-        for modality in MODALITIES:
-            if self.readers[modality.field].is_available(record, header):
-                available.add(modality.slot)
-        missing = [slot for slot in record.slots if slot not in available]
-        is_needed = not {*record.needs, *self.needs}.isdisjoint(missing)
-        if missing and (is_needed or len(missing) == len(record.slots)):
-            message = f"{record.file} has no {' and no '.join(missing)}, which the text names"
-            raise BadSample("no_media", f"{record.location} ({record.id}): {message}; remove the tag from the record.")
-        return missing
 
     def _plan(self, record: Record, header: media.Header, fillers: Collection[str]) -> Planned:
         try:
@@ -324,14 +295,14 @@ class Samples(Dataset[Batch]):
                 raise BadSample(
                     "empty_answer", f"the answer of turn {number} is empty; write it, or remove the record."
                 )
-        return self.chat.encode(record.messages, counts, system)
+        return self.chat.encode(record.messages, counts, system, record.num_context)
 
     def _is_cut(self, record: Record, counts: Mapping[str, int], length: int, targets: int) -> bool:
         """Return true if ``max_length`` has cut supervised tokens off."""
         if self.prompts or length < self.chat.max_length:
             return False
         unlimited = replace(self.chat, max_length=Chat.max_length)
-        _, labels = unlimited.encode(record.messages, counts, record.meta.get("system"))
+        _, labels = unlimited.encode(record.messages, counts, record.meta.get("system"), record.num_context)
         return count_targets(labels) > targets
 
     # ------------------------------------------------------------------------------------------------------- decoding
@@ -360,7 +331,7 @@ class Samples(Dataset[Batch]):
                 value = self.readers[field].read(record, clip)
                 if value is not None:
                     values[field] = value
-        answer = next((text for role, text in record.messages if role == "assistant"), "")
+        _, answer = record.messages[-1]
         meta = {"id": record.id, "task": record.task, "answer": answer.strip(), "times": list(clip.times)}
         return Sample(values, record.messages, {**meta, **record.meta, "audio_gaps": list(clip.gaps)})
 

@@ -75,6 +75,7 @@ class Record:
         location: file and line, for messages.
         meta: all other keys. Three have a meaning: ``instruction`` replaces the text for encoders of the instruction,
             ``system`` replaces the model's system prompt, and ``prime`` is the beginning of a generated answer.
+        num_context: messages at the beginning whose answers are not supervised.
         hidden: fields of the sample that encoders do not get, though the slot of the field is in the text.
         audio_track: file with the audio, if it is not in ``file``.
         audio_track_span: span of the audio, if it differs from the clip's.
@@ -97,6 +98,7 @@ class Record:
     faces: tuple[FaceDetection, ...] | None = None
     location: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
+    num_context: int = 0
     hidden: tuple[str, ...] = ()
     audio_track: Path | None = None
     audio_track_span: Span | None = None
