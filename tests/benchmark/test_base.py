@@ -14,8 +14,6 @@ from omnihuman.benchmark.base import (
     Question,
     check_choices,
     check_unique_ids,
-    read_json,
-    read_lines,
     read_peers,
 )
 from omnihuman.data.record import Record
@@ -116,24 +114,6 @@ def test_every_view_gives_another_record() -> None:
         assert ("audio" in viewed.slots) == ("A" in letters)
         assert ("faces" in viewed.hidden) == ("V" in letters and "F" not in letters)
         assert ("frames" in viewed.hidden) == ("F" in letters and "V" not in letters)
-
-
-def test_an_invalid_json_file_raises(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text("{oops}")
-    with pytest.raises(ValueError, match=r"a\.json: this is not JSON"):
-        read_json(tmp_path / "a.json")
-    with pytest.raises(ValueError, match=r"b\.json: .*no such file"):
-        read_json(tmp_path / "b.json")
-
-
-def test_files_with_byte_order_mark_and_crlf(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf[1]")
-    assert read_json(tmp_path / "a.json") == [1]
-    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\n  \r\ntwo\r\n")
-    assert list(read_lines(tmp_path / "a.txt")) == [(f"{tmp_path}/a.txt:1", "one"), (f"{tmp_path}/a.txt:3", "two")]
-    (tmp_path / "a.txt").write_bytes(b"\xe9")
-    with pytest.raises(ValueError, match=r"a\.txt: .*UTF-8"):
-        list(read_lines(tmp_path / "a.txt"))
 
 
 def test_an_unknown_choice_raises() -> None:

@@ -3,10 +3,9 @@
 import csv
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, ClassVar
 
 from omnihuman.data.record import Record
@@ -232,35 +231,6 @@ def unzip(predictions: Sequence[Prediction]) -> tuple[list[str], list[Any], list
         references.append(prediction.reference)
         answers.append(final_answer(prediction.answer) or "")
     return ids, references, answers
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        ValueError: the file is missing or not JSON.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file.")
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise ValueError(f"{path}: this is not JSON ({error}).") from error
-
-
-def read_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Read the non-blank lines of a text file: location and text.
-
-    Raises:
-        ValueError: the file is not UTF-8.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: save the file as UTF-8 ({error}).") from error
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield f"{path}:{number}", line
 
 
 def check_choices(**options: tuple[str, Collection[str]]) -> None:

@@ -12,7 +12,6 @@ from omnihuman.benchmark.base import (
     Question,
     check_unique_ids,
     get_value,
-    read_json,
     read_peers,
     unzip,
 )
@@ -24,6 +23,7 @@ from omnihuman.benchmark.text import (
     judge_answers,
     parse_text,
 )
+from omnihuman.data.text_files import read_json
 from omnihuman.judge.base import Judge
 from omnihuman.judge.scoring import ASPECTS, Counts, judge_autodq, judge_video_chatgpt
 from omnihuman.metric.caption import ROUGE_VARIANTS, cider, rouge_l

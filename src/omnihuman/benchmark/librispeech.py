@@ -11,11 +11,11 @@ from omnihuman.benchmark.base import (
     Question,
     check_subset,
     check_unique_ids,
-    read_lines,
     read_peers,
 )
 from omnihuman.benchmark.text import Media, build_record
 from omnihuman.benchmark.transcription import PROMPT, parse_transcript, score_groups
+from omnihuman.data.text_files import read_lines
 from omnihuman.metric.score import Score
 from omnihuman.metric.speech import NORMALIZERS, wer
 

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from omnihuman.benchmark.base import Question, check_choices, read_lines, read_peers
+from omnihuman.benchmark.base import Question, check_choices, read_peers
 from omnihuman.benchmark.emotion import Clip, EmotionBenchmark, map_label
 from omnihuman.data.media import probe
+from omnihuman.data.text_files import read_lines
 
 LABELS = {
     "anger": "angry",

@@ -15,10 +15,10 @@ from omnihuman.benchmark.base import (
     check_subset,
     check_unique_ids,
     get_value,
-    read_json,
     read_peers,
 )
 from omnihuman.benchmark.text import Media, build_record
+from omnihuman.data.text_files import read_json
 from omnihuman.metric.choice import PARSERS as CHOICE_PARSERS
 from omnihuman.metric.choice import parse_choice, score_choices
 from omnihuman.metric.score import Score

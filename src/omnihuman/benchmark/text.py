@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from omnihuman.benchmark.base import INVALID, Prediction, as_tuple, read_json
+from omnihuman.benchmark.base import INVALID, Prediction, as_tuple
 from omnihuman.data.record import Record
+from omnihuman.data.text_files import read_json
 from omnihuman.judge.base import Judge
 from omnihuman.metric.answer import CUT, final_answer
 from omnihuman.modality import View, prompt_head

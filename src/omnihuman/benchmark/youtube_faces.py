@@ -13,13 +13,13 @@ from omnihuman.benchmark.base import (
     Question,
     check_choices,
     check_unique_ids,
-    read_lines,
     read_peers,
 )
 from omnihuman.benchmark.task import score_pairs
 from omnihuman.benchmark.text import Media
 from omnihuman.data.media import probe
 from omnihuman.data.record import Record
+from omnihuman.data.text_files import read_lines
 from omnihuman.metric.score import Score
 from omnihuman.metric.verification import parse_yes_no
 

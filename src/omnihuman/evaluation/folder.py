@@ -12,8 +12,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from omnihuman import gate
-from omnihuman.benchmark.base import Benchmark, Prediction, read_json
+from omnihuman.benchmark.base import Benchmark, Prediction
 from omnihuman.build import build
+from omnihuman.data.text_files import read_json
 
 log = logging.getLogger(__name__)
 

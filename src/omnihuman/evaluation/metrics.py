@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from omnihuman.benchmark.base import Prediction, read_json
+from omnihuman.benchmark.base import Prediction
+from omnihuman.data.text_files import read_json
 from omnihuman.evaluation.folder import UNANSWERED, Evaluation
 from omnihuman.metric.score import Score
 from omnihuman.metric.statistics import interval
