@@ -13,8 +13,8 @@ TASK_NOT_LISTED = "task_not_listed"
 """Reason of a record that is skipped as ``data.tasks`` does not list its task. The config has chosen so: it counts for
 no ceiling on bad samples."""
 
-Tasks = Sequence[str] | Mapping[str, int | float] | None
-"""Tasks to use, or how often each is used in an epoch; ``None`` for all tasks, once."""
+Tasks = Sequence[str] | Mapping[str, int | float | None] | None
+"""Tasks to use, or how often each is used in an epoch (``None``: not listed); ``None`` for all tasks, once."""
 
 
 @runtime_checkable
@@ -30,12 +30,13 @@ class RecordSource(Protocol):
 
 
 def check_tasks(tasks: Tasks) -> Tasks:
-    """Return the tasks.
+    """Return the tasks, without those whose weight is ``None``: an overlay of a size cannot remove a key.
 
     Raises:
         ValueError: a weight is no number or negative, or all weights are 0.
     """
     if isinstance(tasks, Mapping):
+        tasks = {task: weight for task, weight in tasks.items() if weight is not None}
         invalid = {task: weight for task, weight in tasks.items() if not _is_weight(weight)}
         if invalid:
             raise ValueError(f"data.tasks: a weight must be a number of 0 or more, got {invalid}.")
