@@ -16,8 +16,10 @@ from omnihuman.keys import LAZY_NODES, check_files, check_keys, is_choice, join,
 from omnihuman.overrides import Override, parse_overrides
 from omnihuman.training.run_search import check_model_folder, find_run_folder
 
-FREE_TYPES = ("trainer.devices", "trainer.precision")
-"""Keys of other programs, which take values of several types."""
+FREE_TYPES = ("trainer.devices", "trainer.precision", "chain")
+"""Keys that take values of several types."""
+
+CHAIN_VALUES = (True, False, "same_data")
 
 PATHS = {
     "": {
@@ -58,6 +60,8 @@ def check_command_line(texts: Sequence[str], config: DictConfig, root: str) -> N
     check_types(texts, root)
     check_missing(config, root)
     check_paths(texts, config, root)
+    if root == "train":
+        check_training(texts, config)
     check_packages(config)
     if root in RUN_VERBS:
         check_model_folder(find_run_folder(config))
@@ -136,6 +140,24 @@ def _write(default: Any, value: Any) -> str:
     if isinstance(default, ListConfig):
         return f"[{value}]"
     return str(default).lower() if isinstance(default, bool) else f"{default}"
+
+
+def check_training(texts: Sequence[str], config: DictConfig) -> None:
+    """Check what ``train`` is to train on.
+
+    Raises:
+        ValueError: a model of a paper's size would be trained on the built-in corpus, and nobody has said so; ``chain``
+            has an unknown value.
+    """
+    if config.chain not in CHAIN_VALUES:
+        raise ValueError(f"chain={config.chain}: choose from true, false, same_data.")
+    is_chosen = any(override.root == "data" for override in parse_overrides(texts))
+    is_corpus = str(select(config, "data.source._target_")).startswith(CREATED[0])
+    if config.size != "nano" and is_corpus and not is_chosen and not config.dry_run:
+        raise ValueError(
+            f"size={config.size} is a model for your own data: add data=<records folder>. data=sample trains it on the "
+            "drawings of the built-in corpus; dry_run=true and omnihuman plan need no data."
+        )
 
 
 def check_paths(texts: Sequence[str], config: DictConfig, root: str) -> None:

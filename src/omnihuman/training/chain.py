@@ -16,6 +16,7 @@ from omnihuman.build import compose_config
 from omnihuman.overrides import Override, parse_override, parse_overrides, quote, select_keys, without_keys
 from omnihuman.training.naming import name_cell, name_overrides
 from omnihuman.training.runs import DECISIVE_TRAINER_KEYS, FINISHED, SPEED_DATA_KEYS, Run, build_run, select_shared
+from omnihuman.training.stage_data import select_stage_data
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ UNNAMED_KEYS = (
     "logger",
     "validation",
     "validate_first",
+    "chain",
     *(f"data.{key}" for key in SPEED_DATA_KEYS),
 )
 """Keys whose overrides are left out of a folder's name: they decide where and how fast a run is, not its result."""
@@ -68,6 +70,7 @@ def resolve_chain(config: DictConfig, overrides: Sequence[str]) -> Chain:
         from omnihuman.training.base import rebase  # imports torch, which names of runs do not need
 
         config = rebase(config, overrides)
+    config = select_stage_data(config)
     shared = _select_overrides_of_parents(config, overrides)
     removed = _removed_parts(config, shared)
     parents = []

@@ -16,6 +16,7 @@ from omnihuman.model.omni import OmniModel
 from omnihuman.model.trainable import Group, effective_table, set_trainable
 from omnihuman.training.assembly import read_trainable
 from omnihuman.training.chain import Chain
+from omnihuman.training.parents import check_parents
 
 
 def print_dry_run(config: DictConfig, chain: Chain, console: Console) -> None:
@@ -24,8 +25,10 @@ def print_dry_run(config: DictConfig, chain: Chain, console: Console) -> None:
     Models of the hub are built without memory, and the package's own tokenizer counts the text.
     """
     for parent in chain.parents:
-        status = "there" if parent.run.can_be_parent() else "missing"
+        status = "there" if not parent.overrides or parent.run.can_be_parent() else "missing"
         console.print(f"starts from {parent.run.weights} ({status})")
+    if config.chain:
+        check_parents(chain, console)
     config = config.copy()
     with torch.device("cpu" if config.size == "nano" else "meta"):
         config.random_weights = config.size != "nano"

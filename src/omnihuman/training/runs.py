@@ -33,11 +33,15 @@ SHARED_ROOTS = (
     "llm",
     "random_weights",
     "runs",
+    "chain",
     "validation",
     "validate_first",
     "on_bad_loss",
 )
 """Config groups and keys whose overrides apply to the parents of a run as well as to the run itself."""
+
+STAGE_DATA_KEYS = ("tasks", "views")
+"""Data options of one stage: its parents have their own."""
 
 SPEED_DATA_KEYS = ("num_workers", "quarantine_folder", "max_skipped", "timeout", "val_limit", "features")
 """Data options that change the speed of a run and not its result."""
@@ -226,7 +230,8 @@ def select_shared(overrides: Sequence[str]) -> list[str]:
     for override in parse_overrides(overrides):
         # a choice of the group (trainer=fsdp) applies to parents, a value in it (trainer.max_steps=2) to the run alone
         is_trainer_value = override.name.startswith("trainer.")
-        if override.root in SHARED_ROOTS and not is_trainer_value:
+        is_of_stage = override.is_below(*(f"data.{key}" for key in STAGE_DATA_KEYS))
+        if override.root in SHARED_ROOTS and not is_trainer_value and not is_of_stage:
             shared.append(str(override))
     return shared
 

@@ -20,6 +20,7 @@ from omnihuman.training.attempt import discard_start, find_attempt, open_attempt
 from omnihuman.training.chain import Chain, resolve_chain, train_missing
 from omnihuman.training.devices import check_devices
 from omnihuman.training.dry_run import print_dry_run, print_parts
+from omnihuman.training.parents import check_parents
 from omnihuman.training.replay import replay_batches
 from omnihuman.training.runs import Run, is_main_process
 from omnihuman.training.selection import copy_file
@@ -48,7 +49,9 @@ def run_stage(config: DictConfig, overrides: Sequence[str], callbacks: Sequence[
         print_dry_run(config, chain, console)
         return run
     check_devices(config.trainer.accelerator, config.trainer.devices)
-    train_missing(chain.parents, is_allowed=config.chain)
+    if config.chain:
+        check_parents(chain)
+    train_missing(chain.parents, is_allowed=bool(config.chain))
     if config.replay is not None:
         replay_batches(config, chain, console)
         return run

@@ -1,0 +1,46 @@
+"""Data of a stage: its own files where the data names those of several experiments."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+ENTRY_KEYS = frozenset(("path", "source", "weight"))
+"""Keys of one entry of a mixture; any other mapping names the files of several experiments."""
+
+STAGE_KEYS = ("records", "val_records")
+"""Options of the data that may be a mapping from an experiment to its files."""
+
+
+def select_stage_data(config: DictConfig) -> DictConfig:
+    """Return the config of a stage with its own files, where the data names the files of several experiments.
+
+    Args:
+        config: composed; it stays as it is. Without such a mapping, it is returned itself.
+
+    Raises:
+        ValueError: the mapping has no files for the experiment.
+    """
+    chosen = dict[str, Any]()
+    for key in STAGE_KEYS:
+        files = OmegaConf.select(config, f"data.{key}", throw_on_missing=False)
+        if isinstance(files, DictConfig) and "_target_" not in files and not set(files) <= ENTRY_KEYS:
+            chosen[key] = _select_files(files, str(config.name), key)
+    if not chosen:
+        return config
+    config = config.copy()
+    for key, files in chosen.items():
+        OmegaConf.update(config, f"data.{key}", files, merge=False, force_add=True)
+    return config
+
+
+def _select_files(files: Mapping[Any, Any], name: str, key: str) -> Any:
+    if name in files:
+        return files[name]
+    if key == "val_records":  # a stage need not be validated
+        return None
+    known = [str(experiment) for experiment in files]
+    near = get_close_matches(name, known, 1, 0.8)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ValueError(f"data.{key} has no files for {name}, but for {', '.join(known)}: add {name}: <file>{hint}")
