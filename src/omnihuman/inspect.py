@@ -109,10 +109,11 @@ def check_all(config: DictConfig) -> bool:
     from omnihuman.preflight.run import Preflight
     from omnihuman.source.root import has_report
     from omnihuman.training.base import rebase
+    from omnihuman.training.stage_data import select_stage_data
 
     if has_report(config.out):
         raise ValueError(f"out={config.out} holds records, whose report.json would be replaced; choose another folder.")
-    config = rebase(config, HydraConfig.get().overrides.task)
+    config = select_stage_data(rebase(config, HydraConfig.get().overrides.task))
     data = connect_data(config)
     splits = {}
     for name, records in read_splits(config, data).items():

@@ -32,3 +32,13 @@ def test_another_suffix_is_refused(root: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("[]")
     with pytest.raises(ValueError, match=r"a\.txt: .*\.json, \.jsonl, \.parquet"):
         list(RecordsSource(tmp_path / "a.txt", root).records())
+
+
+def test_folder_has_the_root_of_its_report(tmp_path: Path) -> None:
+    folder = tmp_path / "dfew"
+    folder.mkdir()
+    (folder / "train.json").write_text("[]")
+    (folder / "report.json").write_text('{"root": "../media"}')
+    source = RecordsSource(folder).source
+    assert (source.path, source.root) == (folder / "train.json", tmp_path / "media")
+    assert RecordsSource(folder / "train.json", tmp_path).source.root == tmp_path

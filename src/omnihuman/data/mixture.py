@@ -97,7 +97,7 @@ def parse_source(entry: Any, build_source: Callable[[str], RecordSource], key: s
     return entry
 
 
-def build_source(source: Callable[[str, str], RecordSource] | None, root: str, path: str) -> RecordSource:
+def build_source(source: Callable[[str, Any], RecordSource] | None, root: str | None, path: str) -> RecordSource:
     """Return the source of a path.
 
     Raises:

@@ -49,7 +49,7 @@ class OmniData(pl.LightningDataModule):
         records: a path that ``source`` reads, or a source; or a list of these, of ``{path, weight}`` and
             ``{source, weight}``. A weight of 0.5 uses half of the records in each epoch (another half in the next), 2
             uses them twice.
-        root: folder of the media; paths in records are relative to it and may not leave it.
+        root: folder of the media; paths in records are relative to it and may not leave it. ``None``: the source knows.
         source: builds the source of a path, called with it and ``root``; ``None`` where ``records`` has no path.
         val_records: path or source of the validation samples, ``None`` for no validation.
         path: of the records folder or file that the three keys above come from, for messages; ``None`` without one.
@@ -83,7 +83,7 @@ class OmniData(pl.LightningDataModule):
     def __init__(
         self,
         records: MixtureEntry | Sequence[MixtureEntry],
-        root: str,
+        root: str | None,
         *,
         num_frames: int,
         batch_size: int,

@@ -1,4 +1,4 @@
-"""The records of a data file, of the kind that its suffix names."""
+"""The records of a data file, of the kind that its suffix names, or the training records of a records folder."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +8,7 @@ from omnihuman.source.base import Source
 from omnihuman.source.json import JsonSource
 from omnihuman.source.jsonl import JsonlSource
 from omnihuman.source.parquet import ParquetSource
+from omnihuman.source.root import find_media_root, read_records_folder
 
 KINDS = (JsonSource, JsonlSource, ParquetSource)
 
@@ -16,17 +17,23 @@ class RecordsSource(Source):
     """The records of a ``.json``, ``.jsonl`` or ``.parquet`` file, in order.
 
     Args:
-        path: the data file.
-        root: folder that all media paths are relative to and may not leave.
+        path: the data file, or a folder with ``train.json``.
+        root: folder that all media paths are relative to and may not leave; ``None``: as ``report.json`` beside the
+            file says, or the folder of the file.
         follow_links: accept links in it to files outside, as in a cache of the hub.
         text_only: accept records without a file.
     """
 
     def __init__(
-        self, path: str | Path, root: str | Path, *, follow_links: bool = False, text_only: bool = False
+        self, path: str | Path, root: str | Path | None = None, *, follow_links: bool = False, text_only: bool = False
     ) -> None:
+        path = Path(path).expanduser()
+        if root is None:
+            root = find_media_root(path)
+        if path.is_dir():
+            path = read_records_folder(path).train
         classes = {kind.suffix: kind for kind in KINDS}
-        kind = classes.get(Path(path).suffix, JsonSource)  # which refuses other suffixes
+        kind = classes.get(path.suffix, JsonSource)  # which refuses other suffixes
         self.source = kind(path, root, follow_links=follow_links, text_only=text_only)
 
     @property
