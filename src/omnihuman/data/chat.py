@@ -179,7 +179,7 @@ class Chat:
         end_of_media = max((position + 1 for position, token in enumerate(ids) if token < 0), default=0)
         if end_of_media > self.max_length:
             message = f"the media alone end at token {end_of_media} of {self.max_length}"
-            raise BadSample("too_long", f"{message}: raise data.max_length or use fewer frames.")
+            raise BadSample("too_long", f"{message}: raise data.max_length, or use fewer frames or a shorter clip.")
         ids, labels = ids[: self.max_length], labels[: self.max_length]
         if all(label == IGNORE_INDEX for label in labels):
             message = f"no token of an answer is left within data.max_length={self.max_length}."

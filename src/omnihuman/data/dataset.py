@@ -21,7 +21,7 @@ from omnihuman.data.exclusion import FILE_REASONS, Description, Identity, quaran
 from omnihuman.data.face import FaceInput
 from omnihuman.data.features import FeatureIndex
 from omnihuman.data.packing import MicroBatch
-from omnihuman.data.reader.base import ReadOptions, load_readers
+from omnihuman.data.reader.base import LongAudio, ReadOptions, load_readers
 from omnihuman.data.record import Entry, Record
 from omnihuman.data.views import Missing, ViewSelection
 from omnihuman.modality import BY_FIELD, INSTRUCTION, MODALITIES, View
@@ -76,6 +76,8 @@ class Samples(Dataset[Batch]):
         needs: slots that every file must be able to fill, besides those that its record needs.
         missing: what happens to a record whose text names a slot that its file cannot fill: ``absent`` removes the
             slot from the text, ``fill`` uses the official filler (10 s of silence, one black frame).
+        long_audio: ``windows`` reads all audio, in windows of 30 s. ``first`` reads 30 s of a question's audio, and a
+            training sample with more is bad.
         policy: what happens to a sample that cannot be used.
         excluded: samples that are skipped from the start.
         quarantine_file: list to which ``quarantine`` adds bad files, one JSON object per line.
@@ -99,6 +101,7 @@ class Samples(Dataset[Batch]):
         views: Sequence[View] = (),
         needs: Sequence[str] = (),
         missing: Missing = "absent",
+        long_audio: LongAudio = "windows",
         policy: Policy = "raise",
         excluded: Mapping[Identity, Description] | None = None,
         quarantine_file: Path | None = None,
@@ -107,7 +110,7 @@ class Samples(Dataset[Batch]):
     ) -> None:
         self.transforms, self.layouts, self.chat = dict(transforms), layouts, chat
         self.policy = policy
-        self.readers = load_readers(ReadOptions(num_frames, face or FaceInput(), augment))
+        self.readers = load_readers(ReadOptions(num_frames, face or FaceInput(), augment, long_audio, prompts))
         self.fields = {field for field, _ in self.transforms.values() if field != INSTRUCTION}
         by_turn = any(field == INSTRUCTION for field, _ in self.transforms.values())
         self.selection = ViewSelection(self.readers, views, needs, missing, by_turn=by_turn, prompts=prompts)
@@ -165,6 +168,12 @@ class Samples(Dataset[Batch]):
             value = "" if field == INSTRUCTION else BY_FIELD[field].blank()
             blanks[name] = torch.zeros_like(transform(value)[:1])
         return blanks
+
+    def is_audio_cut(self, planned: Planned) -> bool:
+        """Return true if the clip has more audio than is read."""
+        num_samples = planned.header.num_samples(*planned.record.audio_span)
+        reader = self.readers["waveform"]
+        return num_samples > reader.count_in_file(planned.amounts["waveform"], planned.record, planned.header) > 0
 
     def append(self, samples: "Samples") -> None:
         """Add samples that were planned with the same options."""

@@ -113,7 +113,7 @@ def read(
     Args:
         path: a file, or a folder of numbered images.
         num_frames: frames to decode, 0 for none.
-        num_samples: audio samples to decode, as ``Header.num_samples`` counts them for the clip; 0 for none.
+        num_samples: audio samples to decode, at most as ``Header.num_samples`` counts them for the clip; 0 for none.
         start: first second of the clip.
         end: last second of the clip, ``None`` for the end of the file.
         header: of the file, if it is known.
@@ -163,6 +163,8 @@ def _read_streams(
         numbers["audio"] = header.audio_stream
     streams = select_streams(path, container, numbers)
     audio_span = header.audio_within(*span)
+    if 0 < num_samples < header.num_samples(*span):
+        audio_span = (audio_span[0], audio_span[0] + num_samples / SAMPLE_RATE)
     packets = demux(path, container, list(streams.values()), span, audio_span, check, lead=lead)
     if packets is None:
         return None

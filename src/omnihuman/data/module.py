@@ -28,9 +28,11 @@ from omnihuman.data.mixture import (
     select_epoch,
 )
 from omnihuman.data.packing import MicroBatch, count_micro_batches, pack_epoch
+from omnihuman.data.reader.base import LongAudio
 from omnihuman.data.record import BadSample, Entry, Record
 from omnihuman.data.resume import build_state, check_state
 from omnihuman.data.tasks import RecordSource, Tasks, TaskSelection, count_tasks, explain_no_sample
+from omnihuman.data.views import Missing
 from omnihuman.modality import View
 from omnihuman.pl import pl
 from omnihuman.template import Template
@@ -66,6 +68,7 @@ class OmniData(pl.LightningDataModule):
         quarantine_folder: lists of the files in quarantine, one for each source.
         max_skipped: share of the samples that may be skipped.
         missing: ``absent`` or ``fill``, see ``Samples``.
+        long_audio: ``windows`` or ``first``, see ``Samples``.
         max_length: tokens of one sample, ``None`` for the limit of a packed sequence.
         markers: wrap slots in plain-text markers.
         separator: text between the slots and the rest of a turn.
@@ -98,7 +101,8 @@ class OmniData(pl.LightningDataModule):
         on_bad_sample: Policy = "raise",
         quarantine_folder: str | None = None,
         max_skipped: int | float = 0.2,
-        missing: Literal["absent", "fill"] = "absent",
+        missing: Missing = "absent",
+        long_audio: LongAudio = "windows",
         max_length: int | None = None,
         markers: bool = True,
         separator: str = "\n",
@@ -125,7 +129,12 @@ class OmniData(pl.LightningDataModule):
         self.tasks = TaskSelection(tasks)
         self.views = [View.parse(view, "data.views") for view in views]
         self.options = dict[str, Any](
-            num_frames=num_frames, face=face, missing=missing, policy=on_bad_sample, timeout=timeout
+            num_frames=num_frames,
+            face=face,
+            missing=missing,
+            long_audio=long_audio,
+            policy=on_bad_sample,
+            timeout=timeout,
         )
         chat_options = {"markers": markers, "separator": separator, "supervise_newline": supervise_newline}
         self.chat_options: dict[str, Any] = chat_options

@@ -42,32 +42,43 @@ def _filters(num_bins: int) -> Tensor:
 class LogMel:
     """A 16 kHz waveform ``[S]`` -> its log-mel spectrogram ``[T M]``, padded to a multiple of one token (60 ms).
 
+    A waveform of more than a window is cut into windows, whose spectrograms follow one another.
+
     Reference: WhisperFeatureExtractor (25 ms window, 10 ms hop); equal to it on the hops that both compute.
 
     Attributes:
         num_bins: mel bins M.
-        max_samples: longest waveform; a longer one is truncated.
-        pad: pad shorter waveforms with silence to ``max_samples``.
+        window_samples: waveform samples of a window, a multiple of those of a token.
+        pad: pad shorter waveforms, and the last window of longer ones, with silence to a window.
 
     >>> LogMel(80)(torch.zeros(16000)).shape
     torch.Size([102, 80])
     """
 
     num_bins: int
-    max_samples: int = 30 * SAMPLE_RATE
+    window_samples: int = 30 * SAMPLE_RATE
     pad: bool = False
 
     def __call__(self, waveform: Float[Tensor, " S"]) -> Float[Tensor, "T M"]:
         if not len(waveform):
             raise ValueError("whisper: the waveform has no samples; a sample without audio must have no waveform.")
-        waveform = waveform[: self.max_samples]
-        length = self.max_samples if self.pad else len(waveform)
+        return torch.cat([self._transform(window) for window in waveform.split(self.window_samples)])
+
+    def count_tokens(self, num_samples: int) -> int:
+        """Return the tokens of a waveform."""
+        num_windows, rest = divmod(num_samples, self.window_samples)
+        if self.pad and rest:
+            num_windows, rest = num_windows + 1, 0
+        return num_windows * self.window_samples // TOKEN + math.ceil(rest / TOKEN)
+
+    def _transform(self, waveform: Float[Tensor, " S"]) -> Float[Tensor, "T M"]:
+        length = self.window_samples if self.pad else len(waveform)
         hops = HOPS * math.ceil(length / TOKEN)
         # silence follows, as in the 30 s window of the official extractor
         waveform = F.pad(waveform, (0, hops * HOP - len(waveform)))
         # the official extractor reflects the waveform at both ends of its 30 s window. A shorter result does not reach
         # the end of that window: there its last frames extend into silence.
-        end = "reflect" if self.pad else "constant"
+        end = "reflect" if self.pad or length == MAX_HOPS * HOP else "constant"
         half = WINDOW // 2
         waveform = F.pad(F.pad(waveform[None], (half, 0), mode="reflect"), (0, half), mode=end)[0]
         window = torch.hann_window(WINDOW)
@@ -92,7 +103,7 @@ class Whisper(Encoder):
         encoder_attention_heads: heads of a block.
         encoder_ffn_dim: width of the hidden layer of a block.
         window_seconds: audio is padded with silence to this length, as in Whisper's training; ``null`` encodes the true
-            length. Longer audio is truncated to it, or to Whisper's 30 s.
+            length. Longer audio is encoded in windows of this length, or of Whisper's 30 s.
         keep: ``true_length`` for the tokens of the clip, ``window`` for those of the padded window.
 
     Raises:
@@ -136,23 +147,33 @@ class Whisper(Encoder):
         self.transform: LogMel = LogMel(num_mel_bins, (self.window or MAX_HOPS) * HOP, pad=keep == "window")
 
     def layout(self, amount: int) -> Layout:
-        longest = self.transform.max_samples
-        length = longest if self.transform.pad else min(amount, longest)
-        return Layout(math.ceil(length / TOKEN), 1)
+        return Layout(self.transform.count_tokens(amount), 1)
 
     def forward(self, signal: Signal) -> Features:
         valid = signal.mask[:, ::HOPS]
-        num_tokens = valid.shape[1]
         with self.graph():
-            mel, mask = self._pad(signal.values, signal.mask)
-            tokens = run_on_valid(
+            mel, mask = self._split_windows(signal.values, signal.mask)
+            num_tokens = math.ceil(mel.shape[1] / HOPS)  # of a window
+            mel, mask = self._pad(mel, mask)
+            windows = run_on_valid(
                 lambda index: self._encode(mel[index], mask[index])[:, :num_tokens],
-                valid.any(dim=1),
+                mask[:, ::HOPS].any(dim=1),
                 (num_tokens, self.out_dim),
                 self.conv1.weight.dtype,
             )
+            tokens = rearrange(windows, "(B W) T D -> B (W T) D", B=len(valid))[:, : valid.shape[1]]
             tokens = tokens.masked_fill(~valid[..., None], 0)
         return Features.of(tokens.unsqueeze(2), valid)
+
+    def _split_windows(self, mel: Tensor, mask: Bool[Tensor, "B T"]) -> tuple[Tensor, Tensor]:
+        """Return the windows of long audio as a batch, ``[(B W) T M]`` and ``[(B W) T]``."""
+        window = self.window or MAX_HOPS
+        num_windows = math.ceil(mel.shape[1] / window)
+        if num_windows == 1:
+            return mel, mask
+        rest = num_windows * window - mel.shape[1]
+        mel, mask = F.pad(mel, (0, 0, 0, rest)), F.pad(mask, (0, rest))
+        return rearrange(mel, "B (W T) M -> (B W) T M", T=window), rearrange(mask, "B (W T) -> (B W) T", T=window)
 
     def _pad(self, mel: Tensor, mask: Bool[Tensor, "B T"]) -> tuple[Tensor, Tensor]:
         """Pad to a multiple of one token, or to the window with silence after the audio of each sample."""

@@ -33,6 +33,7 @@ DATA_OPTIONS = (
     "num_frames",
     "face",
     "missing",
+    "long_audio",
     "max_length",
     "max_tokens",
     "markers",

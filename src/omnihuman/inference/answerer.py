@@ -196,6 +196,8 @@ class Answerer:
         notes = [*planned.header.notes]
         if gaps := sample.meta["audio_gaps"]:
             notes.append(f"{len(gaps)} gaps of {sum(gaps):.2f} s in the audio of {record.file.name} are silent")
+        if samples.is_audio_cut(planned):
+            notes.append(f"{record.file.name} has more audio; the first 30 s are read (data.long_audio=first)")
         if missing:
             notes.append(f"{record.file.name} has no {' and no '.join(missing)}; answered without")
         if unread:

@@ -22,6 +22,7 @@ OVERRIDES: Mapping[str, Any] = {
     "model.encoders.audio.keep": "window",
     "data.separator": "\n",
     "data.missing": "fill",
+    "data.long_audio": "first",
 }
 """Options of the released inference, for any training."""
 

@@ -31,6 +31,9 @@ LABEL_WIDTH, LABEL_HEIGHT = 0.5, 0.36
 MAX_LINES = 12
 """Of one text."""
 
+MAX_DRAWN_SECONDS = 30
+"""Of audio."""
+
 BLACK, ANSWER_COLOR, ERROR_COLOR = "#222222", "#215a9e", "#a32020"
 
 
@@ -205,7 +208,7 @@ def _draw_spectrogram(axes: Any, waveform: Tensor) -> None:
 
 
 def read_sheet_clip(record: Record, num_frames: int) -> media.Clip:
-    """Decode all that the files of a record hold.
+    """Decode what the files of a record hold, of audio the first 30 s.
 
     Raises:
         BadSample: a file cannot be decoded, for whatever reason.
@@ -214,7 +217,8 @@ def read_sheet_clip(record: Record, num_frames: int) -> media.Clip:
         header = media.merge_headers(record, {path: media.probe(path) for path in record.files})
         if not header.has_video:
             num_frames = 0
-        return media.read_clip(record, header, num_frames, header.num_samples(*record.audio_span))
+        num_samples = min(header.num_samples(*record.audio_span), MAX_DRAWN_SECONDS * media.SAMPLE_RATE)
+        return media.read_clip(record, header, num_frames, num_samples)
     except BadSample:
         raise
     except Exception as error:

@@ -9,9 +9,6 @@ from omnihuman.modality import SAMPLE_RATE
 MIN_SAMPLES = 400
 """Fewest samples that count as audio: one window of a spectrogram."""
 
-MAX_SECONDS = 30.0
-"""Longest audio of a clip: the window of Whisper."""
-
 
 @dataclass(frozen=True, slots=True)
 class Track:
@@ -70,7 +67,7 @@ class Header:
         return {slot for slot, is_available in slots.items() if is_available}
 
     def num_samples(self, start: float = 0.0, end: float | None = None) -> int:
-        """Return the number of 16 kHz audio samples in ``[start, end)``, at most 30 s; 0 without audio.
+        """Return the number of 16 kHz audio samples in ``[start, end)``; 0 without audio.
 
         >>> Header(True, (0.0, 5.0)).num_samples(1.0, 3.5)
         40000
@@ -82,7 +79,7 @@ class Header:
     def audio_within(self, start: float, end: float | None) -> tuple[float, float]:
         """Return first and last second of the audio in ``[start, end)``."""
         first = max(start, self.audio[0])
-        return first, min(self.audio[1], math.inf if end is None else end, first + MAX_SECONDS)
+        return first, min(self.audio[1], math.inf if end is None else end)
 
     def select(self, video_stream: int | None, audio_stream: int | None) -> "Header":
         """Return the header of other streams of the file, by their numbers; ``None`` changes nothing."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -14,6 +14,9 @@ from omnihuman.data.face import FaceInput
 from omnihuman.data.media import Clip, Header
 from omnihuman.data.record import Record
 from omnihuman.modality import MODALITIES
+
+LongAudio = Literal["windows", "first"]
+"""Audio of more than 30 s: all of it, in windows of 30 s, or the first window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +27,15 @@ class ReadOptions:
         num_frames: frames of a video.
         face: crops faces out of frames.
         augment: changes audio; ``None`` where samples are read as they are.
+        long_audio: the part of long audio that is read.
+        prompts: samples are questions, without an answer that could be about a part that is not read.
     """
 
     num_frames: int
     face: FaceInput
     augment: AudioAugment | None = None
+    long_audio: LongAudio = "windows"
+    prompts: bool = False
 
 
 class Reader(ABC):

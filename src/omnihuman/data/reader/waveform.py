@@ -10,9 +10,16 @@ from omnihuman.data.reader.base import Reader
 from omnihuman.data.record import BadSample, Record
 from omnihuman.modality import SAMPLE_RATE
 
+FIRST_WINDOW = 30 * SAMPLE_RATE
+"""Samples that ``long_audio=first`` reads: Whisper's window, and that of HumanOmni's released inference."""
+
 
 class WaveformReader(Reader):
-    """Returns 16 kHz mono audio ``[S]``. The filler is ten seconds of silence."""
+    """Returns 16 kHz mono audio ``[S]``. The filler is ten seconds of silence.
+
+    With ``long_audio=first``, a question is about the first 30 s. A training sample with more audio is bad, since its
+    answer may be about the rest.
+    """
 
     decodes = ("waveform",)
     filler_amount = 10 * SAMPLE_RATE
@@ -25,12 +32,23 @@ class WaveformReader(Reader):
         if not num_samples:
             cure = "correct start and end, or remove <audio> from the record."
             raise BadSample("empty_audio", f"{record.file} has no audio in the clip; {cure}")
+        if self._is_cut(num_samples) and not self.options.prompts:
+            seconds = num_samples / SAMPLE_RATE
+            message = f"{record.file} has {seconds:.1f} s of audio in the clip, and data.long_audio=first reads 30 s"
+            raise BadSample("audio_too_long", f"{message}; choose data.long_audio=windows, or set start and end.")
+        num_samples = self._limit(num_samples)
         return self.options.augment.count_samples(num_samples, record.id) if self.options.augment else num_samples
 
     def count_in_file(self, amount: int, record: Record, header: Header) -> int:
         if not amount:
             return 0
-        return header.num_samples(*record.audio_span) or amount  # a filler has no file
+        return self._limit(header.num_samples(*record.audio_span)) or amount  # a filler has no file
+
+    def _is_cut(self, num_samples: int) -> bool:
+        return self.options.long_audio == "first" and num_samples > FIRST_WINDOW
+
+    def _limit(self, num_samples: int) -> int:
+        return FIRST_WINDOW if self._is_cut(num_samples) else num_samples
 
     def read(self, record: Record, clip: Clip) -> Tensor | None:
         if self.options.augment is None or clip.waveform is None:
