@@ -32,7 +32,6 @@ INVALID = {
         "audio",
     ),
     "medium without placeholder": (build_entry("Who?"), "media_without_placeholder", "write <video>"),
-    "slot twice": (build_entry("<video><video>\nWho?"), "placeholder_twice", "2 times"),
     "slot in an answer": (
         VALID | {"conversations": [QUESTION, {"from": "gpt", "value": "<audio>"}]},
         "placeholder_in_answer",

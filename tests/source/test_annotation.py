@@ -111,7 +111,6 @@ def test_a_question_of_its_own_replaces_that_of_the_source(media: Path) -> None:
         ({"split": " "}, "empty_split", "empty"),
         ({"person": ""}, "empty_person", "empty"),
         ({"question": ""}, "empty_question", "empty"),
-        ({"question": "<video> <video>"}, "placeholder_twice", "<video>"),
     ],
 )
 def test_a_clip_that_cannot_be_used_has_a_reason(media: Path, fields: dict[str, Any], reason: str, text: str) -> None:

@@ -39,6 +39,8 @@ class Records(TaskBenchmark):
             that means the same. ``None``: the options of the records.
         parser: of labels: ``strict`` or ``official``.
         follow_links: accept links in the root to files outside, as in a cache of the hub.
+        text_only: accept records without a file.
+        add_audio: a video whose text has no ``<audio>`` gets one, as in training with ``data.source.add_audio``.
         max_new_tokens: maximum length of an answer; ``None`` for that of the kind.
 
     Raises:
@@ -57,12 +59,15 @@ class Records(TaskBenchmark):
         labels: Sequence[Any] | Mapping[Any, Any] | None = None,
         parser: str = "strict",
         follow_links: bool = False,
+        text_only: bool = False,
+        add_audio: bool = False,
         max_new_tokens: int | None = None,
     ) -> None:
         check_choices(kind=(kind, ("auto", *KINDS)), parser=(parser, PARSERS))
         if labels is not None and kind not in LABEL_KINDS:
             raise ValueError(f"labels={labels}: kind={kind} has none; leave labels out, or choose kind=label.")
-        self.path, self.root, self.task, self.follow_links = Path(path).expanduser(), root, task, follow_links
+        self.path, self.root, self.task = Path(path).expanduser(), root, task
+        self.source_options = {"follow_links": follow_links, "text_only": text_only, "add_audio": add_audio}
         self.kind, self.parser, self.max_answer = kind, parser, max_new_tokens
         self.forms = {} if labels is None else parse_forms(labels)
         self._set_labels(tuple(self.forms))
@@ -119,7 +124,7 @@ class Records(TaskBenchmark):
         if not root.is_dir():
             raise ValueError(f"benchmark.root={root}: there is no such folder; {self.path} names its media below it.")
         records, errors = list[Record](), list[str]()
-        for entry in RecordsSource(self.path, root, follow_links=self.follow_links).records():
+        for entry in RecordsSource(self.path, root, **self.source_options).records():
             if isinstance(entry, Record):
                 records.append(entry)
             else:

@@ -1,6 +1,6 @@
 """Records: the samples of a data file, checked key by key."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -9,7 +9,8 @@ from typing import Any
 from omnihuman.data.bad_sample import BadSample as BadSample
 from omnihuman.data.conversation import Message, check_text, parse_conversation
 from omnihuman.data.paths import PathError, resolve_path
-from omnihuman.modality import BY_FIELD, KINDS, SLOTS, TAGS, View, strip_tags, tags_of
+from omnihuman.data.tags import parse_tags
+from omnihuman.modality import BY_FIELD, KINDS, SLOTS, TAGS, View, strip_tags
 
 KEYS = {
     "id",
@@ -206,6 +207,7 @@ def parse_record(
     *,
     allow_text_only: bool = False,
     follow_links: bool = False,
+    add_audio: bool = False,
 ) -> Record:
     """Check and convert one record.
 
@@ -216,6 +218,7 @@ def parse_record(
         location: its place, for messages.
         allow_text_only: accept a record without a file; without it, such a record has a mistyped key.
         follow_links: accept files that are links out of the root.
+        add_audio: ask about the audio of every video, see ``parse_tags``.
 
     Raises:
         BadSample: a value is invalid; the message names the place, the key and the cure.
@@ -227,7 +230,7 @@ def parse_record(
     if system is not None:
         meta["system"] = system
     kind = _parse_kind(raw, location, allow_text_only)
-    slots = _parse_slots(messages, kind, location)
+    messages, slots = parse_tags(messages, kind, 1, location, add_audio=add_audio)
     start, end = parse_span(raw, location)
     file = root
     if kind != "text":
@@ -380,33 +383,6 @@ def _parse_stream(raw: Mapping[str, Any], key: str, location: str) -> int | None
         message = f"{location}: {key} must be the number of a stream of its kind, from 0, got {number!r}."
         raise BadSample("malformed_record", message)
     return number
-
-
-def _parse_slots(messages: Sequence[Message], kind: str, location: str) -> tuple[str, ...]:
-    """Return the slots that the text names, checked: each once, in a human turn, and possible for the file."""
-    questions = "\n".join(text for role, text in messages if role == "user")
-    answers = "\n".join(text for role, text in messages if role == "assistant")
-    for tag in TAGS:
-        if tag in answers:
-            raise BadSample("placeholder_in_answer", f"{location}: {tag} is in an answer; move it to a human turn.")
-        if questions.count(tag) > 1:
-            message = f"{location}: {tag} occurs {questions.count(tag)} times; a record has one file: keep one tag."
-            raise BadSample("placeholder_twice", message)
-    tags = [tag for tag in TAGS if tag in questions]
-    if kind in ("", "text"):
-        if tags:
-            message = f"{location}: the text has {', '.join(tags)}, but the record has no file; add {tags[0][1:-1]!r}."
-            raise BadSample("placeholder_without_media", message)
-        if kind:
-            return ()
-        raise BadSample("no_media", f"{location}: the record has no file; add one of {', '.join(KINDS)}.")
-    if unexpected := sorted(set(tags) - set(tags_of(kind))):
-        message = f"{location}: the text has {', '.join(unexpected)}, but the record's file is its {kind!r}."
-        raise BadSample("placeholder_without_media", message)
-    if not tags:
-        message = f"{location}: the record has {kind!r}, but no human turn has its tag: write <{kind}>."
-        raise BadSample("media_without_placeholder", message)
-    return tuple(TAGS[tag] for tag in tags)
 
 
 def _parse_path(raw: Mapping[str, Any], key: str, root: Path, location: str, **options: bool) -> Path | None:

@@ -62,7 +62,7 @@ class LogMel:
     def __call__(self, waveform: Float[Tensor, " S"]) -> Float[Tensor, "T M"]:
         if not len(waveform):
             raise ValueError("whisper: the waveform has no samples; a sample without audio must have no waveform.")
-        return torch.cat([self._transform(window) for window in waveform.split(self.window_samples)])
+        return torch.cat([self._transform(window) for window in torch.split(waveform, self.window_samples)])
 
     def count_tokens(self, num_samples: int) -> int:
         """Return the tokens of a waveform."""

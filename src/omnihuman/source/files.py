@@ -21,6 +21,7 @@ class FileSource(Source):
         root: folder that all media paths are relative to and may not leave.
         follow_links: accept links in it to files outside, as in a cache of the hub.
         text_only: accept records without a file.
+        add_audio: a video whose text has no ``<audio>`` gets one, as in HumanOmni's loader.
 
     Attributes:
         suffix: of the files that the class reads.
@@ -29,10 +30,16 @@ class FileSource(Source):
     suffix: ClassVar[str]
 
     def __init__(
-        self, path: str | Path, root: str | Path, *, follow_links: bool = False, text_only: bool = False
+        self,
+        path: str | Path,
+        root: str | Path,
+        *,
+        follow_links: bool = False,
+        text_only: bool = False,
+        add_audio: bool = False,
     ) -> None:
         self.path, self.root = Path(path), Path(root)
-        self.options = {"follow_links": follow_links, "allow_text_only": text_only}
+        self.options = {"follow_links": follow_links, "allow_text_only": text_only, "add_audio": add_audio}
 
     @property
     def location(self) -> str:

@@ -22,10 +22,17 @@ class RecordsSource(Source):
             file says, or the folder of the file.
         follow_links: accept links in it to files outside, as in a cache of the hub.
         text_only: accept records without a file.
+        add_audio: a video whose text has no ``<audio>`` gets one, as in HumanOmni's loader.
     """
 
     def __init__(
-        self, path: str | Path, root: str | Path | None = None, *, follow_links: bool = False, text_only: bool = False
+        self,
+        path: str | Path,
+        root: str | Path | None = None,
+        *,
+        follow_links: bool = False,
+        text_only: bool = False,
+        add_audio: bool = False,
     ) -> None:
         path = Path(path).expanduser()
         if root is None:
@@ -34,7 +41,7 @@ class RecordsSource(Source):
             path = read_records_folder(path).train
         classes = {kind.suffix: kind for kind in KINDS}
         kind = classes.get(path.suffix, JsonSource)  # which refuses other suffixes
-        self.source = kind(path, root, follow_links=follow_links, text_only=text_only)
+        self.source = kind(path, root, follow_links=follow_links, text_only=text_only, add_audio=add_audio)
 
     @property
     def location(self) -> str:
