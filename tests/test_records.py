@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from omnihuman.build import build, compose_config
 from omnihuman.data.module import OmniData
@@ -14,7 +15,7 @@ from omnihuman.source.root import expand_data_paths
 from tests.data.conftest import write_clip
 
 LABELS = ("joy", "anger", "große Angst")
-KEYS = ("source=table", "path=labels.csv", "video=clip", "answer=emotion")
+KEYS = ("source=table", "path=labels.csv", "video=clip", "answer=emotion", "sheet=0")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,8 @@ def fail(*arguments: str) -> str:
 
 
 def test_a_table_becomes_a_folder_that_trains(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main([*KEYS, "split=part", "person=who", "out=sets/my set"])
+    main([*KEYS[:-1], "split=part", "person=who", "out=sets/my set", "sheet=2"])
+    assert Image.open("sets/my set/sheet.png").size[0] == 1200
     output = capsys.readouterr().out
     assert "omnihuman inspect 'data=sets/my set/' decode=true" in output and "base=" in output
     lines = [line.split() for line in output.splitlines()]
@@ -72,6 +74,7 @@ def test_a_table_becomes_a_folder_that_trains(folder: Path, capsys: pytest.Captu
     report = read("sets/my set/report.json")
     assert report["root"] == "../.." and report["task"] == "emotion" and report["person"] == "meta.person"
     assert report["labels"] == sorted(LABELS) and report["records"] == {"train": 28, "val": 1, "test": 1}
+    assert report["seconds"]["train"] == pytest.approx(14, abs=1)
     assert report["counts"]["test"] == {"anger": 0, "große Angst": 1, "joy": 0} and report["bad"] == {}
     assert any("test has no record of anger, joy" in note for note in report["notes"])
     records = read("sets/my set/train.json") + read("sets/my set/val.json") + read("sets/my set/test.json")
@@ -167,7 +170,7 @@ def test_folders_of_labels_become_records(folder: Path, clip: Path, capsys: pyte
     for name in ("train/joy/1.mp4", "train/anger/2.mp4", "test/joy/3.mp4"):
         Path("set", name).parent.mkdir(parents=True, exist_ok=True)
         Path("set", name).hardlink_to(clip)
-    main(["source=folder", "path=set", "task=mood", "out=mine"])
+    main(["source=folder", "path=set", "task=mood", "out=mine", "sheet=0"])
     report = read("mine/report.json")
     assert report["root"] == "../set" and report["records"] == {"train": 2, "test": 1} and report["task"] == "mood"
     assert [record["video"] for record in read("mine/train.json")] == ["train/anger/2.mp4", "train/joy/1.mp4"]
@@ -198,7 +201,7 @@ def test_codes_get_names(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["split=who"], "P0 (7)"),
         (["split=part", "fractions=[1,0,0]"], "fractions"),
         (["fractions=[1,1,1]"], "fractions=[1, 1, 1]"),
-        (["source=json"], "table or folder"),
+        (["source=json"], "source: choose table"),
         (["root=nowhere"], "root=nowhere"),
         (["path=nowhere.csv"], "path=nowhere.csv"),
         (["answer=emotoin"], "answer=emotoin: labels.csv has no column emotoin; did you mean emotion?"),

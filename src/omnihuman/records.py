@@ -1,5 +1,6 @@
-"""Write records of a table or of folders of clips: ``omnihuman records path=labels.csv video=clip ... out=mine/``."""
+"""Write records of a table, of folders of clips, or of a public data set: ``omnihuman records source=table ...``."""
 
+import itertools
 import json
 import os
 import shlex
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
     from omnihuman.source.labels import Labels
 
 COLUMNS = ("video", "audio", "image", "answer", "start", "end", "split", "person")
-SOURCE_KEYS = (*COLUMNS, "task", "question", "options", "system")
+SOURCE_KEYS = (*COLUMNS, "task", "question", "questions", "options", "system", "fold")
 """Keys that a source gets, as far as it has them."""
 
-UNRELATED_KEYS = ("out", "skip", "overwrite")
+UNRELATED_KEYS = ("out", "skip", "overwrite", "sheet")
 """Keys that do not decide the content of the records."""
 
 FRACTIONS = (0.8, 0.1, 0.1)
+SHEET = "sheet.png"
 MAX_EXAMPLES = 5
 
 Assignment = Mapping[str, Sequence["AnnotatedRecord"]]
@@ -59,7 +61,12 @@ def main(config: DictConfig) -> None:
         raise ValueError(f"{source.location}: no clip can be used.")
     splits = split_records(usable, config)
     report = build_report(source, labels, splits, bad, settings, out)
+    if "train" in splits:
+        splits["train"] = [source.draw_question(item, config.seed) for item in splits["train"]]
     write_folder(out, splits, report)
+    (out / SHEET).unlink(missing_ok=True)
+    if config.sheet:
+        draw_sheet(out / SHEET, splits, source, config.sheet)
     print_summary(out, report, source)
 
 
@@ -81,12 +88,12 @@ def build_source(config: DictConfig) -> "AnnotationSource":
 
     factory = build(config.source)
     if not issubclass(factory.func, AnnotationSource):
-        raise ValueError("source: choose table or folder; other sources hold records already.")
+        raise ValueError("source: choose table, folder or a public data set; other sources hold records already.")
     options: Any = OmegaConf.to_container(config, resolve=True)
     used = {key: options[key] for key in SOURCE_KEYS if options[key] is not None}
-    if unknown := [key for key in used if key not in signature(factory.func).parameters]:
+    if unknown := [key for key in used if key not in list_options(factory.func)]:
         raise ValueError(
-            f"{unknown[0]}={used[unknown[0]]}: source=folder has no columns; folders are labels and splits."
+            f"{unknown[0]}={used[unknown[0]]}: {factory.func.__name__} has no such key; columns belong to source=table."
         )
     path = Path(config.path).expanduser()
     root = path if path.is_dir() else path.parent
@@ -94,6 +101,14 @@ def build_source(config: DictConfig) -> "AnnotationSource":
         root = Path(config.root).expanduser()
     source: AnnotationSource = factory(path, root, **used)
     return source
+
+
+def list_options(kind: type) -> set[str]:
+    """Return the names of the arguments of a class, those that it passes on to its bases included."""
+    names = set[str]()
+    for base in kind.__mro__[:-1]:
+        names |= set(signature(base).parameters)
+    return names
 
 
 def report_bad(bad: "Sequence[AnnotatedRecord]", num_items: int, is_skipped: bool, source: "AnnotationSource") -> None:
@@ -141,6 +156,10 @@ def split_records(items: "Sequence[AnnotatedRecord]", config: DictConfig) -> dic
             raise ValueError("fractions: the data set has splits of its own; leave fractions= or split= out.")
         splits = parse_splits(names)
         check_people(items, splits)
+        if config.val is not None:
+            splits = split_off_val(items, splits, config.val, config.seed)
+    elif config.val is not None:
+        raise ValueError(f"val={config.val}: the data set has no splits; set fractions.")
     else:
         splits = assign_splits(items, parse_fractions(config.fractions or FRACTIONS), config.seed)
     assignment: dict[str, list[AnnotatedRecord]] = {}
@@ -149,6 +168,23 @@ def split_records(items: "Sequence[AnnotatedRecord]", config: DictConfig) -> dic
         if records:
             assignment[split] = records
     return assignment
+
+
+def split_off_val(items: "Sequence[AnnotatedRecord]", splits: Sequence[str], fraction: Any, seed: int) -> list[str]:
+    """Return the splits with a share of the training records in val, for a data set that has no such split.
+
+    Raises:
+        ValueError: it has one, or the share is no number between 0 and 1.
+    """
+    from omnihuman.source.splits import assign_splits
+
+    if "val" in splits:
+        raise ValueError(f"val={fraction}: the data set has validation clips of its own; leave val out.")
+    if not isinstance(fraction, int | float) or not 0 < fraction < 1:
+        raise ValueError(f"val={fraction}: expected a share of the training records, as 0.1.")
+    train = [item for item, split in zip(items, splits, strict=True) if split == "train"]
+    assigned = iter(assign_splits(train, (1 - fraction, fraction, 0.0), seed))
+    return [next(assigned) if split == "train" else split for split in splits]
 
 
 def check_out(out: Path, settings: Mapping[str, Any], is_overwritten: bool) -> None:
@@ -192,17 +228,20 @@ def build_report(
     }
     first: Any = next(iter(splits.values()))[0].raw
     report["question"] = strip_tags(first["conversations"][0]["value"])
+    if source.questions is not None:
+        report["questions"] = list(source.questions.texts)
     report["records"] = {split: len(items) for split, items in splits.items()}
     if names is not None:
         report["counts"] = {split: count_labels(items, names) for split, items in splits.items()}
-    if "person" in settings:
+    report["seconds"] = {split: sum_seconds(items) for split, items in splits.items()}
+    if any(item.annotation.person is not None for items in splits.values() for item in items):
         report["person"] = "meta.person"
         report["people"] = {split: count_people(items) for split, items in splits.items()}
     errors = group_errors(bad)
     for reason, rows in errors.items():
         errors[reason] = [shorten_root(row, source.base) for row in rows]
     report["bad"] = errors
-    report["notes"] = [*source.notes, *find_notes(report, splits)]
+    report["notes"] = [*source.notes, *find_notes(report, splits, source)]
     return report | {"settings": dict(settings)}
 
 
@@ -217,12 +256,17 @@ def count_people(items: "Sequence[AnnotatedRecord]") -> int:
     return len({item.annotation.person for item in items})
 
 
+def sum_seconds(items: "Sequence[AnnotatedRecord]") -> float:
+    """Return the length of records whose headers tell it."""
+    return round(sum(item.seconds or 0.0 for item in items), 1)
+
+
 def shorten_root(message: str, root: Path) -> str:
     """Return a message without the path of the root, so that a report is the same wherever the media are."""
     return message.replace(f"{root}{os.sep}", "")
 
 
-def find_notes(report: Mapping[str, Any], splits: Assignment) -> list[str]:
+def find_notes(report: Mapping[str, Any], splits: Assignment, source: "AnnotationSource") -> list[str]:
     """Return what the user should know about records that are valid."""
     notes = []
     if missing := [split for split in SPLITS if split not in splits]:
@@ -240,7 +284,7 @@ def find_notes(report: Mapping[str, Any], splits: Assignment) -> list[str]:
             num_silent += is_silent(item)
     if num_shared := sum(len(names) > 1 for names in splits_of_files.values()):
         notes.append(f"{num_shared} files are in several splits")
-    if "person" not in report:
+    if "person" not in report and "person" in list_options(type(source)):
         notes.append("people are not kept apart: name their column, person=<column>")
     if num_silent:
         notes.append(f"videos without audio: {num_silent}")
@@ -269,6 +313,21 @@ def write_folder(out: Path, splits: Assignment, report: Mapping[str, Any]) -> No
         (out / f"{name}.new").replace(out / name)
 
 
+def draw_sheet(file: Path, splits: Assignment, source: "AnnotationSource", num_records: int) -> None:
+    """Draw records from all over the splits, one in a line, and print which clips cannot be decoded."""
+    from omnihuman.data.record import parse_record
+    from omnihuman.source.sheet import draw_records
+
+    items = list(itertools.chain(*splits.values()))
+    records = []
+    for item in items[:: max(1, len(items) // num_records)][:num_records]:
+        assert item.raw is not None
+        place = item.annotation.place
+        records.append(parse_record(item.raw, item.raw["id"], source.root, place, follow_links=source.follow_links))
+    for error in draw_records(records, 4, file).errors:
+        print(f"  {error.reason}: {error}")
+
+
 def print_summary(out: Path, report: Mapping[str, Any], source: "AnnotationSource") -> None:
     """Print the number of records of every label in every split, notes, and the next commands."""
     console = Console()
@@ -282,20 +341,23 @@ def print_summary(out: Path, report: Mapping[str, Any], source: "AnnotationSourc
         counts = [report["counts"][split][name] for split in report["records"]]
         table.add_row(name, *map(str, counts), str(sum(counts)))
     table.add_section()
-    for name in ("records", "people"):
+    for name in ("records", "people", "seconds"):
         if name in report:
             numbers = report[name].values()
-            table.add_row(name, *map(str, numbers), str(sum(numbers)))
+            table.add_row(name, *(f"{number:.0f}" for number in (*numbers, sum(numbers))))
     console.print(table, markup=False)
     question = report["question"].replace("\n", " | ")
     print(f"question: {question}")
+    if "questions" in report:
+        print(f"in training records: one of {len(report['questions'])} wordings, options in any order (seed)")
     for note in report["notes"]:
         print(f"note: {note}")
     data = shlex.quote(f"data={out}{os.sep}")
     if source.follow_links:
         data += " data.source.follow_links=true"
     print(f"written: {out}\nnext: omnihuman inspect {data} decode=true")
-    print(f"      omnihuman train +experiment=finetune base=<model folder> {data}")
+    if "train" in report["records"]:
+        print(f"      omnihuman train +experiment=finetune base=<model folder> {data}")
 
 
 if __name__ == "__main__":

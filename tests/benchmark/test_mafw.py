@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from omnihuman.benchmark.mafw import LABELS, MAFW
+from omnihuman.benchmark.mafw import MAFW
 from omnihuman.build import build, compose_part
 from omnihuman.metric.emotion import FORMS
+from omnihuman.source.mafw import LABELS
 
 LINES = "00025.mp4 anger\n00026.mp4 happiness\n09999.mp4 helplessness\n"
 

@@ -1,24 +1,19 @@
 """DFEW: movie clips, seven emotions, five folds."""
 
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 from omnihuman.benchmark.base import read_peers
 from omnihuman.benchmark.emotion import Clip, EmotionBenchmark, map_label
 from omnihuman.benchmark.text import read_csv
-
-LABELS = {"1": "happy", "2": "sad", "3": "neutral", "4": "angry", "5": "surprise", "6": "disgust", "7": "fear"}
-"""Number in a fold file -> HumanOmni's label."""
+from omnihuman.source.dfew import LABELS, find_fold_file
 
 
 class DFEW(EmotionBenchmark):
     """A copy of DFEW -> WAR and UAR in percent; see ``EmotionBenchmark`` for the options.
 
-    Reference: ``EmoLabel_DataSplit/test(single-labeled)/set_1.csv`` to ``set_5.csv`` with the columns ``video_name``
-    and ``label`` (1 to 7), or ``label/single_testset_1.csv`` as in its author's code; frames in
-    ``Clip/clip_224x224/00001/*.jpg``; HumanOmni names the videos without leading zeros.
+    Reference: see ``DFEWSource`` for the official files.
     """
 
     name = "dfew"
@@ -31,17 +26,7 @@ class DFEW(EmotionBenchmark):
         super().__init__(root, media=media, **options)
 
     def fold_file(self, fold: int) -> Path:
-        folder = self.root / "EmoLabel_DataSplit"
-        names = (f"set_{fold}.csv", f"single_testset_{fold}.csv", f"single_test_set_{fold}.csv")
-        paths = [folder / "test(single-labeled)" / name for name in names]
-        paths += [parent / name for parent, name in product((folder, self.root / "label", self.root), names[1:])]
-        for path in paths:
-            if path.is_file():
-                return path
-        raise ValueError(
-            f"{paths[0]}: there is no such file, nor {names[1]} or {names[2]} there, in {folder}, in "
-            f"{self.root / 'label'} or in {self.root}; set root to the folder DFEW, or remove fold {fold} from folds."
-        )
+        return find_fold_file(self.root, fold, "test")
 
     def read_clips(self, path: Path) -> Iterator[Clip]:
         for location, row in read_csv(path, ("video_name", "label")):

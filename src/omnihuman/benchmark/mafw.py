@@ -8,21 +8,7 @@ from omnihuman.benchmark.base import Question, check_choices, read_peers
 from omnihuman.benchmark.emotion import Clip, EmotionBenchmark, map_label
 from omnihuman.data.media import probe
 from omnihuman.data.text_files import read_lines
-
-LABELS = {
-    "anger": "angry",
-    "disgust": "disgust",
-    "fear": "fear",
-    "happiness": "happy",
-    "neutral": "neutral",
-    "sadness": "sad",
-    "surprise": "surprise",
-    "contempt": "contemptuous",
-    "anxiety": "anxious",
-    "helplessness": "helpless",
-    "disappointment": "disappointed",
-}
-"""Noun in a fold file -> HumanOmni's label, in the official order."""
+from omnihuman.source.mafw import CAPTIONS, LABELS, find_fold_file
 
 ORDERS = {
     "official": tuple(LABELS),
@@ -34,8 +20,7 @@ ORDERS = {
 class MAFW(EmotionBenchmark):
     """A copy of MAFW -> WAR and UAR in percent; see ``EmotionBenchmark`` for the other options.
 
-    Reference: ``Train & Test Set/single/no_caption/set_1/test.txt`` to ``set_5`` (in some copies below ``split``), with
-    a line ``00025.mp4 anger`` per clip; clips in ``data/clips``, frames in ``data/frames/00025``.
+    Reference: see ``MAFWSource`` for the official files.
 
     Args:
         root: the folder MAFW.
@@ -62,7 +47,7 @@ class MAFW(EmotionBenchmark):
         drop_silent: bool = False,
         **options: Any,
     ) -> None:
-        check_choices(captions=(captions, ("no_caption", "with_caption")), order=(order, ORDERS))
+        check_choices(captions=(captions, CAPTIONS), order=(order, ORDERS))
         super().__init__(root, media=media, **options)
         self.captions, self.order, self.drop_silent = captions, order, drop_silent
         self.labels = tuple(LABELS[noun] for noun in ORDERS[order])
@@ -71,19 +56,7 @@ class MAFW(EmotionBenchmark):
         self._num_dropped = 0
 
     def fold_file(self, fold: int) -> Path:
-        part = Path(self.captions) / f"set_{fold}" / "test.txt"
-        paths = [
-            self.root / "Train & Test Set" / "single" / part,
-            self.root / "split" / "single" / part,
-            self.root / "split" / part,
-        ]
-        for path in paths:
-            if path.is_file():
-                return path
-        raise ValueError(
-            f"{paths[0]}: there is no such file, nor {paths[1]}; set root to the folder MAFW, or remove fold {fold} "
-            "from folds."
-        )
+        return find_fold_file(self.root, self.captions, fold, "test")
 
     def read_clips(self, path: Path) -> Iterator[Clip]:
         for location, line in read_lines(path):

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 from omnihuman.benchmark.base import Question, as_tuple, check_choices, check_unique_ids
-from omnihuman.benchmark.dfew import LABELS
 from omnihuman.benchmark.task import TaskBenchmark
 from omnihuman.data.options import read_options
 from omnihuman.data.record import Record
 from omnihuman.metric.emotion import FORMS, PARSERS
+from omnihuman.source.dfew import LABELS
 from omnihuman.source.sample import SampleSource
 
 TASKS = {

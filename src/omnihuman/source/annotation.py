@@ -14,9 +14,10 @@ from typing import Any
 from omnihuman.data.media import Header, probe
 from omnihuman.data.paths import PathError, resolve_path
 from omnihuman.data.record import BadSample, Entry, parse_record
-from omnihuman.modality import KINDS, TAGS
+from omnihuman.modality import KINDS
 from omnihuman.source.base import Source
 from omnihuman.source.labels import Labels, find_labels
+from omnihuman.source.questions import load_questions, write_question
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Annotation:
         split: its name in the data set, ``None`` where the data set has no splits.
         person: who is in the clip, ``None`` where the data set does not name people.
         system: the system prompt, ``None`` without one.
+        second_clip: path of a video that follows that of ``files``; empty without one.
         error: of a clip that cannot be read, such as a row with too many cells.
     """
 
@@ -45,6 +47,7 @@ class Annotation:
     split: str | None = None
     person: str | None = None
     system: str | None = None
+    second_clip: str = ""
     error: BadSample | None = None
 
 
@@ -56,17 +59,21 @@ class AnnotatedRecord:
         annotation: of the clip, its answer parsed.
         raw: the record, as a data file has it; ``None`` for a clip that cannot be used.
         error: the reason why it cannot be used.
+        tags: of its media, which its question begins with.
+        seconds: length of the clip, as far as the headers of its files tell it.
     """
 
     annotation: Annotation
     raw: dict[str, Any] | None = None
     error: BadSample | None = None
+    tags: tuple[str, ...] = ()
+    seconds: float | None = None
 
     @property
     def files(self) -> tuple[str, ...]:
         """Paths of its media relative to the root, its own file first."""
         raw = self.raw or {}
-        return tuple(str(raw[key]) for key in (*KINDS, "audio_track") if key in raw)
+        return tuple(str(raw[key]) for key in (*KINDS, "audio_track", "second_clip") if key in raw)
 
 
 class AnnotationSource(Source):
@@ -76,15 +83,17 @@ class AnnotationSource(Source):
         path: of the data set.
         root: folder that all media paths are relative to and may not leave.
         task: name of what is asked for.
-        question: asked of every clip; ``None``: which of the options fits best.
+        question: asked of every clip; ``None``: that of ``questions``, or which of the options fits best.
+        questions: wordings of the question of training records, see ``load_questions``; ``None``: all have one.
         options: classes of the answers, see ``find_labels``.
+        system: system prompt.
         follow_links: accept links in the root to files outside.
 
     Attributes:
         notes: for the user, after the clips have been read.
 
     Raises:
-        ValueError: the name of the task is no word.
+        ValueError: the name of the task is no word, or there are no such questions.
     """
 
     def __init__(
@@ -94,13 +103,17 @@ class AnnotationSource(Source):
         *,
         task: str,
         question: str | None = None,
+        questions: str | None = None,
         options: Any = None,
+        system: str | None = None,
         follow_links: bool = False,
     ) -> None:
         if not re.fullmatch(r"\w[\w-]*", task):
             raise ValueError(f"task={task}: expected one word of letters, digits and _.")  # it names metrics
         self.path, self.root, self.task = Path(path), Path(root), task
-        self.question, self.options, self.follow_links = question, options, follow_links
+        self.questions = None if questions is None or question is not None else load_questions(questions)
+        self.question = self.questions.texts[0] if self.questions else question
+        self.options, self.system, self.follow_links = options, system, follow_links
         self.notes: list[str] = []
 
     @property
@@ -153,6 +166,22 @@ class AnnotationSource(Source):
         items = [builder.build(annotation) for annotation in annotations]
         return labels, _add_ids(items)
 
+    def draw_question(self, item: AnnotatedRecord, seed: int) -> AnnotatedRecord:
+        """Return a training record with a wording and options that its id and a seed decide.
+
+        A record is returned as it is if its clip has a question of its own, or the source has one question.
+        """
+        if self.questions is None or item.raw is None or item.annotation.question is not None:
+            return item
+        raw, answer = item.raw, item.annotation.answer
+        meta = raw.get("meta", {})
+        text, options = self.questions.draw(meta.get("options", ()), answer, f"{seed}/{raw['id']}")
+        human = {"from": "human", "value": write_question(item.tags, text, options)}
+        raw = {**raw, "conversations": [human, *raw["conversations"][1:]]}
+        if options:
+            raw["meta"] = {**meta, "options": options}
+        return replace(item, raw=raw)
+
 
 class _RecordBuilder:
     """Builds records of annotations, and reads every header once."""
@@ -166,16 +195,15 @@ class _RecordBuilder:
             if annotation.error is not None:
                 raise annotation.error
             answer = self.labels.parse(annotation.answer)
-            annotation = replace(annotation, answer=answer)
-            raw = self._build_raw(annotation)
-            parse_record(raw, "", self.source.root, annotation.place, follow_links=self.source.follow_links)
-            return AnnotatedRecord(annotation, raw)
+            item = self._build_item(replace(annotation, answer=answer))
+            parse_record(item.raw, "", self.source.root, annotation.place, follow_links=self.source.follow_links)
+            return item
         except BadSample as bad:
             message = str(bad).removeprefix(f"{annotation.place}: ")
             return AnnotatedRecord(annotation, error=BadSample(bad.reason, f"{annotation.place}: {message}"))
 
-    def _build_raw(self, annotation: Annotation) -> dict[str, Any]:
-        """Return the record of an annotation, without an id.
+    def _build_item(self, annotation: Annotation) -> AnnotatedRecord:
+        """Return an annotation with its record, without an id.
 
         Raises:
             BadSample: a file or a time cannot be used.
@@ -188,6 +216,9 @@ class _RecordBuilder:
             if value is not None and not value.strip():
                 raise BadSample(f"empty_{key}", f"the {key} is empty.")
         paths = {kind: self._locate(kind, name) for kind, name in files.items()}
+        if annotation.second_clip:
+            paths["second_clip"] = second = self._locate("video", annotation.second_clip)
+            _check_kind("video", annotation.second_clip, self.read_header(second))
         headers = {kind: _check_kind(kind, name, self.read_header(paths[kind])) for kind, name in files.items()}
         raw: dict[str, Any] = {kind: path.relative_to(self.source.base).as_posix() for kind, path in paths.items()}
         if {"video", "audio"} <= set(raw):
@@ -200,16 +231,20 @@ class _RecordBuilder:
         if audio is not None and audio.num_samples(seconds["start"] or 0.0, seconds["end"]):
             tags.append("<audio>")
         raw["task"] = self.source.task
-        if annotation.system:
-            raw["system"] = annotation.system
+        if system := annotation.system or self.source.system:
+            raw["system"] = system
+        text = annotation.question or self.source.question
+        if text is None:
+            text = f"Which {self.source.task.replace('_', ' ')} fits this clip best?"
         raw["conversations"] = [
-            {"from": "human", "value": self._write_question(annotation, tags)},
+            {"from": "human", "value": write_question(tags, text, self.labels.names or ())},
             {"from": "gpt", "value": annotation.answer},
         ]
         meta: dict[str, Any] = {} if self.labels.names is None else {"options": list(self.labels.names)}
         if annotation.person is not None:
             meta["person"] = annotation.person
-        return raw | ({"meta": meta} if meta else {})
+        raw |= {"meta": meta} if meta else {}
+        return AnnotatedRecord(annotation, raw, tags=tuple(tags), seconds=_measure(seconds, headers))
 
     def _locate(self, kind: str, name: str) -> Path:
         options = {"allow_folder": kind == "video", "follow_links": self.source.follow_links}
@@ -218,18 +253,6 @@ class _RecordBuilder:
         except PathError as error:
             message = str(error).replace("data.source.", "source.").replace("data.root", "root")
             raise BadSample(error.reason, f"{kind} {name!r:.200}: {message}") from error
-
-    def _write_question(self, annotation: Annotation, tags: list[str]) -> str:
-        """Return the human turn: tags of the media unless the question has tags of its own, question, options."""
-        question = annotation.question or self.source.question
-        if question is None:
-            question = f"Which {self.source.task.replace('_', ' ')} fits this clip best?"
-        if any(tag in question for tag in TAGS):
-            tags = []
-        lines = [*tags, question]
-        if self.labels.names is not None:
-            lines.append(" ,".join(self.labels.names))  # HumanOmni's form
-        return "\n".join(lines)
 
 
 def _read_header(path: Path) -> Header | BadSample:
@@ -283,9 +306,26 @@ def _check_start(start: float, headers: Mapping[str, Header]) -> None:
         BadSample: it begins later.
     """
     for header in headers.values():
-        seconds = max(header.audio[1], header.num_frames / header.fps)
-        if start and not header.is_still and 0 < seconds <= start:
+        seconds = _measure_file(header)
+        if start and 0 < seconds <= start:
             raise BadSample("outside_file", f"start {start:g} is after the end of the file, {seconds:.1f} s.")
+
+
+def _measure_file(header: Header) -> float:
+    """Return the length of a file in seconds, 0 for a still or an unknown length."""
+    return 0.0 if header.is_still else max(header.audio[1], header.num_frames / header.fps)
+
+
+def _measure(span: Mapping[str, float | None], headers: Mapping[str, Header]) -> float | None:
+    """Return the length of a clip in seconds, ``None`` for a still or a file whose header does not tell it."""
+    start, end = span["start"] or 0.0, span["end"]
+    lengths = [
+        max(header.audio[1], header.num_frames / header.fps) for header in headers.values() if not header.is_still
+    ]
+    length = max(lengths, default=0.0)
+    if end is None or 0 < length < end:
+        end = length
+    return end - start if end > start else None
 
 
 def _add_ids(items: list[AnnotatedRecord]) -> list[AnnotatedRecord]:

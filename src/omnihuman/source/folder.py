@@ -23,7 +23,8 @@ class FolderSource(AnnotationSource):
     Args:
         path: the folder.
         root: folder that all media paths are relative to and may not leave.
-        question: asked of every clip; ``None``: which of the options fits best.
+        question: asked of every clip; ``None``: that of ``questions``, or which of the options fits best.
+        questions: wordings of the question of training records, see ``load_questions``.
         options: classes of the answers, see ``find_labels``.
         task: name of what is asked for.
         system: system prompt.
@@ -36,15 +37,22 @@ class FolderSource(AnnotationSource):
         root: str | Path,
         *,
         question: str | None = None,
+        questions: str | None = None,
         options: Any = None,
         task: str | None = None,
         system: str | None = None,
         follow_links: bool = False,
     ) -> None:
         super().__init__(
-            path, root, task=task or "label", question=question, options=options, follow_links=follow_links
+            path,
+            root,
+            task=task or "label",
+            question=question,
+            questions=questions,
+            options=options,
+            system=system,
+            follow_links=follow_links,
         )
-        self.system = system
 
     def annotations(self) -> Iterator[Annotation]:
         if not self.path.is_dir():
@@ -61,7 +69,7 @@ class FolderSource(AnnotationSource):
             split = file.parts[0] if has_splits else None
             name = os.path.relpath(self.path / file, self.root)
             kind = _find_kind(self.path / file)
-            yield Annotation(place, file.parts[num_folders - 1], {kind: name}, split=split, system=self.system)
+            yield Annotation(place, file.parts[num_folders - 1], {kind: name}, split=split)
 
     def _list_files(self) -> list[Path]:
         """Return the paths of all files that can be clips, relative to the folder; other files are a note."""

@@ -52,7 +52,8 @@ class TableSource(AnnotationSource):
         video: column of the videos; with ``audio`` as well, the audio is that of the other file.
         audio: column of the audio files.
         image: column of the images.
-        question: asked of every clip; ``None``: which of the options fits best.
+        question: asked of every clip; ``None``: that of ``questions``, or which of the options fits best.
+        questions: wordings of the question of training records, see ``load_questions``.
         options: classes of the answers, see ``find_labels``.
         start: column of the first second.
         end: column of the last second.
@@ -77,6 +78,7 @@ class TableSource(AnnotationSource):
         audio: str | None = None,
         image: str | None = None,
         question: str | None = None,
+        questions: str | None = None,
         options: Any = None,
         start: str | None = None,
         end: str | None = None,
@@ -89,7 +91,10 @@ class TableSource(AnnotationSource):
     ) -> None:
         fixed = question if question is None or not FIELD.search(question) else None
         task = task or re.sub(r"\W+", "_", str(answer)).strip("_").lower()
-        super().__init__(path, root, task=task, question=fixed, options=options, follow_links=follow_links)
+        questions = questions if question is None else None
+        super().__init__(
+            path, root, task=task, question=fixed, questions=questions, options=options, follow_links=follow_links
+        )
         columns = {"video": video, "audio": audio, "image": image, "answer": answer, "start": start, "end": end}
         self.columns = {**columns, "split": split, "person": person}
         self.texts = {"question": None if fixed else question, "system": system}
@@ -120,7 +125,7 @@ class TableSource(AnnotationSource):
         """Return the function that reads the cell of a key: of its column, or a text with columns in braces."""
         if FIELD.search(value):
             return _compile_text(key, value, table, self.path)
-        _check_column(f"{key}={value}", value, table, self.path)
+        check_column(f"{key}={value}", value, table, self.path)
         return lambda row: row[value]
 
 
@@ -128,7 +133,7 @@ def _compile_text(key: str, text: str, table: Table, path: Path) -> Callable[[Ro
     """Return the function that fills a text with the cells of a row; it is empty if one of them is."""
     names = FIELD.findall(text)
     for name in names:
-        _check_column(f"{key}={text}", name, table, path)
+        check_column(f"{key}={text}", name, table, path)
 
     def fill(row: Row) -> str:
         if not all(row[name] for name in names):
@@ -138,7 +143,7 @@ def _compile_text(key: str, text: str, table: Table, path: Path) -> Callable[[Ro
     return fill
 
 
-def _check_column(argument: str, name: str, table: Table, path: Path) -> None:
+def check_column(argument: str, name: str, table: Table, path: Path) -> None:
     """Check that a table has a column.
 
     Raises:
@@ -152,12 +157,16 @@ def _check_column(argument: str, name: str, table: Table, path: Path) -> None:
     raise ValueError(f"{argument}: {path} has no column {name}{hint} Its columns are {', '.join(table.columns)}.")
 
 
-def read_table(path: Path, delimiter: str | None = None) -> Table:
+def read_table(
+    path: Path, delimiter: str | None = None, names: Sequence[str] = (), *, has_quotes: bool = True
+) -> Table:
     """Return a table.
 
     Args:
         path: a Parquet file, or a text file in UTF-8.
         delimiter: between the cells of a text file; ``None``: the one that makes most columns of the header.
+        names: of the columns of a text file without a header.
+        has_quotes: a cell of a text file can be in quotes; else a quote is a character.
 
     Raises:
         ValueError: the file is missing, of another kind or encoding, or has no header or row.
@@ -166,7 +175,7 @@ def read_table(path: Path, delimiter: str | None = None) -> Table:
         raise ValueError(f"path={path}: there is no such table.")
     if path.suffix.lower() in SHEETS:
         raise ValueError(f"path={path}: a spreadsheet is not read; {EXCEL_CURE}.")
-    table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_text(path, delimiter)
+    table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_text(path, delimiter, names, has_quotes)
     if repeated := [name for name, count in Counter(table.columns).items() if count > 1]:
         raise ValueError(f"{path}: the header names {repeated[0]} twice; rename one of the columns.")
     if not table.rows:
@@ -194,12 +203,14 @@ def _write_cell(value: Any) -> str:
     return str(value).strip()
 
 
-def _read_text(path: Path, delimiter: str | None) -> Table:
+def _read_text(path: Path, delimiter: str | None, names: Sequence[str], has_quotes: bool) -> Table:
     text = _decode(path)
     first, _, rest = text.partition("\n")
     if first.startswith("sep="):  # Excel's line about the delimiter
         delimiter, text = first[4:].strip() or delimiter, rest
-    rows = enumerate(_parse_rows(path, text, delimiter or _find_delimiter(text)), 1)
+    rows = enumerate(_parse_rows(path, text, delimiter or _find_delimiter(text), has_quotes), 1)
+    if names:
+        return Table(tuple(names), tuple(_name_cells(names, rows)))
     header = next(((number, cells) for number, cells in rows if any(cells)), None)
     if header is None:
         raise ValueError(f"{path}: the table is empty.")
@@ -239,7 +250,7 @@ def _find_delimiter(text: str) -> str:
     return max(DELIMITERS, key=lambda delimiter: counts[delimiter])
 
 
-def _parse_rows(path: Path, text: str, delimiter: str) -> Iterator[list[str]]:
+def _parse_rows(path: Path, text: str, delimiter: str, has_quotes: bool) -> Iterator[list[str]]:
     """Yield the cells of every row, without white space around them; an empty line is a row without cells.
 
     Raises:
@@ -247,7 +258,8 @@ def _parse_rows(path: Path, text: str, delimiter: str) -> Iterator[list[str]]:
     """
     if len(delimiter) != 1:
         raise ValueError(f"source.delimiter={delimiter}: expected one character.")
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
+    quoting: Any = csv.QUOTE_MINIMAL if has_quotes else csv.QUOTE_NONE
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True, skipinitialspace=True, quoting=quoting)
     try:
         for cells in reader:
             yield [cell.strip() for cell in cells]
