@@ -25,14 +25,7 @@ from omnihuman.metric.answer import final_answer
 from omnihuman.metric.events import score_overlap
 from omnihuman.metric.open_vocabulary import built_in_wheels, score_on_wheels
 from omnihuman.metric.score import Score
-
-FILES = {
-    ("v1", "eng"): ("gt-eng.csv", "names", "reasons"),
-    ("v1", "chi"): ("gt-chi.csv", "names", "reasons"),
-    ("v2", "eng"): ("final-EMER-reason.csv", "name", "english"),
-    ("v2", "chi"): ("final-EMER-reason.csv", "name", "chinese"),
-}
-"""Version and language -> table, its column of names, its column of descriptions."""
+from omnihuman.source.emer import FILES
 
 
 class Emer(Benchmark):
