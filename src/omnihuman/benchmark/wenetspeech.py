@@ -11,13 +11,13 @@ from omnihuman.benchmark.base import (
     Question,
     check_subset,
     check_unique_ids,
-    get_value,
     read_peers,
 )
 from omnihuman.benchmark.text import Media, build_record
 from omnihuman.benchmark.transcription import PROMPT, parse_transcript, score_groups
 from omnihuman.metric.score import Score
 from omnihuman.metric.speech import cer, mer
+from omnihuman.source.recordings import read_recordings, read_value
 
 SUBSETS = ("TEST_NET", "TEST_MEETING", "DEV")
 
@@ -66,7 +66,7 @@ class WenetSpeech(Benchmark):
         self.media.reset()
         path = self.root / "WenetSpeech.json"
         questions: list[Question] = []
-        for location, recording in _read_recordings(path):
+        for location, recording in read_recordings(path):
             questions += self._read_segments(location, recording)
         found_subsets = {question.group for question in questions}
         for subset in self.subsets:
@@ -77,17 +77,17 @@ class WenetSpeech(Benchmark):
 
     def _read_segments(self, location: str, recording: Any) -> Iterator[Question]:
         """Build the questions of a recording; a segment counts for the first of its subsets."""
-        for number, segment in enumerate(_read_value(recording, "segments", location, list)):
+        for number, segment in enumerate(read_value(recording, "segments", location, list)):
             place = f"{location}.segments[{number}]"
-            subset = self._find_subset(_read_value(segment, "subsets", place, list))
+            subset = self._find_subset(read_value(segment, "subsets", place, list))
             if subset is None:
                 continue
-            name, transcript = _read_value(segment, "sid", place, str), _read_value(segment, "text", place, str)
-            start = float(_read_value(segment, "begin_time", place, int, float))
-            end = float(_read_value(segment, "end_time", place, int, float))
+            name, transcript = read_value(segment, "sid", place, str), read_value(segment, "text", place, str)
+            start = float(read_value(segment, "begin_time", place, int, float))
+            end = float(read_value(segment, "end_time", place, int, float))
             if not 0 <= start < end:
                 raise ValueError(f"{place}: end_time {end:g} must be after begin_time {start:g}.")
-            file = self.media.find(_read_value(recording, "path", location, str), f"{location}.path")
+            file = self.media.find(read_value(recording, "path", location, str), f"{location}.path")
             if file is not None:
                 record = build_record(file, self.prompt, name, place, audio_only=True, start=start, end=end)
                 meta = {"recording": str(recording.get("aid", file.stem))}
@@ -122,28 +122,3 @@ class WenetSpeech(Benchmark):
 
 def _recording(prediction: Prediction) -> str:
     return str(prediction.meta.get("recording", prediction.id))
-
-
-def _read_recordings(path: Path) -> Iterator[tuple[str, Any]]:
-    """Read the entries of ``audios`` one by one: the file of the full corpus does not fit into memory."""
-    import ijson
-
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file; set root to the folder of WenetSpeech.json and audio/.")
-    number = -1
-    with path.open("rb") as raw:
-        try:
-            for number, recording in enumerate(ijson.items(raw, "audios.item", use_float=True)):
-                yield f"{path}: audios[{number}]", recording
-        except ijson.JSONError as error:
-            raise ValueError(f"{path}: this is not JSON after audios[{number}] ({error}); unpack it again.") from error
-    if number < 0:
-        raise ValueError(f"{path}: there is no list `audios`, or it is empty; this is not WenetSpeech.json.")
-
-
-def _read_value(entry: Any, key: str, location: str, *types: type) -> Any:
-    value = get_value(entry, key)
-    if not isinstance(value, types) or isinstance(value, bool):
-        expected = " or ".join(value_type.__name__ for value_type in types)
-        raise ValueError(f"{location}: {key} is {value!r:.80}, it must be a {expected}.")
-    return value

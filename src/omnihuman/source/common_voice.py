@@ -1,0 +1,25 @@
+"""Common Voice: read sentences of volunteers in many languages, official splits."""
+
+from collections.abc import Iterator
+
+from omnihuman.source.annotation import Annotation
+from omnihuman.source.dataset import DatasetSource
+from omnihuman.source.table import Row
+
+
+class CommonVoiceSource(DatasetSource):
+    """The clips of a language of Common Voice -> their sentences; nobody is in two of its splits.
+
+    Reference: ``train.tsv``, ``dev.tsv`` and ``test.tsv`` with the columns ``client_id``, ``path`` and ``sentence``;
+    ``clips/<path>``.
+    """
+
+    def clips(self) -> Iterator[Annotation]:
+        columns = ("client_id", "path", "sentence")
+        for split in ("train", "dev", "test"):
+            file = self.find(f"{split}.tsv")
+            yield from self.read_rows(file, self._build, columns, split, delimiter="\t", has_quotes=False)
+
+    def _build(self, place: str, row: Row) -> Annotation:
+        audio = self.find_media(row["path"], suffixes=("", ".mp3"))
+        return Annotation(place, row["sentence"], {"audio": audio}, person=row["client_id"])

@@ -1,0 +1,41 @@
+"""LibriSpeech: read English speech, official splits."""
+
+from collections.abc import Iterator
+
+from omnihuman.data.record import BadSample
+from omnihuman.data.text_files import read_lines
+from omnihuman.source.annotation import Annotation
+from omnihuman.source.dataset import AUDIO_SUFFIXES, DatasetSource
+
+SPLITS = {
+    "train-clean-100": "train",
+    "train-clean-360": "train",
+    "train-other-500": "train",
+    "dev-clean": "val",
+    "dev-other": "val",
+    "test-clean": "test",
+    "test-other": "test",
+}
+"""Folder -> split."""
+
+
+class LibriSpeechSource(DatasetSource):
+    """The utterances of those folders of LibriSpeech that are there -> their transcripts, in capitals as published.
+
+    Reference: openslr 12: ``<folder>/<speaker>/<chapter>/<speaker>-<chapter>-<number>.flac``, and beside it
+    ``<speaker>-<chapter>.trans.txt`` with a line per utterance.
+    """
+
+    def clips(self) -> Iterator[Annotation]:
+        folders = [name for name in SPLITS if (self.media_folder / name).is_dir()]
+        if not folders:
+            self.find(*SPLITS)
+        for name in folders:
+            for path in sorted((self.media_folder / name).glob("*/*/*.trans.txt")):
+                for place, line in read_lines(path):
+                    utterance, _, text = line.strip().partition(" ")
+                    if not text:
+                        yield Annotation(place, error=BadSample("empty_answer", f"{line!r:.80} has no transcript."))
+                        continue
+                    audio = self.find_media(utterance, suffixes=(".flac", *AUDIO_SUFFIXES), folder=path.parent)
+                    yield Annotation(place, text, {"audio": audio}, split=SPLITS[name], person=path.parts[-3])
