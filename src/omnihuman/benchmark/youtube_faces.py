@@ -1,7 +1,6 @@
 """YouTube Faces: face verification of two clips."""
 
 import random
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +18,9 @@ from omnihuman.benchmark.task import score_pairs
 from omnihuman.benchmark.text import Media
 from omnihuman.data.media import probe
 from omnihuman.data.record import Record
-from omnihuman.data.text_files import read_lines
 from omnihuman.metric.score import Score
 from omnihuman.metric.verification import parse_yes_no
+from omnihuman.source.youtube_faces import read_pairs
 
 PROMPT = (
     "The first half of the frames is one clip, the second half is another. Do both clips show the same person? "
@@ -156,19 +155,10 @@ class YouTubeFaces(Benchmark):
         path = self.root / self.splits
         if not path.is_file():
             raise ValueError(f"{path}: there is no such file; set splits, or pairs=favchat_like, which needs none.")
-        for number, (location, line) in enumerate(read_lines(path), 1):
-            cells = [cell.strip() for cell in line.split(",")]
-            if number == 1 and not re.search(r"/\d", line):
-                continue  # the header
-            videos = [cell for cell in cells if "/" in cell]
-            if len(cells) < 4 or len(videos) != 2 or cells[-1] not in ("0", "1") or not cells[0].isdecimal():
-                raise ValueError(
-                    f"{location}: expected <fold>, <pair>, <name>/<number>, <name>/<number>, ..., 0 or 1; got {line!r}."
-                )
-            first, second = Segment(videos[0]), Segment(videos[1])
-            pair_number = cells[1] if cells[1].isdecimal() else str(number)
-            name = f"{cells[0]}/{pair_number}"
-            yield Pair(name, location, first, second, cells[-1] == "1", f"fold_{cells[0]}")
+        for pair in read_pairs(path):
+            first, second = Segment(pair.first), Segment(pair.second)
+            name = f"{pair.fold}/{pair.number}"
+            yield Pair(name, pair.location, first, second, pair.mark == "1", f"fold_{pair.fold}")
 
     def _draw_pairs(self) -> Iterator[Pair]:
         """Draw a positive and a negative pair for each person."""
