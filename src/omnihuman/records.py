@@ -38,7 +38,7 @@ Assignment = Mapping[str, Sequence["AnnotatedRecord"]]
 """Split -> its records."""
 
 
-@verb("records", "path", "out", "root", *COLUMNS, "task", "question", "system")
+@verb("records", "path", "out", "root", *COLUMNS, "task", "question", "questions", "system")
 def main(config: DictConfig) -> None:
     """Check the annotated clips, write their records, and print the counts and the next commands.
 

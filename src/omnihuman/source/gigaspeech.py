@@ -7,7 +7,6 @@ from omnihuman.source.recordings import RecordingsSource
 MARKS = {"<COMMA>": ",", "<PERIOD>": ".", "<QUESTIONMARK>": "?", "<EXCLAMATIONPOINT>": "!"}
 """Tag in a text -> punctuation mark. All other tags are of segments without speech."""
 
-
 SPLITS = {"DEV": "val", "TEST": "test"}
 
 

@@ -40,7 +40,7 @@ class Questions:
         """Return a wording and options, the answer among them, both decided by a key alone.
 
         >>> Questions(("Which?",), min_options=2, max_options=2).draw(["a", "b", "c"], "c", "0/1.mp4")
-        ('Which?', ['b', 'c'])
+        ('Which?', ['c', 'b'])
         """
         rng = random.Random(key)
         text = rng.choice(self.texts)

@@ -1,5 +1,6 @@
 """Speech in long recordings, whose segments are in one JSON file: GigaSpeech and WenetSpeech."""
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -52,9 +53,9 @@ class RecordingsSource(DatasetSource):
         if num_silent:
             self.notes.append(f"segments without speech: {num_silent}")
 
+    @abstractmethod
     def clean(self, text: str) -> str:
-        """Return the text of a segment, empty for one without speech."""
-        return text.strip()
+        """Return the text of a segment without tags, empty for one without speech."""
 
     def _find_split(self, names: list[Any]) -> str | None:
         """Return the split of a segment in these subsets."""

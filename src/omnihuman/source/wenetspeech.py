@@ -15,3 +15,6 @@ class WenetSpeechSource(RecordingsSource):
     text_key = "text"
     subsets = ("S", "M", "L")
     splits = SPLITS
+
+    def clean(self, text: str) -> str:
+        return text.strip()
