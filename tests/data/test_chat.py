@@ -1,17 +1,18 @@
 """The prompt builder: supervised tokens, official strings, truncation."""
 
 import re
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from omnihuman.build import compose_part
-from omnihuman.data.chat import Chat, describe_difference
+from omnihuman.data.chat import Chat, check_markers, describe_difference
 from omnihuman.data.record import BadSample
 from omnihuman.modality import SLOTS
 from omnihuman.template import parse_template
-from omnihuman.types import IGNORE_INDEX
+from omnihuman.types import IGNORE_INDEX, Sample
 
 from .conftest import CHATML
 
@@ -50,6 +51,50 @@ def decode_supervised(tokenizer: Any, labels: list[int]) -> list[str]:
         elif runs[-1]:
             runs.append([])
     return [tokenizer.decode(run) for run in runs if run]
+
+
+def test_slots_have_the_marks_of_their_kind(tokenizer: Any) -> None:
+    """VideoChat2's notebook: the video has a turn of its own before the question."""
+    mistral = parse_template(compose_part("llm/template", "mistral"))
+    tokenizer = deepcopy(tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<s>", "</s>"]})
+    markers = {"video": ("<Video>", "</Video>"), "image": ("<Image>", "</Image>")}
+    chat = Chat(tokenizer, mistral, markers=markers, separator=" [/INST] [INST] ")
+    question = (("user", "<video>\nDescribe the video in details."), ("assistant", ""))
+    assert decode(tokenizer, chat.prompt(question, COUNTS)) == (
+        "<s>[INST] <Video>VVV</Video> [/INST] [INST] Describe the video in details. [/INST]"
+    )
+    timed = chat.prompt(question, COUNTS, time_text=" The video contains 3 frames.")
+    assert "</Video> The video contains 3 frames. [/INST] [INST] Describe" in decode(tokenizer, timed)
+    image = (("user", "<image>\nWho?"), ("assistant", ""))
+    assert decode(tokenizer, chat.prompt(image, COUNTS)).startswith("<s>[INST] <Image>VVV</Image> [/INST] [INST] Who?")
+    text = (("user", "Who?"), ("assistant", ""))
+    assert decode(tokenizer, chat.prompt(text, COUNTS)) == "<s>[INST] Who? [/INST]"
+
+
+@pytest.mark.parametrize("markers", [None, "<Video>", {"video": "<>"}, {"film": ("<", ">")}, {"video": ("<", 1)}])
+def test_invalid_markers_raise(markers: Any) -> None:
+    with pytest.raises(ValueError, match=r"data.markers is .*video, image, audio"):
+        check_markers(markers)
+
+
+INSTRUCTIONS = {
+    "{question}": ("<video>\n<audio>\nWho\nwaves?", "Who\nwaves?"),
+    "{slots}{line}": ("<video>\n<audio>\nWho\nwaves?", "<vi_start><vi_end><au_start><audio><au_end>Whowaves?"),
+    "Watch it.": ("<video>\nWho?", "Watch it."),
+}
+
+
+@pytest.mark.parametrize("pattern", INSTRUCTIONS)
+def test_text_for_encoders_of_the_instruction(pattern: str, tokenizer: Any) -> None:
+    text, expected = INSTRUCTIONS[pattern]
+    sample = Sample({}, (("user", text), ("assistant", "")))
+    assert Chat(tokenizer, CHATML, instruction=pattern).instruct(sample) == expected
+    by_kind = {"image": "Observe it.", "video": pattern}
+    assert Chat(tokenizer, CHATML, instruction=by_kind).instruct(sample) == expected
+    image = Sample({}, (("user", "<image>\n{line}?"), ("assistant", "")))
+    assert Chat(tokenizer, CHATML, instruction=by_kind).instruct(image) == "Observe it."
+    assert Chat(tokenizer, CHATML).instruct(image) == "{line}?"
 
 
 @pytest.mark.parametrize("messages", [ONE_TURN, THREE_TURNS])

@@ -15,6 +15,7 @@ from omnihuman.data import media
 from omnihuman.data.chat import Chat
 from omnihuman.data.dataset import Samples
 from omnihuman.data.face import FaceInput
+from omnihuman.data.media import probe
 from omnihuman.data.packing import MicroBatch
 from omnihuman.data.record import BadSample, FaceDetection, Record
 from omnihuman.modality import SLOTS, View
@@ -383,6 +384,30 @@ def test_meta_sets_the_instruction_and_the_beginning_of_the_answer(media_root: P
     assert prime == "Best option:("
     assert plain.sample(plain.planned[0]).instruction == "Who?"
     assert primed.sample(primed.planned[0]).instruction == "Where?"
+
+
+def test_the_sentence_after_a_video_has_the_seconds_of_its_frames(media_root: Path, tokenizer: Any) -> None:
+    """VideoChat2's third stage; the seconds are planned from the header, and are those of the decoded frames."""
+    options = {"time_instruction": " The video contains {num_frames} frames sampled at {seconds} seconds."}
+    record = build_question(media_root / "talk.mp4", start=0.5, end=1.5)
+    samples = plan_questions([record], tokenizer, sampling="steps", **options)
+    ids = [token for token in samples[MicroBatch((0,), 0)].input_ids[0].tolist() if token >= 0]
+    times = samples.sample(samples.planned[0]).meta["times"]
+    seconds = ", ".join(str(round(time, 1)) for time in times)
+    assert f"<vi_end> The video contains 4 frames sampled at {seconds} seconds.\n<au_start>" in tokenizer.decode(ids)
+    assert samples.planned[0].length == samples[MicroBatch((0,), 0)].input_ids.shape[1]
+    image = replace(record, file=media_root / "image.png", kind="image", slots=("video",), start=0.0, end=None)
+    image = replace(image, messages=(("user", "<image>\nWho?"), ("assistant", "")))
+    batch = plan_questions([image], tokenizer, **options)[MicroBatch((0,), 0)]
+    assert "contains" not in tokenizer.decode([token for token in batch.input_ids[0].tolist() if token >= 0])
+
+
+def test_one_frame_a_second_is_planned_from_the_header(media_root: Path, tokenizer: Any) -> None:
+    samples = plan_questions([build_question(media_root / "talk.mp4")], tokenizer, sampling="fps")
+    assert samples.planned[0].amounts["frames"] == 2 == len(samples.sample(samples.planned[0]).meta["times"])
+    unknown = replace(probe(media_root / "talk.mp4"), num_frames=0)
+    with pytest.raises(BadSample, match=r"talk.mp4 .*number of frames.*data.sampling=fps"):
+        samples.readers["frames"].count(samples.planned[0].record, unknown)
 
 
 def write_variants(root: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from omnihuman.data.decode import frames, packets
-from omnihuman.data.decode.frames import uniform_indices
+from omnihuman.data.decode.sampling import uniform_indices
 from omnihuman.data.media import Header, merge_headers, probe, read, read_clip
 from omnihuman.data.record import BadSample, Record
 

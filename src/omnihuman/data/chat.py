@@ -1,5 +1,6 @@
 """The one prompt builder: messages -> token ids and labels, for training and for generation."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,7 +10,7 @@ from jinja2 import TemplateError
 from omnihuman.data.record import BadSample
 from omnihuman.modality import PLACEHOLDERS, SLOTS, TAGS
 from omnihuman.template import OWN, Template, render
-from omnihuman.types import IGNORE_INDEX
+from omnihuman.types import IGNORE_INDEX, Sample
 
 MAX_CACHED_LENGTH = 200
 """Longest text in characters whose ids are cached: longer texts are user text, which does not repeat."""
@@ -26,6 +27,12 @@ PROBE = (
 
 SHOWN_TOKENS = 6
 
+TIME_TEXT = "<times>"
+"""Key of the ``meta`` of a record: text between the slot of a video and what follows it."""
+
+Markers = bool | Mapping[str, Sequence[str]]
+"""Whether slots have HumanOmni's markers, or the texts before and after the slot of each kind: ``video``, ``image``."""
+
 
 @dataclass
 class Chat:
@@ -39,21 +46,26 @@ class Chat:
     Attributes:
         tokenizer: has ``encode(text, add_special_tokens=False)``, and one token for each special token of the template.
         template: the text around the turns, with the system prompt of a conversation that has none of its own.
-        markers: wrap slots in ``<vi_start>`` ... ``<vi_end>`` and so on.
+        markers: wrap slots in ``<vi_start>`` ... ``<vi_end>`` and so on; or other texts by kind.
         separator: text between the last slot of a turn and the rest of it.
         supervise_newline: supervise the newline after an answer's end-of-turn token, too.
+        instruction: the text for encoders of the instruction. ``{question}`` stands for the user's text, ``{line}`` for
+            it without its line breaks, ``{slots}`` for what HumanOmni's trainer leaves of the slots. Or a text for each
+            kind of slot.
         max_length: longest sample in tokens, media included.
     """
 
     tokenizer: Any
     template: Template
-    markers: bool = True
+    markers: Markers = True
     separator: str = "\n"
     supervise_newline: bool = False
+    instruction: str | Mapping[str, str] = "{question}"
     max_length: int = 2**31
     _cached_ids: dict[str, list[int]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        check_markers(self.markers)
         for token in self.template.special_tokens:
             count = len(self._tokenize(token))
             if count != 1:
@@ -69,6 +81,7 @@ class Chat:
         counts: Mapping[str, int],
         system: str | None = None,
         num_context: int = 0,
+        time_text: str = "",
     ) -> tuple[list[int], list[int]]:
         """Return ids and labels of a conversation; tokens without supervision have the label ``IGNORE_INDEX``.
 
@@ -77,6 +90,7 @@ class Chat:
             counts: tokens of each slot.
             system: system prompt, ``None`` for the default.
             num_context: messages at the beginning whose answers are not supervised.
+            time_text: the text after a video.
 
         Raises:
             BadSample: no answer is left within ``max_length``, the media alone exceed it, a text contains a special
@@ -88,7 +102,7 @@ class Chat:
         for number, (role, text) in enumerate(messages):
             answer: list[int] = []
             if role == "user":
-                new, pending = self._encode_user(pending, text, counts)
+                new, pending = self._encode_user(pending, text, counts, time_text)
             else:
                 new = self._tokenize(pending)
                 answer = [*self._tokenize(text.strip()), *self._tokenize(self.template.end_of_turn)]
@@ -108,6 +122,7 @@ class Chat:
         counts: Mapping[str, int],
         prime: str = "",
         system: str | None = None,
+        time_text: str = "",
     ) -> list[int]:
         """Return the ids up to the last answer.
 
@@ -116,6 +131,7 @@ class Chat:
             counts: tokens of each slot.
             prime: beginning of the answer.
             system: system prompt, ``None`` for the default.
+            time_text: the text after a video.
 
         Raises:
             BadSample: the prompt exceeds ``max_length``, a text contains a special token of the template, or the
@@ -124,7 +140,7 @@ class Chat:
         ids, pending = list[int](), self._begin(messages, system)
         for role, text in messages[:-1]:
             if role == "user":
-                new, pending = self._encode_user(pending, text, counts)
+                new, pending = self._encode_user(pending, text, counts, time_text)
                 ids += new
             else:
                 ids += self._tokenize(pending)
@@ -150,18 +166,45 @@ class Chat:
         except ValueError as error:
             raise BadSample("no_system_turn", str(error)) from error
 
-    def _encode_user(self, pending: str, text: str, counts: Mapping[str, int]) -> tuple[list[int], str]:
+    def _encode_user(self, pending: str, text: str, counts: Mapping[str, int], time_text: str) -> tuple[list[int], str]:
         """Return the ids of a user turn up to its last slot, and the text that is pending; slots come first."""
         ids: list[int] = []
         pending += self.template.question_start
         tags = [tag for tag in TAGS if tag in text]
         for tag in tags:
             text = text.replace(tag, "")
-            opening, closing = PLACEHOLDERS[tag].markers if self.markers else ("", "")
+            opening, closing = self._find_markers(tag)
             slot = TAGS[tag]
             ids += [*self._tokenize(pending + opening), *[SLOTS[slot]] * counts[slot]]
-            pending = closing + (self.separator if tag == tags[-1] else "\n")
+            pending = closing + (time_text if tag == "<video>" else "")
+            pending += self.separator if tag == tags[-1] else "\n"
         return ids, f"{pending}{text.strip()}{self.template.answer_start}"
+
+    def _find_markers(self, tag: str) -> Sequence[str]:
+        """Return the texts before and after the slot of a tag."""
+        if isinstance(self.markers, Mapping):
+            return self.markers.get(tag.strip("<>"), ("", ""))
+        return PLACEHOLDERS[tag].markers if self.markers else ("", "")
+
+    def instruct(self, sample: Sample) -> str:
+        """Return the text of a sample for encoders of the instruction.
+
+        Reference: HumanOmni's ``train_humanomni.py``, ``preprocess_qwen2``: the markers and ``<audio>`` stay, the other
+        tags and all line breaks are deleted.
+        """
+        text = sample.instruction
+        first_turn = next(text for role, text in sample.messages if role == "user")
+        tags = [tag for tag in TAGS if tag in first_turn]
+        slots = ""
+        for tag in tags:
+            opening, closing = self._find_markers(tag)
+            slots += opening + (tag if tag == "<audio>" else "") + closing
+        pattern = self.instruction
+        if isinstance(pattern, Mapping):
+            kinds = [tag.strip("<>") for tag in tags if tag.strip("<>") in pattern]
+            pattern = pattern[kinds[0]] if kinds else "{question}"
+        values = {"{slots}": slots, "{line}": text.replace("\n", ""), "{question}": text}
+        return re.sub(r"\{(?:slots|line|question)\}", lambda match: values[match[0]], pattern)
 
     def _tokenize(self, text: str) -> list[int]:
         if len(text) > MAX_CACHED_LENGTH:
@@ -185,6 +228,31 @@ class Chat:
             message = f"no token of an answer is left within data.max_length={self.max_length}."
             raise BadSample("answer_truncated", message)
         return ids, labels
+
+
+def read_texts(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the texts of a record's ``meta`` that a prompt takes beside the turns."""
+    return {"system": meta.get("system"), "time_text": meta.get(TIME_TEXT, "")}
+
+
+def check_markers(markers: object) -> None:
+    """Check the markers of slots.
+
+    Raises:
+        ValueError: they are neither true nor false, nor two texts for each of some kinds.
+    """
+    if isinstance(markers, bool):
+        return
+    kinds = [tag.strip("<>") for tag in TAGS]
+    pairs: Mapping[Any, Any] = markers if isinstance(markers, Mapping) else {"": markers}
+    for kind, pair in pairs.items():
+        is_pair = isinstance(pair, Sequence) and not isinstance(pair, str) and len(pair) == 2
+        if kind not in kinds or not is_pair or not all(isinstance(text, str) for text in pair):
+            example = '{video: ["<Video>", "</Video>"]}'
+            raise ValueError(
+                f"data.markers is {markers!r:.120}; expected true, false, or two texts for some of {', '.join(kinds)}, "
+                f"as in {example}."
+            )
 
 
 def describe_difference(chat: Chat) -> str | None:

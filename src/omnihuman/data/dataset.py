@@ -15,9 +15,10 @@ from torch.utils.data import Dataset
 from omnihuman.data import media
 from omnihuman.data.augment import AudioAugment
 from omnihuman.data.bad_sample import BadSample, explain_unexpected
-from omnihuman.data.chat import Chat
+from omnihuman.data.chat import Chat, read_texts
 from omnihuman.data.collate import Packable, pack
-from omnihuman.data.exclusion import FILE_REASONS, Description, Identity, quarantine
+from omnihuman.data.decode.sampling import Sampling
+from omnihuman.data.exclusion import FILE_REASONS, Description, Identity, identify, quarantine
 from omnihuman.data.face import FaceInput
 from omnihuman.data.features import FeatureIndex
 from omnihuman.data.packing import MicroBatch
@@ -69,6 +70,8 @@ class Samples(Dataset[Batch]):
         layouts: amounts by field -> tokens by slot.
         chat: builds prompts.
         num_frames: frames of a video; an image has one.
+        sampling: of these frames, see ``data.decode.sampling``.
+        time_instruction: the text after a video, with ``{num_frames}`` and ``{seconds}``; ``None`` for none.
         face: crops faces, for encoders that read them.
         augment: changes the audio of every epoch.
         views: each record is used once per view that leaves something of it. Without views: once, as it is. A model
@@ -96,6 +99,8 @@ class Samples(Dataset[Batch]):
         chat: Chat,
         *,
         num_frames: int,
+        sampling: Sampling = "midpoints",
+        time_instruction: str | None = None,
         face: FaceInput | None = None,
         augment: AudioAugment | None = None,
         views: Sequence[View] = (),
@@ -110,7 +115,8 @@ class Samples(Dataset[Batch]):
     ) -> None:
         self.transforms, self.layouts, self.chat = dict(transforms), layouts, chat
         self.policy = policy
-        self.readers = load_readers(ReadOptions(num_frames, face or FaceInput(), augment, long_audio, prompts))
+        options = ReadOptions(num_frames, face or FaceInput(), augment, long_audio, prompts, sampling, time_instruction)
+        self.readers = load_readers(options)
         self.fields = {field for field, _ in self.transforms.values() if field != INSTRUCTION}
         by_turn = any(field == INSTRUCTION for field, _ in self.transforms.values())
         self.selection = ViewSelection(self.readers, views, needs, missing, by_turn=by_turn, prompts=prompts)
@@ -189,7 +195,7 @@ class Samples(Dataset[Batch]):
         )
         for entry in records:
             if self._is_excluded(entry):
-                self.skipped.append(dict(self.excluded[_identity(entry)]))
+                self.skipped.append(dict(self.excluded[identify(entry)]))
                 continue
             try:
                 header, views = self._list_views(entry, headers)
@@ -201,7 +207,7 @@ class Samples(Dataset[Batch]):
 
     def _is_excluded(self, entry: Entry) -> bool:
         """Return true if a record is excluded in all of its views."""
-        description = self.excluded.get(_identity(entry))
+        description = self.excluded.get(identify(entry))
         return description is not None and not description.get("is_view")
 
     def _probe_all(self, records: Iterable[Record]) -> dict[Path, media.Header | BadSample]:
@@ -241,7 +247,7 @@ class Samples(Dataset[Batch]):
 
     def _plan_view(self, record: Record, header: media.Header, fillers: Collection[str]) -> Iterator[Planned]:
         """Yield the sample of a record in one view, unless it is excluded or bad."""
-        if description := self.excluded.get(_identity(record)):
+        if description := self.excluded.get(identify(record)):
             self.skipped.append(dict(description))
             return
         try:
@@ -295,23 +301,23 @@ class Samples(Dataset[Batch]):
         return amounts
 
     def _encode(self, record: Record, counts: Mapping[str, int]) -> tuple[list[int], list[int]]:
-        system = record.meta.get("system")
+        texts = read_texts(record.meta)
         if self.prompts:
-            ids = self.chat.prompt(record.messages, counts, record.meta.get("prime", ""), system)
+            ids = self.chat.prompt(record.messages, counts, record.meta.get("prime", ""), **texts)
             return ids, [IGNORE_INDEX] * len(ids)
         for number, (role, text) in enumerate(record.messages):
             if role == "assistant" and not text.strip():
                 raise BadSample(
                     "empty_answer", f"the answer of turn {number} is empty; write it, or remove the record."
                 )
-        return self.chat.encode(record.messages, counts, system, record.num_context)
+        return self.chat.encode(record.messages, counts, num_context=record.num_context, **texts)
 
     def _is_cut(self, record: Record, counts: Mapping[str, int], length: int, targets: int) -> bool:
         """Return true if ``max_length`` has cut supervised tokens off."""
         if self.prompts or length < self.chat.max_length:
             return False
         unlimited = replace(self.chat, max_length=Chat.max_length)
-        _, labels = unlimited.encode(record.messages, counts, record.meta.get("system"), record.num_context)
+        _, labels = unlimited.encode(record.messages, counts, num_context=record.num_context, **read_texts(record.meta))
         return count_targets(labels) > targets
 
     # ------------------------------------------------------------------------------------------------------- decoding
@@ -333,7 +339,8 @@ class Samples(Dataset[Batch]):
         decoded = set[str]().union(*(self.readers[field].decodes for field in needed))
         amounts = {field: planned.amounts[field] for field in decoded}
         num_samples = self.readers["waveform"].count_in_file(amounts.get("waveform", 0), record, planned.header)
-        clip = media.read_clip(record, planned.header, amounts.get("frames", 0), num_samples, self.timeout)
+        num_frames, sampling = amounts.get("frames", 0), self.readers["frames"].options.sampling
+        clip = media.read_clip(record, planned.header, num_frames, num_samples, self.timeout, sampling)
         values = {}
         for field in BY_FIELD:
             if field in needed | decoded and field not in record.hidden:
@@ -353,7 +360,7 @@ class Samples(Dataset[Batch]):
             if name in features:
                 continue
             if field == INSTRUCTION:
-                signals[name] = transform(sample.instruction)
+                signals[name] = transform(self.chat.instruct(sample))
                 continue
             blank = self.blanks[name]
             amount = planned.amounts[BY_FIELD[field].planned_from]
@@ -389,7 +396,7 @@ class Samples(Dataset[Batch]):
         if self.policy == "raise":
             cure = "data.on_bad_sample=skip skips and counts such samples"
             raise BadSample(bad.reason, f"{bad} ({cure}.)")
-        name, file = _identity(entry)
+        name, file = identify(entry)
         description = {"id": name, "reason": bad.reason, "file": file, "message": str(bad)}
         if self.policy == "quarantine" and bad.reason in FILE_REASONS:
             assert quarantine_file is not None
@@ -412,13 +419,6 @@ def count_targets(labels: Sequence[int]) -> int:
     2
     """
     return sum(label != IGNORE_INDEX for label in labels[1:])
-
-
-def _identity(entry: Entry) -> tuple[str, str]:
-    """Return id and file of a record; the place of a bad one, and no file of a text."""
-    if not isinstance(entry, Record):
-        return entry[0], ""
-    return entry.id, "" if entry.kind == "text" else str(entry.file)
 
 
 def _place(record: Record) -> str:

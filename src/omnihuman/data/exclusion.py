@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from omnihuman.data.record import Entry, Record
+
 log = logging.getLogger(__name__)
 
 FILE_REASONS = frozenset({"unreadable", "corrupt", "truncated", "no_frames", "no_decoder", "moving_image"})
@@ -19,6 +21,13 @@ Identity = tuple[str, str]
 
 Description = Mapping[str, Any]
 """A skipped sample: id, file, reason and message; ``is_view`` if the record's other views are used."""
+
+
+def identify(entry: Entry) -> Identity:
+    """Return id and file of a record; the place of a bad one, and no file of a text."""
+    if not isinstance(entry, Record):
+        return entry[0], ""
+    return entry.id, "" if entry.kind == "text" else str(entry.file)
 
 
 class Exclusions:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from omnihuman.data.decode.header import Track
 from omnihuman.data.decode.image import check_size, list_images, read_folder, read_image, read_tiles, resize
 from omnihuman.data.decode.packets import Check, demux
 from omnihuman.data.decode.riff import has_open_end
+from omnihuman.data.decode.sampling import Sampling
 from omnihuman.data.decode.streams import choose_streams, is_decodable, list_streams, select_streams
 from omnihuman.data.record import BadSample, Record, Span
 from omnihuman.modality import SAMPLE_RATE as SAMPLE_RATE
@@ -126,31 +128,41 @@ def read(
     return clip.frames, list(clip.times), clip.waveform
 
 
-def read_file(path: Path, num_frames: int, num_samples: int, span: Span, header: Header, timeout: float) -> Clip:
+def read_file(
+    path: Path,
+    num_frames: int,
+    num_samples: int,
+    span: Span,
+    header: Header,
+    timeout: float,
+    sampling: Sampling = "midpoints",
+) -> Clip:
     """Decode one file as ``read`` does, and return its gaps and scale as well."""
     if not num_frames and (path.is_dir() or header.is_still):
         return Clip()
     if path.is_dir():
-        frames, times, scale = read_folder(path, num_frames, span, header.fps)
+        frames, times, scale = read_folder(path, num_frames, span, header.fps, sampling)
         return Clip(frames, tuple(times), num_first=len(frames), scale=scale)
     if header.is_still:
         return Clip(_read_still(path, timeout)[None], (0.0,), num_first=1)
     lead = header.audio_within(*span)[0] - header.audio[0]
+    read_streams = partial(_read_streams, path, header, span, (num_frames, num_samples), sampling)
     with _open(path, timeout) as (container, check):
-        clip = _read_streams(path, container, header, span, (num_frames, num_samples), lead, check)
+        clip = read_streams(container, lead, check)
     if clip is None:
         with _open(path, timeout) as (container, check):
-            clip = _read_streams(path, container, header, span, (num_frames, num_samples), None, check)
+            clip = read_streams(container, None, check)
     assert clip is not None
     return clip
 
 
 def _read_streams(
     path: Path,
-    container: Any,
     header: Header,
     span: Span,
     amounts: tuple[int, int],
+    sampling: Sampling,
+    container: Any,
     lead: float | None,
     check: Check,
 ) -> Clip | None:
@@ -171,7 +183,7 @@ def _read_streams(
     clip = Clip()
     if num_frames:
         video = streams["video"]
-        frames, times, scale = decode_frames(path, video, packets[video.index], num_frames, span, check)
+        frames, times, scale = decode_frames(path, video, packets[video.index], num_frames, span, check, sampling)
         clip = Clip(frames, tuple(times), num_first=num_frames, scale=scale)
     if num_samples:
         audio, zero = streams["audio"], header.audio[0]
@@ -243,7 +255,14 @@ def _get_header(file: Path, headers: Mapping[Path, Header | BadSample]) -> Heade
     return header
 
 
-def read_clip(record: Record, header: Header, num_frames: int, num_samples: int, timeout: float = 60.0) -> Clip:
+def read_clip(
+    record: Record,
+    header: Header,
+    num_frames: int,
+    num_samples: int,
+    timeout: float = 60.0,
+    sampling: Sampling = "midpoints",
+) -> Clip:
     """Decode the media of a record: frames of one or two videos, and audio of the file or of its audio track.
 
     Frames of the second video are scaled to the size of the first. What the header lacks is filled as the official
@@ -255,6 +274,7 @@ def read_clip(record: Record, header: Header, num_frames: int, num_samples: int,
         num_frames: frames to decode, at least two of two videos; the first one gives the odd frame.
         num_samples: audio samples to decode.
         timeout: seconds per file.
+        sampling: of the frames; of two videos, ``ends`` takes the place of ``fps``.
 
     Raises:
         BadSample: a file does not hold what its header promises.
@@ -263,7 +283,7 @@ def read_clip(record: Record, header: Header, num_frames: int, num_samples: int,
     frames_of_file = num_frames if header.has_video else 0
     samples_of_file = num_samples if header.has_audio else 0
     if frames_of_file or samples_of_file:
-        clip = _read_first(record, header, frames_of_file, samples_of_file, timeout)
+        clip = _read_first(record, header, frames_of_file, samples_of_file, timeout, sampling)
     if num_frames and clip.frames is None:
         clip = replace(clip, frames=torch.zeros(1, 3, 64, 64, dtype=torch.uint8), times=(0.0,), num_first=1)
     if num_samples and clip.waveform is None:
@@ -271,14 +291,18 @@ def read_clip(record: Record, header: Header, num_frames: int, num_samples: int,
     return clip
 
 
-def _read_first(record: Record, header: Header, num_frames: int, num_samples: int, timeout: float) -> Clip:
+def _read_first(
+    record: Record, header: Header, num_frames: int, num_samples: int, timeout: float, sampling: Sampling
+) -> Clip:
     """``read_clip`` without fillers: one open where frames and audio are the same clip of the same file."""
-    num_first = num_frames if record.second_clip is None else (num_frames + 1) // 2
+    num_first = num_frames
+    if record.second_clip is not None:
+        num_first, sampling = (num_frames + 1) // 2, "ends" if sampling == "fps" else sampling
     is_one_clip = record.audio_track is None and record.audio_span == record.span
     clip = Clip()
     if num_first or (num_samples and is_one_clip):
         samples_of_file = num_samples if is_one_clip else 0
-        clip = read_file(record.file, num_first, samples_of_file, record.span, header, timeout)
+        clip = read_file(record.file, num_first, samples_of_file, record.span, header, timeout, sampling)
     if num_samples and not is_one_clip:
         audio_file = record.audio_track or record.file
         audio_header = header if audio_file == record.file else replace(header, is_still=False)
@@ -287,7 +311,8 @@ def _read_first(record: Record, header: Header, num_frames: int, num_samples: in
     if record.second_clip is not None and clip.frames is not None:
         second_header = Header(has_video=True, fps=record.fps)
         num_second = num_frames - num_first
-        second = read_file(record.second_clip, num_second, 0, record.second_clip_span, second_header, timeout)
+        span = record.second_clip_span
+        second = read_file(record.second_clip, num_second, 0, span, second_header, timeout, sampling)
         assert second.frames is not None
         height, width = clip.frames.shape[-2:]
         frames = torch.cat([clip.frames, resize(second.frames, (height, width))])

@@ -12,8 +12,9 @@ import torch
 
 from omnihuman.data.augment import AudioAugment
 from omnihuman.data.ceiling import check_positive, check_share, check_skipped, summarize_reasons
-from omnihuman.data.chat import Chat, describe_difference
+from omnihuman.data.chat import Chat, Markers, describe_difference
 from omnihuman.data.dataset import Layouts, Policy, Samples, Transforms
+from omnihuman.data.decode.sampling import Sampling
 from omnihuman.data.exclusion import Description, Exclusions
 from omnihuman.data.face import FaceInput
 from omnihuman.data.features import FeatureCache, Frozen
@@ -56,6 +57,7 @@ class OmniData(pl.LightningDataModule):
         val_records: path or source of the validation samples, ``None`` for no validation.
         path: of the records folder or file that the three keys above come from, for messages; ``None`` without one.
         num_frames: frames of a video.
+        sampling: of these frames: ``midpoints``, ``steps``, ``ends`` or ``fps``, see ``data.decode.sampling``.
         face: crops faces, for encoders that read them; ``None``: by the boxes of the records.
         augment: changes the audio of training samples.
         batch_size: samples of an optimizer step, over all devices and micro-batches.
@@ -70,9 +72,11 @@ class OmniData(pl.LightningDataModule):
         missing: ``absent`` or ``fill``, see ``Samples``.
         long_audio: ``windows`` or ``first``, see ``Samples``.
         max_length: tokens of one sample, ``None`` for the limit of a packed sequence.
-        markers: wrap slots in plain-text markers.
+        markers: wrap slots in plain-text markers, or in other texts by kind of slot.
         separator: text between the slots and the rest of a turn.
         supervise_newline: supervise the newline after an answer, too.
+        time_instruction: text after a video, with ``{num_frames}`` and their ``{seconds}``; ``None`` for none.
+        instruction: text for encoders of the instruction, see ``Chat``.
         val_limit: number of validation records, ``None`` for all.
         num_workers: processes that decode.
         timeout: seconds per file.
@@ -94,6 +98,7 @@ class OmniData(pl.LightningDataModule):
         source: Callable[[str, str], RecordSource] | None = None,
         val_records: str | RecordSource | None = None,
         path: str | None = None,
+        sampling: Sampling = "midpoints",
         face: FaceInput | None = None,
         augment: AudioAugment | None = None,
         tasks: Tasks = None,
@@ -104,9 +109,11 @@ class OmniData(pl.LightningDataModule):
         missing: Missing = "absent",
         long_audio: LongAudio = "windows",
         max_length: int | None = None,
-        markers: bool = True,
+        markers: Markers = True,
         separator: str = "\n",
         supervise_newline: bool = False,
+        time_instruction: str | None = None,
+        instruction: str | Mapping[str, str] = "{question}",
         val_limit: int | None = None,
         num_workers: int = 1,
         timeout: float = 60.0,
@@ -128,16 +135,11 @@ class OmniData(pl.LightningDataModule):
         self.batch_size, self.max_tokens, self.seed, self.val_limit = batch_size, max_tokens, seed, val_limit
         self.tasks = TaskSelection(tasks)
         self.views = [View.parse(view, "data.views") for view in views]
-        self.options = dict[str, Any](
-            num_frames=num_frames,
-            face=face,
-            missing=missing,
-            long_audio=long_audio,
-            policy=on_bad_sample,
-            timeout=timeout,
-        )
-        chat_options = {"markers": markers, "separator": separator, "supervise_newline": supervise_newline}
-        self.chat_options: dict[str, Any] = chat_options
+        self.options = dict[str, Any](num_frames=num_frames, sampling=sampling, time_instruction=time_instruction)
+        self.options |= {"face": face, "missing": missing, "long_audio": long_audio}
+        self.options |= {"policy": on_bad_sample, "timeout": timeout}
+        self.chat_options = dict[str, Any](markers=markers, separator=separator, instruction=instruction)
+        self.chat_options["supervise_newline"] = supervise_newline
         self.max_length = max_tokens if max_length is None else max_length
         self.num_workers, self.features = num_workers, features
         self._connected: tuple[Transforms, Layouts, Chat] | None = None

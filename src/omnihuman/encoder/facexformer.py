@@ -1,7 +1,6 @@
 """FaceXFormer's encoder: faces -> fused tokens and the levels of a Swin."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +11,7 @@ from torchvision.models.swin_transformer import SwinTransformer
 
 from omnihuman.encoder.base import Encoder
 from omnihuman.encoder.weights import load_parameters, read_folder
-from omnihuman.nn.frames import SquareFrames, normalize_colors
+from omnihuman.nn.frames import Aspect, SquareFrames, normalize_colors
 from omnihuman.nn.masking import run_on_valid
 from omnihuman.types import Features, Layout, Signal
 
@@ -39,7 +38,7 @@ class FaceXFormer(Encoder):
         window_size: side of an attention window in patches.
         dim: width D of a fused token.
         pool: side of the grid to which tokens are averaged; ``null`` keeps the grid of the first stage.
-        aspect: resizing of frames that are not square: ``squash``, as officially, or ``pad``.
+        aspect: resizing of frames that are not square: ``squash``, as officially, ``pad`` or ``crop``.
 
     Raises:
         ValueError: a size contradicts the weights, the weights do not fit, or ``pool`` is larger than the grid.
@@ -64,7 +63,7 @@ class FaceXFormer(Encoder):
         window_size: int = 7,
         weights: str | None = None,
         pool: int | None = None,
-        aspect: Literal["pad", "squash"] = "squash",
+        aspect: Aspect = "squash",
     ) -> None:
         super().__init__()
         sides = [image_size // PATCH]

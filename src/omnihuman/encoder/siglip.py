@@ -1,7 +1,7 @@
 """SigLIP: frames -> patch tokens."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -11,7 +11,7 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 from omnihuman.encoder.base import Encoder, count_blocks
 from omnihuman.encoder.weights import check_report, check_sizes
 from omnihuman.nn.finite import check_parameters
-from omnihuman.nn.frames import SquareFrames
+from omnihuman.nn.frames import Aspect, SquareFrames
 from omnihuman.nn.levels import select_blocks, split_states, stack_states
 from omnihuman.nn.masking import run_on_valid
 from omnihuman.types import Features, Layout, Signal
@@ -37,7 +37,7 @@ class SigLIP(Encoder):
             output of the second-to-last block.
         levels: blocks whose hidden states become levels (1 is the first block), or a number of blocks at even
             distances; 0 computes and stores no levels.
-        aspect: resizing of frames that are not square: ``pad`` or ``squash``.
+        aspect: resizing of frames that are not square: ``pad``, ``squash`` or ``crop``.
 
     Raises:
         ValueError: a size contradicts the weights, the weights do not fit, or a selected block does not exist.
@@ -64,7 +64,7 @@ class SigLIP(Encoder):
         weights: str | None = None,
         select_layer: int = -2,
         levels: int | Sequence[int] = 0,
-        aspect: Literal["pad", "squash"] = "pad",
+        aspect: Aspect = "pad",
     ) -> None:
         super().__init__()
         sizes = {

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from omnihuman.encoder.base import Encoder, count_blocks
 from omnihuman.encoder.weights import load_parameters, read_folder
-from omnihuman.nn.frames import COLORS, SquareFrames, normalize_colors
+from omnihuman.nn.frames import COLORS, Aspect, SquareFrames, normalize_colors
 from omnihuman.nn.levels import select_blocks, split_states, stack_states
 from omnihuman.nn.masking import run_on_valid
 from omnihuman.types import Features, Layout, Signal
@@ -129,7 +129,7 @@ class UMT(Encoder):
         table_side: rows and columns of that table.
         normalize: mean and deviation of the colors: ``imagenet`` as in training, ``clip`` as in VideoChat2's demos.
         grad_checkpointing: number of blocks, from the first, that are recomputed in the backward pass.
-        aspect: resizing of frames that are not square: ``squash``, as officially, or ``pad``.
+        aspect: resizing of frames that are not square: ``squash``, as officially, ``pad`` or ``crop``.
 
     Raises:
         ValueError: a size contradicts the weights, the weights do not fit, or a selected block does not exist.
@@ -160,7 +160,7 @@ class UMT(Encoder):
         table_side: int = 14,
         normalize: Literal["imagenet", "clip"] = "imagenet",
         grad_checkpointing: int = 0,
-        aspect: Literal["pad", "squash"] = "squash",
+        aspect: Aspect = "squash",
     ) -> None:
         super().__init__()
         if normalize not in COLORS:

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 DATA_OPTIONS = (
     "num_frames",
+    "sampling",
     "face",
     "missing",
     "long_audio",
@@ -39,6 +40,8 @@ DATA_OPTIONS = (
     "markers",
     "separator",
     "supervise_newline",
+    "time_instruction",
+    "instruction",
     "timeout",
 )
 """Options of ``OmniData`` that decide the inputs of a model; the others choose the data and its order."""
@@ -243,6 +246,7 @@ class OmniHumanProcessor(ProcessorMixin):
         index: int,
     ) -> tuple["Samples", "Packable"]:
         """Encode one conversation; only the media that the model reads are decoded."""
+        from omnihuman.data.chat import read_texts
         from omnihuman.data.messages import build_record
 
         has_answer = chat[-1]["role"] == "assistant"
@@ -260,7 +264,7 @@ class OmniHumanProcessor(ProcessorMixin):
         if not has_answer:
             return samples, packable
         messages = (*planned.record.messages[:-1], ("assistant", str(chat[-1]["content"])))
-        ids, labels = samples.chat.encode(messages, planned.counts)
+        ids, labels = samples.chat.encode(messages, planned.counts, **read_texts(planned.record.meta))
         return samples, replace(packable, input_ids=ids, labels=labels)
 
 

@@ -8,6 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+Aspect = Literal["pad", "squash", "crop"]
+"""What becomes of frames that are not square."""
+
 COLORS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
@@ -20,26 +23,47 @@ class SquareFrames:
     """Frames ``[T 3 H W]`` of any shape -> square frames ``[T 3 S S]``, uint8.
 
     Reference: HumanOmni pads every frame to a square with 127 in training (``image_aspect_ratio pad``), then resizes
-    bicubically with antialiasing; ``squash`` resizes without padding, as its inference does.
+    bicubically with antialiasing; ``squash`` resizes without padding, as its inference does. ``crop`` resizes the
+    shorter side and cuts the middle out, as VideoChat2's demos do with torchvision's ``Resize`` and ``CenterCrop``.
 
     Attributes:
         size: side S in pixels.
-        aspect: ``pad`` or ``squash``.
+        aspect: ``pad``, ``squash`` or ``crop``.
 
     >>> SquareFrames(28)(torch.zeros(2, 3, 20, 30, dtype=torch.uint8)).shape
     torch.Size([2, 3, 28, 28])
     """
 
     size: int
-    aspect: Literal["pad", "squash"] = "pad"
+    aspect: Aspect = "pad"
 
     def __call__(self, frames: UInt8[Tensor, "T 3 H W"]) -> UInt8[Tensor, "T 3 S S"]:
         if self.aspect == "pad":
             frames = _pad_to_square(frames)
-        if frames.shape[-2:] == (self.size, self.size):
-            return frames
-        # interpolate uint8, not float: like Pillow it rounds after the horizontal and again after the vertical pass
-        return F.interpolate(frames, (self.size, self.size), mode="bicubic", antialias=True)
+        if self.aspect == "crop":
+            return _crop_center(_resize(frames, _scale_shorter(frames, self.size)), self.size)
+        return _resize(frames, (self.size, self.size))
+
+
+def _resize(frames: UInt8[Tensor, "T 3 H W"], size: tuple[int, int]) -> UInt8[Tensor, "T 3 Y X"]:
+    if frames.shape[-2:] == size:
+        return frames
+    # interpolate uint8, not float: like Pillow it rounds after the horizontal and again after the vertical pass
+    return F.interpolate(frames, size, mode="bicubic", antialias=True)
+
+
+def _scale_shorter(frames: UInt8[Tensor, "T 3 H W"], size: int) -> tuple[int, int]:
+    """Return height and width that keep the aspect ratio, where the shorter one is ``size``."""
+    height, width = frames.shape[-2:]
+    if height <= width:
+        return size, int(size * width / height)
+    return int(size * height / width), size
+
+
+def _crop_center(frames: UInt8[Tensor, "T 3 H W"], size: int) -> UInt8[Tensor, "T 3 S S"]:
+    height, width = frames.shape[-2:]
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    return frames[..., top : top + size, left : left + size]
 
 
 def _pad_to_square(frames: UInt8[Tensor, "T 3 H W"]) -> UInt8[Tensor, "T 3 _ _"]:

@@ -2,7 +2,8 @@
 
 import math
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from omnihuman.data.decode.clock import (
     has_display_times,
 )
 from omnihuman.data.decode.packets import Check
+from omnihuman.data.decode.sampling import Sampling, select_indices
 from omnihuman.data.record import BadSample, Span
 
 MAX_PIXELS = 1 << 26
@@ -28,9 +30,15 @@ MAX_PIXELS = 1 << 26
 
 
 def decode_frames(
-    path: Path, stream: Any, packets: list[Any], num_frames: int, span: Span, check: Check
+    path: Path,
+    stream: Any,
+    packets: list[Any],
+    num_frames: int,
+    span: Span,
+    check: Check,
+    sampling: Sampling = "midpoints",
 ) -> tuple[UInt8[Tensor, "T 3 H W"], list[float], float]:
-    """Return uniformly selected frames of the clip, the seconds at which they are shown, and their scale.
+    """Return the selected frames of the clip, the seconds at which they are shown, and their scale.
 
     Frames are upright. Their scale is below 1 where ``num_frames`` of the size in the file exceed ``MAX_PIXELS``.
 
@@ -41,11 +49,12 @@ def decode_frames(
     if span == (0.0, None) and len(packets) < num_promised:
         raise BadSample("truncated", f"{path}: {len(packets)} of {num_promised} frames are there; the file is cut.")
     convert = _Converter(MAX_PIXELS // num_frames)
+    select = partial(select_frames, path, num_frames=num_frames, span=span, sampling=sampling)
     beginning = _decode_all(stream, packets[:MAX_REORDER], check)
     is_timed = has_display_times(stream, packets, beginning)
     stream.codec_context.flush_buffers()
     decode = _decode_by_time if is_timed else _decode_by_number
-    selected, images, times = decode(path, stream, packets, num_frames, span, convert, check)
+    selected, images, times = decode(path, stream, packets, select, span, convert, check)
     if num_missing := len(set(selected) - set(images)):
         message = f"{num_missing} of {len(set(selected))} selected frames cannot be decoded; the file is damaged."
         raise BadSample("truncated" if images else "no_frames", f"{path}: {message}")
@@ -55,16 +64,19 @@ def decode_frames(
 Selection = tuple[list[int], dict[int, Tensor], dict[int, float]]
 """Keys of the selected frames, their images, and the seconds of all frames."""
 
+Select = Callable[[dict[int, float]], list[int]]
+"""Seconds of all frames of a file by key -> keys of the selected ones."""
+
 
 def _decode_by_time(
-    path: Path, stream: Any, packets: list[Any], num_frames: int, span: Span, convert: "_Converter", check: Check
+    path: Path, stream: Any, packets: list[Any], select: Select, span: Span, convert: "_Converter", check: Check
 ) -> Selection:
     """Select frames by the time stamps of packets, and decode only what these frames need."""
     origin = file_origin(stream.container)
     visible = [packet for packet in packets if not packet.is_discard]
     times = {packet.pts: float(packet.pts * packet.time_base) - origin for packet in visible}
     check_reach(path, stream, list(times.values()), span)
-    selected = select_frames(path, times, num_frames, span)
+    selected = select(times)
     keyed = ((frame.pts, frame) for frame in _decode_needed(stream, packets, set(selected), check))
     images = _collect(keyed, selected, convert)
     if len(images) < len(set(selected)):  # frames that build up over several groups of pictures
@@ -76,19 +88,21 @@ def _decode_by_time(
 
 
 def _decode_by_number(
-    path: Path, stream: Any, packets: list[Any], num_frames: int, span: Span, convert: "_Converter", check: Check
+    path: Path, stream: Any, packets: list[Any], select: Select, span: Span, convert: "_Converter", check: Check
 ) -> Selection:
     """Select frames of a file without their time stamps: decode once to count, once to select."""
     frame_times = [frame.time for frame in _decode_all(stream, packets, check)]
     stream.codec_context.flush_buffers()
     times = dict(enumerate(assign_display_times(stream, packets, frame_times)))
     check_reach(path, stream, list(times.values()), span)
-    selected = select_frames(path, times, num_frames, span)
+    selected = select(times)
     return selected, _collect(enumerate(_decode_all(stream, packets, check)), selected, convert), times
 
 
-def select_frames(path: Path, times: dict[int, float], num_frames: int, span: Span) -> list[int]:
-    """Return the keys of uniformly selected frames of a clip, given the seconds of all frames of the file.
+def select_frames(
+    path: Path, times: dict[int, float], num_frames: int, span: Span, sampling: Sampling = "midpoints"
+) -> list[int]:
+    """Return the keys of the selected frames of a clip, given the seconds of all frames of the file.
 
     Raises:
         BadSample: no frame is shown in the clip.
@@ -101,19 +115,9 @@ def select_frames(path: Path, times: dict[int, float], num_frames: int, span: Sp
         inside = [key for key in order if times[key] < start][-1:]  # the frame that is still shown at the start
     if not inside:
         raise BadSample("no_frames", f"{path}: no frame between {start:g} s and {end or 'the end'}.")
-    return [inside[index] for index in uniform_indices(len(inside), num_frames)]
-
-
-def uniform_indices(count: int, num_frames: int) -> list[int]:
-    """Return the midpoints of ``num_frames`` equal segments of ``[0, count - 1]``, rounded; a half is rounded up.
-
-    Reference: HumanOmni ``frame_sample``, which adds 1e-6 before it rounds.
-
-    >>> uniform_indices(100, 8), uniform_indices(25, 8)
-    ([6, 19, 31, 43, 56, 68, 80, 93], [2, 5, 8, 11, 14, 17, 20, 23])
-    """
-    segment = (count - 1) / num_frames
-    return [round(segment * (number + 0.5) + 1e-6) for number in range(num_frames)]
+    seconds = times[order[-1]] - times[order[0]]
+    fps = (len(order) - 1) / seconds if seconds > 0 else 1.0
+    return [inside[index] for index in select_indices(len(inside), num_frames, sampling, fps)]
 
 
 def _collect(frames: Iterable[tuple[int, Any]], selected: Sequence[int], convert: "_Converter") -> dict[int, Tensor]:

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from omnihuman.data.decode.frames import MAX_PIXELS, select_frames
+from omnihuman.data.decode.sampling import Sampling
 from omnihuman.data.record import BadSample, Span
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
@@ -119,9 +120,9 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def read_folder(
-    folder: Path, num_frames: int, span: Span, fps: float
+    folder: Path, num_frames: int, span: Span, fps: float, sampling: Sampling = "midpoints"
 ) -> tuple[UInt8[Tensor, "T 3 H W"], list[float], float]:
-    """Return uniformly selected images of a folder, their seconds, and their scale.
+    """Return the selected images of a folder, their seconds, and their scale.
 
     They get the size of the first one, or a smaller one where ``num_frames`` of that size exceed ``MAX_PIXELS``.
 
@@ -133,7 +134,7 @@ def read_folder(
     if span[0] >= len(files) / fps:
         message = f"the clip starts at {span[0]:g} s, the {len(files)} images end at {len(files) / fps:g} s"
         raise BadSample("empty_clip", f"{folder}: {message}; correct start or fps.")
-    selected = select_frames(folder, times, num_frames, span)
+    selected = select_frames(folder, times, num_frames, span, sampling)
     images: dict[int, Tensor] = {}
     scale, size = 1.0, (0, 0)
     for number in selected:

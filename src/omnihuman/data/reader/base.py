@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from omnihuman.data.augment import AudioAugment
+from omnihuman.data.decode.sampling import Sampling
 from omnihuman.data.face import FaceInput
 from omnihuman.data.media import Clip, Header
 from omnihuman.data.record import Record
@@ -29,6 +30,8 @@ class ReadOptions:
         augment: changes audio; ``None`` where samples are read as they are.
         long_audio: the part of long audio that is read.
         prompts: samples are questions, without an answer that could be about a part that is not read.
+        sampling: of the frames of a video.
+        time_instruction: the text after a video, ``None`` for none.
     """
 
     num_frames: int
@@ -36,6 +39,8 @@ class ReadOptions:
     augment: AudioAugment | None = None
     long_audio: LongAudio = "windows"
     prompts: bool = False
+    sampling: Sampling = "midpoints"
+    time_instruction: str | None = None
 
 
 class Reader(ABC):

@@ -1,12 +1,15 @@
-"""Frames: uniformly selected frames of a clip, or an image as one frame."""
+"""Frames: selected frames of a clip, or an image as one frame."""
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
+from omnihuman.data.chat import TIME_TEXT
+from omnihuman.data.decode.sampling import count_frames, count_in_span, select_indices
 from omnihuman.data.media import Clip, Header
 from omnihuman.data.reader.base import Reader
-from omnihuman.data.record import Record
+from omnihuman.data.record import BadSample, Record
 
 
 class FramesReader(Reader):
@@ -23,7 +26,32 @@ class FramesReader(Reader):
             return 1
         if record.second_clip is not None:
             return max(2, self.options.num_frames)
-        return self.options.num_frames
+        if self.options.sampling != "fps":
+            return self.options.num_frames
+        _, count = self._locate(record, header, "sampling=fps")
+        return count_frames(count, self.options.num_frames, self.options.sampling, header.fps)
+
+    def prepare(self, record: Record, header: Header) -> Record:
+        pattern = self.options.time_instruction
+        is_clip = "video" in record.slots and record.kind == "video" and record.second_clip is None
+        if pattern is None or not is_clip or header.is_still:
+            return record
+        first, count = self._locate(record, header, "time_instruction")
+        indices = select_indices(count, self.count(record, header), self.options.sampling, header.fps)
+        seconds = ", ".join(str(round((first + index) / header.fps, 1)) for index in indices)
+        text = pattern.replace("{num_frames}", str(len(indices))).replace("{seconds}", seconds)
+        return replace(record, meta={**record.meta, TIME_TEXT: text})
+
+    def _locate(self, record: Record, header: Header, option: str) -> tuple[int, int]:
+        """Return the first frame of the clip, and the number of its frames.
+
+        Raises:
+            BadSample: the header does not tell the number of frames, which the option needs.
+        """
+        if not header.num_frames:
+            message = f"{record.file} does not tell its number of frames, which data.{option} needs"
+            raise BadSample("no_frame_count", f"{message}; convert the file to mp4, or leave that option out.")
+        return count_in_span(header.num_frames, header.fps, record.span)
 
     def read(self, record: Record, clip: Clip) -> Tensor | None:
         return clip.frames
@@ -36,4 +64,5 @@ class FramesReader(Reader):
             "second_clip": record.second_clip,
             "second_clip_span": record.second_clip_span,
             "fps": record.fps,
+            "sampling": self.options.sampling,
         }
