@@ -40,15 +40,13 @@ def main(config: DictConfig) -> None:
 
     from omnihuman.data.messages import GENERATION_KEYS, parse_generation_options
     from omnihuman.inference.answerer import Answerer
-    from omnihuman.inference.official_prompt import GENERATION_KWARGS
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     generation_kwargs, _, _ = parse_generation_options({key: config.get(key) for key in GENERATION_KEYS})
     answerer = Answerer.from_config(config)
     generation_kwargs["seed"] = config.seed if generation_kwargs.get("do_sample") else None
-    max_new_tokens = GENERATION_KWARGS["max_new_tokens"] if config.official_prompt else 128
-    generation_kwargs.setdefault("max_new_tokens", max_new_tokens)
+    generation_kwargs.setdefault("max_new_tokens", answerer.max_new_tokens)
     if record is None:
         answer_file(answerer, config, generation_kwargs)
     else:

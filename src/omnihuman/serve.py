@@ -9,12 +9,16 @@ from omegaconf import DictConfig
 
 from omnihuman.verb import verb
 
+MAX_NEW_TOKENS = 256
+"""Maximum length of an answer, where neither the config, the request nor the model's authors give one."""
+
 
 @verb("serve", "name", extra="serve")
 def main(config: DictConfig) -> None:
     """Serve until interrupted or terminated."""
     import uvicorn
 
+    from omnihuman.inference.prompting import choose_max_new_tokens, choose_prompting
     from omnihuman.serving.api import build_app
     from omnihuman.serving.guard import parse_origins
     from omnihuman.serving.openai import ChatCompletions, RequestLimits
@@ -26,13 +30,15 @@ def main(config: DictConfig) -> None:
 
     folder = find_run_folder(config)
     check_port(config.host, config.port)
+    prompting = choose_prompting(folder, config.official_prompt)
+    max_new_tokens = config.max_new_tokens or choose_max_new_tokens(prompting, MAX_NEW_TOKENS)
     limits = RequestLimits(
         max_body=config.max_body,
         max_pending_requests=config.max_pending_requests,
         max_seconds=config.max_seconds,
         max_body_seconds=config.max_body_seconds,
         max_characters=config.max_characters,
-        max_new_tokens=config.max_new_tokens,
+        max_new_tokens=min(max_new_tokens, config.max_request_tokens),
         max_request_tokens=config.max_request_tokens,
         media=Limits(**config.max_media),
         allow=(config.allow,) if isinstance(config.allow, str) else tuple(config.allow),

@@ -83,7 +83,7 @@ class Answerer(evaluation_answerer.Answerer):
     """Repeats every question as its answer; is interrupted after ``max_batches`` batches."""
 
     def __init__(self, bad_ids: Sequence[str] = (), max_batches: int = 10**9) -> None:
-        self.bad_ids, self.batches_left = bad_ids, max_batches
+        self.bad_ids, self.batches_left, self.prompting = bad_ids, max_batches, None
         self.answered: list[str] = []
 
     def plan_questions(self, records: Sequence[Record]) -> Samples:

@@ -23,7 +23,7 @@ from transformers import (
     WhisperModel,
 )
 
-from omnihuman.inference.official_prompt import apply_official_inference
+from omnihuman.inference.prompting import choose_prompting
 from omnihuman.model.omni import OmniModel
 from omnihuman.official.conversion import Request, convert
 from omnihuman.training.model_folder import build_with_weights, read_config
@@ -256,7 +256,9 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     towers = {"vision_tower": "siglip", "audio_tower": "whisper", "instruction_encoder": "bert"}
     options = {key: str(root / name) for key, name in towers.items()}
     folder = convert(Request("humanomni", str(root / "model"), root / "converted", options))
-    config = apply_official_inference(read_config(folder))
+    prompting = choose_prompting(folder, None)
+    assert prompting is not None
+    config = prompting.apply(read_config(folder))
     model, _ = build_with_weights(config.model, folder / "weights.safetensors")
     return model.eval().requires_grad_(False), reference, draw_samples(request.param)
 

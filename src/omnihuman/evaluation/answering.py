@@ -251,7 +251,7 @@ class _Session:
             benchmark=self.benchmark.name,
             id=question.id,
             group=question.group,
-            prompt=_prompt_text(question.record),
+            prompt=_prompt_text(self.answerer.phrase(question.record)),
             reference=question.reference,
             answer=answer,
             options=question.options,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from omnihuman.benchmark.base import Benchmark, Question
     from omnihuman.evaluation.answering import EvalOptions
     from omnihuman.inference.answerer import Answerer
+    from omnihuman.inference.prompting import Prompting
 
 
 def evaluate(config: DictConfig, overrides: Sequence[str]) -> Path:
@@ -34,15 +35,17 @@ def evaluate(config: DictConfig, overrides: Sequence[str]) -> Path:
 
     from omnihuman.evaluation.answering import answer_questions, run_processes
     from omnihuman.inference.answerer import Answerer, read_options
+    from omnihuman.inference.prompting import choose_prompting
     from omnihuman.training.model_folder import read_config
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     rank, num_shares = parse_share(config)
-    benchmark: Benchmark = build(config.benchmark)
     run = find_run_folder(config)
     size = read_config(run).get("size")  # raises before the questions are read
+    prompting = choose_prompting(run, config.official_prompt)
+    benchmark: Benchmark = build(fill_benchmark(config.benchmark, prompting))
     questions = benchmark.questions()[: config.limit]
     if not questions:
         raise ValueError(f"{benchmark.name}: no questions; check the files and options in {config.benchmark}.")
@@ -52,7 +55,7 @@ def evaluate(config: DictConfig, overrides: Sequence[str]) -> Path:
     answerer = Answerer.load(run, device=device, **read_options(config))
     options = _build_options(config, benchmark, answerer)
     folder = locate_evaluation(config, run, options)
-    description = _describe(config, run, size, benchmark, options)
+    description = _describe(config, run, size, benchmark, options, prompting.name if prompting else None)
     prepare_folder(folder, description, config.overwrite and config.share is None)
     if config.processes > 1 and config.share is None:
         del answerer  # every process loads its own
@@ -63,6 +66,14 @@ def evaluate(config: DictConfig, overrides: Sequence[str]) -> Path:
     if config.share is None:
         _finish(config, benchmark, questions, folder)
     return folder
+
+
+def fill_benchmark(config: DictConfig, prompting: "Prompting | None") -> DictConfig:
+    """Set the options of a benchmark that are null to those of the model's authors, and return its config."""
+    for key, value in (prompting.benchmark if prompting else {}).items():
+        if key in config and config[key] is None:
+            config[key] = value
+    return config
 
 
 def locate_evaluation(config: DictConfig, run: Path, options: "EvalOptions") -> Path:
@@ -128,11 +139,12 @@ def _build_options(config: DictConfig, benchmark: "Benchmark", answerer: "Answer
     """Return the options of the evaluation; the benchmark decides where the config has ``null``."""
     from omnihuman.evaluation.answering import EvalOptions
     from omnihuman.evaluation.control import parse_control, select_view
+    from omnihuman.inference.prompting import choose_max_new_tokens
 
     view = select_view(benchmark, answerer.view, config.view)
     max_new_tokens, log_probs = config.max_new_tokens, config.log_probs
     if max_new_tokens is None:
-        max_new_tokens = benchmark.max_new_tokens
+        max_new_tokens = max(benchmark.max_new_tokens, choose_max_new_tokens(answerer.prompting, 0))
     if log_probs is None:
         log_probs = benchmark.log_probs
     return EvalOptions(
@@ -149,7 +161,12 @@ def _build_options(config: DictConfig, benchmark: "Benchmark", answerer: "Answer
 
 
 def _describe(
-    config: DictConfig, run: Path, size: str | None, benchmark: "Benchmark", options: "EvalOptions"
+    config: DictConfig,
+    run: Path,
+    size: str | None,
+    benchmark: "Benchmark",
+    options: "EvalOptions",
+    prompting: str | None,
 ) -> dict[str, Any]:
     """Return what decides the answers, without what changes only the speed: the folder's ``config.yaml``."""
     digest = run / "digest"
@@ -167,7 +184,7 @@ def _describe(
         "faces": config.faces,
         "merge_lora": config.merge_lora or None,
         "quantize": config.quantize,
-        "official_prompt": config.official_prompt or None,
+        "official_prompt": prompting,
         **options.to_dict(),
     }
 

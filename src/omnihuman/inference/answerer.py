@@ -21,7 +21,7 @@ from omnihuman.data.messages import GENERATION_KEYS, parse_generation_options
 from omnihuman.data.module import OmniData
 from omnihuman.data.record import Record
 from omnihuman.inference.answer import Answer, FusionWeights, Prompt
-from omnihuman.inference.official_prompt import DTYPE, apply_official_inference
+from omnihuman.inference.prompting import Prompting, choose_max_new_tokens, choose_prompting
 from omnihuman.inference.question import build_question
 from omnihuman.llm.quantized import check_quantization, quantize_linears
 from omnihuman.modality import View
@@ -39,6 +39,9 @@ OPTIONS = {
 }
 """Argument of ``Answerer.load`` -> key of a verb's config."""
 
+MAX_NEW_TOKENS = 128
+"""Maximum length of an answer, where neither the user nor the model's authors give one."""
+
 
 class Answerer:
     """A model with the data path that it was trained with.
@@ -47,10 +50,13 @@ class Answerer:
         model: on its device.
         data: connected to the model.
         name: of the run, for messages.
+        prompting: how the model is asked, ``None`` for the way in which it was trained.
     """
 
-    def __init__(self, model: OmniModel, data: OmniData, name: str = "the run") -> None:
-        self.model, self.data, self.name = model.eval(), data, name
+    def __init__(
+        self, model: OmniModel, data: OmniData, name: str = "the run", prompting: Prompting | None = None
+    ) -> None:
+        self.model, self.data, self.name, self.prompting = model.eval(), data, name, prompting
         self._lock = threading.Lock()  # fusions store the weights of the last batch
         self._blanks: Mapping[str, torch.Tensor] = {}
 
@@ -63,7 +69,7 @@ class Answerer:
         faces: str | None = None,
         device: str | None = None,
         dtype: str | None = None,
-        official: bool = False,
+        official: bool | str | None = None,
         quantize: str | None = None,
     ) -> "Answerer":
         """Load the model of a run folder or of a converted checkpoint.
@@ -74,7 +80,8 @@ class Answerer:
             faces: source of faces if it is not the run's own: ``whole``, ``none`` ...
             device: ``None`` for the first GPU or the CPU.
             dtype: of the parameters, ``float16`` ...; ``None`` for that of the weights.
-            official: use prompts and preprocessing of HumanOmni's released inference.
+            official: ask as the authors of the checkpoint do: ``None`` if nobody has trained it; true, false, or the
+                name of a yaml in ``conf/prompting``.
             quantize: ``8bit`` or ``4bit`` weights of the language model's linear layers, after LoRA is merged.
 
         Raises:
@@ -82,9 +89,10 @@ class Answerer:
         """
         check_quantization(quantize)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        change = None
-        if official:
-            dtype, change = dtype or DTYPE, apply_official_inference
+        prompting = choose_prompting(folder, official)
+        if prompting is not None and device.startswith("cuda"):
+            dtype = dtype or prompting.dtype
+        change = None if prompting is None else prompting.apply
         merge_lora = merge_lora or quantize is not None
         config, model = load_model(folder, merge_lora=merge_lora, dtype=dtype, change=change)
         if faces is not None:
@@ -96,7 +104,7 @@ class Answerer:
         data.connect(
             model.transforms, model.count_tokens, model.llm.tokenizer, model.llm.template, model.frozen_encoders
         )
-        return cls(model, data, folder.name)
+        return cls(model, data, folder.name, prompting)
 
     @classmethod
     def from_config(cls, config: DictConfig, device: str | None = None) -> "Answerer":
@@ -112,6 +120,15 @@ class Answerer:
     def view(self) -> View:
         """The modalities that the model reads."""
         return View.of_fields(field for field, _ in self.model.transforms.values())
+
+    @property
+    def max_new_tokens(self) -> int:
+        """The maximum length of an answer where the user gives none."""
+        return choose_max_new_tokens(self.prompting, MAX_NEW_TOKENS)
+
+    def phrase(self, record: Record) -> Record:
+        """Return a record in the question form of the model."""
+        return record if self.prompting is None else self.prompting.phrase(record)
 
     def answer(
         self,
@@ -137,7 +154,7 @@ class Answerer:
             start: of the clip, in seconds.
             end: of the clip, in seconds.
             seed: of sampling.
-            generation_options: ``max_new_tokens`` (128), ``temperature``, ``top_p``, ``top_k``, ``num_beams`` ...
+            generation_options: ``max_new_tokens`` (that of the model's authors, or 128), ``temperature``, ``top_p`` ...
 
         Raises:
             ValueError: the file cannot be used, an option is unknown, or the view leaves nothing that the model reads.
@@ -145,7 +162,9 @@ class Answerer:
         unknown = sorted(generation_options.keys() - {*GENERATION_KEYS})
         if unknown:
             raise ValueError(f"unknown option {', '.join(unknown)}; expected {', '.join(GENERATION_KEYS)}.")
-        generation_kwargs, _, _ = parse_generation_options({"max_new_tokens": 128, **generation_options})
+        generation_kwargs, _, _ = parse_generation_options(
+            {"max_new_tokens": self.max_new_tokens, **generation_options}
+        )
         prompt = self.read_question(instruction, video=video, image=image, audio=audio, view=view, start=start, end=end)
         return self.answer_prompts([prompt], seed=seed, **generation_kwargs)[0]
 
@@ -175,7 +194,7 @@ class Answerer:
 
     def plan_questions(self, records: Sequence[Record]) -> Samples:
         """Return questions as planned samples; those that cannot be used are in ``skipped`` with the reason."""
-        return self.data.plan_questions(records)
+        return self.data.plan_questions([self.phrase(record) for record in records])
 
     def build_prompt(self, record: Record, view: View | None = None) -> Prompt:
         """Decode the media of a question, as far as the model reads them.
@@ -188,7 +207,7 @@ class Answerer:
             BadSample: the file cannot be used.
             ValueError: the view leaves nothing that the file has and the model reads.
         """
-        question, unread = record.prepare(view, self.view, self.name)
+        question, unread = self.phrase(record).prepare(view, self.view, self.name)
         samples = self.data.plan_question(question)
         planned = samples.planned[0]
         sample = samples.sample(planned)

@@ -20,6 +20,7 @@ from omnihuman.build import compose_config, config_dir
 from omnihuman.data.chat import Chat, describe_difference
 from omnihuman.official.checkpoint import Checkpoint
 from omnihuman.official.keys import KeyReport
+from omnihuman.official.prompting import add_prompting
 from omnihuman.template import build_template
 from omnihuman.training.runs import Run
 from omnihuman.training.safetensors_writer import Header, write_safetensors
@@ -128,6 +129,7 @@ class Conversion:
         official: the official ``config.json`` as read.
         hints: pattern of our names -> what to do if such a parameter is missing.
         notes: for the user.
+        prompting: name of a yaml in ``conf/prompting``: how the authors ask the model; ``None`` if that is unknown.
     """
 
     checkpoints: tuple[MappedCheckpoint, ...]
@@ -137,6 +139,7 @@ class Conversion:
     official: Mapping[str, Any] = field(default_factory=dict)
     hints: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    prompting: str | None = None
 
     def tensors(self) -> Iterator[TensorSource]:
         """Yield the source of every tensor, in the order of the files."""
@@ -249,6 +252,8 @@ def write_folder(conversion: Conversion, request: Request, folder: Path) -> None
 
     if conversion.config is not None:
         notes = compare_templates(folder / "tokenizer", conversion.config.model.llm.template)
+        if prompting := request.options.get("prompting") or conversion.prompting:
+            notes = (*notes, add_prompting(conversion.config, prompting, request.options.get("frames")))
         conversion = replace(conversion, notes=(*conversion.notes, *notes))
     print(format_report(conversion, headers))
     metadata = {"official": request.official}

@@ -129,7 +129,7 @@ def _build_options(answerer: "Answerer", config: DictConfig, clips: Path, qualit
         view=answerer.view,
         examples=examples,
         examples_hint=hint,
-        max_new_tokens=config.max_new_tokens,
+        max_new_tokens=config.max_new_tokens or answerer.max_new_tokens,
         temperature=float(config.temperature or 0),
         top_p=float(config.top_p or 1),
     )

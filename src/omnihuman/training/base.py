@@ -14,7 +14,17 @@ from omnihuman.training.model_folder import read_config
 
 log = logging.getLogger(__name__)
 
-MODEL_DATA_KEYS = ("num_frames", "markers", "separator", "supervise_newline", "face", "missing")
+MODEL_DATA_KEYS = (
+    "num_frames",
+    "sampling",
+    "markers",
+    "separator",
+    "supervise_newline",
+    "time_instruction",
+    "instruction",
+    "face",
+    "missing",
+)
 """Data options that belong to a whole model: its inputs must be built as in its training."""
 
 RECIPE_KEYS = ("inputs", "output", "condition", "activation_checkpointing", "dtype")
@@ -50,6 +60,8 @@ def rebase(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
         kept = [entry for entry in config.init_from if entry.get("run") not in stages]
     else:
         without, kept = _take_model(rebased, base, keys), []
+    if "prompting" in base:  # for official_prompt=true
+        OmegaConf.update(rebased, "prompting", base["prompting"], force_add=True)
     rebased.init_from = [{"folder": str(folder), "without": without}, *kept]
     rebased.variant = config.variant or f"base={folder.absolute().name}"
     return rebased

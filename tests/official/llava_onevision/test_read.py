@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from omnihuman.model.omni import OmniModel
 from omnihuman.official.conversion import Request, convert
-from omnihuman.training.model_folder import load_model
+from omnihuman.training.model_folder import load_model, read_config
 from omnihuman.types import Features, Signal
 from tests.official import layouts
 
@@ -115,11 +115,27 @@ def test_newlines_of_llava_video(tmp_path: Path, tokenizer_folder: str, tower: s
     assert model.count_tokens({"frames": 2})["video"] == 2 * 2 * 3
 
 
+@pytest.mark.parametrize("fields", [{"mm_patch_merge_type": "flat"}, {"mm_newline_position": "no_token"}])
+def test_videos_without_newlines(tmp_path: Path, tokenizer_folder: str, tower: str, fields: dict[str, str]) -> None:
+    layouts.write_llava_onevision(tmp_path / "official", "original", tokenizer_folder)
+    out = convert_folder(set_fields(tmp_path / "official", **fields), tower)
+    config = read_config(out)
+    assert config.model.fusions.newline.mode == "none"
+    dropped = [line for line in (out / "keys.tsv").read_text().splitlines() if "no newline tokens" in line]
+    assert len(dropped) == 1 and "model.image_newline" in dropped[0]
+
+
 UNSUPPORTED: dict[str, tuple[layouts.Layout, dict[str, Any], str]] = {
     "projector": (
         "original",
         {"mm_projector_type": "linear"},
         "mm_projector_type 'linear'; .*mlp2x_gelu",
+    ),
+    "merging": ("original", {"mm_patch_merge_type": "unpad"}, "mm_patch_merge_type 'unpad'; .*spatial_unpad"),
+    "newlines": (
+        "original",
+        {"mm_patch_merge_type": "spatial", "mm_newline_position": "grid"},
+        "mm_newline_position=grid needs .*mm_patch_merge_type=spatial",
     ),
     "pooling": ("original", {"mm_spatial_pool_mode": "average"}, "mm_spatial_pool_mode 'average'"),
     "language model": (

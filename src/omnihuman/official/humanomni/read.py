@@ -1,5 +1,6 @@
 """Conversion of HumanOmni's official checkpoints; ``write_official`` is the way back."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from omnihuman.official.humanomni.checkpoint import (
 )
 from omnihuman.official.humanomni.write import write_official as write_official
 from omnihuman.official.keys import KeyReport
+from omnihuman.official.prompting import read_system_text
 from omnihuman.official.towers.read import save_bert_tokenizer
 from omnihuman.training.chain import list_stages
 
@@ -58,6 +60,8 @@ def prepare(request: Request, folder: Path) -> Conversion:
     config = build_config(official, request)
     tokenizer = request.options.get("tokenizer")
     copy_tokenizer(resolve_path(tokenizer) if tokenizer else official.main.folder, folder / "tokenizer")
+    system, notes = read_system_text(folder / "tokenizer", config.model.llm.template)
+    config.model.llm.template.system = system
     bert = official.towers["bert"].folder
     assert bert is not None  # open_official resolves it
     save_bert_tokenizer(bert, folder / "instruction_tokenizer", "instruction_encoder")
@@ -71,8 +75,16 @@ def prepare(request: Request, folder: Path) -> Conversion:
         config,
         official=official.config,
         hints=build_hints(official),
-        notes=_notes(official, config, model),
+        notes=(*_notes(official, config, model), *notes),
+        prompting=_choose_prompting(official, request),
     )
+
+
+def _choose_prompting(official: OfficialCheckpoint, request: Request) -> str:
+    """Return the name of the description: R1-Omni and its cold start, EMER-SFT, differ from HumanOmni-0.5B by name."""
+    names = (request.path, str(official.config.get("_name_or_path")))
+    is_reasoning = any(re.search(r"r1.?omni|emer.?sft", name, re.IGNORECASE) for name in names)
+    return "r1_omni" if is_reasoning else "humanomni"
 
 
 def read_released_sizes(preset: str) -> dict[str, dict[str, Any]]:

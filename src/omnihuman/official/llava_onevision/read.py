@@ -19,7 +19,7 @@ from omnihuman.official.conversion import (
     copy_tokenizer,
     parameter_shapes,
 )
-from omnihuman.official.humanomni.checkpoint import TOWER_SIZES, TOWERS_BY_WIDTH, find_folder
+from omnihuman.official.humanomni.checkpoint import TOWER_SIZES, TOWERS_BY_WIDTH, drop_names, find_folder
 from omnihuman.official.llava_onevision import keys as keys
 from omnihuman.official.towers.read import build_hub_config, select_architecture
 from omnihuman.training.chain import list_stages
@@ -39,8 +39,14 @@ DROPPED_PARTS = (
 RELEASED_TOWERS = {"siglip-so400m-patch14-384": "7b", "siglip-base-patch16-224": "0_5b"}
 """Name of a tower -> our preset with its sizes, which the original config.json does not contain."""
 
-NEWLINES = {"one_token": "one", "frame": "frame", "grid": "grid"}
+NEWLINES = {"one_token": "one", "frame": "frame", "grid": "grid", "no_token": "none"}
 """``mm_newline_position`` -> the mode of our part."""
+
+MERGE_TYPES = ("spatial_unpad", "flat", "spatial")
+"""Values of ``mm_patch_merge_type`` that differ for videos: only ``unpad`` has newline tokens."""
+
+NO_NEWLINE = "mm_patch_merge_type or mm_newline_position of config.json has no newline tokens"
+"""Why a newline token in the checkpoint is dropped."""
 
 NUM_FRAMES = 32
 """``frames_upbound`` of its training."""
@@ -53,6 +59,7 @@ SUPPORTED: dict[str, tuple[Any, ...]] = {
     "projector_hidden_act": ("gelu",),
     "vision_feature_select_strategy": ("full",),
     "mm_newline_position": tuple(NEWLINES),
+    "mm_patch_merge_type": MERGE_TYPES,
 }
 """Optional field of config.json -> the values that our parts support; the first is the default."""
 
@@ -98,6 +105,8 @@ def prepare(request: Request, folder: Path) -> Conversion:
     del config["folder"]
     tokens = model.count_tokens({"frames": int(config.frames)})["video"]
     report = keys.report_keys(checkpoint, architecture.num_blocks, bool(architecture.text.tie_word_embeddings))
+    if architecture.newline == "none":
+        report = drop_names(report, ["fusions.newline.newline"], NO_NEWLINE)
     return Conversion(
         (MappedCheckpoint(checkpoint, report),),
         parameter_shapes(model),
@@ -112,6 +121,7 @@ def prepare(request: Request, folder: Path) -> Conversion:
             f"{config.frames} frames become {tokens} video tokens; frames=8 makes fewer",
             f"Omni-Emotion starts from it: omnihuman train +experiment=omni_emotion_recognition base={request.out}",
         ),
+        prompting="llava_onevision",
     )
 
 
@@ -143,8 +153,25 @@ def _read_architecture(checkpoint: Checkpoint, official: Mapping[str, Any], opti
         {**sizes, "select_layer": layer},
         text,
         count_blocks(layer, sizes["num_hidden_layers"]),
-        NEWLINES[str(official.get("mm_newline_position", "one_token"))],
+        _read_newline(official),
     )
+
+
+def _read_newline(official: Mapping[str, Any]) -> str:
+    """Return the mode of the newline tokens of videos.
+
+    Reference: LLaVA-NeXT ``llava_arch.py``, ``prepare_inputs_labels_for_multimodal``; ``mm_patch_merge_type`` is absent
+    in the layout of transformers, whose videos have one newline.
+    """
+    merge_type = official.get("mm_patch_merge_type", MERGE_TYPES[0])
+    position = str(official.get("mm_newline_position", "one_token"))
+    has_newline = "unpad" in merge_type
+    if not has_newline and position in ("frame", "grid") and merge_type != "flat":
+        raise ValueError(
+            f"config.json: mm_newline_position={position} needs newline tokens, which "
+            f"mm_patch_merge_type={merge_type} does not have: is it the configuration of this checkpoint?"
+        )
+    return NEWLINES[position] if has_newline else "none"
 
 
 def _read_tower_sizes(
@@ -197,6 +224,6 @@ def _build_config(architecture: Architecture, request: Request) -> DictConfig:
             },
             "drop": list(DROPPED_PARTS),
         },
-        "data": {"markers": False, "views": ["video"]},
+        "data": {"markers": False, "sampling": "ends", "views": ["video"]},
     }
     return change_experiment(EXPERIMENT, "7b", changes)

@@ -86,6 +86,7 @@ def prepare(request: Request, folder: Path) -> Conversion:
             f"a stage of FaVChat starts from it with base={request.out} model.drop=[fusions.single] "
             "model.encoders.face.weights=models/facexformer",
         ),
+        prompting="videochat2",
     )
 
 

@@ -1,4 +1,4 @@
-"""HumanOmni's released inference: exact prompts, frames, pixels and audio."""
+"""Official ways of asking: exact prompts, frames, pixels and audio of HumanOmni; which way a folder takes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,17 +10,18 @@ import av
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer, WhisperFeatureExtractor
 
 from omnihuman.build import build, compose_config
-from omnihuman.data.decode.frames import uniform_indices
+from omnihuman.data.decode.sampling import uniform_indices
 from omnihuman.data.media import probe
 from omnihuman.data.module import OmniData
 from omnihuman.data.packing import MicroBatch
 from omnihuman.data.record import BadSample, Record
-from omnihuman.inference.official_prompt import DTYPE, GENERATION_KWARGS, apply_official_inference
+from omnihuman.inference.prompting import Prompting, choose_prompting, parse_prompting, read_prompting
 from omnihuman.modality import View
 from omnihuman.model.omni import OmniModel
 from omnihuman.types import Batch
@@ -113,7 +114,7 @@ class Preprocessor:
 def build_preprocessor(is_official: bool) -> Preprocessor:
     config = compose_config(["+experiment=humanomni_stage3", "size=nano"])
     if is_official:
-        config = apply_official_inference(config)
+        config = read_prompting("humanomni").apply(config)
     model = build(config.model).eval().requires_grad_(False)
     data: OmniData = build(config.data)
     data.connect(model.transforms, model.count_tokens, model.llm.tokenizer, model.llm.template)
@@ -184,13 +185,33 @@ def test_prompt_equals_the_official_one(official: Preprocessor, clips: dict[str,
 
 
 def test_options_of_the_training_are_replaced_and_the_config_stays() -> None:
-    """A converted folder has the training's three newlines."""
+    """A converted folder has the training's three newlines; markers and system text are those of the folder."""
     options = ["data.separator='\n\n\n'", "data.missing=absent", "model.llm.template.system=null", "data.markers=false"]
     config = compose_config(["+experiment=humanomni_stage3", "size=nano", *options])
-    changed, before = apply_official_inference(config), config.copy()
+    changed, before = read_prompting("humanomni").apply(config), config.copy()
     assert (changed.data.separator, changed.data.missing) == ("\n", "fill")
-    assert changed.model.llm.template.system.startswith("You are Qwen, ") and not changed.data.markers
+    assert changed.model.llm.template.system is None and not changed.data.markers
     assert config == before and config.data.separator == "\n\n\n"
+
+
+def test_bert_reads_what_is_left_of_the_slots_in_the_training_form(
+    official: Preprocessor, clips: dict[str, Path]
+) -> None:
+    """The official trainer removes ``<video>`` and all line breaks, not the markers and ``<audio>``."""
+    config = read_prompting("humanomni_training").apply(compose_config(["+experiment=humanomni_stage3", "size=nano"]))
+    data: OmniData = build(config.data)
+    model = official.model
+    data.connect(model.transforms, model.count_tokens, model.llm.tokenizer, model.llm.template)
+    preprocessor = Preprocessor(model, data)
+    bert = AutoTokenizer.from_pretrained(model.encoders["instruction"].transform.tokenizer)
+    question = "What is the main emotion?happy ,sad"
+    for view, slots in {
+        "VA": "<vi_start><vi_end><au_start><audio><au_end>",
+        "V": "<vi_start><vi_end>",
+        "A": "<au_start><audio><au_end>",
+    }.items():
+        ids = preprocessor(clips["talk"], view).signals["instruction"].values[0].tolist()
+        assert ids == bert(slots + question)["input_ids"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 9, 24, 25, 32, 33, 97, 100, 161, 750, 1001])
@@ -253,8 +274,9 @@ def test_missing_audio_of_a_video_is_ten_seconds_of_zeros(official: Preprocessor
 
 def test_loss_is_finite_in_half_precision(clips: dict[str, Path]) -> None:
     preprocessor = build_preprocessor(is_official=True)
-    model = preprocessor.model.to(getattr(torch, DTYPE))
-    assert GENERATION_KWARGS == {"do_sample": False, "max_new_tokens": 2048}
+    prompting = read_prompting("humanomni")
+    assert (prompting.dtype, prompting.max_new_tokens) == ("float16", 2048)
+    model = preprocessor.model.to(torch.float16)
     batch = preprocessor(clips["talk"], "video_audio")
     labels = batch.input_ids.clamp(min=0)
     output = model(Batch(batch.signals, batch.input_ids, labels, batch.position_ids, batch.bounds, 1))
@@ -263,23 +285,67 @@ def test_loss_is_finite_in_half_precision(clips: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("experiment", ["humanomni_stage1", "humanomni_stage3"])
 def test_humanomni_is_accepted(experiment: str) -> None:
-    config = apply_official_inference(compose_config([f"+experiment={experiment}"]))
+    config = read_prompting("humanomni").apply(compose_config([f"+experiment={experiment}"]))
     assert config.model.encoders.video.aspect == "squash"
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["+experiment=omni_emotion_stage3"], "omni_emotion_stage3 .*not a HumanOmni .*fusions.gate is missing"),
-        (["+experiment=favchat_stage3"], "favchat_stage3 is not a HumanOmni .*encoders.video is omnihuman.encoder.umt"),
+        (["+experiment=omni_emotion_stage3"], "omni_emotion_stage3 .*fusions.gate is missing"),
+        (["+experiment=favchat_stage3"], "favchat_stage3 .*encoders.video is omnihuman.encoder.umt"),
         (["+experiment=humanomni_stage2"], "encoders.video is missing"),
         (["+experiment=humanomni_stage1_face"], "fusions.gate is missing"),
         (["fusion@model.fusions.gate=weighted_sum"], "fusions.gate is omnihuman.fusion.weighted_sum"),
-        (["llm/template@model.llm.template=mistral"], "llm.template is mistral"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_another_model_raises(overrides: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
-        apply_official_inference(compose_config(overrides))
+        read_prompting("humanomni").apply(compose_config(overrides))
     assert "official_prompt" in str(error.value)
+
+
+def write_folder(folder: Path, prompting: dict[str, Any] | None, is_untouched: bool) -> Path:
+    """Write what decides how a folder is asked: its config, and the file that only a conversion writes."""
+    folder.mkdir()
+    config = {"name": folder.name, "model": {}, "data": {}}
+    OmegaConf.save(config if prompting is None else config | {"prompting": prompting}, folder / "config.yaml")
+    (folder / "finished").touch()
+    (folder / "weights.safetensors").touch()
+    if is_untouched:
+        (folder / "official.json").write_text("{}")
+    return folder
+
+
+DESCRIPTION: dict[str, Any] = {"name": "mine", "parts": {}, "question": "{question} Think.", "max_new_tokens": 7}
+
+
+def test_a_conversion_is_asked_officially_until_it_is_trained(tmp_path: Path) -> None:
+    untouched = write_folder(tmp_path / "untouched", DESCRIPTION, True)
+    trained = write_folder(tmp_path / "trained", DESCRIPTION, False)
+    plain = write_folder(tmp_path / "plain", None, False)
+    expected = parse_prompting(DESCRIPTION, "here")
+    assert choose_prompting(untouched, None) == choose_prompting(trained, True) == expected
+    assert expected == Prompting("mine", {}, question="{question} Think.", max_new_tokens=7)
+    for folder, official in ((trained, None), (plain, None), (untouched, False), (plain, False)):
+        assert choose_prompting(folder, official) is None
+    assert choose_prompting(plain, "r1_omni") == read_prompting("r1_omni")
+    with pytest.raises(ValueError, match=r"plain .*official_prompt=<humanomni\|"):
+        choose_prompting(plain, True)
+    with pytest.raises(ValueError, match=r"prompting=r2: .*humanomni, .*r1_omni"):
+        choose_prompting(plain, "r2")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"turns": 2}, "may have .*, got .*turns"),
+        ({"max_new_tokens": "many"}, "max_new_tokens is 'many'; .*int"),
+        ({"question": "Think."}, r"question is 'Think.'; .*{question}"),
+    ],
+)
+def test_invalid_description_raises(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    folder = write_folder(tmp_path / "bad", DESCRIPTION | changes, True)
+    with pytest.raises(ValueError, match=rf"bad/config.yaml: prompting.*{message}"):
+        choose_prompting(folder, None)
