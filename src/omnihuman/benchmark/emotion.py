@@ -58,13 +58,15 @@ class EmotionBenchmark(Benchmark):
         media: folder below the root with the clips: files, or a folder of frames per clip.
         audio: folder below the root with audio files, where the clips have no audio track.
         question: before the options; ``None`` for HumanOmni's.
-        options: ``fixed`` in HumanOmni's order and spelling, or ``shuffled`` for each clip.
+        options: ``fixed`` in HumanOmni's order and spelling, ``shuffled`` for each clip, or ``none``, as R1-Omni asks;
+            ``None`` for ``fixed``.
         seed: of the shuffled options.
         two_step: first turn: describe the clip; second turn: infer the emotion from this description.
         describe: prompt of the first turn.
         infer: prompt of the second turn, with the placeholders ``{description}`` (the first answer) and ``{question}``
             (the question with its options).
-        parser: ``strict``, or HumanOmni's ``official``, for which ``Angry`` and ``happy.`` are wrong.
+        parser: ``strict``; HumanOmni's ``official``, for which ``Angry`` and ``happy.`` are wrong; or R1-Omni's
+            ``answer_tag``; ``None`` for ``strict``.
         uar: mean recall of the classes that are ``present``, or of ``official_union``, HumanOmni's union of the strings
             in references and answers.
         missing_media: ``raise``, or ``skip`` clips that are not on disk and count them.
@@ -85,18 +87,19 @@ class EmotionBenchmark(Benchmark):
         media: str,
         audio: str | None = None,
         question: str | None = None,
-        options: str = "fixed",
+        options: str | None = None,
         seed: int = 0,
         two_step: bool = False,
         describe: str = DESCRIBE,
         infer: str = INFER,
-        parser: str = "strict",
+        parser: str | None = None,
         uar: str = "present",
         missing_media: Literal["raise", "skip"] = "raise",
         max_new_tokens: int | None = None,
     ) -> None:
+        options, parser = options or "fixed", parser or "strict"
         check_choices(
-            options=(options, ("fixed", "shuffled")),
+            options=(options, ("fixed", "shuffled", "none")),
             parser=(parser, PARSERS),
             uar=(uar, ("present", "official_union")),
             missing_media=(missing_media, MISSING_MEDIA),
@@ -250,6 +253,8 @@ class EmotionBenchmark(Benchmark):
         return tuple(option.strip() for option in self.options_text.split(","))
 
     def _build_prompt(self, options: Sequence[str]) -> str:
+        if self.options == "none":
+            return self.question
         text = self.options_text if self.options == "fixed" else " ,".join(options)
         return f"{self.question}\n{text}"
 

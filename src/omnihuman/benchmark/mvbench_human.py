@@ -66,7 +66,8 @@ class MVBenchHuman(Benchmark):
         media: folder below the root with the videos of ``main``.
         tasks: to run; the main score is their mean.
         prompt: ``humanomni``, ``official`` (the answer starts with ``Best option:(``) or ``lmms_eval``.
-        parser: ``strict``, ``humanomni``, ``official``, ``lmms_eval``, or ``log_probs`` of the letters.
+        parser: ``strict``, ``humanomni``, ``official``, ``lmms_eval``, ``answer_tag``, or ``log_probs`` of the letters;
+            ``None`` for ``strict``.
         missing_media: ``raise``, or ``skip`` questions with missing videos and count them.
         max_new_tokens: maximum length of an answer.
 
@@ -86,10 +87,11 @@ class MVBenchHuman(Benchmark):
         media: str = "video",
         tasks: str | Sequence[str] = tuple(TASKS),
         prompt: Literal["humanomni", "official", "lmms_eval"] = "humanomni",
-        parser: str = "strict",
+        parser: str | None = None,
         missing_media: Literal["raise", "skip"] = "raise",
         max_new_tokens: int = 32,
     ) -> None:
+        parser = parser or "strict"
         check_choices(
             layout=(layout, ("main", "video")),
             prompt=(prompt, PROMPTS),

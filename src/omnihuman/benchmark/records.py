@@ -37,7 +37,7 @@ class Records(TaskBenchmark):
             of yes and no, or same and different.
         labels: the classes, or label -> other words for it in references and answers; for ``pairs`` first the one
             that means the same. ``None``: the options of the records.
-        parser: of labels: ``strict`` or ``official``.
+        parser: of labels and choices: ``strict``, ``official`` or ``answer_tag``; ``None`` for ``strict``.
         follow_links: accept links in the root to files outside, as in a cache of the hub.
         text_only: accept records without a file.
         add_audio: a video whose text has no ``<audio>`` gets one, as in training with ``data.source.add_audio``.
@@ -57,12 +57,13 @@ class Records(TaskBenchmark):
         task: str | None = None,
         kind: str = "auto",
         labels: Sequence[Any] | Mapping[Any, Any] | None = None,
-        parser: str = "strict",
+        parser: str | None = None,
         follow_links: bool = False,
         text_only: bool = False,
         add_audio: bool = False,
         max_new_tokens: int | None = None,
     ) -> None:
+        parser = parser or "strict"
         check_choices(kind=(kind, ("auto", *KINDS)), parser=(parser, PARSERS))
         if labels is not None and kind not in LABEL_KINDS:
             raise ValueError(f"labels={labels}: kind={kind} has none; leave labels out, or choose kind=label.")
@@ -105,7 +106,7 @@ class Records(TaskBenchmark):
 
     def protocol(self) -> dict[str, str]:
         protocol = {"file": self.path.name, "task": self.task or "not named", "answers": self.kind}
-        if self.kind == "label":
+        if self.kind in ("label", "choice"):
             protocol["parser"] = self.parser
         return protocol
 

@@ -50,7 +50,7 @@ class Sample(TaskBenchmark):
             text (CIDEr, ROUGE-L).
         needs: keep only questions with all these slots, ``video`` or ``audio``, to compare modalities on the same
             questions.
-        parser: of emotions: ``strict`` or ``official``.
+        parser: of labels and choices: ``strict``, ``official`` or ``answer_tag``; ``None`` for ``strict``.
         corpus_seed: of the corpus.
         max_new_tokens: maximum length of an answer.
 
@@ -67,10 +67,11 @@ class Sample(TaskBenchmark):
         split: Literal["test", "val"] = "test",
         task: str = "emotion",
         needs: str | Sequence[str] = (),
-        parser: Literal["strict", "official"] = "strict",
+        parser: Literal["strict", "official", "answer_tag"] | None = None,
         corpus_seed: int = 0,
         max_new_tokens: int = 48,
     ) -> None:
+        parser = parser or "strict"
         check_choices(split=(split, ("test", "val")), task=(task, TASKS), parser=(parser, PARSERS))
         needs = as_tuple(needs)
         unknown = sorted(set(needs) - {"video", "audio"})

@@ -36,7 +36,7 @@ class TaskBenchmark(Benchmark):
     Attributes:
         kind: of the answers, a key of ``KINDS``.
         forms: label -> other words for it, in references and in answers.
-        parser: of labels: ``strict`` or ``official``.
+        parser: of labels and choices: ``strict``, ``official`` or ``answer_tag``.
     """
 
     kind: str
@@ -47,7 +47,7 @@ class TaskBenchmark(Benchmark):
         if self.kind == "label":
             return parse_label(prediction.answer, self.labels, self.forms, self.parser)
         if self.kind == "choice":
-            return parse_label(prediction.answer, prediction.options)
+            return parse_label(prediction.answer, prediction.options, parser=self.parser)
         if self.kind == "pairs":
             return self._parse_pair(prediction)
         return {"labels": _parse_label_set, "speech": parse_transcript, "text": parse_text}[self.kind](prediction)

@@ -33,6 +33,18 @@ def final_answer(answer: str | None) -> str | None:
     return None if is_tagged and not final else final
 
 
+def tagged_answer(answer: str) -> str:
+    """Return the text in the ``<answer>`` tag of an answer; the whole of one without the tag.
+
+    Reference: R1-Omni's ``accuracy_reward``, which takes the first tag that ends in the line where it begins.
+
+    >>> tagged_answer("<think>He frowns.</think> <answer> angry </answer>"), tagged_answer(" angry")
+    ('angry', 'angry')
+    """
+    match = re.search("<answer>(.*?)</answer>", answer)
+    return (match[1] if match else answer).strip()
+
+
 def fold(text: str) -> str:
     """Return a text without regard to case, and without the spaces and full stops around it.
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torchmetrics import MeanMetric
 
-from omnihuman.metric.answer import CUT, final_answer, says
+from omnihuman.metric.answer import CUT, final_answer, says, tagged_answer
 from omnihuman.metric.score import Array, Score, equal, group_positions, one_hot, select
 
-PARSERS = ("strict", "humanomni", "official", "lmms_eval")
-"""Parsers of answers: ours, HumanOmni's, the one in MVBench's notebook, lmms-eval's."""
+PARSERS = ("strict", "humanomni", "official", "lmms_eval", "answer_tag")
+"""Parsers of answers: ours, HumanOmni's, the one in MVBench's notebook, lmms-eval's, R1-Omni's."""
 
 Choice = tuple[int | None, str]
 """The index of an option (``None``: invalid) and the rule that parsed it."""
@@ -54,6 +54,7 @@ def parse_choice(
     lmms-eval do, quirks included; the three disagree with each other.
     Differs from them: ``strict`` requires the letter at the start, or the text of exactly one option, which the answer
     does not deny, behind its reasoning (``<think>``); an answer that ends within its reasoning is ``cut``.
+    ``answer_tag`` reads the text in ``<answer>`` as R1-Omni's reward does, and then as ``strict``.
 
     Args:
         answer: of the model; ``None`` where generation failed.
@@ -74,6 +75,9 @@ def parse_choice(
         return None, "invalid"
     if parser == "official":
         return _parse_official(answer, options, reference)
+    if parser == "answer_tag":
+        is_cut = final_answer(answer) is None
+        return CUT if is_cut else _parse_strict(tagged_answer(answer), options)
     return {"strict": _parse_strict, "humanomni": _parse_humanomni, "lmms_eval": _parse_lmms_eval}[parser](
         answer, options
     )

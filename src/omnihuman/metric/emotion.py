@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from omnihuman.metric.answer import CUT, final_answer, fold, says
+from omnihuman.metric.answer import CUT, final_answer, fold, says, tagged_answer
 from omnihuman.metric.score import Score, equal, group_positions, one_hot, select
 
 FORMS: dict[str, tuple[str, ...]] = {
@@ -26,7 +26,7 @@ FORMS: dict[str, tuple[str, ...]] = {
 }
 """HumanOmni's labels for DFEW and MAFW -> their other word forms, including MAFW's nouns."""
 
-PARSERS = ("strict", "official")
+PARSERS = ("strict", "official", "answer_tag")
 
 
 class EmotionRecall:
@@ -91,16 +91,17 @@ def parse_label(
     """Parse a label from an answer, and the rule that matched: ``label``, ``form``, ``invalid`` or ``cut``.
 
     Reference: ``official`` is HumanOmni's ``eval_mafw_dfew.py``: leading whitespace is stripped, the rest must equal a
-    label, so that ``Happy`` and ``happy.`` are wrong.
+    label, so that ``Happy`` and ``happy.`` are wrong. ``answer_tag`` is R1-Omni's: the text in ``<answer>`` is a label.
     Differs from it: ``strict`` (ours) searches for complete words, without regard to case and punctuation; an answer
     that names several labels is invalid, unless it equals one, which may contain another (``very happy``). Reasoning
     (``<think>``) and denied labels ("not happy") do not count; an answer that ends within its reasoning is ``cut``.
+    ``answer_tag`` takes a label in another case, with a full stop, or in another word form.
 
     Args:
         answer: of the model; ``None`` where generation failed.
         labels: the classes.
-        forms: label -> other word forms (``FORMS``); only for ``strict``.
-        parser: ``strict`` or ``official``.
+        forms: label -> other word forms (``FORMS``); not for ``official``.
+        parser: ``strict``, ``official`` or ``answer_tag``.
 
     Raises:
         ValueError: the parser is unknown.
@@ -116,6 +117,8 @@ def parse_label(
     text = final_answer(answer)
     if text is None:
         return CUT
+    if parser == "answer_tag":
+        return match_label(tagged_answer(answer or ""), labels, forms) or (None, "invalid")
     match = match_label(text, labels, forms)
     if match is not None:
         return match
