@@ -18,7 +18,8 @@ from omnihuman.inference.answerer import Answerer
 from omnihuman.inference.prompting import choose_prompting, read_prompting
 from omnihuman.official.conversion import Request, convert
 from omnihuman.official.prompting import read_system_text
-from omnihuman.training.model_folder import read_config, rebase
+from omnihuman.training.base import rebase
+from omnihuman.training.model_folder import read_config
 from tests.inference.test_prompting import write_clip
 from tests.official import layouts
 from tests.official.folders import OfficialFolder, convert_official
@@ -156,7 +157,7 @@ def test_what_the_user_chooses_counts(officials: dict[str, OfficialFolder], tmp_
     assert json.loads((out / "official.json").read_text())["options"]["prompting"] == "r1_omni"
     overrides = ["+experiment=humanomni_stage3", f"base={out}", "size=0_5b"]
     trained = rebase(compose_config(overrides), overrides)
-    assert trained.prompting.name == "r1_omni" and trained.data.num_frames == 3
+    assert trained.prompting.name == "r1_omni" and trained.data.num_frames == 8, "the experiment's frames"
     with pytest.raises(ValueError, match=r"prompting=r1: .*r1_omni"):
         convert_official(officials["0_5b"], tmp_path / "other", prompting="r1")
     assert not (tmp_path / "other").exists()

@@ -57,7 +57,7 @@ def task_weight(tasks: Tasks, task: str | None) -> float:
     (2.0, 1.0, 1.0)
     """
     if isinstance(tasks, Mapping) and task is not None:
-        return float(tasks[task])
+        return float(tasks[task] or 0)
     return 1.0
 
 

@@ -83,8 +83,7 @@ def prepare(request: Request, folder: Path) -> Conversion:
         hints={f"{LLM}*": "is language_model= the folder of a complete Mistral?"},
         notes=(
             f"{config.frames} frames become {tokens} video tokens; the language model is {base.path}",
-            f"a stage of FaVChat starts from it with base={request.out} model.drop=[fusions.single] "
-            "model.encoders.face.weights=models/facexformer",
+            f"FaVChat starts from it: omnihuman train +experiment=favchat_stage3 base={request.out}",
         ),
         prompting="videochat2",
     )
