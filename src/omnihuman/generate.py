@@ -203,7 +203,7 @@ def _parse_question(question: dict[str, Any], name: str, location: str, root: Pa
 
     if "conversations" in question:
         view = question.pop("view")
-        record = parse_record(question, name, root, location)
+        record = parse_record(question, name, root, location, allow_text_only=True)
         return record, None if view is None else View.parse(view, f"{location}: view")
     record = build_question(question, name, location, root)
     view = question["view"]

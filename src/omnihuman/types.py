@@ -70,11 +70,13 @@ class Sample:
         media: value of each modality by its field; a modality that the sample lacks is absent.
         messages: (role, text) with role ``user`` or ``assistant``; the text holds tags: ``<video>``, ``<audio>``.
         meta: id, task, answer, seconds of the frames (``times``), and further keys of the record.
+        more: samples of the images after the first one.
     """
 
     media: Mapping[str, Any]
     messages: tuple[tuple[str, str], ...]
     meta: Mapping[str, Any] = field(default_factory=dict)
+    more: tuple[Sample, ...] = ()
 
     @property
     def frames(self) -> UInt8[Tensor, "T 3 H W"] | None:
@@ -159,7 +161,7 @@ class Batch:
     """Samples as one packed sequence of token ids, with their signals.
 
     Attributes:
-        signals: by encoder name; index b of a signal is sample b of the packed sequence.
+        signals: by encoder name; index b of a signal is sample b of the packed sequence (see ``rows``).
         features: by encoder name, cached features of a frozen encoder for some samples; the encoder runs on the signals
             of the others.
         input_ids: all samples one after the other; a placeholder is a run of its slot's id in ``SLOTS``, one per token.
@@ -170,6 +172,7 @@ class Batch:
         has_gaps: the same of the cached features as ``Signal.has_gaps``.
         meta: one entry per sample.
         skipped: one entry per sample that was planned for this batch and is bad.
+        rows: numbers of rows that each sample has in the signals, one for each of its images; empty: one each.
     """
 
     signals: Mapping[str, Signal]
@@ -182,6 +185,7 @@ class Batch:
     skipped: tuple[Mapping[str, Any], ...] = ()
     features: Mapping[str, Features] = field(default_factory=dict)
     has_gaps: bool = False
+    rows: tuple[int, ...] = ()
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:
         """Return the batch with every tensor moved by ``Tensor.to``."""

@@ -100,7 +100,7 @@ def test_an_image_in_memory_is_saved_to_a_file(tmp_path: Path) -> None:
     "kinds, message",
     [
         (["video", "video"], r"\bone video"),
-        (["image", "audio"], r"image alone.*image and audio"),
+        (["image", "audio"], r"images alone.* audio as well"),
         (["depth"], "unknown content 'depth'"),
     ],
 )

@@ -87,7 +87,7 @@ class Chat:
 
         Args:
             messages: (role, text) in turns.
-            counts: tokens of each slot.
+            counts: tokens of each slot, of each image.
             system: system prompt, ``None`` for the default.
             num_context: messages at the beginning whose answers are not supervised.
             time_text: the text after a video.
@@ -167,9 +167,19 @@ class Chat:
             raise BadSample("no_system_turn", str(error)) from error
 
     def _encode_user(self, pending: str, text: str, counts: Mapping[str, int], time_text: str) -> tuple[list[int], str]:
-        """Return the ids of a user turn up to its last slot, and the text that is pending; slots come first."""
+        """Return the ids of a user turn up to its last slot, and the text that is pending.
+
+        Slots come first; several images of a turn are where the text has them.
+        """
         ids: list[int] = []
         pending += self.template.question_start
+        if text.count("<image>") > 1:
+            opening, closing = self._find_markers("<image>")
+            *pieces, last = text.strip().split("<image>")
+            for piece in pieces:
+                ids += [*self._tokenize(pending + piece + opening), *[SLOTS["video"]] * counts["video"]]
+                pending = closing
+            return ids, f"{pending}{last}{self.template.answer_start}"
         tags = [tag for tag in TAGS if tag in text]
         for tag in tags:
             text = text.replace(tag, "")

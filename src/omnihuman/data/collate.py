@@ -21,6 +21,7 @@ class Packable:
         meta: for validation and reports.
         masks: valid time steps ``[T]`` by encoder name, where some may be missing.
         features: cached output of encoders, ``[1 T N D]``, in place of their signals.
+        more: signals of the images after the first one, with the other signals that the model reads beside them.
     """
 
     signals: Mapping[str, Tensor]
@@ -29,6 +30,7 @@ class Packable:
     meta: Mapping[str, Any] = field(default_factory=dict)
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     features: Mapping[str, Features] = field(default_factory=dict)
+    more: "tuple[Packable, ...]" = ()
 
 
 def pack(
@@ -56,7 +58,8 @@ def pack(
     """
     meta = tuple(sample.meta for sample in samples)
     samples = samples or [Packable({}, [0], [IGNORE_INDEX])]
-    features = _stack_cached(samples, cached_blanks or {})
+    rows = [row for sample in samples for row in (sample, *sample.more)]
+    features = _stack_cached(rows, cached_blanks or {})
     input_ids: list[int] = []
     labels: list[int] = []
     positions: list[int] = []
@@ -69,7 +72,7 @@ def pack(
         bounds.append(len(input_ids))
         has_gaps |= any(not bool(cached.mask.all()) for cached in sample.features.values())
     return Batch(
-        signals=_stack_signals(samples, blanks, features.keys()),
+        signals=_stack_signals(rows, blanks, features.keys()),
         input_ids=torch.tensor([input_ids]),
         labels=torch.tensor([labels]),
         position_ids=torch.tensor([positions]),
@@ -79,6 +82,7 @@ def pack(
         skipped=tuple(skipped),
         features=features,
         has_gaps=has_gaps,
+        rows=tuple(1 + len(sample.more) for sample in samples) if len(rows) > len(samples) else (),
     )
 
 

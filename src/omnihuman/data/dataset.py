@@ -332,7 +332,10 @@ class Samples(Dataset[Batch]):
         Raises:
             BadSample: a file does not hold what its header promises.
         """
-        record = planned.record
+        first, *more = [self._decode(clip, planned, fields) for clip in planned.record.clips]
+        return replace(first, more=tuple(more))
+
+    def _decode(self, record: Record, planned: Planned, fields: Collection[str] | None) -> Sample:
         needed = self.fields - set(record.hidden)
         if fields is not None:
             needed &= set(fields)
@@ -355,6 +358,17 @@ class Samples(Dataset[Batch]):
         """Return a decoded sample as signals and ids; encoders with cached features get no signal."""
         ids, labels = self._encode(planned.record, planned.counts)
         features = features or {}
+        signals, masks = self._to_signals(planned, sample, features)
+        more = []
+        for image in sample.more:
+            image_signals, image_masks = self._to_signals(planned, image, features)
+            more.append(Packable(image_signals, [], [], masks=image_masks))
+        return Packable(signals, ids, labels, sample.meta, masks, features, tuple(more))
+
+    def _to_signals(
+        self, planned: Planned, sample: Sample, features: Mapping[str, Features]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return signals and masks of a sample, or of one of its images, by encoder."""
         signals, masks = dict[str, Tensor](), dict[str, Tensor]()
         for name, (field, transform) in self.transforms.items():
             if name in features:
@@ -371,7 +385,7 @@ class Samples(Dataset[Batch]):
                 signals[name], mask = self.readers[field].to_signal(sample.media[field], transform, blank)
                 if mask is not None:
                     masks[name] = mask
-        return Packable(signals, ids, labels, sample.meta, masks, features)
+        return signals, masks
 
     def _load(self, planned: Planned, index: int, epoch: int) -> Packable:
         if self.augment:

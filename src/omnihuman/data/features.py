@@ -282,8 +282,13 @@ class FeatureCache:
     def _keys_of(
         self, samples: Any, planned: Any, names: Sequence[str], contents: Mapping[Path, str | None]
     ) -> dict[str, str]:
-        """Return the cache key of a sample for each encoder; none for what it lacks or cannot be read."""
-        keys = {}
+        """Return the cache key of a sample for each encoder; none for what it lacks or cannot be read.
+
+        Samples of several images are not cached: general data uses each once.
+        """
+        keys = dict[str, str]()
+        if planned.record.more_images:
+            return keys
         for name in names:
             field, transform = samples.transforms[name]
             reader, amount = samples.readers[field], planned.amounts[BY_FIELD[field].planned_from]

@@ -208,6 +208,9 @@ def merge_headers(record: Record, headers: Mapping[Path, Header | BadSample]) ->
         if isinstance(bad := headers[file], BadSample):
             raise BadSample(bad.reason, str(bad))
     header = _select_tracks(record, headers)
+    for file in (record.file, *record.more_images) if record.more_images else ():
+        if not _get_header(file, headers).is_still:
+            raise BadSample("no_media", f"{file}: it is no image; several files of a record must be images.")
     if record.file.is_dir():
         header = replace(header, fps=record.fps)
     if record.second_clip is not None:

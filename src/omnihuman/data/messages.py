@@ -38,8 +38,9 @@ def build_record(
     """Build the record of a conversation whose last turn is a question.
 
     A video gives frames and audio; an audio part beside it replaces the audio of the video. The media come first,
-    wherever the turn has them; tags such as ``<image>``, which other models need in the text, are removed. Without
-    media it is a text-only question. A first turn from ``system`` is the record's system prompt.
+    wherever the turn has them; several images, and those of later turns, stay where the conversation has them. Tags
+    such as ``<image>``, which other models need in the text, are removed. Without media it is a text-only question. A
+    first turn from ``system`` is the record's system prompt.
 
     Args:
         messages: ``[{"role", "content": text or [{"type", "text" or "url", ...}]}]``; a url is a path, a PIL image,
@@ -51,23 +52,26 @@ def build_record(
             video only.
 
     Raises:
-        ValueError: user and assistant do not alternate, a later turn has media, a kind of media occurs twice, or a file
-            is missing.
+        ValueError: user and assistant do not alternate, a later turn has video or audio, one of these occurs twice, an
+            image is beside other media, or a file is missing.
     """
     system, messages = _split_system(messages, source)
     _check_roles(messages, source)
-    texts, media = list[str](), dict[str, Mapping[str, Any]]()
+    texts, media, images = list[str](), dict[str, Mapping[str, Any]](), list[Any]()
     for number, message in enumerate(messages):
-        text, parts = _split_content(message.get("content"), source)
+        text, parts, turn_images = _split_content(message.get("content"), source)
         if parts and number:
-            raise ValueError(f"{source}: the model takes media of the first turn only; turn {number} has {[*parts]}.")
+            problem = f"the model takes video and audio of the first turn only; turn {number} has {[*parts]}"
+            raise ValueError(f"{source}: {problem}.")
         texts.append(text)
         media |= parts
-    if "image" in media and len(media) > 1:
-        raise ValueError(f"{source}: the model takes an image alone, this prompt has {' and '.join(media)}.")
-    kind = next((kind for kind in KINDS if kind in media), "text")
-    texts[0] = prompt_head(kind) + texts[0].strip()
-    raw = _media_keys(media, kind, folder / name, source)
+        images += turn_images
+    if images and media:
+        raise ValueError(f"{source}: the model takes images alone, this prompt has {' and '.join(media)} as well.")
+    kind = next((kind for kind in KINDS if kind in media), "image" if images else "text")
+    if len(images) < 2 and not any("<image>" in text for text in texts[1:]):
+        texts[0] = prompt_head(kind) + strip_tags(texts[0]).strip()
+    raw = _media_keys(media, images, folder / name, source)
     raw["conversations"] = _build_turns(texts)
     if system is not None:
         raw["system"] = system
@@ -163,9 +167,9 @@ def _split_system(messages: Sequence[Mapping[str, Any]], source: str) -> tuple[s
     first = messages[0] if messages else None
     if not isinstance(first, Mapping) or first.get("role") != "system":
         return None, messages
-    system, media = _split_content(first.get("content"), source)
-    if media:
-        raise ValueError(f"{source}: a system turn is text, this one has {' and '.join(media)}.")
+    system, media, images = _split_content(first.get("content"), source)
+    if media or images:
+        raise ValueError(f"{source}: a system turn is text, this one has {' and '.join(media) or 'an image'}.")
     return system, messages[1:]
 
 
@@ -179,9 +183,16 @@ def _check_roles(messages: Sequence[Mapping[str, Any]], source: str) -> None:
         )
 
 
-def _media_keys(media: Mapping[str, Mapping[str, Any]], kind: str, target: Path, source: str) -> dict[str, Any]:
+def _media_keys(
+    media: Mapping[str, Mapping[str, Any]], images: Sequence[Any], target: Path, source: str
+) -> dict[str, Any]:
     """Return the keys of a record that name its media."""
-    if kind == "text":
+    if images:
+        targets = [target, *(Path(f"{target}_{number}.png") for number in range(1, len(images)))]
+        pairs = zip(images, targets, strict=True)
+        return {"image": [save_medium(image, "image", file, source) for image, file in pairs]}
+    kind = next((kind for kind in KINDS if kind in media), None)
+    if kind is None:
         return {}
     raw: dict[str, Any] = {kind: save_medium(media[kind]["url"], kind, target, source)}
     if kind == "video":
@@ -200,21 +211,24 @@ def _build_turns(texts: Sequence[str]) -> list[dict[str, str]]:
     return turns
 
 
-def _split_content(content: Any, source: str) -> tuple[str, dict[str, Mapping[str, Any]]]:
-    """Return the text of a turn, without tags, and its media by kind."""
+def _split_content(content: Any, source: str) -> tuple[str, dict[str, Mapping[str, Any]], list[Any]]:
+    """Return the text of a turn with a tag for each of its images, its other media by kind, and the images."""
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
-    texts, media = list[str](), dict[str, Mapping[str, Any]]()
+    texts, media, images = list[str](), dict[str, Mapping[str, Any]](), list[Any]()
     for part in parts:
         kind = part.get("type") if isinstance(part, Mapping) else part
         if kind == "text":
             texts.append(strip_tags(part["text"]))
         elif kind not in KINDS:
             raise ValueError(f"{source}: unknown content {kind!r:.80}; expected text, {', '.join(KINDS)}.")
+        elif kind == "image":
+            texts.append("<image>")
+            images.append(part["url"])
         elif kind in media:
             raise ValueError(f"{source}: more than one {kind}; the model takes one: choose a task with one.")
         else:
             media[kind] = part
-    return "\n".join(texts), media
+    return "\n".join(texts), media, images
 
 
 def _parse_span(part: Mapping[str, Any]) -> dict[str, Any]:

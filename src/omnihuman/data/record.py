@@ -1,14 +1,13 @@
 """Records: the samples of a data file, checked key by key."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from omnihuman.data.bad_sample import BadSample as BadSample
 from omnihuman.data.conversation import Message, check_text, parse_conversation
-from omnihuman.data.paths import PathError, resolve_path
+from omnihuman.data.files import parse_kind, parse_more_images, parse_path
 from omnihuman.data.tags import parse_tags
 from omnihuman.modality import BY_FIELD, KINDS, SLOTS, TAGS, View, strip_tags
 
@@ -31,9 +30,6 @@ KEYS = {
 
 TEXT_KEYS = ("instruction", "system", "prime")
 """Keys of ``meta`` with a meaning; their values are texts."""
-
-PLURALS = {f"{kind}s": kind for kind in KINDS}
-"""Key of a list of files in the formats of other trainers -> the key of a record."""
 
 MAX_NUMBER = 1e9
 """Largest number of a record, in seconds or pixels: products of larger ones overflow in FFmpeg."""
@@ -73,6 +69,7 @@ class Record:
         task: kind of question, if the record names one.
         needs: slots without which the question cannot be answered.
         faces: bounding boxes; ``None`` if the record lists none, empty if there is no face to use.
+        more_images: images after ``file``; every one has a tag of its own in the text.
         location: file and line, for messages.
         meta: all other keys. Three have a meaning: ``instruction`` replaces the text for encoders of the instruction,
             ``system`` replaces the model's system prompt, and ``prime`` is the beginning of a generated answer.
@@ -97,6 +94,7 @@ class Record:
     task: str | None = None
     needs: tuple[str, ...] = ()
     faces: tuple[FaceDetection, ...] | None = None
+    more_images: tuple[Path, ...] = ()
     location: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
     num_context: int = 0
@@ -114,7 +112,19 @@ class Record:
         """All media files of the record."""
         if self.kind == "text":
             return ()
-        return tuple(file for file in (self.file, self.audio_track, self.second_clip) if file is not None)
+        files = (self.file, *self.more_images, self.audio_track, self.second_clip)
+        return tuple(file for file in files if file is not None)
+
+    @property
+    def clips(self) -> "tuple[Record, ...]":
+        """The record for each of its images alone, with their faces; of one file, the record itself."""
+        if not self.more_images:
+            return (self,)
+        clips = []
+        for number, file in enumerate((self.file, *self.more_images)):
+            faces = None if self.faces is None else (replace(self.faces[number], time=0.0),)
+            clips.append(replace(self, file=file, more_images=(), faces=faces))
+        return tuple(clips)
 
     @property
     def span(self) -> Span:
@@ -173,6 +183,7 @@ class Record:
             self,
             messages=tuple((role, strip_tags(text, tags)) for role, text in self.messages),
             slots=tuple(slot for slot in self.slots if slot not in slots),
+            more_images=() if "video" in slots else self.more_images,
             hidden=tuple(name for name in self.hidden if BY_FIELD[name].slot not in slots),
         )
 
@@ -229,12 +240,14 @@ def parse_record(
     system, messages = parse_conversation(raw, location)
     if system is not None:
         meta["system"] = system
-    kind = _parse_kind(raw, location, allow_text_only)
-    messages, slots = parse_tags(messages, kind, 1, location, add_audio=add_audio)
+    kind = parse_kind(raw, location, allow_text_only)
+    more_images = parse_more_images(raw, kind, root, location, follow_links=follow_links)
+    messages, slots = parse_tags(messages, kind, 1 + len(more_images), location, add_audio=add_audio)
     start, end = parse_span(raw, location)
     file = root
     if kind != "text":
-        path = _parse_path(raw, kind, root, location, allow_folder=kind == "video", follow_links=follow_links)
+        first = {kind: raw[kind][0]} if more_images else raw
+        path = parse_path(first, kind, root, location, allow_folder=kind == "video", follow_links=follow_links)
         assert path is not None, kind
         file = path
     task = raw.get("task")
@@ -250,13 +263,14 @@ def parse_record(
         end=end,
         task=task,
         needs=_parse_needs(raw, location),
-        faces=parse_faces(raw.get("faces"), location),
+        faces=_check_faces(parse_faces(raw.get("faces"), location), more_images, location),
+        more_images=more_images,
         location=location,
         meta=meta,
-        audio_track=_parse_path(raw, "audio_track", root, location, follow_links=follow_links),
+        audio_track=parse_path(raw, "audio_track", root, location, follow_links=follow_links),
         video_stream=_parse_stream(raw, "video_stream", location),
         audio_stream=_parse_stream(raw, "audio_stream", location),
-        second_clip=_parse_path(raw, "second_clip", root, location, allow_folder=True, follow_links=follow_links),
+        second_clip=parse_path(raw, "second_clip", root, location, allow_folder=True, follow_links=follow_links),
         fps=_parse_fps(raw, location),
     )
 
@@ -320,26 +334,6 @@ def _parse_boxes(raw: Any, place: str) -> tuple[Box, ...]:
     return ((x0, y0, x1, y1),)
 
 
-def _parse_kind(raw: Mapping[str, Any], location: str, allow_text_only: bool) -> str:
-    """Return the key that names the record's file, or ``text``; the empty string where a file is missing."""
-    kinds = [kind for kind in KINDS if _unwrap(raw.get(kind))]
-    if kinds == ["video", "audio"]:
-        cure = "the audio of a video has the key audio_track, which replaces the video's own"
-        raise BadSample("malformed_record", f"{location}: the record has video and audio; {cure}.")
-    if len(kinds) > 1:
-        message = f"{location}: a record has one file, got {' and '.join(kinds)}: write a record for each."
-        raise BadSample("malformed_record", message)
-    if kinds:
-        return kinds[0]
-    for key, value in raw.items():
-        likely = get_close_matches(str(key), [*KINDS, *PLURALS], 1, 0.8)
-        if likely and value:
-            kind = PLURALS.get(likely[0], likely[0])
-            message = f"{location}: the record has no file, but {key!r}: rename it to {kind!r}, which names one file."
-            raise BadSample("no_media", message)
-    return "text" if allow_text_only else ""
-
-
 def parse_span(raw: Mapping[str, Any], location: str) -> Span:
     """Return ``start`` and ``end`` of a record or a question.
 
@@ -385,22 +379,14 @@ def _parse_stream(raw: Mapping[str, Any], key: str, location: str) -> int | None
     return number
 
 
-def _parse_path(raw: Mapping[str, Any], key: str, root: Path, location: str, **options: bool) -> Path | None:
-    """Return the path of a key, ``None`` without one; a list of one path counts as this path."""
-    name = _unwrap(raw.get(key))
-    if not name:
-        return None
-    if isinstance(name, list):
-        cure = "write a record for each, or name a second video in second_clip"
-        raise BadSample("malformed_record", f"{location}: {key} lists {len(name)} files; a record has one: {cure}.")
-    if not isinstance(name, str):
-        raise BadSample("malformed_record", f"{location}: {key} must be a path, got {name!r:.80}.")
-    try:
-        return resolve_path(root, name, **options)
-    except PathError as error:
-        raise BadSample(error.reason, f"{location}: {key} {name!r:.200}: {error}") from error
-
-
-def _unwrap(name: Any) -> Any:
-    """Return the element of a list of one, as other trainers write a file."""
-    return name[0] if isinstance(name, list) and len(name) == 1 else name
+def _check_faces(
+    faces: tuple[FaceDetection, ...] | None, more_images: Sequence[Path], location: str
+) -> tuple[FaceDetection, ...] | None:
+    """Return the faces, checked to be one entry for each image where there are several."""
+    num_images = 1 + len(more_images)
+    if faces is not None and more_images:
+        is_list = all(entry.time is None for entry in faces)
+        if not is_list or len(faces) != num_images:
+            message = f"{location}: faces must be one box (or null) for each of the {num_images} images."
+            raise BadSample("malformed_faces", message)
+    return faces

@@ -42,7 +42,9 @@ def _cut(record: Record, end: int) -> Record:
     slots = tuple(dict.fromkeys(TAGS[tag] for tag in _list_tags(messages)))
     slots = tuple(slot for slot in record.slots if slot in slots)
     kind = record.kind if slots else "text"
-    return replace(record, messages=messages, slots=slots, kind=kind)
+    num_images = sum(text.count("<image>") for role, text in messages if role == "user")
+    more_images = record.more_images[: max(0, num_images - 1)]
+    return replace(record, messages=messages, slots=slots, kind=kind, more_images=more_images)
 
 
 def _list_tags(messages: tuple[tuple[str, str], ...]) -> Iterator[str]:

@@ -252,6 +252,8 @@ class OmniHumanProcessor(ProcessorMixin):
         has_answer = chat[-1]["role"] == "assistant"
         question = chat[:-1] if has_answer else chat
         record = build_record(question, f"question_{index}", f"question {index}", folder, extra)
+        if record.more_images:
+            raise ValueError(f"question {index}: a released model reads one image, got {1 + len(record.more_images)}.")
         record, unread = record.prepare(view, model_view, "the model")
         samples = data.plan_question(record)
         planned = samples.planned[0]

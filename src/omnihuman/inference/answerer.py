@@ -135,7 +135,7 @@ class Answerer:
         instruction: str,
         *,
         video: str | Path | None = None,
-        image: str | Path | None = None,
+        image: str | Path | Sequence[str | Path] | None = None,
         audio: str | Path | None = None,
         view: str | None = None,
         start: float | None = None,
@@ -148,7 +148,7 @@ class Answerer:
         Args:
             instruction: the question.
             video: a file with frames, with or without audio.
-            image: an image.
+            image: an image, or several.
             audio: a file with audio.
             view: the modalities to use: ``VAF``, ``VA``, ``V`` ...; ``text`` without a file; ``None`` for all.
             start: of the clip, in seconds.
@@ -173,7 +173,7 @@ class Answerer:
         instruction: str,
         *,
         video: str | Path | None = None,
-        image: str | Path | None = None,
+        image: str | Path | Sequence[str | Path] | None = None,
         audio: str | Path | None = None,
         view: str | None = None,
         start: float | None = None,
@@ -185,7 +185,9 @@ class Answerer:
             ValueError: the file cannot be used, or the view leaves nothing that the model reads.
         """
         files = {"video": video, "image": image, "audio": audio}
-        question = {key: None if file is None else str(file) for key, file in files.items()}
+        question: dict[str, Any] = {}
+        for key, file in files.items():
+            question[key] = str(file) if isinstance(file, str | Path) else file and [str(path) for path in file]
         if view is None and not any(files.values()):
             view = "text"
         question |= {"instruction": instruction, "view": view}
@@ -225,7 +227,8 @@ class Answerer:
             notes.append(f"no box locates the faces of {record.file.name}; faces=whole uses whole frames instead")
         self._blanks = self._blanks or samples.blanks
         packable = samples.to_packable(planned, sample)
-        return Prompt(planned.record, sample, planned.counts, planned.length, tuple(notes), packable)
+        counts = {**planned.counts, "video": planned.counts.get("video", 0) * len(planned.record.clips)}
+        return Prompt(planned.record, sample, counts, planned.length, tuple(notes), packable)
 
     def pack_prompts(self, prompts: Sequence[Prompt]) -> Batch:
         """Return prompts as one batch."""

@@ -95,6 +95,8 @@ class OmniModel(nn.Module):
         streams = self._fuse("early_fusions", streams, parts)
         streams = self._project(streams, parts)
         streams = self._fuse("fusions", streams, parts)
+        if batch.rows:
+            self._average_weights(batch.rows)
         return self._splice(batch, streams)
 
     def generate(self, batch: Batch, **options: Any) -> list[str]:
@@ -232,11 +234,17 @@ class OmniModel(nn.Module):
                 projected[name] = project_valid(projector, streams[self.projector_inputs[name]], condition)
         return replace_inputs(streams, self.projector_inputs, projected)
 
+    def _average_weights(self, rows: Sequence[int]) -> None:
+        """Replace the weights of the fusions ``[R K]`` by their means over the images of each sample ``[B K]``."""
+        for fusion in (self._parts("early_fusions") | self._parts("fusions")).values():
+            if fusion.weights is not None:
+                fusion.weights = torch.stack([part.mean(dim=0) for part in fusion.weights.split(list(rows))])
+
     def _splice(self, batch: Batch, streams: Streams) -> tuple[Tensor, Tensor, Streams]:
         slots = {slot: streams[slot] for slot in SLOTS if slot in streams}
         has_gaps = batch.has_gaps or any(signal.has_gaps for signal in batch.signals.values())
         embeds = self.llm.embed(batch.input_ids)
-        embeds, mask = splice(embeds, batch.input_ids, batch.bounds.tolist(), slots, has_gaps)
+        embeds, mask = splice(embeds, batch.input_ids, batch.bounds.tolist(), slots, has_gaps, batch.rows)
         return embeds, mask, slots
 
     def _parts(self, group: str) -> dict[str, Any]:

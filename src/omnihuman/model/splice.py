@@ -17,6 +17,7 @@ def splice(
     bounds: Sequence[int],
     streams: Mapping[str, Features],
     has_gaps: bool = False,
+    rows: Sequence[int] = (),
 ) -> tuple[Float[Tensor, "1 L D"], Bool[Tensor, " L"]]:
     """Overwrite every placeholder of a slot by the valid tokens of that slot's stream, sample by sample.
 
@@ -26,6 +27,7 @@ def splice(
         bounds: start of every sample, and the end.
         streams: by slot.
         has_gaps: a sample may have fewer valid tokens than placeholders, such as for a frame without a face.
+        rows: numbers of rows that each sample has in the streams, see ``Batch.rows``; each fills as many placeholders.
 
     Returns:
         The packed sequence, and a mask of the positions to keep: all but placeholders without a token.
@@ -45,13 +47,14 @@ def splice(
             if places.any():
                 raise ValueError(f"the text has a placeholder <{slot}>, but the model has no stream of that name.")
             continue
+        row_bounds = split_rows(places, bounds, rows) if rows else bounds
         tokens, valid = streams[slot].flat()
         num_tokens = valid.sum(dim=1)
         if has_gaps:
-            filled = _first_places(places, bounds, num_tokens)
+            filled = _first_places(places, row_bounds, num_tokens)
             mask &= ~(places & ~filled)[0]
             places = filled
-        num_places = torch.stack([places[0, start:end].sum() for start, end in pairwise(bounds)])
+        num_places = torch.stack([places[0, start:end].sum() for start, end in pairwise(row_bounds)])
         if not torch.equal(num_places, num_tokens):
             raise ValueError(
                 f"<{slot}>: the samples of this packed sequence have {num_places.tolist()} places for "
@@ -60,6 +63,22 @@ def splice(
         # also without a placeholder: the stream stays in the graph, so that no rank waits for another's gradients
         embeds = embeds.masked_scatter(places.unsqueeze(-1), tokens[valid].to(embeds.dtype))
     return embeds, mask
+
+
+def split_rows(places: Bool[Tensor, "1 L"], bounds: Sequence[int], rows: Sequence[int]) -> list[int]:
+    """Return the bounds of the rows of every sample, each of which has the same number of its places.
+
+    >>> split_rows(torch.tensor([[True, False, True, True, False]]), [0, 2, 5], [1, 2])
+    [0, 2, 3, 5]
+    """
+    row_bounds = [0]
+    for (start, end), num_rows in zip(pairwise(bounds), rows, strict=True):
+        positions = (places[0, start:end].nonzero().squeeze(-1) + start).tolist()
+        num_places = len(positions) // num_rows
+        for row in range(1, num_rows):
+            row_bounds.append(positions[row * num_places] if positions else end)
+        row_bounds.append(end)
+    return row_bounds
 
 
 def drop_positions(

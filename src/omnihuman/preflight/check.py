@@ -204,7 +204,7 @@ def _identify_clip(record: Record) -> tuple[Any, ...]:
     """Return all of a record that decides what is decoded, besides the amounts."""
     second = (record.second_clip, record.second_clip_span)
     audio = (record.audio_track, record.audio_span)
-    return record.file, record.kind, record.span, record.fps, audio, second, record.faces
+    return record.file, record.more_images, record.kind, record.span, record.fps, audio, second, record.faces
 
 
 def _list_amounts(samples: Samples, planned: Planned) -> frozenset[tuple[str, int]]:

@@ -318,7 +318,7 @@ def _fetch_media(message: Message, number: int, uploads: Uploads, folder: Path) 
             expected = f"text, {', '.join(MEDIA)}, with its content under the name of its type"
             raise RequestError("bad_request", f"{label}: expected a part of type {expected}.")
         kind = MEDIA[part.type]
-        if kind in kinds:  # before another file is saved and checked
+        if kind != "image" and kind in kinds:  # before another file is saved and checked
             raise RequestError("bad_request", f"{label}: a message may have one {kind}; this one has more.")
         kinds.add(kind)
         url = medium if isinstance(medium, str) else medium.url

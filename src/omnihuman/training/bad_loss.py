@@ -224,8 +224,8 @@ def _to_plain(value: Any) -> Any:
 def _build_batch(entry: dict[str, Any]) -> Batch:
     signals = {name: Signal(**signal) for name, signal in entry.pop("signals").items()}
     features = {name: _build_features(stream) for name, stream in entry.pop("features").items()}
-    meta, skipped = tuple(entry.pop("meta")), tuple(entry.pop("skipped"))
-    return Batch(**entry, signals=signals, features=features, meta=meta, skipped=skipped)
+    meta, skipped, rows = (tuple(entry.pop(name)) for name in ("meta", "skipped", "rows"))
+    return Batch(**entry, signals=signals, features=features, meta=meta, skipped=skipped, rows=rows)
 
 
 def _build_features(entry: dict[str, Any]) -> Features:

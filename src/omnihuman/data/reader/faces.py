@@ -24,7 +24,7 @@ class FacesReader(FramesReader):
         return self.options.face.region != "none"
 
     def prepare(self, record: Record, header: Header) -> Record:
-        if record.faces is None:
+        if record.faces is None or record.more_images:  # an entry for each image
             return record
         return replace(record, faces=assign_times(record.faces, header.num_frames, header.fps))
 
