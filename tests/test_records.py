@@ -184,6 +184,15 @@ def test_free_text_has_no_options(folder: Path) -> None:
     assert "meta" not in record and read("mine/report.json")["labels"] is None
 
 
+def test_training_records_of_a_table_get_wordings(folder: Path) -> None:
+    main([*KEYS, "split=part", "questions=emotion", "out=mine"])
+    questions = [record["conversations"][0]["value"].split("\n")[2] for record in read("mine/train.json")]
+    assert len(set(questions)) > 3 and set(questions) <= set(read("mine/report.json")["questions"])
+    assert {read(f"mine/{split}.json")[0]["conversations"][0]["value"] for split in ("val", "test")} == {
+        "<video>\n<audio>\n" + read("mine/report.json")["question"]
+    }
+
+
 def test_codes_get_names(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = Path("labels.csv").read_text()
     for number, label in enumerate(LABELS):

@@ -234,7 +234,7 @@ def build_report(
     if names is not None:
         report["counts"] = {split: count_labels(items, names) for split, items in splits.items()}
     report["seconds"] = {split: sum_seconds(items) for split, items in splits.items()}
-    if any(item.annotation.person is not None for items in splits.values() for item in items):
+    if any(item.annotation.person is not None for item in itertools.chain(*splits.values())):
         report["person"] = "meta.person"
         report["people"] = {split: count_people(items) for split, items in splits.items()}
     errors = group_errors(bad)

@@ -1,6 +1,6 @@
 """AFEW-VA: clips of films, valence and arousal of each frame."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from omnihuman.data.record import BadSample
 from omnihuman.data.text_files import read_json
@@ -23,10 +23,14 @@ class AFEWVASource(DatasetSource):
             entry = read_json(file)
             try:
                 frames = entry["frames"].values()
-                means = {key: sum(frame[key] for frame in frames) / len(frames) for key in ("valence", "arousal")}
-                answer, actor = ", ".join(f"{key} {mean:.1f}" for key, mean in means.items()), str(entry["actor"])
+                valence, arousal = (_average(frames, key) for key in ("valence", "arousal"))
+                answer, actor = f"valence {valence:.1f}, arousal {arousal:.1f}", str(entry["actor"])
             except (KeyError, TypeError, AttributeError, ZeroDivisionError):
                 message = "expected actor, and frames with valence and arousal."
                 yield Annotation(str(file), error=BadSample("malformed_file", message))
                 continue
-            yield Annotation(str(file), answer, {"video": self.name(file.parent)}, person=actor)
+            yield Annotation(str(file), answer, {"video": self.make_relative(file.parent)}, person=actor)
+
+
+def _average(frames: Collection[Mapping[str, float]], key: str) -> float:
+    return sum(frame[key] for frame in frames) / len(frames)

@@ -23,6 +23,5 @@ class CAERSource(DatasetSource):
 
     def clips(self) -> Iterator[Annotation]:
         for split in ("train", "validation", "test"):
-            folder = self.find(split)
-            for file in sorted(folder.glob("*/*.*")):
-                yield Annotation(str(file), file.parent.name, {"video": self.name(file)}, split=split)
+            for file in self.list_media(self.find(split), "*/*"):
+                yield Annotation(str(file), file.parent.name, {"video": self.make_relative(file)}, split=split)

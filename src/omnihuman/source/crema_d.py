@@ -15,11 +15,11 @@ class CREMADSource(DatasetSource):
     labels = LABELS
 
     def clips(self) -> Iterator[Annotation]:
-        for file in sorted(self.media_folder.glob("*.*")):
+        for file in self.list_media(self.media_folder, "*"):
             parts = file.stem.split("_")
             if len(parts) != 4:
                 message = f"expected a name <actor>_<sentence>_<emotion>_<level>, got {file.name}."
                 yield Annotation(str(file), error=BadSample("malformed_name", message))
                 continue
             kind = "audio" if file.suffix in AUDIO_SUFFIXES else "video"
-            yield Annotation(str(file), parts[2], {kind: self.name(file)}, person=parts[0])
+            yield Annotation(str(file), parts[2], {kind: self.make_relative(file)}, person=parts[0])

@@ -109,8 +109,8 @@ class DatasetSource(AnnotationSource):
         for name in names:
             if (self.path / name).exists():
                 return self.path / name
-        others = f", nor {' or '.join(names[1:])}" if names[1:] else ""
-        raise ValueError(f"path={self.path}: expected {names[0]} in this folder, but it is not there{others}.")
+        alternatives = f", nor {' or '.join(names[1:])}" if names[1:] else ""
+        raise ValueError(f"path={self.path}: expected {names[0]} in this folder, but it is not there{alternatives}.")
 
     def find_media(self, *stems: str, suffixes: Sequence[str] = VIDEO_SUFFIXES, folder: Path | None = None) -> str:
         """Return the path of a clip relative to the root.
@@ -124,9 +124,17 @@ class DatasetSource(AnnotationSource):
             The first that exists; if none does, the first, whose record then has the error of a missing file.
         """
         files = [(folder or self.media_folder) / f"{stem}{suffix}" for suffix, stem in product(suffixes, stems)]
-        return self.name(next(filter(Path.exists, files), files[0]))
+        return self.make_relative(next(filter(Path.exists, files), files[0]))
 
-    def name(self, file: Path) -> str:
+    def list_media(self, folder: Path, pattern: str) -> list[Path]:
+        """Return the media files in a folder that match a pattern, sorted; other files are a note."""
+        files = [file for file in sorted(folder.glob(pattern)) if file.is_file()]
+        media = [file for file in files if file.suffix.lower() in (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES)]
+        if num_skipped := len(files) - len(media):
+            self.notes.append(f"{folder}: files that are no clips: {num_skipped}")
+        return media
+
+    def make_relative(self, file: Path) -> str:
         """Return the path of a file relative to the root."""
         return os.path.relpath(file, self.root)
 

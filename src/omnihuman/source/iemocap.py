@@ -63,7 +63,7 @@ class IEMOCAPSource(DatasetSource):
         person = f"{folder.name}_{turn['turn'].rpartition('_')[2][0]}"  # F000: the first turn of the woman
         if self.modality == "audio":
             audio = folder / "sentences" / "wav" / dialog / f"{turn['turn']}.wav"
-            return Annotation(place, turn["label"], {"audio": self.name(audio)}, split=split, person=person)
-        files = {"video": self.name(folder / "dialog" / "avi" / "DivX" / f"{dialog}.avi")}
+            return Annotation(place, turn["label"], {"audio": self.make_relative(audio)}, split=split, person=person)
+        files = {"video": self.make_relative(folder / "dialog" / "avi" / "DivX" / f"{dialog}.avi")}
         start, end = turn["start"], turn["end"]
         return Annotation(place, turn["label"], files, start=start, end=end, split=split, person=person)

@@ -23,7 +23,7 @@ SEPARATOR = " ,"
 class Questions:
     """The wordings of one question.
 
-    Reference: HumanOmni, README, "Training on Custom Dataset", and Omni-Emotion, supplement: several wordings of a
+    Reference: HumanOmni, README, "Training on Custom Dataset", and Omni-Emotion, section 8: several wordings of a
     question, with the options in any order and without some of the wrong ones.
 
     Attributes:
@@ -48,10 +48,10 @@ class Questions:
             return text, []
         most = min(self.max_options or len(options), len(options))
         fewest = min(self.min_options or most, most)
-        others = [option for option in options if option != answer]
-        drawn = [answer, *rng.sample(others, rng.randint(fewest, most) - 1)]
-        rng.shuffle(drawn)
-        return text, drawn
+        wrong = [option for option in options if option != answer]
+        selection = [answer, *rng.sample(wrong, rng.randint(fewest, most) - 1)]
+        rng.shuffle(selection)
+        return text, selection
 
 
 def write_question(tags: Sequence[str], text: str, options: Sequence[str]) -> str:

@@ -58,4 +58,4 @@ class RAVDESSSource(DatasetSource):
             raise ValueError(f"path={self.path}: expected files Actor_01/{self.pattern} in this folder, got none.")
         for file in files:
             numbers = file.stem.split("-")
-            yield Annotation(str(file), numbers[2], {self.kind: self.name(file)}, person=f"Actor_{numbers[6]}")
+            yield Annotation(str(file), numbers[2], {self.kind: self.make_relative(file)}, person=f"Actor_{numbers[6]}")

@@ -40,7 +40,7 @@ class RecordingsSource(DatasetSource):
     def clips(self) -> Iterator[Annotation]:
         num_silent = 0
         for location, recording in read_recordings(self.find(self.file)):
-            file = self.name(self.media_folder / read_value(recording, "path", location, str))
+            file = self.make_relative(self.media_folder / read_value(recording, "path", location, str))
             for number, segment in enumerate(read_value(recording, "segments", location, list)):
                 place = f"{location}.segments[{number}]"
                 split = self._find_split(read_value(segment, "subsets", place, list))
@@ -58,10 +58,9 @@ class RecordingsSource(DatasetSource):
         """Return the text of a segment without tags, empty for one without speech."""
 
     def _find_split(self, names: list[Any]) -> str | None:
-        """Return the split of a segment in these subsets."""
-        return next(
-            (self.split_of[name] for name in (str(name).strip("{}") for name in names) if name in self.split_of), None
-        )
+        """Return the split of a segment in these subsets, which GigaSpeech writes in braces; ``None`` for no split."""
+        splits = [self.split_of.get(str(name).strip("{}")) for name in names]
+        return next(filter(None, splits), None)
 
 
 def read_recordings(path: Path) -> Iterator[tuple[str, Any]]:
