@@ -18,4 +18,4 @@ def test_clips_of_several_downloads_are_found(dataset: Dataset) -> None:
 
 def test_an_unknown_field_of_a_name_is_refused() -> None:
     with pytest.raises(ValueError, match=r"source\.names=\['\{name\}'\]: .*start_ms"):
-        format_names(["{name}"], "a", "1", 10)
+        format_names(["{name}"], "a", "1", 10.0)

@@ -1,6 +1,7 @@
 """AFEW-VA: clips of films, valence and arousal of each frame."""
 
 from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from omnihuman.data.record import BadSample
 from omnihuman.data.text_files import read_json
@@ -32,5 +33,5 @@ class AFEWVASource(DatasetSource):
             yield Annotation(str(file), answer, {"video": self.make_relative(file.parent)}, person=actor)
 
 
-def _average(frames: Collection[Mapping[str, float]], key: str) -> float:
-    return sum(frame[key] for frame in frames) / len(frames)
+def _average(frames: Collection[Mapping[str, Any]], key: str) -> float:
+    return float(sum(frame[key] for frame in frames) / len(frames))

@@ -30,7 +30,7 @@ class VGGSoundSource(DatasetSource):
         return self.read_rows(file, self._build, COLUMNS, delimiter=",", names=COLUMNS)
 
     def _build(self, place: str, row: Row) -> Annotation:
-        stems = format_names(self.names, row["id"], row["start"], 10)
+        stems = format_names(self.names, row["id"], row["start"], 10.0)
         audio = self.find_media(*stems, suffixes=(*VIDEO_SUFFIXES, *AUDIO_SUFFIXES))
         return Annotation(place, row["label"], {"audio": audio}, split=row["split"])
 
@@ -38,7 +38,7 @@ class VGGSoundSource(DatasetSource):
 def format_names(names: Sequence[str], video: str, start: str, seconds: float) -> list[str]:
     """Return the possible names of a clip of a YouTube video.
 
-    >>> format_names(["{id}_{start:06d}", "{id}_{start_ms}_{end_ms}"], "a", "30", 10)
+    >>> format_names(["{id}_{start:06d}", "{id}_{start_ms}_{end_ms}"], "a", "30", 10.0)
     ['a_000030', 'a_30000_40000']
 
     Raises:
