@@ -221,7 +221,7 @@ def test_published_results() -> None:
     assert humanomni.values == {"uar": 74.86, "war": 82.46} and "one fold" in humanomni.protocol
     assert rows["HumanOmni", "HumanOmni, table 6"].protocol == humanomni.protocol
     assert rows["FaVChat", "FaVChat, table 3"].values == {"uar": 68.17, "war": 77.88}
-    assert len(DFEW.published) == 22
+    assert len(DFEW.published) == 26
 
 
 def test_official_union_of_many_distinct_answers(root: Path) -> None:

@@ -1,4 +1,4 @@
-"""Four parsers of multiple-choice answers, and accuracy over tasks."""
+"""Five parsers of multiple-choice answers, and accuracy over tasks."""
 
 import pytest
 
@@ -48,7 +48,22 @@ def test_a_missing_reference_raises() -> None:
 def test_the_parsers_differ(
     answer: str, strict: int | None, humanomni: int, official: int | None, lmms_eval: int | None
 ) -> None:
-    assert [parse_choice(answer, OPTIONS, parser)[0] for parser in PARSERS] == [strict, humanomni, official, lmms_eval]
+    parsed = [parse_choice(answer, OPTIONS, parser)[0] for parser in PARSERS]
+    assert parsed == [strict, humanomni, official, lmms_eval, strict], "without a tag, the whole answer counts"
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("<think>Not (A).</think>\n<answer>B</answer>", (1, "letter")),
+        ("<think>Not (A).</think>\n<answer> open the door </answer> or A", (1, "text")),
+        ("<answer>B</answer><answer>C</answer>", (1, "letter")),  # R1-Omni's reward takes the first
+        ("<think>It is B", (None, "cut")),
+        ("<think>B</think><answer>", (None, "cut")),
+    ],
+)
+def test_answer_tag_reads_the_tag(answer: str, expected: tuple[int | None, str]) -> None:
+    assert parse_choice(answer, OPTIONS, "answer_tag") == expected
 
 
 def test_official_parser_accepts_a_bare_bracket_for_any_reference() -> None:
@@ -61,7 +76,7 @@ def test_official_parser_accepts_a_bare_bracket_for_any_reference() -> None:
 
 
 def test_a_failed_generation_is_invalid_for_every_parser() -> None:
-    assert [parse_choice(None, OPTIONS, parser, 0) for parser in PARSERS] == [(None, "invalid")] * 4
+    assert [parse_choice(None, OPTIONS, parser, 0) for parser in PARSERS] == [(None, "invalid")] * len(PARSERS)
 
 
 def test_strict_parser_rejects_ambiguous_options() -> None:

@@ -97,6 +97,23 @@ def test_official_parser_strips_leading_whitespace_only(answer: str, label: str 
     assert parse_label(answer, DFEW, FORMS, parser="official")[0] == label
 
 
+@pytest.mark.parametrize(
+    ("answer", "parsed"),
+    [
+        ("<think>sad, then angry</think>\n<answer> happy </answer>", ("happy", "label")),
+        ("<answer>Anger.</answer>", ("angry", "form")),
+        ("happy", ("happy", "label")),  # without a tag the whole answer counts
+        ("She is happy", (None, "invalid")),
+        ("<answer>happy and sad</answer>", (None, "invalid")),
+        ("<think>sad", (None, "cut")),
+        (None, (None, "invalid")),
+    ],
+)
+def test_answer_tag_parser(answer: str | None, parsed: tuple[str | None, str]) -> None:
+    """R1-Omni's reward compares the text in the tag with the label."""
+    assert parse_label(answer, DFEW, FORMS, parser="answer_tag") == parsed
+
+
 def test_an_unknown_parser_raises() -> None:
     with pytest.raises(ValueError, match=r"parser='lenient'.*strict, official"):
         parse_label("happy", DFEW, parser="lenient")
