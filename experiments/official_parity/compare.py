@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="a model folder: converted, or of a run")
     parser.add_argument("official", type=Path, help="output of run_official.py infer")
     options = parser.parse_args()
-    answerer = Answerer.load(options.folder, official=True, dtype="float32", device="cpu", merge_lora=True)
+    answerer = Answerer.load(options.folder, official="humanomni", dtype="float32", device="cpu", merge_lora=True)
     report = json.loads((options.official / "report.json").read_text())
     print("|", " | ".join(HEADER), "|")
     print("|", " | ".join(["---"] * len(HEADER)), "|")

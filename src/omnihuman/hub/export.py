@@ -20,6 +20,7 @@ from omnihuman.hub.configuration import OmniHumanConfig
 from omnihuman.hub.graph import build_graph, parse_graph
 from omnihuman.hub.huggingface import OmniHumanForCausalLM
 from omnihuman.hub.processor import DATA_OPTIONS, FACE_OPTIONS, OmniHumanProcessor
+from omnihuman.inference.prompting import QUESTION, choose_prompting
 from omnihuman.model.omni import OmniModel
 from omnihuman.template import Template
 from omnihuman.training.model_folder import load_model
@@ -54,7 +55,7 @@ def export(
     dtype: str | None = None,
     repository: str | None = None,
 ) -> Export:
-    """Write a model folder in Hugging Face form.
+    """Write a model folder in Hugging Face form; a conversion that nobody has trained has the options of its authors.
 
     Args:
         folder: of a run or a converted checkpoint.
@@ -70,7 +71,9 @@ def export(
     if lora not in ("merge", "adapter"):
         raise ValueError(f"lora={lora}: choose from merge, adapter.")
     check_out(out)
-    config, model = load_model(folder, merge_lora=lora == "merge", dtype=dtype)
+    prompting = choose_prompting(folder, None)
+    change = None if prompting is None else prompting.apply
+    config, model = load_model(folder, merge_lora=lora == "merge", dtype=dtype, change=change)
     adapter = extract_adapter(config, model) if lora == "adapter" else None
     dtypes = sorted({str(parameter.dtype).removeprefix("torch.") for parameter in model.parameters()})
     if len(dtypes) > 1:
@@ -79,6 +82,8 @@ def export(
         )
     with open_folder(out) as staging:
         notes = _write_folder(folder, config, model, staging, max_shard_size, adapter, repository)
+    if prompting is not None and prompting.question != QUESTION:
+        notes = (*notes, f"the processor takes questions as they are; its authors ask {prompting.question!r}")
     return Export(example_argument(model), notes)
 
 
