@@ -333,7 +333,7 @@ def test_a_conversion_is_asked_officially_until_it_is_trained(tmp_path: Path) ->
     assert choose_prompting(plain, "r1_omni") == read_prompting("r1_omni")
     with pytest.raises(ValueError, match=r"plain .*official_prompt=<humanomni\|"):
         choose_prompting(plain, True)
-    with pytest.raises(ValueError, match=r"prompting=r2: .*humanomni, .*r1_omni"):
+    with pytest.raises(ValueError, match=r"official_prompt=r2: .*humanomni, .*r1_omni"):
         choose_prompting(plain, "r2")
 
 

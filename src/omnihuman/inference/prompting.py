@@ -174,18 +174,23 @@ def read_prompting(name: str) -> Prompting:
     Raises:
         ValueError: there is no such file.
     """
-    return parse_prompting(OmegaConf.to_container(compose_prompting(name), resolve=True), f"{GROUP}={name}")
+    raw = OmegaConf.to_container(compose_prompting(name, "official_prompt"), resolve=True)
+    return parse_prompting(raw, f"{GROUP}={name}")
 
 
-def compose_prompting(name: str) -> DictConfig:
+def compose_prompting(name: str, key: str = GROUP) -> DictConfig:
     """Return a description of ``conf/prompting`` as a config.
+
+    Args:
+        name: of its yaml.
+        key: that names it, for the message.
 
     Raises:
         ValueError: there is no such file.
     """
     names = list_choices(GROUP)
     if name not in names:
-        raise ValueError(f"{GROUP}={name}: choose from {', '.join(names)}.")
+        raise ValueError(f"{key}={name}: choose from {', '.join(names)}.")
     return compose_part(GROUP, name)
 
 
