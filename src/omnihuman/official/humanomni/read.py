@@ -82,8 +82,8 @@ def prepare(request: Request, folder: Path) -> Conversion:
 
 def _choose_prompting(official: OfficialCheckpoint, request: Request) -> str:
     """Return the name of the description: R1-Omni and its cold start, EMER-SFT, differ from HumanOmni-0.5B by name."""
-    names = (request.path, str(official.config.get("_name_or_path")))
-    is_reasoning = any(re.search(r"r1.?omni|emer.?sft", name, re.IGNORECASE) for name in names)
+    paths = (request.path, str(official.config.get("_name_or_path")))
+    is_reasoning = any(re.search(r"r1.?omni|emer.?sft", Path(path).name, re.IGNORECASE) for path in paths)
     return "r1_omni" if is_reasoning else "humanomni"
 
 
