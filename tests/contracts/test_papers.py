@@ -8,7 +8,8 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from omnihuman.build import PART_GROUPS, compose_config, config_dir, has_model, prune
+from omnihuman.build import compose_config, config_dir, has_model, prune
+from omnihuman.training.base import list_parts
 
 TABLE: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("papers.yaml").read_text())
 OWN = ("composition",)
@@ -47,9 +48,8 @@ def read_values(experiment: str) -> dict[str, Any]:
 
 def find_rates(model: dict[str, Any], trainable: dict[str, float]) -> dict[str, float]:
     """Return the learning rate of every part that is trained; the first pattern counts."""
-    paths = [f"{group}.{name}" for group in PART_GROUPS for name in model.get(group) or {}]
     rates = {}
-    for path in (*paths, "llm"):
+    for path in list_parts(model):
         matching = [rate for pattern, rate in trainable.items() if fnmatchcase(f"{path}.weight", pattern)]
         if matching:
             rates[path] = matching[0]
@@ -61,8 +61,8 @@ def test_experiment_is_the_papers(experiment: str) -> None:
     values = read_values(experiment)
     expected = {key: value for key, (value, _) in TABLE[experiment].items()}
     expected["trained"] = sorted(expected["trained"])
-    given = {key: value for key, value in values.items() if value is not None or key in expected}
-    assert given == expected
+    pinned = {key: value for key, value in values.items() if value is not None or key in expected}
+    assert pinned == expected
 
 
 def test_every_row_says_where_it_is_from() -> None:

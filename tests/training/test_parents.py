@@ -51,8 +51,8 @@ def test_parents_train_on_the_records_of_their_tasks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tasks", "message"),
     [
-        (["emotion"], r"humanomni_stage1_face .* 0 records of its tasks \(face\) and none of its tasks.*same_data"),
-        (["face", "body", "interaction", None], r"humanomni_stage1_face .* 1 records .* 1 without a task"),
+        (["emotion"], r"humanomni_stage1_face .* 0 records .*\(face\).*same_data"),
+        (["face", "body", "interaction", None], r"humanomni_stage1_face .* 1 records .*\b1 without"),
     ],
 )
 def test_parents_without_data_of_their_own_raise(tmp_path: Path, tasks: list[str | None], message: str) -> None:

@@ -57,12 +57,12 @@ def rebase(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     if has_model(config.name):
         without = _take_parts(rebased, base["model"], keys)
         stages = base.get("stages") or []
-        kept = [entry for entry in config.init_from if entry.get("run") not in stages]
+        parents = [entry for entry in config.init_from if entry.get("run") not in stages]
     else:
-        without, kept = _take_model(rebased, base, keys), []
+        without, parents = _take_model(rebased, base, keys), []
     if "prompting" in base:  # for official_prompt=true
         OmegaConf.update(rebased, "prompting", base["prompting"], force_add=True)
-    rebased.init_from = [{"folder": str(folder), "without": without}, *kept]
+    rebased.init_from = [{"folder": str(folder), "without": without}, *parents]
     rebased.variant = config.variant or f"base={folder.absolute().name}"
     return rebased
 
@@ -90,54 +90,56 @@ def _take_parts(config: DictConfig, base: Mapping[str, Any], keys: Sequence[str]
     Raises:
         ValueError: there is no such part, or the base has adapters in an LLM that the experiment trains as a whole.
     """
-    given = prune(base)
-    own: Any = prune(OmegaConf.to_container(config.model, resolve=True))  # type: ignore[arg-type]
+    source = prune(base)
+    stage: Any = prune(OmegaConf.to_container(config.model, resolve=True))  # type: ignore[arg-type]
     typed = config.model.copy()
     replaced = _replaced_parts(keys)
-    taken = []
-    for path in _list_parts(given):
-        part, node = _select(own, path), _select(given, path)
+    common = []
+    for path in list_parts(source):
+        part, node = _select(stage, path), _select(source, path)
         if path in replaced or part is None or part["_target_"] != node["_target_"]:
             continue
-        kept = {key: part[key] for key in RECIPE_KEYS if key in part}
+        recipe = {key: part[key] for key in RECIPE_KEYS if key in part}
         if path == "llm":
-            kept["lora"] = _choose_lora(config, part.get("lora"), node.get("lora"))
-        OmegaConf.update(config.model, path, {**node, **kept}, merge=False, force_add=True)
-        taken.append(path)
-    if not taken:
-        parts = ", ".join(_list_parts(given))
+            recipe["lora"] = _choose_lora(config, part.get("lora"), node.get("lora"))
+        OmegaConf.update(config.model, path, {**node, **recipe}, merge=False, force_add=True)
+        common.append(path)
+    if not common:
+        parts = ", ".join(list_parts(source))
         raise ValueError(f"base={config.base} has no part of +experiment={config.name}, but {parts}.")
-    _take_conditions(config, given, own, taken)
+    _take_conditions(config, source, stage, common)
     _apply_typed(config.model, typed, keys)
-    return _build_patterns(path for path in _list_parts(given) if path not in taken)
+    return _build_patterns(path for path in list_parts(source) if path not in common)
 
 
-def _choose_lora(config: DictConfig, own: Any, given: Any) -> Any:
+def _choose_lora(config: DictConfig, stage: Any, source: Any) -> Any:
     """Return the LoRA of an LLM: the sizes of the base's where the experiment has some, or trains no LLM.
 
     Raises:
         ValueError: the experiment trains the whole LLM, and the base has adapters.
     """
-    if given is None:
-        return own
-    if own is None and any(str(pattern).startswith("llm") for pattern in config.trainable):
+    if source is None:
+        return stage
+    if stage is None and any(str(pattern).startswith("llm") for pattern in config.trainable):
         raise ValueError(
             f"base={config.base} has LoRA adapters, and +experiment={config.name} trains the whole LLM: merge them "
             "(omnihuman export run=<base> lora=merge, convert official=omnihuman), or give model.llm.lora={...}."
         )
-    return given
+    return source
 
 
-def _take_conditions(config: DictConfig, given: Mapping[str, Any], own: Mapping[str, Any], taken: list[str]) -> None:
+def _take_conditions(
+    config: DictConfig, source: Mapping[str, Any], stage: Mapping[str, Any], common: list[str]
+) -> None:
     """Wire the conditions of the base's projectors: one that reads the instruction does so in the stage as well."""
-    for name, stream in (given.get("conditions") or {}).items():
-        if f"projectors.{name}" not in taken:
+    for name, stream in (source.get("conditions") or {}).items():
+        if f"projectors.{name}" not in common:
             continue
         OmegaConf.update(config.model, f"conditions.{name}", stream, force_add=True)
-        if stream not in own["encoders"]:
-            node = given["encoders"][stream]
+        if stream not in stage["encoders"]:
+            node = source["encoders"][stream]
             OmegaConf.update(config.model, f"encoders.{stream}", node, merge=False, force_add=True)
-            taken.append(f"encoders.{stream}")
+            common.append(f"encoders.{stream}")
 
 
 def _apply_typed(model: DictConfig, typed: DictConfig, keys: Iterable[str]) -> None:
@@ -148,13 +150,15 @@ def _apply_typed(model: DictConfig, typed: DictConfig, keys: Iterable[str]) -> N
             OmegaConf.update(model, path, OmegaConf.select(typed, path), merge=False, force_add=True)
 
 
-def _list_parts(model: Mapping[str, Any]) -> list[str]:
+def list_parts(model: Mapping[str, Any]) -> list[str]:
     """Return the paths of the parts of a model.
 
-    >>> _list_parts({"encoders": {"video": {}}, "fusions": {}, "llm": {}})
+    >>> list_parts({"encoders": {"video": {}}, "fusions": {}, "llm": {}})
     ['encoders.video', 'llm']
     """
-    paths = [f"{group}.{name}" for group in PART_GROUPS for name in model.get(group) or ()]
+    paths = []
+    for group in PART_GROUPS:
+        paths += [f"{group}.{name}" for name in model.get(group) or ()]
     return [*paths, "llm"]
 
 

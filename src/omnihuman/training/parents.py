@@ -55,13 +55,13 @@ def _has_own_files(parent: Chain, child: Chain) -> bool:
 
 def _list_missing(parents: Sequence[Chain]) -> Iterator[Chain]:
     """Yield the runs that are to be trained, parents first, each once."""
-    seen = set[str]()
+    folders = set[str]()
     for parent in parents:
         if not parent.overrides or parent.run.can_be_parent():
             continue
         for run in (*_list_missing(parent.parents), parent):
-            if str(run.run.folder) not in seen:
-                seen.add(str(run.run.folder))
+            if str(run.run.folder) not in folders:
+                folders.add(str(run.run.folder))
                 yield run
 
 

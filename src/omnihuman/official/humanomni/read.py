@@ -114,12 +114,14 @@ def build_config(official: OfficialCheckpoint, request: Request) -> DictConfig:
             f"{official.main.folder}/config.json has no num_frames, and the {official.preset} preset does not fix it "
             "(the official code falls back to 8, 7B was trained with 32, 7B-Video with 16): give frames=32."
         )
-    views = ["VAF", "VF", "A"] if official.has_audio else ["VF"]
+    views, last = ["VF"], "humanomni_stage1"
+    if official.has_audio:
+        views, last = ["VAF", "VF", "A"], "humanomni_stage3"
     changes = {
         "name": request.out.name,
         "frames": int(num_frames),
         "init_from": [],
-        "stages": list_stages("humanomni_stage3" if official.has_audio else "humanomni_stage1"),
+        "stages": list_stages(last),
         "model": {
             "encoders": _encoder_config(official),
             "fusions": {
