@@ -7,27 +7,10 @@ from typing import Any, Literal
 
 from omnihuman.benchmark.base import Question, check_choices, read_peers
 from omnihuman.benchmark.emotion import Clip, EmotionBenchmark
-
-LABELS = {
-    "01": "neutral",
-    "02": "calm",
-    "03": "happy",
-    "04": "sad",
-    "05": "angry",
-    "06": "fear",
-    "07": "disgust",
-    "08": "surprise",
-}
-"""Third number of a file's name -> label; R1-Omni writes fear and surprise for fearful and surprised."""
-
-CHANNELS = {"speech": "01", "song": "02"}
-"""Vocal channel -> second number of a file's name."""
+from omnihuman.source.ravdess import CHANNELS, LABELS, MODALITIES
 
 NAME = re.compile(r"(?P<modality>\d\d)-(?P<channel>\d\d)-(?P<emotion>\d\d)-\d\d-\d\d-\d\d-(?P<actor>\d\d)")
 """Modality, channel, emotion, intensity, statement, repetition, actor."""
-
-AUDIO_VIDEO = "01"
-"""Modality of the files with frames and audio; the same takes are there without audio (02) and without frames (03)."""
 
 NUM_ACTORS = 24
 
@@ -86,7 +69,7 @@ class RAVDESS(EmotionBenchmark):
                     f"{file}: a name has seven numbers, the third of them from 01 to 08, as in "
                     "01-01-03-01-01-01-01.mp4; rename the file or move it away."
                 )
-            is_chosen = match["modality"] == AUDIO_VIDEO and match["channel"] == CHANNELS[self.channel]
+            is_chosen = match["modality"] == MODALITIES["audio_video"] and match["channel"] == CHANNELS[self.channel]
             if is_chosen and int(match["actor"]) in self.actors:
                 name = file.relative_to(path).with_suffix("").as_posix()
                 yield Clip(str(file), name, LABELS[match["emotion"]])

@@ -8,7 +8,10 @@ from omnihuman.source.annotation import Annotation
 from omnihuman.source.dataset import DatasetSource
 
 MODALITIES = {"audio_video": "01", "video": "02", "audio": "03"}
+"""First number of a file's name; the same takes are there without audio and without frames."""
+
 CHANNELS = {"speech": "01", "song": "02"}
+"""Vocal channel -> second number of a file's name."""
 
 LABELS = {
     "01": "neutral",
@@ -20,6 +23,7 @@ LABELS = {
     "07": "disgust",
     "08": "surprise",
 }
+"""Third number of a file's name -> label; R1-Omni writes fear and surprise for fearful and surprised."""
 
 
 class RAVDESSSource(DatasetSource):

@@ -66,6 +66,7 @@ def resolve_chain(config: DictConfig, overrides: Sequence[str]) -> Chain:
     Raises:
         ValueError: an entry of ``init_from`` is neither an experiment nor a model folder, or ``base`` is no folder.
     """
+    is_variant = bool(config.variant)
     if config.get("base") is not None:
         from omnihuman.training.base import rebase  # imports torch, which names of runs do not need
 
@@ -78,7 +79,7 @@ def resolve_chain(config: DictConfig, overrides: Sequence[str]) -> Chain:
         if "folder" in entry:
             parents.append(_read_model_folder(Path(str(entry["folder"]))))
         else:
-            parents.append(_resolve_parent(str(entry["run"]), shared, removed, bool(config.variant)))
+            parents.append(_resolve_parent(str(entry["run"]), shared, removed, is_variant))
     run = build_run(config, [parent.run for parent in parents])
     stages = dict.fromkeys([str(config.name)])
     for parent in parents:
