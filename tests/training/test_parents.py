@@ -51,8 +51,8 @@ def test_parents_train_on_the_records_of_their_tasks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tasks", "message"),
     [
-        (["emotion"], r"humanomni_stage1_face .* 0 records .*\(face\).*same_data"),
-        (["face", "body", "interaction", None], r"humanomni_stage1_face .* 1 records .*\b1 without"),
+        (["emotion"], r"humanomni_stage1_face .* humanomni_stage1 .*\(face\).*same_data"),
+        (["face", "body", "interaction", None], r"humanomni_stage1_face .*\b1 records"),
     ],
 )
 def test_parents_without_data_of_their_own_raise(tmp_path: Path, tasks: list[str | None], message: str) -> None:
@@ -74,7 +74,7 @@ def test_every_stage_has_its_own_files(tmp_path: Path) -> None:
 
 
 def test_stage_without_files_raises(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"data\.records .*humanomni_stage1.*humanomni_stage_1.*did you mean"):
+    with pytest.raises(ValueError, match=r"data\.records .*humanomni_stage1.*humanomni_stage_1.*stage1: <file>"):
         resolve(tmp_path, "{humanomni_stage_1: a.json}")
 
 

@@ -43,7 +43,7 @@ def check_parents(chain: Chain, console: Console | None = None) -> None:
             console.print(f"missing: {' '.join(parent.command)}")
             console.print(f"    {used.total():,} records of {_describe_files(plain['records'])} ({_format(used)})")
         if not _has_own_files(parent, chain) and (untagged or not used) and chain.config.chain != SAME_DATA:
-            raise _explain(parent, chain, used, untagged)
+            raise _explain(parent, chain, untagged)
 
 
 def _has_own_files(parent: Chain, child: Chain) -> bool:
@@ -90,14 +90,16 @@ def _read_records(config: DictConfig) -> Any:
     return OmegaConf.to_container(config.data, resolve=True)["records"]  # type: ignore[call-overload, index]
 
 
-def _explain(parent: Chain, chain: Chain, used: Counter[str], untagged: int) -> ValueError:
+def _explain(parent: Chain, chain: Chain, untagged: int) -> ValueError:
     name, child = parent.config.name, chain.config.name
-    content = f"{untagged:,} without a task" if untagged else "none of its tasks"
     tasks = ", ".join(parent.config.data.tasks or ["any"])
+    content = f"no record of its tasks ({tasks})"
+    if untagged:
+        content = f"{untagged:,} records without a task"
+    cure = f"data.records={{{name}: <file>, {child}: <file>}}; or train all on the same: chain={SAME_DATA}"
     return ValueError(
-        f"{name} is not trained yet, and data.records names no files for it; those of {child} have "
-        f"{used.total():,} records of its tasks ({tasks}) and {content}. Give each stage its files: "
-        f"data.records={{{name}: <file>, {child}: <file>}}; or train all on the same: chain={SAME_DATA}."
+        f"{name} is not trained yet, and data.records names no files for it; those of {child} have {content}. Give every "
+        f"stage its files: {cure}."
     )
 
 

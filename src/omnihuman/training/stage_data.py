@@ -1,7 +1,6 @@
 """Data of a stage: its own files where the data names those of several experiments."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -40,7 +39,5 @@ def _select_files(files: Mapping[Any, Any], name: str, key: str) -> Any:
         return files[name]
     if key == "val_records":  # a stage need not be validated
         return None
-    known = [str(experiment) for experiment in files]
-    near = get_close_matches(name, known, 1, 0.8)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise ValueError(f"data.{key} has no files for {name}, but for {', '.join(known)}: add {name}: <file>{hint}")
+    known = ", ".join(map(str, files))
+    raise ValueError(f"data.{key} has no files for {name}, but for {known}: correct a name, or add {name}: <file>.")
