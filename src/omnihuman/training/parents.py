@@ -98,8 +98,8 @@ def _explain(parent: Chain, chain: Chain, untagged: int) -> ValueError:
         content = f"{untagged:,} records without a task"
     cure = f"data.records={{{name}: <file>, {child}: <file>}}; or train all on the same: chain={SAME_DATA}"
     return ValueError(
-        f"{name} is not trained yet, and data.records names no files for it; those of {child} have {content}. Give every "
-        f"stage its files: {cure}."
+        f"{name} is not trained yet, and data.records names no files for it; those of {child} have {content}. Give "
+        f"every stage its files: {cure}."
     )
 
 
