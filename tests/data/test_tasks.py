@@ -68,9 +68,9 @@ def test_no_record_of_a_listed_task_is_one_clear_line(build_data: Any, tmp_path:
 
 def test_a_weight_of_zero_everywhere_is_one_clear_line(build_data: Any, tmp_path: Path) -> None:
     path = write_records(tmp_path / "a.jsonl", 3, task="mood")
-    with pytest.raises(ValueError, match=r"data\.records: the weight of every .*a\.jsonl"):
+    with pytest.raises(ValueError, match=r"data\.records: .*weight of every .*a\.jsonl"):
         build_data([{"path": path, "weight": 0}])
-    with pytest.raises(ValueError, match=r"data\.tasks: the weight of every .*mood"):
+    with pytest.raises(ValueError, match=r"data\.tasks: .*weight of every .*mood"):
         build_data(path, tasks={"mood": 0})
     for weight in (-1, True, float("inf")):
         with pytest.raises(ValueError, match=r"data\.tasks: a weight"):

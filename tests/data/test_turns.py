@@ -61,8 +61,8 @@ def test_each_answer_is_a_sample_whose_instruction_is_its_question(record: Recor
 def test_all_answers_are_one_sample_where_nothing_reads_the_instruction(record: Record, tokenizer: Any) -> None:
     samples = plan(record, tokenizer, WITHOUT_INSTRUCTION)
     assert decode_answers(samples, tokenizer) == ["Ann.<|im_end|>Hello.<|im_end|>She greets.<|im_end|>"]
-    own = replace(record, meta={"instruction": "About Ann."})
-    samples = plan(own, tokenizer)
+    with_instruction = replace(record, meta={"instruction": "About Ann."})
+    samples = plan(with_instruction, tokenizer)
     assert len(samples) == 1 and samples.sample(samples.planned[0]).instruction == "About Ann."
     text = replace(record.drop_slots(record.slots), kind="text")
     assert split_turns(text) == [text], "an instruction steers media only"
@@ -86,8 +86,8 @@ def test_a_conversation_that_is_asked_ends_with_its_question(record: Record, tok
         {"role": "assistant", "content": "Ann."},
         {"role": "user", "content": "Why?"},
     ]
-    asked = build_record(messages, "1", "request", record.file.parent)
-    samples = plan(asked, tokenizer, prompts=True)
+    question = build_record(messages, "1", "request", record.file.parent)
+    samples = plan(question, tokenizer, prompts=True)
     assert samples.sample(samples.planned[0]).instruction == "Why?"
     text = tokenizer.decode([token for token in samples[MicroBatch((0,), 0)].input_ids[0].tolist() if token >= 0])
     assert "Ann.<|im_end|>" in text and text.endswith("Why?<|im_end|>\n<|im_start|>assistant\n")
@@ -99,9 +99,9 @@ def test_training_and_asking_give_the_gate_the_same_instruction(media_root: Path
     chat = Chat(model.llm.tokenizer, model.llm.template)
     turns = (("user", "<video>\nHow is the face?"), ("assistant", "Sad."), ("user", "What does the body do?"))
     record = Record("1", media_root / "talk.mp4", "video", (*turns, ("assistant", "It waves.")), ("video",))
-    asked = replace(record, messages=(*turns, ("assistant", "")))
+    question = replace(record, messages=(*turns, ("assistant", "")))
     trained = Samples([record], model.transforms, model.count_tokens, chat, num_frames=8)
-    prompt = Samples([asked], model.transforms, model.count_tokens, chat, num_frames=8, prompts=True)
+    prompt = Samples([question], model.transforms, model.count_tokens, chat, num_frames=8, prompts=True)
     weights = model.fusion_weights(trained[MicroBatch((0, 1), 1)])["gate"]
     assert torch.allclose(weights[1], model.fusion_weights(prompt[MicroBatch((0,), 0)])["gate"][0], atol=1e-6)
     assert not torch.allclose(weights[0], weights[1], atol=1e-4)

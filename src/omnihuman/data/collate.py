@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ def pack(
     """
     meta = tuple(sample.meta for sample in samples)
     samples = samples or [Packable({}, [0], [IGNORE_INDEX])]
-    rows = [row for sample in samples for row in (sample, *sample.more)]
+    rows = list(chain(*((sample, *sample.more) for sample in samples)))
     features = _stack_cached(rows, cached_blanks or {})
     input_ids: list[int] = []
     labels: list[int] = []

@@ -37,24 +37,25 @@ def parse_kind(raw: Mapping[str, Any], location: str, allow_text_only: bool) -> 
     return "text" if allow_text_only else ""
 
 
-def parse_more_images(
-    raw: Mapping[str, Any], kind: str, root: Path, location: str, **options: bool
-) -> tuple[Path, ...]:
-    """Return the images after the first one of a list.
+def parse_files(raw: Mapping[str, Any], kind: str, root: Path, location: str, *, follow_links: bool) -> list[Path]:
+    """Return the files that the key of a kind names: several images, or one file; the root for none.
 
     Raises:
         BadSample: a path is invalid.
     """
-    names = raw.get("image")
-    if kind != "image" or not isinstance(names, list) or len(names) == 1:
-        return ()
-    paths = []
-    for name in names[1:]:
-        path = parse_path({"image": name}, "image", root, location, **options)
-        if path is None:
-            raise BadSample("malformed_record", f"{location}: image lists an empty path: remove it with its tag.")
-        paths.append(path)
-    return tuple(paths)
+    if kind == "text":
+        return [root]
+    names = raw.get(kind)
+    if kind != "image" or not isinstance(names, list):
+        options = {"allow_folder": kind == "video", "follow_links": follow_links}
+        return [parse_path(raw, kind, root, location, **options) or root]
+    files = []
+    for name in names:
+        file = parse_path({kind: name}, kind, root, location, follow_links=follow_links)
+        if file is None:
+            raise BadSample("malformed_record", f"{location}: {kind} lists an empty path: remove it with its tag.")
+        files.append(file)
+    return files
 
 
 def parse_path(raw: Mapping[str, Any], key: str, root: Path, location: str, **options: bool) -> Path | None:

@@ -222,12 +222,12 @@ class OmniData(pl.LightningDataModule):
 
     def _plan_mixture(self) -> tuple[Samples, list[MixturePart]]:
         """Return the samples of all sources, and the parts of the mixture."""
-        planned = []
+        planned, tasks = list[Samples](), list[list[str | None]]()
         for entry in self.sources:
             samples = self._plan_source(entry.source, self.tasks.select(entry.source, "train"), augment=self.augment)
             self._skipped.setdefault(entry.source.location, []).extend(samples.skipped)
             planned.append(samples)
-        tasks = [[sample.record.task for sample in samples.planned] for samples in planned]
+            tasks.append([sample.record.task for sample in samples.planned])
         mixture = plan_mixture(self.sources, tasks, self.tasks.tasks)
         for samples in planned[1:]:
             planned[0].append(samples)

@@ -7,7 +7,7 @@ from typing import Any
 
 from omnihuman.data.bad_sample import BadSample as BadSample
 from omnihuman.data.conversation import Message, check_text, parse_conversation
-from omnihuman.data.files import parse_kind, parse_more_images, parse_path
+from omnihuman.data.files import parse_files, parse_kind, parse_path
 from omnihuman.data.tags import parse_tags
 from omnihuman.modality import BY_FIELD, KINDS, SLOTS, TAGS, View, strip_tags
 
@@ -241,15 +241,9 @@ def parse_record(
     if system is not None:
         meta["system"] = system
     kind = parse_kind(raw, location, allow_text_only)
-    more_images = parse_more_images(raw, kind, root, location, follow_links=follow_links)
+    file, *more_images = parse_files(raw, kind, root, location, follow_links=follow_links)
     messages, slots = parse_tags(messages, kind, 1 + len(more_images), location, add_audio=add_audio)
     start, end = parse_span(raw, location)
-    file = root
-    if kind != "text":
-        first = {kind: raw[kind][0]} if more_images else raw
-        path = parse_path(first, kind, root, location, allow_folder=kind == "video", follow_links=follow_links)
-        assert path is not None, kind
-        file = path
     task = raw.get("task")
     if task is not None:
         check_text(task, f"{location}: task")
@@ -264,7 +258,7 @@ def parse_record(
         task=task,
         needs=_parse_needs(raw, location),
         faces=_check_faces(parse_faces(raw.get("faces"), location), more_images, location),
-        more_images=more_images,
+        more_images=tuple(more_images),
         location=location,
         meta=meta,
         audio_track=parse_path(raw, "audio_track", root, location, follow_links=follow_links),

@@ -33,7 +33,8 @@ def parse_tags(
     _check_answers(messages, location)
     if kind == "video":
         messages = [(role, text.replace("<image>", "<video>")) for role, text in messages]
-    counts = {tag: sum(text.count(tag) for role, text in messages if role == "user") for tag in TAGS}
+    questions = "\n".join(text for role, text in messages if role == "user")
+    counts = {tag: questions.count(tag) for tag in TAGS}
     if num_files > 1:
         _check_number(counts, kind, num_files, location)
     else:
@@ -78,16 +79,16 @@ def _check_kind(tags: Sequence[str], kind: str, location: str) -> None:
 
 def _remove_repeats(messages: Sequence[Message]) -> list[Message]:
     """Return the messages with the first tag of each kind only."""
-    found: set[str] = set()
+    tags_before: set[str] = set()
     single: list[Message] = []
     for role, text in messages:
         for tag in TAGS:
-            if tag in text and tag in found:
+            if tag in text and tag in tags_before:
                 text = strip_tags(text, [tag])
             elif tag in text:
                 before, _, after = text.partition(tag)
                 text = before + tag + strip_tags(after, [tag]) if tag in after else text
-                found.add(tag)
+                tags_before.add(tag)
         single.append((role, text))
     return single
 

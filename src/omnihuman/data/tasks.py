@@ -151,7 +151,7 @@ def describe_absent_tasks(tasks: Tasks, used: Collection[str | None], unlisted: 
     """
     absent = [task for task in tasks or () if task not in used]
     if absent:
-        matches = [match for task in absent for match in get_close_matches(task, list(unlisted), 1)]
+        matches = list(chain(*(get_close_matches(task, list(unlisted), 1) for task in absent)))
         cure = f"; do you mean {', '.join(matches)}?" if matches else "."
         noun = "this task" if len(absent) == 1 else "these tasks"
         yield f"data.tasks lists {', '.join(absent)}, but no record has {noun}{cure}"
