@@ -98,8 +98,10 @@ def test_every_stage_has_its_own_recipe(official: str, make_base: Callable[[str]
         for key in ("trainable", "recipe", "data", "frames", "validation", "optimizer"):
             assert run.config[key] == plain[key], f"{name}: {key}"
         assert run.config.model.drop == plain.model.drop
-        own, given = plain.model.llm.lora, run.config.model.llm.lora
-        assert given == own or official == "videochat2", "VideoChat2's language model is one with adapters"
+        lora = run.config.model.llm.lora
+        assert lora == plain.model.llm.lora or official == "videochat2", (
+            "VideoChat2's language model is one with adapters"
+        )
     model, source = runs[last].config.model, read_config(base).model
     for part in TAKEN[official]:
         node, expected = OmegaConf.select(model, part), OmegaConf.select(source, part)
@@ -129,18 +131,22 @@ def test_whole_chain_trains_from_a_checkpoint(
         ]
     output = run_program("omnihuman.train", *arguments, "validation.views=[]", "validate_first=false")
     assert output.returncode == 0, output.stderr[-3000:]
-    given = load_file(base / "weights.safetensors")
+    official_weights = load_file(base / "weights.safetensors")
     for name in PARENTS[official]:
         (run,) = Path("runs/nano", name).glob("*base*/")
         config: Any = OmegaConf.load(run / "config.yaml")
         weights = load_file(run / "weights.safetensors")
-        frozen = [key for key in given if key in weights and not is_trained(key, config.trainable)]
+        frozen = [key for key in official_weights if key in weights and not is_trained(key, config.trainable)]
         assert frozen, name
         if name in list(PARENTS[official])[-1:]:
             for key in frozen:
-                assert torch.equal(weights[key], given[key].to(weights[key].dtype)), f"{name}: {key}"
+                assert torch.equal(weights[key], official_weights[key].to(weights[key].dtype)), f"{name}: {key}"
         trained = [key for key in weights if is_trained(key, config.trainable)]
-        changed = [key for key in trained if key not in given or not torch.equal(weights[key], given[key])]
+        changed = [
+            key
+            for key in trained
+            if key not in official_weights or not torch.equal(weights[key], official_weights[key])
+        ]
         assert changed, name
 
 

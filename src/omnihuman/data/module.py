@@ -136,10 +136,9 @@ class OmniData(pl.LightningDataModule):
         self.tasks = TaskSelection(tasks)
         self.views = [View.parse(view, "data.views") for view in views]
         self.options = dict[str, Any](num_frames=num_frames, sampling=sampling, time_instruction=time_instruction)
-        self.options |= {"face": face, "missing": missing, "long_audio": long_audio}
-        self.options |= {"policy": on_bad_sample, "timeout": timeout}
-        self.chat_options = dict[str, Any](markers=markers, separator=separator, instruction=instruction)
-        self.chat_options["supervise_newline"] = supervise_newline
+        self.options |= dict(face=face, missing=missing, long_audio=long_audio, policy=on_bad_sample, timeout=timeout)
+        options = dict(markers=markers, separator=separator, instruction=instruction)
+        self.chat_options: dict[str, Any] = {**options, "supervise_newline": supervise_newline}
         self.max_length = max_tokens if max_length is None else max_length
         self.num_workers, self.features = num_workers, features
         self._connected: tuple[Transforms, Layouts, Chat] | None = None
