@@ -1,5 +1,6 @@
 """Composition of configs and construction of objects from them."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from importlib.resources import files
@@ -12,6 +13,8 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from omnihuman.config_files import config_dir as config_dir
 from omnihuman.gate import MODEL_KEYS, SPECIAL_KEYS, check_node
@@ -97,16 +100,33 @@ def select_model_of_base(arguments: Sequence[str]) -> list[str]:
         values = _read_values(typed["base"].choices, paths[key])
         if len(values) > 1:
             raise ValueError(f"{typed['base']}: the folders differ in their {key}; run one command for each.")
-        if None in values:
+        if None in values and "model" in paths:
             raise ValueError(f"{typed['base']}: config.yaml of the folder does not name its {key}; add {key}=<name>.")
-        missing += [f"{key}={value}" for value in values]
+        missing += [f"{key}={value}" for value in values if value is not None]
     return [*arguments, *missing]
 
 
-def _read_values(folders: Sequence[str], key: str) -> set[Any]:
-    """Return the values of a key in the configs of model folders, as far as there are such folders."""
-    files = [Path(folder).expanduser() / "config.yaml" for folder in folders]
-    return {OmegaConf.select(OmegaConf.load(file), key) for file in files if file.is_file()}
+def _read_values(folders: Sequence[str], key: str) -> set[str | None]:
+    """Return the names that a key has in the configs of model folders, as far as there are such folders.
+
+    Strangers may have written them: nothing is interpolated, and what is no name is ``None``.
+    """
+    values = set[str | None]()
+    for folder in folders:
+        file = Path(folder).expanduser() / "config.yaml"
+        if file.is_file():
+            values.add(_read_name(file, key))
+    return values
+
+
+def _read_name(file: Path, key: str) -> str | None:
+    try:
+        node: Any = OmegaConf.to_container(OmegaConf.load(file))
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError):
+        return None
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, dict) else None
+    return node if isinstance(node, str) and re.fullmatch(r"\w+", node) else None
 
 
 @lru_cache

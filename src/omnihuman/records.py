@@ -92,8 +92,9 @@ def build_source(config: DictConfig) -> "AnnotationSource":
     options: Any = OmegaConf.to_container(config, resolve=True)
     used = {key: options[key] for key in SOURCE_KEYS if options[key] is not None}
     if unknown := [key for key in used if key not in list_options(factory.func)]:
+        name = factory.func.__module__.rpartition(".")[2]
         raise ValueError(
-            f"{unknown[0]}={used[unknown[0]]}: {factory.func.__name__} has no such key; columns belong to source=table."
+            f"{unknown[0]}={used[unknown[0]]}: source={name} has no such key; columns belong to source=table."
         )
     path = Path(config.path).expanduser()
     root = path if path.is_dir() else path.parent

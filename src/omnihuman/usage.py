@@ -58,7 +58,7 @@ def read_choices(arguments: Iterable[str]) -> dict[str, str]:
     """Return the choices of groups on a command line, with those of its experiment.
 
     >>> read_choices(["+experiment=favchat_stage1", "size=7b"])
-    {'model': 'favchat', 'recipe': 'favchat_stage1', 'size': '7b'}
+    {'model': 'favchat', 'recipe': 'favchat_stage1', 'mixture': 'favchat_stage1', 'size': '7b'}
     """
     choices = {}
     for argument in arguments:

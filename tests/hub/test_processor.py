@@ -139,7 +139,7 @@ def test_invalid_arguments_raise(processor: Any, clip: str, tmp_path: Path) -> N
         ({"video": str(tmp_path / "missing.mp4")}, "no such file"),
         ({"video": str(tmp_path / "no.mp4")}, "no.mp4"),
         ({"video": clip, "view": "smell"}, "smell: unknown view"),
-        ({"image": clip, "audio": clip}, "image alone"),
+        ({"image": clip, "audio": clip}, "images alone"),
         ({"video": 7}, "type int"),
         ({"video": clip, "faces": "left"}, "faces=left: .*boxes, whole, none"),
     ):

@@ -121,10 +121,9 @@ class OmniData(pl.LightningDataModule):
         features: str | None = None,
     ) -> None:
         super().__init__()
-        check_positive(num_frames=num_frames, batch_size=batch_size, max_tokens=max_tokens, timeout=timeout)
-        check_positive(max_length=max_length)
-        self.max_skipped = check_share(max_skipped)
-        self.path = path
+        counts = {"num_frames": num_frames, "batch_size": batch_size, "max_tokens": max_tokens}
+        check_positive(**counts, timeout=timeout, max_length=max_length)
+        self.max_skipped, self.path = check_share(max_skipped), path
         self.augment = augment if augment and augment.is_enabled else None
         if self.augment:
             self.augment.check(features, missing)
@@ -137,8 +136,8 @@ class OmniData(pl.LightningDataModule):
         self.views = [View.parse(view, "data.views") for view in views]
         self.options = dict[str, Any](num_frames=num_frames, sampling=sampling, time_instruction=time_instruction)
         self.options |= dict(face=face, missing=missing, long_audio=long_audio, policy=on_bad_sample, timeout=timeout)
-        options = dict(markers=markers, separator=separator, instruction=instruction)
-        self.chat_options: dict[str, Any] = {**options, "supervise_newline": supervise_newline}
+        self.chat_options = dict[str, Any](markers=markers, separator=separator, instruction=instruction)
+        self.chat_options["supervise_newline"] = supervise_newline
         self.max_length = max_tokens if max_length is None else max_length
         self.num_workers, self.features = num_workers, features
         self._connected: tuple[Transforms, Layouts, Chat] | None = None

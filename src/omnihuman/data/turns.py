@@ -16,8 +16,10 @@ def split_turns(record: Record) -> list[Record]:
 
     Differs from HumanOmni's training, where BERT reads the first question of a conversation for all answers.
 
+    >>> from pathlib import Path
     >>> turns = (("user", "<video>\nWho?"), ("assistant", "Ann."), ("user", "Why?"), ("assistant", "So."))
-    >>> [(part.id, part.num_context) for part in split_turns(Record("1", Path("a.mp4"), "video", turns, ("video",)))]
+    >>> record = Record("1", Path("a.mp4"), "video", turns, ("video",))
+    >>> [(part.id, part.num_context) for part in split_turns(record)]
     [('1#turn1', 0), ('1#turn2', 2)]
     """
     num_messages = len(record.messages)
