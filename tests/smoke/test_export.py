@@ -11,6 +11,7 @@ from omnihuman.export import parse_size
 from tests.programs import run_program
 
 
+@pytest.mark.slow
 def test_printed_example_answers_like_generate(
     model_folder: Callable[[str], Path], corpus: Path, tmp_path: Path
 ) -> None:

@@ -57,6 +57,7 @@ def read_ledger(run: Run) -> dict[str, Any]:
     return ledger
 
 
+@pytest.mark.slow
 def test_one_seed_gives_identical_losses_and_weights(corpus: Path, tmp_path: Path) -> None:
     first = train(corpus, tmp_path / "a", "trainer.max_steps=4")
     second = train(corpus, tmp_path / "b", "trainer.max_steps=4", "data.num_workers=2")
@@ -160,6 +161,7 @@ def test_two_processes_have_the_losses_of_one(corpus: Path, tmp_path: Path) -> N
     assert len(losses) == 20 and losses == pytest.approx(read_losses(two), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_ranks_with_different_modalities_have_the_losses_of_one_process(corpus: Path, tmp_path: Path) -> None:
     """Every trainable part takes part on both ranks, so none waits for the other."""
     records = json.loads((corpus / "train.json").read_text())
@@ -173,6 +175,7 @@ def test_ranks_with_different_modalities_have_the_losses_of_one_process(corpus: 
     assert len(losses) == 4 and losses == pytest.approx(read_losses(two), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_sharded_run_has_the_losses_and_the_weights_of_one_process(corpus: Path, tmp_path: Path) -> None:
     more = ("trainer.max_steps=4", "recipe.checkpoint_every=2")
     one, two = train_on_one_and_two_ranks(corpus, tmp_path, *more, trainer="fsdp")
@@ -196,6 +199,7 @@ def iterate_types(value: Any) -> Iterator[type]:
         yield from iterate_types(child)
 
 
+@pytest.mark.slow
 def test_average_of_the_weights_survives_a_resume(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

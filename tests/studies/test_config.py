@@ -29,9 +29,12 @@ from omnihuman.training.chain import Chain, resolve_chain
 FORECASTER = Forecaster()  # builds a part once, on the meta device
 SEED = 42
 STUDIES = sorted(path.parent.name for path in (Path(config_dir()).parent / "experiments").glob("*/sweep.yaml"))
+FEW_CELLS = ("humanomni_modality", "omni_emotion_modality")
+BY_CELLS = [study if study in FEW_CELLS else pytest.param(study, marks=pytest.mark.slow) for study in STUDIES]
+"""All studies; those of many cells take half a minute each."""
 
 
-@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize("study", BY_CELLS)
 def test_cells_that_differ_have_different_folders(study: str) -> None:
     config = compose_study(study)
     digests: dict[Path, str] = {}

@@ -47,7 +47,11 @@ def uninterrupted(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
     return train(corpus, tmp_path_factory.mktemp("uninterrupted"), *MORE)
 
 
-@pytest.mark.parametrize("moment", KILLS)
+FIRST_AND_LAST = ("validation", "before the marker")
+MOMENTS = [moment if moment in FIRST_AND_LAST else pytest.param(moment, marks=pytest.mark.slow) for moment in KILLS]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_run_is_completed_without_another_step(
     moment: str, uninterrupted: Run, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

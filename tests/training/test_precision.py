@@ -49,8 +49,12 @@ def read_commands() -> list[list[str]]:
 SHORT = ("frames=2", "data.features=null", "trainer.max_steps=2", "trainer.limit_val_batches=0", "logger=csv")
 
 
+MORE_PRECISIONS = ("bf16-true", "64-true")
+
+
 @pytest.mark.parametrize(
-    ("number", "precision"), [(0, "bf16-true"), (1, "bf16-true"), (1, "64-true"), (1, "bf16-mixed")]
+    ("number", "precision"),
+    [(0, "bf16-true"), (1, "bf16-mixed"), *(pytest.param(1, name, marks=pytest.mark.slow) for name in MORE_PRECISIONS)],
 )
 def test_documented_commands_train(number: int, precision: str, corpus: Path, tmp_path: Path) -> None:
     replaced = ("size=", "trainer.max_steps=", "recipe.precision=", "recipe.batch_size=", "validate_first=")
@@ -61,7 +65,7 @@ def test_documented_commands_train(number: int, precision: str, corpus: Path, tm
     assert {tensor.dtype for tensor in load_file(run.weights).values()} == {DTYPES.get(precision, torch.float32)}
 
 
-@pytest.mark.parametrize("precision", ["bf16-true", "64-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", ["bf16-true", pytest.param("64-true", marks=pytest.mark.slow), "bf16-mixed"])
 def test_every_precision_resumes(precision: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     more = (*SHORT, f"recipe.precision={precision}", "recipe.checkpoint_every=1", "recipe.batch_size=4")
     uninterrupted = train(corpus, tmp_path / "uninterrupted", *more)

@@ -234,7 +234,7 @@ def test_validation_counts_optimizer_steps_and_the_end_is_validated(
     assert read_ledger(run)["last"]["val/loss"] == losses[-1] and run.loss == min(losses[1:])
 
 
-@pytest.mark.parametrize("trainer", ["ddp", "fsdp"])
+@pytest.mark.parametrize("trainer", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp"])
 def test_two_processes_select_as_one(trainer: str, corpus: Path, tmp_path: Path) -> None:
     # validations after step 3 and, outside of the training, at the end: both weights stay
     more = ("select=best", "val_every=3", "trainer.max_steps=4", "save_top_k=2", "recipe.checkpoint_every=3")
