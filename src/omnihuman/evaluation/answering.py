@@ -115,47 +115,78 @@ def answer_questions(
             known = {prediction.id for prediction in read_all_predictions(folder, benchmark.name)}
             new = [question for question in questions[rank::world] if question.id not in known]
             log.info("%s %s: %d questions, %d of them new", benchmark.name, options.view, len(questions), len(new))
-            if new:
-                _Session(answerer, benchmark, questions, file, options).answer(new)
+            repair_last_line(file)  # a killed process may have left half a line
+            num_done, started = 0, time.perf_counter()
+            for predictions in _Session(answerer, benchmark, questions, options, folder / "media").answer(new):
+                if os.environ.get(LEADER, str(os.getppid())) != str(os.getppid()):
+                    raise RuntimeError("the process that started this one has ended; run the same command to continue.")
+                append_predictions(file, predictions)
+                num_done += len(predictions)
+                rate = num_done / (time.perf_counter() - started)
+                log.info("%d of %d answered, %.1f per second", num_done, len(new), rate)
     except Timeout as error:
         raise ValueError(f"{file}: another process answers these questions; wait for it, or end it.") from error
 
 
+def ask_questions(
+    answerer: Answerer,
+    benchmark: Benchmark,
+    questions: Sequence[Question],
+    options: EvalOptions,
+    share: tuple[int, int] = (0, 1),
+) -> list[Prediction]:
+    """Answer the questions of a share and return the predictions, without a file; arguments as ``answer_questions``."""
+    rank, world = share
+    predictions = []
+    for batch in _Session(answerer, benchmark, questions, replace(options, cards=0)).answer(questions[rank::world]):
+        predictions += batch
+    return predictions
+
+
+def append_predictions(file: Path, predictions: Sequence[Prediction]) -> None:
+    """Append predictions to a file, a line each."""
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write("".join(f"{prediction.to_json()}\n" for prediction in predictions))
+
+
 class _Session:
-    """Answers questions of one process and writes predictions.
+    """Answers questions of one process.
 
     Args:
         answerer: the model.
         benchmark: of the questions.
         questions: all questions of all processes.
-        file: predictions of this process.
         options: of the evaluation.
+        media: folder of what the cards show.
     """
 
     def __init__(
-        self, answerer: Answerer, benchmark: Benchmark, questions: Sequence[Question], file: Path, options: EvalOptions
+        self,
+        answerer: Answerer,
+        benchmark: Benchmark,
+        questions: Sequence[Question],
+        options: EvalOptions,
+        media: Path = Path(),
     ) -> None:
-        self.answerer, self.benchmark, self.file, self.options = answerer, benchmark, file, options
+        self.answerer, self.benchmark, self.options, self.media = answerer, benchmark, options, media
         self.questions = questions
         self.by_id = {question.id: question for question in questions}
         self.cards = {question.id: number for number, question in enumerate(questions[: options.cards])}
 
-    def answer(self, new: Sequence[Question]) -> None:
-        if self.file.is_file():
-            repair_last_line(self.file)  # a killed process may have left half a line
-        records = self._apply_view(new)
+    def answer(self, new: Sequence[Question]) -> Iterator[list[Prediction]]:
+        """Yield predictions batch by batch, those that fail first."""
+        records, failed = self._apply_view(new)
+        if failed:
+            yield failed
+        if not records:
+            return
         samples = self.answerer.plan_questions(records)
-        self._write([self._fail(skip["id"], skip["message"]) for skip in samples.skipped])
-        num_done, started = 0, time.perf_counter()
+        if samples.skipped:
+            yield [self._fail(skip["id"], skip["message"]) for skip in samples.skipped]
         for predictions in self._answer_batches(samples):
-            if os.environ.get(LEADER, str(os.getppid())) != str(os.getppid()):
-                raise RuntimeError("the process that started this one has ended; run the same command to continue.")
-            self._write([self._add_card(prediction, samples) for prediction in predictions])
-            num_done += len(predictions)
-            rate = num_done / (time.perf_counter() - started)
-            log.info("%d of %d answered, %.1f per second", num_done, len(samples), rate)
+            yield [self._add_card(prediction, samples) for prediction in predictions]
 
-    def _apply_view(self, new: Sequence[Question]) -> list[Record]:
+    def _apply_view(self, new: Sequence[Question]) -> tuple[list[Record], list[Prediction]]:
         """Return the records in the view and under the control; questions without any of it fail."""
         options = self.options
         donors = select_donors(self.questions, options.control, options.seed)
@@ -166,8 +197,7 @@ class _Session:
                 failed.append(self._fail(question.id, f"it has nothing that the view {options.view} could use"))
             else:
                 records.append(record)
-        self._write(failed)
-        return records
+        return records, failed
 
     def _answer_batches(self, samples: Samples) -> Iterator[list[Prediction]]:
         """Yield predictions batch by batch, the longest prompts first: a batch that is too large fails at once."""
@@ -271,12 +301,8 @@ class _Session:
         from omnihuman.evaluation.thumbnail import save_thumbnails
 
         planned = next(sample for sample in samples.planned if sample.record.id == prediction.id)
-        files = save_thumbnails(samples.sample(planned), self.file.parent / "media", str(number))
+        files = save_thumbnails(samples.sample(planned), self.media, str(number))
         return replace(prediction, meta={**prediction.meta, "card": files})
-
-    def _write(self, predictions: Sequence[Prediction]) -> None:
-        with self.file.open("a", encoding="utf-8") as lines:
-            lines.write("".join(f"{prediction.to_json()}\n" for prediction in predictions))
 
 
 def group_by_length(lengths: Sequence[int], batch_size: int, max_tokens: int) -> Iterator[MicroBatch]:
