@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from omnihuman.pl import pl
+from omnihuman.training.selection import SCORED
 from omnihuman.types import Batch
 
 PROGRESS_BAR_NAMES = {"train/tokens_per_second": "tokens/s", "train/data_wait": "wait", "train/loss": "loss"}
@@ -37,8 +38,15 @@ class Throughput(pl.Callback):
         self._last_time = now
         return seconds
 
-    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+    def ignore_time(self) -> None:
+        """Count the time since the last event neither as work nor as waiting, such as that of a validation."""
         self._last_time = time.perf_counter()
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self.ignore_time()  # a training that resumes within an epoch does not start the epoch
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        self.ignore_time()
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int) -> None:
         self._step_wait += self._seconds_since_last()
@@ -62,7 +70,7 @@ class Throughput(pl.Callback):
         self._reset_step()
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        self._last_time = time.perf_counter()  # validation counts neither as work nor as waiting
+        self.ignore_time()
 
     def summary(self) -> dict[str, float]:
         """Return the means over the whole run."""
@@ -225,7 +233,7 @@ class MetricsTable(pl.loggers.Logger):
     @pl.utilities.rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         step = int(step or 0)
-        has_validation = any(name.startswith("val/") for name in metrics)
+        has_validation = any(name.startswith(SCORED) for name in metrics)
         if has_validation and self.trainer is not None:
             step = self.trainer.global_step
         self.rows.setdefault(step, {"step": step}).update(metrics)
@@ -239,13 +247,14 @@ class MetricsTable(pl.loggers.Logger):
     @pl.utilities.rank_zero_only
     def save(self) -> None:
         columns = {"step": None}
-        for row in self.rows.values():
+        rows = [self.rows[step] for step in sorted(self.rows)]
+        for row in rows:
             columns.update(dict.fromkeys(row))
         partial = self.file.with_suffix(".partial")
         with partial.open("w", newline="") as lines:
             writer = csv.DictWriter(lines, list(columns))
             writer.writeheader()
-            writer.writerows(self.rows.values())
+            writer.writerows(rows)
         partial.replace(self.file)
 
     @pl.utilities.rank_zero_only
