@@ -100,6 +100,7 @@ KINDS = (
     Kind("scheduler", "torch.optim.lr_scheduler", "torch.optim.lr_scheduler.LRScheduler"),
     Kind("scheduler", "omnihuman.training.schedule", "types.FunctionType"),
     Kind("callback.*", "omnihuman.training", "omnihuman.pl.Callback"),
+    Kind("callback.*", "omnihuman.evaluation", "omnihuman.pl.Callback"),
     Kind("callback.*", "lightning.pytorch", "omnihuman.pl.Callback"),
     Kind("callback.*", "pytorch_lightning", "omnihuman.pl.Callback"),
     Kind("logger.*", "lightning.pytorch", "omnihuman.pl.Logger"),

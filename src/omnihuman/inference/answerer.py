@@ -51,12 +51,20 @@ class Answerer:
         data: connected to the model.
         name: of the run, for messages.
         prompting: how the model is asked, ``None`` for the way in which it was trained.
+        is_sharded: the parameters are those of a rank: all ranks get the same questions and answer them in step.
     """
 
     def __init__(
-        self, model: OmniModel, data: OmniData, name: str = "the run", prompting: Prompting | None = None
+        self,
+        model: OmniModel,
+        data: OmniData,
+        name: str = "the run",
+        prompting: Prompting | None = None,
+        *,
+        is_sharded: bool = False,
     ) -> None:
         self.model, self.data, self.name, self.prompting = model.eval(), data, name, prompting
+        self.is_sharded = is_sharded
         self._lock = threading.Lock()  # fusions store the weights of the last batch
         self._blanks: Mapping[str, torch.Tensor] = {}
 
@@ -315,8 +323,10 @@ class Answerer:
         """
         started = time.perf_counter()
         batch = batch.to(next(self.model.parameters()).device)
+        if self.is_sharded:
+            generation_kwargs["synced_gpus"] = True
         with self._lock, fixed_seed(seed):
-            generated = self.model.answer_ids(batch, frugal=True, **generation_kwargs).tolist()
+            generated = self.model.answer_ids(batch, frugal=not self.is_sharded, **generation_kwargs).tolist()
             weights = self._read_weights()
             log_probs = self.model.option_log_probs(batch, options) if any(options) else [()] * len(generated)
         end_ids = {*self.model.llm.end_ids}

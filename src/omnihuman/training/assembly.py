@@ -111,14 +111,15 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
     bad_loss = BadLossPolicy(run.folder, counter, config.on_bad_loss, cure=BAD_LOSS_CURE)
     write = _build_writer(config, run, objective, inherited)
     generation = _build_generation_metrics(config, data)
-    selection = build_selection(config, data, generation, run.folder / "best", write)
+    chosen = build_all(config.callback)
+    selection = build_selection(config, data, generation, chosen, run.folder / "best", write)
     callbacks = [
         throughput,
         counter,
         bad_loss,
         generation,
         selection,  # before averages, which put the parameters back at the end of a validation
-        *build_all(config.callback),
+        *chosen,
         _build_saver(config, run, data, selection),
         build_progress_bar(is_rich=is_terminal),
     ]
@@ -284,7 +285,12 @@ def has_validation(config: DictConfig, data: OmniData) -> bool:
 
 
 def build_selection(
-    config: DictConfig, data: OmniData, generation: GenerationMetrics, folder: Path, write: Callable[[Path], None]
+    config: DictConfig,
+    data: OmniData,
+    generation: GenerationMetrics,
+    callbacks: Sequence[Any],
+    folder: Path,
+    write: Callable[[Path], None],
 ) -> Selection:
     """Return the selection of a run; without ``monitor``, by the headline score of the answers, or by the loss.
 
@@ -292,6 +298,7 @@ def build_selection(
         config: of the stage.
         data: of the run.
         generation: names the scores of the answers.
+        callbacks: of the config; one with ``list_scores`` names the scores that it logs with every validation.
         folder: of the best weights.
         write: writes the weights of the moment.
 
@@ -316,7 +323,10 @@ def build_selection(
         )
     scores = [*generation.list_scores(), "val/loss"]
     monitor = config.monitor or scores[0]
-    if monitor not in scores and not config.callback:  # a callback may log metrics of its own
+    known = [callback for callback in callbacks if hasattr(callback, "list_scores")]
+    for callback in known:
+        scores += callback.list_scores()
+    if monitor not in scores and len(known) == len(callbacks):  # others may log metrics of their own
         raise unknown_monitor(monitor, scores)
     num_best = config.save_top_k if config.select == "best" else 0
     return Selection(monitor, folder, write, num_best, config.patience)

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omnihuman.training.selection import SCORED
+
 Rows = Sequence[Mapping[str, float]]
 
 FLOOR = "floor/"
@@ -103,7 +105,7 @@ def _group_metrics(rows: Rows) -> dict[str, list[str]]:
         for name in row:
             if name.endswith("/loss"):
                 panel = "loss"
-            elif name.startswith("val/"):
+            elif name.startswith(SCORED):
                 panel = name.rpartition("/")[0]
             else:
                 continue

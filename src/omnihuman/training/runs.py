@@ -71,6 +71,9 @@ SELECTION_KEYS = ("select", "monitor", "patience", "val_every", "validation")
 SELECTION_TRAINER_KEYS = ("check_val_every_n_epoch", "limit_val_batches")
 """... and values of the trainer that do so."""
 
+OBSERVERS = "omnihuman.evaluation."
+"""Package whose callbacks measure the model and do not change it: they decide a result only by what is selected."""
+
 DECISIVE_TRAINER_KEYS = ("max_steps", "max_epochs", "precision", "limit_train_batches", "gradient_clip_val")
 
 
@@ -197,12 +200,14 @@ def _compute_digest(plain: Mapping[str, Any], parents: Sequence[Run], ignored_da
     decisive = {key: plain[key] for key in DECISIVE_KEYS}
     # a folder counts by its own digest, among the parents, and not by its path
     decisive["init_from"] = [entry | {"folder": ""} if "folder" in entry else entry for entry in plain["init_from"]]
+    decisive["callback"] = {name: node for name, node in plain["callback"].items() if not _is_observer(node)}
     decisive["model"] = prune(plain["model"])
     decisive["data"] = {key: value for key, value in plain["data"].items() if key not in ignored_data_keys}
     decisive["trainer"] = {key: value for key, value in plain["trainer"].items() if key in DECISIVE_TRAINER_KEYS}
     if plain["select"] == "best" or plain["patience"] is not None:
         decisive["selection"] = {key: plain[key] for key in SELECTION_KEYS}
         decisive["selection"] |= {key: plain["trainer"].get(key) for key in SELECTION_TRAINER_KEYS}
+        decisive["selection"]["callback"] = plain["callback"]
         decisive["selection"]["val_limit"] = plain["data"].get("val_limit")
     decisive["parents"] = [parent.chain_digest for parent in parents]
     text = json.dumps(decisive, sort_keys=True, default=str)
@@ -213,6 +218,10 @@ def _compute_digest(plain: Mapping[str, Any], parents: Sequence[Run], ignored_da
     for folder in sorted(folders):
         text = text.replace(folder, _hash_folder(folder))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _is_observer(node: Mapping[str, Any] | None) -> bool:
+    return node is not None and str(node.get("_target_")).startswith(OBSERVERS)
 
 
 @lru_cache

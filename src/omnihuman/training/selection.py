@@ -13,21 +13,27 @@ log = logging.getLogger(__name__)
 
 RULES = ("last", "best")
 
+SCORED = ("val/", "bench/")
+"""Beginnings of the names of what validations and benchmarks measure."""
 
-def is_loss(name: str) -> bool:
+ERRORS = {"loss", "wer", "cer", "eer"}
+"""Metrics of which lower values are better."""
+
+
+def is_error(name: str) -> bool:
     """Return true if lower values of a metric are better.
 
-    >>> is_loss("val/loss"), is_loss("val/emotion/uar")
-    (True, False)
+    >>> is_error("val/loss"), is_error("bench/fleurs/wer/en_us"), is_error("val/emotion/uar")
+    (True, True, False)
     """
-    return name.endswith("loss")
+    return not ERRORS.isdisjoint(name.split("/"))
 
 
 def is_better(name: str, value: float, other: float) -> bool:
     """Return true if a value of a metric is better than another one; what is not finite is never better."""
     if not math.isfinite(value) or not math.isfinite(other):
         return math.isfinite(value)
-    return value < other if is_loss(name) else value > other
+    return value < other if is_error(name) else value > other
 
 
 class Selection(pl.Callback):
@@ -103,7 +109,7 @@ class Selection(pl.Callback):
             return
         metrics = trainer.callback_metrics
         if self.monitor not in metrics:
-            raise unknown_monitor(self.monitor, [name for name in metrics if name.startswith("val/")])
+            raise unknown_monitor(self.monitor, [name for name in metrics if name.startswith(SCORED)])
         if step == 0:
             return
         self.scores[step] = trainer.strategy.broadcast(float(metrics[self.monitor]))

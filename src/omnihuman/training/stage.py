@@ -15,7 +15,7 @@ from rich.logging import RichHandler
 
 from omnihuman.gate import load_pickle
 from omnihuman.pl import pl
-from omnihuman.training.assembly import Stage, build_stage
+from omnihuman.training.assembly import Stage, build_all, build_stage
 from omnihuman.training.attempt import discard_start, find_attempt, open_attempt, restore_finished, take_over
 from omnihuman.training.chain import Chain, resolve_chain, train_missing
 from omnihuman.training.devices import check_devices
@@ -51,6 +51,8 @@ def run_stage(config: DictConfig, overrides: Sequence[str], callbacks: Sequence[
     check_devices(config.trainer.accelerator, config.trainer.devices)
     if config.chain:
         check_parents(chain)
+    if not all(parent.run.can_be_parent() for parent in chain.parents):
+        build_all(config.callback)  # so that a mistake in them is shown before the parents are trained
     train_missing(chain.parents, is_allowed=bool(config.chain))
     if config.replay is not None:
         replay_batches(config, chain, console)

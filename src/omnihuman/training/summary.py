@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from omnihuman.training.curves import draw_curves
-from omnihuman.training.selection import is_better
+from omnihuman.training.selection import SCORED, is_better
 
 
 def write_summary(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,4 +122,4 @@ def summarize_validations(rows: Sequence[Mapping[str, float]]) -> dict[str, dict
 
 
 def _is_score(name: str) -> bool:
-    return name.startswith("val/") and not name.startswith("val/gate")
+    return name.startswith(SCORED) and not name.startswith("val/gate")
