@@ -173,6 +173,7 @@ class Batch:
         meta: one entry per sample.
         skipped: one entry per sample that was planned for this batch and is bad.
         rows: numbers of rows that each sample has in the signals, one for each of its images; empty: one each.
+        step_samples: samples of the whole optimizer step, over all ranks and micro-batches, skipped ones included.
     """
 
     signals: Mapping[str, Signal]
@@ -186,6 +187,7 @@ class Batch:
     features: Mapping[str, Features] = field(default_factory=dict)
     has_gaps: bool = False
     rows: tuple[int, ...] = ()
+    step_samples: int = 0
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:
         """Return the batch with every tensor moved by ``Tensor.to``."""

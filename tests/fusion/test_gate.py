@@ -100,3 +100,69 @@ def test_bad_wiring_raises() -> None:
         InstructionGate(DIMS, NAMES, "video", "voice")
     with pytest.raises(ValueError, match=r"one width.*'face': 9.*projector"):
         InstructionGate(DIMS | {"face": 9}, NAMES, "video", "instruction")
+
+
+def test_temperature_divides_the_logits() -> None:
+    inputs = build_inputs()
+    plain, even = build_gate(), build_gate(temperature=1e6)
+    plain(inputs), even(inputs)
+    assert plain.weights is not None and even.weights is not None
+    torch.testing.assert_close(even.weights, torch.full((2, 3), 1 / 3), atol=1e-4, rtol=0)
+    logits = plain.layers(inputs["instruction"].tokens[:, 0, 0]).detach()
+    torch.testing.assert_close(plain.weights, logits.softmax(dim=-1))
+
+
+def test_no_loss_unless_an_option_asks_for_it() -> None:
+    for module in (build_gate(), build_gate(balance=1.0).eval()):
+        module(build_inputs())
+        assert module.auxiliary_losses(["face", "face"], 0) == {}
+
+
+def test_balance_is_least_where_all_streams_are_used_alike() -> None:
+    module = build_gate(balance=0.5)
+    module(build_inputs())
+    weight, values = module.auxiliary_losses(["face", "face"], 0)["balance"]
+    torch.testing.assert_close(values, torch.ones(2))
+    assert weight == 0.5 and module.auxiliary_losses(["face", "face"], 0) == {}, "once"
+    module.usage = [0.8, 0.2, 0.0]
+    module(build_inputs())
+    weights = module.weights
+    assert weights is not None
+    _, values = module.auxiliary_losses(["face", "face"], 0)["balance"]
+    torch.testing.assert_close(values.detach(), 3 * (0.8 * weights[:, 0] + 0.2 * weights[:, 1]))
+    before = float(values.sum().detach())
+    values.sum().backward()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            assert parameter.grad is not None
+            parameter -= 0.1 * parameter.grad
+    torch.manual_seed(0)
+    module(build_inputs())
+    _, values = module.auxiliary_losses(["face", "face"], 0)["balance"]
+    assert float(values.sum().detach()) < before
+
+
+def test_warm_start_is_the_cross_entropy_of_its_tasks_and_steps() -> None:
+    module = build_gate(warm_start={"face": "face"}, warm_start_weight=2.0, warm_start_steps=3)
+    module(build_inputs())
+    weights = module.weights
+    assert weights is not None
+    weight, values = module.auxiliary_losses(["face", "caption"], 2)["warm_start"]
+    torch.testing.assert_close(values.detach(), torch.stack([-weights[0, 2].log(), torch.tensor(0.0)]))
+    assert weight == 2.0
+    module(build_inputs())
+    assert module.auxiliary_losses(["face", None], 3)["warm_start"].weight == 0, "logged, not trained"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": 0.0}, r"temperature=0\.0"),
+        ({"balance": -1.0}, r"balance=-1\.0"),
+        ({"warm_start": {"face": "nose"}}, r"\['nose'\].*'face'"),
+        ({"activation": "none", "balance": 1.0}, "activation=none"),
+    ],
+)
+def test_bad_options_raise(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_gate(**options)

@@ -40,6 +40,7 @@ def pack(
     step_targets: int,
     skipped: Sequence[Mapping[str, Any]] = (),
     cached_blanks: Mapping[str, Features] | None = None,
+    step_samples: int = 0,
 ) -> Batch:
     """Pack texts one after the other into one sequence, and stack signals.
 
@@ -49,6 +50,7 @@ def pack(
         step_targets: supervised tokens of the optimizer step.
         skipped: samples that were planned for this batch and cannot be used.
         cached_blanks: one masked time step ``[1 1 N D]`` per encoder whose features are cached.
+        step_samples: samples of the optimizer step.
 
     >>> sample = Packable({}, [1, 2], [IGNORE_INDEX, 2])
     >>> batch = pack([sample, sample], {"video": torch.zeros(1, 3, 8, 8)}, step_targets=2)
@@ -84,6 +86,7 @@ def pack(
         features=features,
         has_gaps=has_gaps,
         rows=tuple(1 + len(sample.more) for sample in samples) if len(rows) > len(samples) else (),
+        step_samples=step_samples,
     )
 
 

@@ -155,7 +155,7 @@ class Samples(Dataset[Batch]):
             except BadSample as bad:
                 skipped.append(self._skip(planned.record, bad, planned.quarantine_file))
         cached_blanks = self.cached.blanks if self.cached else None
-        return pack(samples, self.blanks, micro_batch.step_targets, skipped, cached_blanks)
+        return pack(samples, self.blanks, micro_batch.step_targets, skipped, cached_blanks, micro_batch.step_samples)
 
     @property
     def num_unlocated(self) -> int:

@@ -13,11 +13,13 @@ class MicroBatch:
         indices: of the samples; empty for a rank without work in a step.
         step_targets: supervised tokens of the whole optimizer step.
         epoch: that it is part of.
+        step_samples: samples of the whole optimizer step.
     """
 
     indices: tuple[int, ...]
     step_targets: int
     epoch: int = 0
+    step_samples: int = 0
 
 
 def shuffle_indices(count: int, seed: int, epoch: int) -> list[int]:
@@ -86,7 +88,7 @@ def pack_epoch(
                 "recipe.batch_size."
             )
         for number in range(micro_batches):
-            packed.append(MicroBatch(tuple(bins[number * world + rank]), step_targets, epoch))
+            packed.append(MicroBatch(tuple(bins[number * world + rank]), step_targets, epoch, len(step)))
     return packed
 
 

@@ -2,13 +2,27 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal, NamedTuple, TypeVar
 
+import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from omnihuman.types import Features, Layout, Streams, Width
 
 _T = TypeVar("_T")
+
+
+class Auxiliary(NamedTuple):
+    """A loss beside that of the answers.
+
+    Attributes:
+        weight: its factor in the loss that is minimized.
+        values: one for each row of the inputs.
+    """
+
+    weight: float
+    values: Float[Tensor, " B"]
 
 
 class Fusion(nn.Module, ABC):
@@ -33,6 +47,8 @@ class Fusion(nn.Module, ABC):
         reads_levels: the first input must offer levels. Only encoders offer them: an early fusion.
         out_dim: width of the merged stream.
         weights: weights of the inputs in the last merge, ``[B K]``, for fusions that compute any; for reports.
+        is_present: whether a row of the last merge has a token in any of the inputs, ``[B]``.
+        usage: mean weights over the samples of the previous optimizer step, over all ranks, which a training sets.
 
     Raises:
         ValueError: a stream does not exist, the inputs differ in width, or the wiring contradicts the attributes.
@@ -44,6 +60,8 @@ class Fusion(nn.Module, ABC):
     aligned_condition: bool = False
     reads_levels: ClassVar[bool] = False
     weights: Tensor | None = None
+    is_present: Tensor | None = None
+    usage: Sequence[float] | None = None
 
     def __init__(
         self, dims: Mapping[str, int], inputs: Sequence[str], output: str, condition: str | None = None
@@ -61,6 +79,8 @@ class Fusion(nn.Module, ABC):
         if self.condition is not None:
             condition = streams[self.condition]
         merged = self.merge([streams[name] for name in self.inputs], condition)
+        masks = [streams[name].mask.flatten(1).any(dim=1) for name in self.inputs]
+        self.is_present = torch.stack(masks).any(dim=0)
         return self.replace_inputs(streams, merged)
 
     def replace_inputs(self, streams: Mapping[str, _T], merged: _T) -> dict[str, _T]:
@@ -78,6 +98,15 @@ class Fusion(nn.Module, ABC):
 
     @abstractmethod
     def merge(self, streams: list[Features], condition: Features | None) -> Features: ...
+
+    def auxiliary_losses(self, tasks: Sequence[str | None], step: int) -> dict[str, Auxiliary]:
+        """Return the losses of the last merge in training by their names, once; a fusion has none unless it says so.
+
+        Args:
+            tasks: of the rows.
+            step: optimizer steps before this one.
+        """
+        return {}
 
     def check_alignment(self, layouts: Sequence[Layout], condition: Layout) -> None:
         """Check that the condition has the time steps of the inputs, where the merge needs it.

@@ -153,13 +153,40 @@ class OmniModel(nn.Module):
 
     def last_fusion_weights(self) -> dict[str, Tensor]:
         """Return ``fusion_weights`` of the last batch."""
-        fusions = self._parts("early_fusions") | self._parts("fusions")
-        return {name: fusion.weights for name, fusion in fusions.items() if fusion.weights is not None}
+        return {name: fusion.weights for name, fusion in self.all_fusions.items() if fusion.weights is not None}
+
+    def auxiliary_losses(self, batch: Batch, step: int) -> dict[str, tuple[float, Float[Tensor, ""]]]:
+        """Return the losses of the fusions in the last batch beside that of the answers, by ``gate_balance``.
+
+        Args:
+            batch: the last one.
+            step: optimizer steps before this one.
+
+        Returns:
+            the factor of each loss, and its sum over the samples; one without tokens of the fusion's inputs adds 0.
+        """
+        num_samples = len(batch.bounds) - 1
+        rows = list(batch.rows or (1,) * num_samples)
+        tasks: list[str | None] = []
+        for index, count in enumerate(rows):
+            task = batch.meta[index].get("task") if batch.meta else None
+            tasks += [task] * count
+        losses = {}
+        for name, fusion in self.all_fusions.items():
+            for key, (weight, values) in fusion.auxiliary_losses(tasks, step).items():
+                assert fusion.is_present is not None
+                means = torch.stack([part.mean() for part in values.split(rows)])
+                losses[f"{name}_{key}"] = (weight, means.masked_fill(~fusion.is_present, 0).sum())
+        return losses
+
+    @property
+    def all_fusions(self) -> dict[str, Fusion]:
+        """Early fusions and fusions by name."""
+        return self._parts("early_fusions") | self._parts("fusions")
 
     def fusion(self, name: str) -> Fusion:
         """Return a fusion by its name."""
-        fusion: Fusion = (self._parts("early_fusions") | self._parts("fusions"))[name]
-        return fusion
+        return self.all_fusions[name]
 
     def count_tokens(self, amounts: Mapping[str, int]) -> dict[str, int]:
         """Return the number of tokens of each slot for these amounts of ``frames`` and ``waveform`` samples.
@@ -223,7 +250,7 @@ class OmniModel(nn.Module):
             if parts is None or f"{group}.{name}" in parts:
                 streams = fusion(streams)
             else:
-                fusion.weights = None  # of an earlier batch
+                fusion.weights = fusion.is_present = None  # of an earlier batch
         return streams
 
     def _project(self, streams: Streams, parts: Set[str] | None) -> Streams:
@@ -236,9 +263,11 @@ class OmniModel(nn.Module):
 
     def _average_weights(self, rows: Sequence[int]) -> None:
         """Replace the weights of the fusions ``[R K]`` by their means over the images of each sample ``[B K]``."""
-        for fusion in (self._parts("early_fusions") | self._parts("fusions")).values():
+        for fusion in self.all_fusions.values():
             if fusion.weights is not None:
                 fusion.weights = torch.stack([part.mean(dim=0) for part in fusion.weights.split(list(rows))])
+            if fusion.is_present is not None:
+                fusion.is_present = torch.stack([part.any() for part in fusion.is_present.split(list(rows))])
 
     def _splice(self, batch: Batch, streams: Streams) -> tuple[Tensor, Tensor, Streams]:
         slots = {slot: streams[slot] for slot in SLOTS if slot in streams}

@@ -22,7 +22,8 @@ class Objective(pl.LightningModule, ABC):
 
     The loss of an optimizer step is the sum over its micro-batches on all ranks, divided by all supervised tokens of
     the step: every micro-batch divides by the same number, so that packing and the number of processes do not change
-    it.
+    it. Losses of the model's fusions beside that of the answers, if they are set, are divided by all samples of the
+    step in the same way; they are logged by their own names and are no part of ``train/loss``.
 
     Args:
         model: the model to train.
@@ -57,6 +58,7 @@ class Objective(pl.LightningModule, ABC):
         self.step_losses: list[Tensor] = []
         self.is_step_skipped = False
         self._step_loss: Tensor | float = 0.0
+        self._step_auxiliary: dict[str, Tensor] = {}
         self._val_loss: Tensor | float = 0.0
         self._val_targets = 0
 
@@ -115,18 +117,29 @@ class Objective(pl.LightningModule, ABC):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.compute_loss(self.model(batch), batch) / max(1, batch.step_targets)
-        self.step_losses.append(loss.detach())
         self._step_loss = self._step_loss + loss.detach()
+        loss = self._add_auxiliary(loss, batch)
+        self.step_losses.append(loss.detach())
         num_micro_batches = self.trainer.accumulate_grad_batches
         world_size = self.trainer.world_size
         if (batch_idx + 1) % num_micro_batches == 0:
             # sync_dist takes the mean over ranks; times their number it is the sum
             self.log("train/loss", self._step_loss * world_size, prog_bar=True, sync_dist=True, batch_size=1)
             self.log("train/lr", self.optimizers().param_groups[0]["lr"], batch_size=1)
-            self._step_loss = 0.0
+            for name, value in self._step_auxiliary.items():
+                self.log(f"train/{name}_loss", value * world_size, sync_dist=True, batch_size=1)
+            self._step_loss, self._step_auxiliary = 0.0, {}
         # Lightning takes the mean of the gradients over ranks and over micro-batches; this factor undoes both
         scaled: Tensor = loss * world_size * num_micro_batches
         return scaled
+
+    def _add_auxiliary(self, loss: Tensor, batch: Batch) -> Tensor:
+        """Return the loss of a micro-batch with those of the fusions, and add these to the sums of the step."""
+        for name, (weight, total) in self.model.auxiliary_losses(batch, self.trainer.global_step).items():
+            mean = total / max(1, batch.step_samples)
+            loss = loss + weight * mean
+            self._step_auxiliary[name] = self._step_auxiliary.get(name, torch.zeros_like(mean)) + mean.detach()
+        return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:

@@ -27,6 +27,7 @@ from omnihuman.training.bad_loss import BadLossPolicy
 from omnihuman.training.callbacks import MetricsTable, Throughput, build_progress_bar
 from omnihuman.training.chain import Chain
 from omnihuman.training.counter import SampleCounter
+from omnihuman.training.fusion_weights import FusionWeights
 from omnihuman.training.generation_metrics import GenerationMetrics
 from omnihuman.training.model_folder import build_with_weights
 from omnihuman.training.option_metrics import build_option_metrics
@@ -118,6 +119,7 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
         counter,
         bad_loss,
         generation,
+        FusionWeights(model.all_fusions.values(), [planned.record.task for planned in data.train_samples.planned]),
         selection,  # before averages, which put the parameters back at the end of a validation
         *chosen,
         _build_saver(config, run, data, selection),

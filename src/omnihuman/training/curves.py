@@ -99,13 +99,15 @@ def average(values: Sequence[float], window: int) -> list[float]:
 
 
 def _group_metrics(rows: Rows) -> dict[str, list[str]]:
-    """Return the names of metrics by panel: all losses in one, ``val/emotion/war`` and ``/uar`` in another."""
+    """Return the names of metrics by panel: losses of answers in one, ``val/emotion/war`` and ``/uar`` in another."""
     panels: dict[str, list[str]] = {"loss": []}
     for row in rows:
         for name in row:
             if name.endswith("/loss"):
                 panel = "loss"
-            elif name.startswith(SCORED):
+            elif name.endswith("_loss"):
+                panel = "auxiliary losses"
+            elif name.startswith(SCORED) or name.count("/") > 1:  # train/gate/emotion/face
                 panel = name.rpartition("/")[0]
             else:
                 continue

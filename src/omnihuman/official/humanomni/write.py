@@ -21,7 +21,9 @@ from omnihuman.template import parse_template
 from omnihuman.training.model_folder import load_model, read_config
 from omnihuman.training.safetensors_writer import MAX_SHARD_SIZE, Header, write_sharded
 
-UNCOMPARED = ("_target_", "_partial_", "grad_checkpointing")
+_TRAINING_OF_GATE = ("balance", "warm_start", "warm_start_weight", "warm_start_steps")
+
+UNCOMPARED = ("_target_", "_partial_", "grad_checkpointing", *_TRAINING_OF_GATE)
 """Arguments that are compared elsewhere, or that do not change the output."""
 
 TOWERS = {"mm_vision_tower": ("video", "siglip"), "mm_audio_tower": ("audio", "whisper")}
