@@ -53,7 +53,7 @@ class Prediction:
         options: of the question.
         meta: of the question.
         view: its letters: ``V``, ``A``, ``F``, ``VA`` ...
-        control: ``""``, or what was shuffled: ``audio``, ``video``.
+        control: of the evaluation: ``""``, ``shuffled_audio``, ``drop_branch:face`` ...
         previous_turns: (prompt, answer) of the turns before the last one, where the prompting has several turns.
         log_probs: of the options, where they were computed.
         missing_slots: slots that the file does not fill: ``audio`` of a silent clip.

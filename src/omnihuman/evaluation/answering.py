@@ -47,7 +47,8 @@ class EvalOptions:
     Attributes:
         view: the part of the media that the model gets.
         control: ``""``, or ``shuffled_audio`` / ``shuffled_video``: every question gets the audio (the frames) of
-            another one, which separates what a modality adds from what its mere presence does.
+            another one, which separates what a modality adds from what its mere presence does; or ``drop_branch:face``,
+            see ``change_branch``.
         batch_size: maximum number of questions in a batch.
         max_tokens: of a batch, prompts padded to the longest.
         max_new_tokens: of an answer.

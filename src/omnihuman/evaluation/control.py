@@ -1,15 +1,24 @@
-"""The view of an evaluation, and controls that replace the audio or the frames by those of another question."""
+"""The view of an evaluation, and controls: the audio or the frames of another question, or a branch that is changed."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
 
 from omnihuman.benchmark.base import Benchmark, Question
 from omnihuman.data.record import Record
+from omnihuman.fusion.base import Fusion
 from omnihuman.modality import View
+from omnihuman.types import Features, Streams
 
 CONTROLS = {"shuffled_audio": View("A"), "shuffled_video": View("VF")}
 """Control -> modalities that it replaces."""
+
+BRANCH_CONTROLS = ("drop_branch", "only_branch")
+"""Controls of one input of a fusion, as in ``drop_branch:face``: it is zeros, or it stands for all inputs."""
 
 
 def select_view(benchmark: Benchmark, model_view: View, requested: str | None) -> View:
@@ -42,11 +51,57 @@ def parse_control(requested: str | None, view: View) -> str:
     """
     if not requested:
         return ""
+    if requested.partition(":")[0] in BRANCH_CONTROLS:
+        return requested  # the model has the names of its branches, see change_branch
     if requested not in CONTROLS:
-        raise ValueError(f"control={requested}: unknown; choose from {', '.join(CONTROLS)}, or leave it out.")
+        raise ValueError(f"control={requested}: unknown; choose from {_list_controls()}, or leave it out.")
     if not CONTROLS[requested] & view:
         raise ValueError(f"control={requested}: view={view} has nothing to shuffle; leave one of them out.")
     return requested
+
+
+def _list_controls() -> str:
+    return ", ".join([*CONTROLS, *(f"{control}:<branch>" for control in BRANCH_CONTROLS)])
+
+
+def change_branch(fusions: Iterable[Fusion], control: str) -> None:
+    """Let fusions run without one branch, or with one branch in place of all; another control changes nothing.
+
+    A branch is an input of a fusion with several inputs: ``face`` of HumanOmni's gate. ``drop_branch:face`` makes its
+    tokens zeros: the other branches keep their weights, unless the fusion computes them from the tokens.
+    ``only_branch:face`` puts it in place of the other ones, so that weights with the sum 1 no longer matter.
+
+    Raises:
+        ValueError: the model has no such branch.
+    """
+    kind, _, name = control.partition(":")
+    if kind not in BRANCH_CONTROLS:
+        return
+    branches: dict[str, list[Fusion]] = {}
+    for fusion in fusions:
+        for branch in fusion.inputs if len(fusion.inputs) > 1 else ():
+            branches.setdefault(branch, []).append(fusion)
+    if name not in branches:
+        raise ValueError(f"control={control}: the model has no such branch; expected one of {sorted(branches)}.")
+    for fusion in branches[name]:
+        fusion.register_forward_pre_hook(partial(_replace_inputs, kind=kind, name=name))
+
+
+def _replace_inputs(fusion: Any, arguments: tuple[Streams], *, kind: str, name: str) -> tuple[Streams]:
+    """Return the arguments of a fusion under a control of one branch."""
+    (streams,) = arguments
+    stream = streams[name]
+    if kind == "drop_branch":
+        return ({**streams, name: _blank(stream)},)
+    shapes = {branch: tuple(streams[branch].tokens.shape) for branch in fusion.inputs}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"control={kind}:{name}: one branch replaces others of its shape only, got {shapes}.")
+    return (streams | dict.fromkeys(fusion.inputs, stream),)
+
+
+def _blank(stream: Features) -> Features:
+    levels = tuple(_blank(level) for level in stream.levels)
+    return replace(stream, tokens=torch.zeros_like(stream.tokens), levels=levels)
 
 
 def select_donors(questions: Sequence[Question], control: str, seed: int = 0) -> dict[str, Record]:
@@ -55,7 +110,7 @@ def select_donors(questions: Sequence[Question], control: str, seed: int = 0) ->
     Raises:
         ValueError: all questions are about one file.
     """
-    if not control:
+    if control not in CONTROLS:
         return {}
     records = [question.record for question in questions]
     random.Random(seed).shuffle(records)

@@ -93,7 +93,8 @@ class Evaluation:
         """``VA``, or ``VA, shuffled audio``."""
         if not self.config.get("control"):
             return str(self.config["view"])
-        return f"{self.config['view']}, {self.config['control'].replace('_', ' ')}"
+        kind, _, branch = self.config["control"].partition(":")
+        return f"{self.config['view']}, {kind.replace('_', ' ')} {branch}".rstrip()
 
     @property
     def groups(self) -> dict[str, list[int]]:

@@ -34,6 +34,7 @@ def evaluate(config: DictConfig, overrides: Sequence[str]) -> Path:
     import transformers
 
     from omnihuman.evaluation.answering import answer_questions, run_processes
+    from omnihuman.evaluation.control import change_branch
     from omnihuman.inference.answerer import Answerer, read_options
     from omnihuman.inference.prompting import choose_prompting
     from omnihuman.training.model_folder import read_config
@@ -54,6 +55,7 @@ def evaluate(config: DictConfig, overrides: Sequence[str]) -> Path:
         device = f"cuda:{rank}"
     answerer = Answerer.load(run, device=device, **read_options(config))
     options = _build_options(config, benchmark, answerer)
+    change_branch(answerer.model.all_fusions.values(), options.control)
     folder = locate_evaluation(config, run, options)
     description = _describe(config, run, size, benchmark, options, prompting.name if prompting else None)
     prepare_folder(folder, description, config.overwrite and config.share is None)
@@ -78,7 +80,7 @@ def fill_benchmark(config: DictConfig, prompting: "Prompting | None") -> DictCon
 
 def locate_evaluation(config: DictConfig, run: Path, options: "EvalOptions") -> Path:
     """Return the folder of an evaluation of a run; like a run's folder, it follows from names alone."""
-    parts = [str(options.view), options.control, str(config.tag or "")]
+    parts = [str(options.view), options.control.replace(":", "_"), str(config.tag or "")]
     benchmark = str(OmegaConf.select(config, "benchmark._target_")).split(".")[2]
     return run / "evaluation" / benchmark / "-".join(filter(None, parts))
 
