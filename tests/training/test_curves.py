@@ -33,6 +33,15 @@ def test_each_kind_of_metric_has_a_panel(rows: list[dict[str, float]]) -> None:
     assert [axes.get_title() for axes in build_figure(rows, "x").axes] == ["loss", "val/emotion"]
 
 
+def test_the_weights_of_the_gate_have_a_panel_for_each_task() -> None:
+    row = {"step": 0.0, "train/loss": 1.0, "train/gate/face/body": 0.2, "train/gate/face/face": 0.8, "train/lr": 1.0}
+    row |= {"train/gate/entropy": 0.5, "train/gate_balance_loss": 1.1}
+    figure = build_figure([row, row | {"step": 1.0}], "x")
+    titles = [axes.get_title() for axes in figure.axes if axes.get_visible()]
+    assert titles == ["loss", "train/gate/face", "train/gate", "auxiliary losses"]
+    assert {label.partition(",")[0] for label in find_lines(figure, "train/gate/face")} >= {"body", "face"}
+
+
 def test_the_training_loss_is_smoothed(rows: list[dict[str, float]]) -> None:
     lines = find_lines(build_figure(rows, "x"), "loss")
     mean = lines["train/loss, mean of 2 steps"].get_ydata()
