@@ -131,11 +131,11 @@ def test_balance_is_least_where_all_streams_are_used_alike() -> None:
     _, values = module.auxiliary_losses(["face", "face"], 0)["balance"]
     torch.testing.assert_close(values.detach(), 3 * (0.8 * weights[:, 0] + 0.2 * weights[:, 1]))
     before = float(values.sum().detach())
-    values.sum().backward()
+    torch.autograd.backward(values.sum())
     with torch.no_grad():
         for parameter in module.parameters():
             assert parameter.grad is not None
-            parameter -= 0.1 * parameter.grad
+            parameter.sub_(0.1 * parameter.grad)
     torch.manual_seed(0)
     module(build_inputs())
     _, values = module.auxiliary_losses(["face", "face"], 0)["balance"]

@@ -175,7 +175,7 @@ class OmniModel(nn.Module):
         for name, fusion in self.all_fusions.items():
             for key, (weight, values) in fusion.auxiliary_losses(tasks, step).items():
                 assert fusion.is_present is not None
-                means = torch.stack([part.mean() for part in values.split(rows)])
+                means = torch.stack([part.mean() for part in torch.split(values, rows)])
                 losses[f"{name}_{key}"] = (weight, means.masked_fill(~fusion.is_present, 0).sum())
         return losses
 
@@ -265,9 +265,9 @@ class OmniModel(nn.Module):
         """Replace the weights of the fusions ``[R K]`` by their means over the images of each sample ``[B K]``."""
         for fusion in self.all_fusions.values():
             if fusion.weights is not None:
-                fusion.weights = torch.stack([part.mean(dim=0) for part in fusion.weights.split(list(rows))])
+                fusion.weights = torch.stack([part.mean(dim=0) for part in torch.split(fusion.weights, list(rows))])
             if fusion.is_present is not None:
-                fusion.is_present = torch.stack([part.any() for part in fusion.is_present.split(list(rows))])
+                fusion.is_present = torch.stack([part.any() for part in torch.split(fusion.is_present, list(rows))])
 
     def _splice(self, batch: Batch, streams: Streams) -> tuple[Tensor, Tensor, Streams]:
         slots = {slot: streams[slot] for slot in SLOTS if slot in streams}
