@@ -75,7 +75,7 @@ def test_wordings_of_the_user(dfew: Dataset) -> None:
         (["fold=1"], "train(single-labeled)/set_1.csv"),
         (["fold=6"], "fold=6: choose from 1 to 5"),
         (["fold=2", "questions=moods"], "questions=moods: choose from action, attribute"),
-        (["fold=2", "video=clip"], "video=clip: DFEWSource has no such key"),
+        (["fold=2", "video=clip"], "video=clip: source=dfew has no such key"),
         (["fold=2", "fractions=[1,0,0]"], "fractions"),
         (["fold=2", "val=2"], "val=2"),
         (["path=nowhere"], "path=nowhere: "),

@@ -65,7 +65,7 @@ def count_samples(run: Run) -> tuple[int, int, dict[str, int]]:
 
 
 @pytest.mark.parametrize("target", ["loss", "gradient"])
-@pytest.mark.parametrize("max_tokens", [8192, 200])
+@pytest.mark.parametrize("max_tokens", [8192, pytest.param(200, marks=pytest.mark.slow)])
 def test_stop_names_step_samples_and_rate_and_publishes_nothing(
     target: str, max_tokens: int, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,7 +65,9 @@ def test_documented_commands_train(number: int, precision: str, corpus: Path, tm
     assert {tensor.dtype for tensor in load_file(run.weights).values()} == {DTYPES.get(precision, torch.float32)}
 
 
-@pytest.mark.parametrize("precision", ["bf16-true", pytest.param("64-true", marks=pytest.mark.slow), "bf16-mixed"])
+@pytest.mark.parametrize(
+    "precision", ["bf16-mixed", *(pytest.param(name, marks=pytest.mark.slow) for name in MORE_PRECISIONS)]
+)
 def test_every_precision_resumes(precision: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     more = (*SHORT, f"recipe.precision={precision}", "recipe.checkpoint_every=1", "recipe.batch_size=4")
     uninterrupted = train(corpus, tmp_path / "uninterrupted", *more)

@@ -163,7 +163,7 @@ def test_weights_are_those_of_the_best_validation(
     ("step", "more"),
     [
         (3, ("recipe.checkpoint_every=2",)),
-        (4, ("recipe.checkpoint_every=2",)),
+        pytest.param(4, ("recipe.checkpoint_every=2",), marks=pytest.mark.slow),
         (5, ("recipe.checkpoint_every=3", "callback=ema")),
         (5, ("recipe.checkpoint_every=1", "val_every=null", "data.records=few.json")),  # the end of an epoch
     ],
