@@ -119,6 +119,7 @@ def train_gate(corpus: Path, runs: Path, *more: str) -> Run:
     return train(corpus, runs, *overrides, experiment="humanomni_stage1")
 
 
+@pytest.mark.slow
 def test_losses_of_the_gate_do_not_depend_on_the_packing(corpus: Path, tmp_path: Path) -> None:
     one = train_gate(corpus, tmp_path / "one", *OPTIONS)
     several = train_gate(corpus, tmp_path / "several", *OPTIONS, "recipe.max_tokens=500")

@@ -107,7 +107,7 @@ def _group_metrics(rows: Rows) -> dict[str, list[str]]:
                 panel = "loss"
             elif name.endswith("_loss"):
                 panel = "auxiliary losses"
-            elif name.startswith(SCORED) or name.count("/") > 1:  # train/gate/emotion/face
+            elif name.startswith(SCORED) or (name.startswith("train/") and name.count("/") > 1):
                 panel = name.rpartition("/")[0]
             else:
                 continue
