@@ -2,12 +2,14 @@
 
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.build import build
+from omnihuman.training.stage_data import select_stage_data
 from omnihuman.verb import verb
 
 if TYPE_CHECKING:
@@ -35,9 +37,11 @@ def main(config: DictConfig) -> None:
     if config.decode:
         is_good = check_all(config)
     else:
-        data = build(config.data)
+        data = build(select_stage_data(config).data)
+        sources = [entry.source for entry in data.sources]
+        names = name_sheets([source.location for source in sources])
         # no short cut: every source is inspected
-        is_good = all([inspect_source(entry.source, config) for entry in data.sources])
+        is_good = all([inspect_source(source, name, config) for source, name in zip(sources, names, strict=True)])
     if not is_good:
         sys.exit(1)
 
@@ -52,7 +56,21 @@ def check_least(key: str, value: object, least: int) -> None:
         raise ValueError(f"{key}={value}: expected a whole number of at least {least}.")
 
 
-def inspect_source(source: "Source", config: DictConfig) -> bool:
+def name_sheets(locations: Sequence[str]) -> list[str]:
+    """Return a name for the sheet of every source: of its file, with the folder where several files share a name.
+
+    >>> name_sheets(["a/train.json", "b/train.json", "c/clips.json"])
+    ['a_train', 'b_train', 'clips']
+    """
+    counts = Counter(Path(location).stem for location in locations)
+    names = list[str]()
+    for path in map(Path, locations):
+        name = path.stem if counts[path.stem] == 1 else f"{path.parent.name}_{path.stem}"
+        names.append(f"{name}_{len(names)}" if name in names else name)
+    return names
+
+
+def inspect_source(source: "Source", name: str, config: DictConfig) -> bool:
     """Print counts and errors of a source, draw its sheet, and return true if nothing is invalid."""
     num_records, num_invalid = print_counts(source)
     if not num_records + num_invalid:
@@ -61,7 +79,7 @@ def inspect_source(source: "Source", config: DictConfig) -> bool:
         return False
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    file = out / f"{Path(source.location).stem}_records.png"
+    file = out / f"{name}_records.png"
     sheet = source.draw_sheet(file, config.num_records, config.data.num_frames)
     for error in sheet.errors:
         print(f"  bad clip: {error.reason}: {error}")
@@ -109,7 +127,6 @@ def check_all(config: DictConfig) -> bool:
     from omnihuman.preflight.run import Preflight
     from omnihuman.source.root import has_report
     from omnihuman.training.base import rebase
-    from omnihuman.training.stage_data import select_stage_data
 
     if has_report(config.out):
         raise ValueError(f"out={config.out} holds records, whose report.json would be replaced; choose another folder.")

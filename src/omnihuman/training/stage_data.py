@@ -25,7 +25,7 @@ def select_stage_data(config: DictConfig) -> DictConfig:
     for key in STAGE_KEYS:
         files = OmegaConf.select(config, f"data.{key}", throw_on_missing=False)
         if isinstance(files, DictConfig) and "_target_" not in files and not set(files) <= ENTRY_KEYS:
-            chosen[key] = _select_files(files, str(config.name), key)
+            chosen[key] = _select_files(files, config.name, key)
     if not chosen:
         return config
     config = config.copy()
@@ -34,10 +34,12 @@ def select_stage_data(config: DictConfig) -> DictConfig:
     return config
 
 
-def _select_files(files: Mapping[Any, Any], name: str, key: str) -> Any:
+def _select_files(files: Mapping[Any, Any], name: str | None, key: str) -> Any:
     if name in files:
         return files[name]
     if key == "val_records":  # a stage need not be validated
         return None
     known = ", ".join(map(str, files))
+    if name is None:
+        raise ValueError(f"data.{key} names the files of {known}: add +experiment=<one of them>.")
     raise ValueError(f"data.{key} has no files for {name}, but for {known}: correct a name, or add {name}: <file>.")
