@@ -31,7 +31,7 @@ TIME_TEXT = "<times>"
 """Key of the ``meta`` of a record: text between the slot of a video and what follows it."""
 
 Markers = bool | Mapping[str, Sequence[str]]
-"""Whether slots have HumanOmni's markers, or the texts before and after the slot of each kind: ``video``, ``image``."""
+"""True: slots have HumanOmni's markers; or the texts before and after the slot of each kind: ``video``, ``image``."""
 
 
 @dataclass

@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 Aspect = Literal["pad", "squash", "crop"]
-"""What becomes of frames that are not square."""
+"""Treatment of frames that are not square."""
 
 COLORS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),

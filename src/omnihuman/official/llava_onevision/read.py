@@ -46,7 +46,7 @@ MERGE_TYPES = ("spatial_unpad", "flat", "spatial")
 """Values of ``mm_patch_merge_type`` that differ for videos: only ``unpad`` has newline tokens."""
 
 NO_NEWLINE = "mm_patch_merge_type or mm_newline_position of config.json has no newline tokens"
-"""Why a newline token in the checkpoint is dropped."""
+"""Reason for which a newline token in the checkpoint is dropped."""
 
 NUM_FRAMES = 32
 """``frames_upbound`` of its training."""
