@@ -8,9 +8,27 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from omnihuman.build import build, compose_config, compose_part, config_dir, prune, select_model_of_base
+from omnihuman.build import (
+    CachedFileSource,
+    build,
+    compose_config,
+    compose_part,
+    config_dir,
+    prune,
+    select_model_of_base,
+)
 
 METRIC = {"_target_": "omnihuman.metric.emotion.EmotionRecall"}
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    source, file = CachedFileSource("main", f"file://{tmp_path}"), tmp_path / "a.yaml"
+    for value in (1, 22):
+        file.write_text(f"x: {value}")
+        for _ in range(4):
+            config = source.load_config("a").config
+            assert config.x == value
+            config.x = 333
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from functools import lru_cache, partial
 from importlib.resources import files
 from inspect import signature
@@ -9,8 +10,11 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
 
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -46,7 +50,31 @@ class PluginSearchPath(SearchPathPlugin):
             search_path.append("omnihuman.plugins", f"file://{folder}")
 
 
+class CachedFileSource(FileConfigSource):
+    """Parses a yaml file twice at most unless it changes: chains and studies compose the same files many times.
+
+    The first result of a file is not kept, because copies of all would delay the commands that compose once.
+    """
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        status = Path(self.path, self._normalize_file_name(config_path)).stat()
+        key = (self.provider, self.path, config_path, status.st_mtime_ns, status.st_size)
+        if key in _loaded:
+            return deepcopy(_load_file(*key))
+        _loaded.add(key)
+        return super().load_config(config_path)
+
+
+_loaded = set[tuple[str, str, str, int, int]]()
+
+
+@lru_cache(maxsize=1024)
+def _load_file(provider: str, folder: str, config_path: str, modified: int, size: int) -> ConfigResult:
+    return FileConfigSource(provider, folder).load_config(config_path)
+
+
 Plugins.instance().register(PluginSearchPath)
+SourcesRegistry.instance().types[FileConfigSource.scheme()] = CachedFileSource
 
 
 def _resolve_foundation(name: str) -> str:
