@@ -27,8 +27,8 @@ def ask(corpus: Path, options: str = "limit: 3", *more: str) -> list[str]:
 
 
 def fit(corpus: Path, runs: Path, *more: str) -> Run:
-    """Train a few steps; all runs of the session share their features."""
-    return train(corpus, runs, *SHORT, f"data.features={corpus}/features", *more)
+    """Train a few steps."""
+    return train(corpus, runs, *SHORT, *more)
 
 
 def build_callback(*more: str) -> Benchmarks:

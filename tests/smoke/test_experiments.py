@@ -37,6 +37,7 @@ def test_stages_with_faces_train_and_answer(experiment: str, model: str, corpus:
     overrides = (
         f"model={model}",
         "init_from=[]",
+        "data.features=null",
         "trainer.max_steps=2",
         "recipe.batch_size=4",
         "frames=2",

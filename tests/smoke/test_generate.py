@@ -33,8 +33,11 @@ def test_trained_run_answers_a_question_about_a_file(corpus: Path, tmp_path: Pat
         f"runs={tmp_path}",
         "init_from=[]",
         "trainer.max_steps=1",
+        "data.features=null",
         "data.num_workers=0",
+        "data.val_limit=24",
         "recipe.batch_size=4",
+        "validate_first=false",
     ]
     run = run_stage(compose_config(overrides), overrides)
     columns = (run.folder / "metrics.csv").read_text().splitlines()[0].split(",")

@@ -23,11 +23,13 @@ from tests.programs import run_ranks
 
 
 def build_overrides(corpus: Path, runs: Path, *more: str) -> list[str]:
+    """Return the overrides of a short run; all runs of the session share their features."""
     return [
         "data=json",
         f"data.records={corpus}/train.json",
         f"data.val_records={corpus}/val.json",
         f"data.root={corpus}",
+        f"data.features={corpus}/features",
         f"runs={runs}",
         "data.num_workers=0",
         "recipe.batch_size=8",
@@ -71,13 +73,14 @@ def test_one_seed_gives_identical_losses_and_weights(corpus: Path, tmp_path: Pat
 
 
 def test_finished_run_is_not_trained_again(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    train(corpus, tmp_path, "trainer.max_steps=1")
+    more = ("trainer.max_steps=1", "data.val_limit=4")
+    train(corpus, tmp_path, *more)
     monkeypatch.setattr("omnihuman.training.stage.fit", lambda *args: pytest.fail("trained again"))
-    train(corpus, tmp_path, "trainer.max_steps=1")
+    train(corpus, tmp_path, *more)
 
 
 def test_run_that_ends_within_an_epoch_is_validated(corpus: Path, tmp_path: Path) -> None:
-    loss = train(corpus, tmp_path, "trainer.max_steps=1", "recipe.batch_size=2").loss
+    loss = train(corpus, tmp_path, "trainer.max_steps=1", "recipe.batch_size=2", "data.val_limit=4").loss
     assert loss is not None and 0 < loss < 10
 
 
@@ -97,10 +100,10 @@ def test_resumed_run_has_the_losses_of_an_uninterrupted_one(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # several packed sequences for each step
-    more = ("trainer.max_steps=14", "recipe.checkpoint_every=2", "recipe.max_tokens=500")
+    more = ("trainer.max_steps=8", "recipe.checkpoint_every=2", "recipe.max_tokens=500", "data.val_limit=4")
     uninterrupted = train(corpus, tmp_path / "uninterrupted", *more)
     with monkeypatch.context() as patch:
-        patch.setattr(Objective, "training_step", fail_at_step(9))
+        patch.setattr(Objective, "training_step", fail_at_step(5))
         with pytest.raises(RuntimeError, match="power failure"):
             train(corpus, tmp_path / "resumed", *more)
     resumed = train(corpus, tmp_path / "resumed", *more)
@@ -115,7 +118,8 @@ def test_resumed_run_has_the_losses_of_an_uninterrupted_one(
 def test_trained_and_skipped_samples_are_the_planned_ones(corpus: Path, tmp_path: Path) -> None:
     records = json.loads((corpus / "train.json").read_text())
     videos = [record for record in records if "video" in record and record["task"] == "face"][:4]
-    corpus = shutil.copytree(corpus, tmp_path / "corpus")  # other tests use the shared corpus
+    copy = shutil.copytree(corpus, tmp_path / "corpus", ignore=shutil.ignore_patterns("features"))
+    corpus = copy  # other tests use the shared one
     (corpus / "media" / "broken.mp4").write_bytes((corpus / videos[0]["video"]).read_bytes()[:3000])
     truncated = dict(videos[0], id="truncated", video="media/broken.mp4")
     missing = dict(videos[1], id="missing", video="media/nowhere.mp4")
@@ -154,11 +158,13 @@ def train_on_one_and_two_ranks(corpus: Path, runs: Path, *more: str, trainer: st
     return first, Run(first.folder.with_name("two"), "")
 
 
-def test_two_processes_have_the_losses_of_one(corpus: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_steps", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_two_processes_have_the_losses_of_one(num_steps: int, corpus: Path, tmp_path: Path) -> None:
     """In 20 steps every kind of sample occurs."""
-    one, two = train_on_one_and_two_ranks(corpus, tmp_path, "trainer.max_steps=20", "recipe.batch_size=4")
+    more = (f"trainer.max_steps={num_steps}", "recipe.batch_size=4", "data.features=null")
+    one, two = train_on_one_and_two_ranks(corpus, tmp_path, *more)
     losses = read_losses(one)
-    assert len(losses) == 20 and losses == pytest.approx(read_losses(two), abs=1e-5)
+    assert len(losses) == num_steps and losses == pytest.approx(read_losses(two), abs=1e-5)
 
 
 @pytest.mark.slow

@@ -140,6 +140,7 @@ def test_stage_starts_from_a_folder(complete_folder: Path, corpus: Path, tmp_pat
         f"data.records={corpus}/train.json",
         f"data.root={corpus}",
         "data.num_workers=0",
+        "data.features=null",
         f"runs={tmp_path}",
         "trainer.max_steps=1",
         "recipe.batch_size=2",

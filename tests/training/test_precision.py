@@ -54,7 +54,7 @@ MORE_PRECISIONS = ("bf16-true", "64-true")
 
 @pytest.mark.parametrize(
     ("number", "precision"),
-    [(0, "bf16-true"), (1, "bf16-mixed"), *(pytest.param(1, name, marks=pytest.mark.slow) for name in MORE_PRECISIONS)],
+    [(0, "bf16-true"), *(pytest.param(1, name, marks=pytest.mark.slow) for name in ("bf16-mixed", *MORE_PRECISIONS))],
 )
 def test_documented_commands_train(number: int, precision: str, corpus: Path, tmp_path: Path) -> None:
     replaced = ("size=", "trainer.max_steps=", "recipe.precision=", "recipe.batch_size=", "validate_first=")
@@ -65,9 +65,8 @@ def test_documented_commands_train(number: int, precision: str, corpus: Path, tm
     assert {tensor.dtype for tensor in load_file(run.weights).values()} == {DTYPES.get(precision, torch.float32)}
 
 
-@pytest.mark.parametrize(
-    "precision", ["bf16-mixed", *(pytest.param(name, marks=pytest.mark.slow) for name in MORE_PRECISIONS)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bf16-mixed", *MORE_PRECISIONS])
 def test_every_precision_resumes(precision: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     more = (*SHORT, f"recipe.precision={precision}", "recipe.checkpoint_every=1", "recipe.batch_size=4")
     uninterrupted = train(corpus, tmp_path / "uninterrupted", *more)

@@ -32,8 +32,8 @@ LOSSES = {0: 0.1, 2: 3.0, 4: 1.0, 6: 2.0, 8: 1.0, 10: 0.5}
 
 
 def fit(corpus: Path, runs: Path, *more: str) -> Run:
-    """Train a few steps; all runs of the session share their features."""
-    return train(corpus, runs, *SHORT, f"data.features={corpus}/features", *more)
+    """Train a few steps."""
+    return train(corpus, runs, *SHORT, *more)
 
 
 def script(monkeypatch: pytest.MonkeyPatch, losses: Mapping[int, float] = LOSSES) -> None:
@@ -164,7 +164,7 @@ def test_weights_are_those_of_the_best_validation(
     [
         (3, ("recipe.checkpoint_every=2",)),
         pytest.param(4, ("recipe.checkpoint_every=2",), marks=pytest.mark.slow),
-        (5, ("recipe.checkpoint_every=3", "callback=ema")),
+        pytest.param(5, ("recipe.checkpoint_every=3", "callback=ema"), marks=pytest.mark.slow),
         (5, ("recipe.checkpoint_every=1", "val_every=null", "data.records=few.json")),  # the end of an epoch
     ],
 )
@@ -220,7 +220,7 @@ def test_patience_ends_a_run_and_a_resume_does_not_go_on(
     assert again.weights.read_bytes() == run.weights.read_bytes()
 
 
-@pytest.mark.parametrize("max_tokens", [8192, 300])
+@pytest.mark.parametrize("max_tokens", [pytest.param(8192, marks=pytest.mark.slow), 300])
 def test_validation_counts_optimizer_steps_and_the_end_is_validated(
     max_tokens: int, corpus: Path, tmp_path: Path
 ) -> None:
@@ -234,7 +234,8 @@ def test_validation_counts_optimizer_steps_and_the_end_is_validated(
     assert read_ledger(run)["last"]["val/loss"] == losses[-1] and run.loss == min(losses[1:])
 
 
-@pytest.mark.parametrize("trainer", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp"])
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["ddp", "fsdp"])
 def test_two_processes_select_as_one(trainer: str, corpus: Path, tmp_path: Path) -> None:
     # validations after step 3 and, outside of the training, at the end: both weights stay
     more = ("select=best", "val_every=3", "trainer.max_steps=4", "save_top_k=2", "recipe.checkpoint_every=3")
