@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from hydra.errors import HydraException
@@ -130,7 +131,18 @@ def _removed_parts(config: DictConfig, overrides: Sequence[str]) -> list[str]:
 
 
 def _resolve_parent(name: str, shared: Sequence[str], removed: Sequence[str], is_sweep: bool) -> Chain:
-    """Return the chain of a parent: the shared overrides, and the parts that its child drops are dropped there too."""
+    """Return the chain of a parent: the shared overrides, and the parts that its child drops are dropped there too.
+
+    Variants and cells resolve the same parents many times; what depends on files of the user is resolved anew.
+    """
+    arguments = (name, tuple(shared), tuple(removed), is_sweep)
+    if select_keys(shared, "base", "data.path"):
+        return _resolve_parent_once.__wrapped__(*arguments)
+    return _resolve_parent_once(*arguments)
+
+
+@lru_cache(maxsize=128)
+def _resolve_parent_once(name: str, shared: tuple[str, ...], removed: tuple[str, ...], is_sweep: bool) -> Chain:
     overrides = without_keys(shared, "model.drop")
     if removed:
         dropped = list(compose_config([f"+experiment={name}", *overrides]).model.drop)
