@@ -25,7 +25,7 @@ absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the longest files, so that no worker waits for another one at the end."""
-    items.sort(key=lambda item: item.path.parent.name not in ("smoke", "studies"))
+    items.sort(key=lambda item: item.path.parent.name not in ("smoke", "studies", "training", "hub"))
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,12 @@
 """Fixtures of all tests: a tiny tokenizer, a small corpus, and model folders of experiments."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -47,9 +49,23 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a few scenes that passes for the built-in corpus: media, ``train.json`` and ``val.json``."""
-    root = tmp_path_factory.mktemp("corpus")
-    (root / "media").mkdir()
+    """Return the folder of a few scenes that passes for the built-in corpus: media, ``train.json`` and ``val.json``.
+
+    All workers share it, with the features that their runs compute.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    root = folder / "corpus"
+    with FileLock(f"{root}.lock"):
+        if not (root / MARKER).is_file():
+            write_corpus(root)
+    return root
+
+
+def write_corpus(root: Path) -> None:
+    """Write a few scenes, and the marker at last."""
+    (root / "media").mkdir(parents=True)
     scenes = build_scenes(0)
     for split, step in (("train", 25), ("val", 12)):
         records = []
@@ -57,7 +73,6 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
             records += write_scene(scene, str(root), 0)
         (root / f"{split}.json").write_text(json.dumps(records))
     (root / MARKER).write_text(json.dumps({"seed": 0, "version": VERSION, "files": {}}))
-    return root
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
-"""The package itself: a light import, and the Auto classes of transformers."""
+"""The package itself: a light import, the Auto classes of transformers, and a core without extras."""
 
-import subprocess
-import sys
+from omnihuman.verb import EXTRAS
+from tests.test_verb import run_without
 
 CODE = """
 import sys
@@ -19,6 +19,11 @@ assert PROCESSOR_MAPPING[type(config)].__name__ == "OmniHumanProcessor"
 """
 
 
-def test_import_is_light_and_classes_are_registered_on_request() -> None:
-    process = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False, timeout=300)
+CORE = ("training.stage", "study", "studies.cell", "inference.answerer", "hub.export", "metric.emotion")
+"""Modules of training, studies and answers."""
+
+
+def test_import_is_light_and_the_core_needs_no_extra() -> None:
+    """Classes are registered on request; all in one process, because its imports take seconds."""
+    process = run_without(EXTRAS, CODE + "".join(f"import omnihuman.{module}\n" for module in CORE))
     assert process.returncode == 0, process.stderr

@@ -135,13 +135,6 @@ def test_missing_extra_is_one_line(extra: str, arguments: list[str], module: str
     assert process.returncode == 1
 
 
-def test_core_trains_and_studies() -> None:
-    """Training, studies and answers import without any extra."""
-    modules = ("training.stage", "study", "studies.cell", "inference.answerer", "hub.export", "metric.emotion")
-    process = run_without(EXTRAS, "".join(f"import omnihuman.{module}\n" for module in modules))
-    assert process.returncode == 0, process.stderr
-
-
 def test_table_of_extras_is_that_of_the_package() -> None:
     extras = tomllib.loads(PYPROJECT.read_text())["project"]["optional-dependencies"]
     installed = set()

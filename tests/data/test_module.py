@@ -128,8 +128,10 @@ def test_tasks_and_views_select_samples(build_data: Any, tmp_path: Path) -> None
         build_data(files, views=["smell"])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("num_batches", [3, 4])
+@pytest.mark.parametrize(
+    ("workers", "num_batches"),
+    [(2, 3), (0, 4), pytest.param(2, 4, marks=pytest.mark.slow), pytest.param(0, 3, marks=pytest.mark.slow)],
+)
 def test_resume_is_exact(workers: int, num_batches: int, build_data: Any) -> None:
     batches = load_epochs(build_data().train_dataloader(), [0, 1])
     length = len(batches) // 2
@@ -219,17 +221,18 @@ def test_a_worker_raises_or_skips_with_name_and_reason(workers: int, build_data:
 
 
 @pytest.mark.parametrize(
-    ("act", "error"), [(lambda: time.sleep(3), TimeoutError), (lambda: os.kill(os.getpid(), 9), ChildProcessError)]
+    ("act", "timeout", "error"),
+    [(lambda: time.sleep(1), 0.2, TimeoutError), (lambda: os.kill(os.getpid(), 9), 60.0, ChildProcessError)],
 )
 def test_a_worker_that_hangs_or_dies_is_explained(
-    act: Callable[[], None], error: type[Exception], build_data: Any, monkeypatch: pytest.MonkeyPatch
+    act: Callable[[], None], timeout: float, error: type[Exception], build_data: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that does not answer cannot be interrupted by the timeout of a file."""
     data = build_data(num_workers=1)
     _ = data.train_samples
     monkeypatch.setattr("omnihuman.data.media.read_clip", lambda *args: act())
     loader = data.train_dataloader()
-    loader.timeout = 1.0
+    loader.timeout = timeout
     with pytest.raises(error, match=r"data\.(timeout|num_workers)"):
         next(iter(loader))
 

@@ -166,7 +166,7 @@ def test_face_detector_is_not_released() -> None:
     assert data == {"num_frames": 4, "face": {"region": "boxes", "margin": 0.1}} and "detector" in notes[0]
 
 
-@pytest.mark.parametrize("preset", ["7b", "0_5b"])
+@pytest.mark.parametrize("preset", [pytest.param("7b", marks=pytest.mark.slow), "0_5b"])
 def test_export_of_a_converted_checkpoint(preset: str, tmp_path: Path, corpus: Path) -> None:
     official = write_official(tmp_path / "official", preset)
     folder = convert(Request("humanomni", str(official.folder), tmp_path / "converted", official.options))

@@ -172,6 +172,7 @@ def test_conversation_about_an_upload(server: Server, page: Any, tmp_path: Path)
     assert read_views(page) == ["text"]
 
 
+@pytest.mark.slow
 def test_answer_shows_inputs_weights_and_statistics(server: Server, page: Any, tmp_path: Path) -> None:
     upload(page, write_clip(server.clips, tmp_path, "inputs.mp4"))
     page.wait_for_selector(".medium >> text=inputs.mp4")
@@ -200,6 +201,7 @@ def test_invalid_uploads_are_errors(server: Server, page: Any, tmp_path: Path) -
     assert "Traceback" not in server.log.read_text()
 
 
+@pytest.mark.slow
 def test_uploads_above_the_limits_are_errors(server: Server, page: Any, tmp_path: Path) -> None:
     with wave.open(str(tmp_path / "long.wav"), "wb") as out:
         out.setparams((1, 1, 8000, 0, "NONE", "not compressed"))
@@ -222,6 +224,7 @@ def write_silent_clip(file: Path) -> None:
         out.mux(stream.encode())
 
 
+@pytest.mark.slow
 def test_invalid_questions_are_errors_and_the_page_goes_on(server: Server, page: Any, tmp_path: Path) -> None:
     write_silent_clip(tmp_path / "silent.mp4")
     upload(page, tmp_path / "silent.mp4")
@@ -236,6 +239,7 @@ def test_invalid_questions_are_errors_and_the_page_goes_on(server: Server, page:
     assert "Traceback" not in server.log.read_text()
 
 
+@pytest.mark.slow
 def test_upload_is_deleted_with_the_last_page_that_uses_it(server: Server, browser: Any, tmp_path: Path) -> None:
     pages = [browser.new_context().new_page() for _ in range(2)]
     for page in pages:
@@ -251,6 +255,7 @@ def test_upload_is_deleted_with_the_last_page_that_uses_it(server: Server, brows
     assert server.is_deleted("shared.mp4")
 
 
+@pytest.mark.slow
 def test_examples_can_be_opened(server: Server, page: Any) -> None:
     buttons = page.locator("#examples button")
     assert buttons.count() >= 2

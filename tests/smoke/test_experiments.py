@@ -12,6 +12,11 @@ from .test_generate import run_verb
 from .test_train import build_overrides, read_column, read_losses
 
 EXPERIMENTS = sorted(path.stem for path in (Path(config_dir()) / "experiment").glob("*.yaml"))
+LAST = ("humanomni_stage3", "omni_emotion_recognition", "favchat_stage3", "composition")
+BY_SYSTEM = []
+"""The last stage of every system; earlier ones in the slow tests."""
+for name in filter(has_model, EXPERIMENTS):
+    BY_SYSTEM.append(name if name in LAST else pytest.param(name, marks=pytest.mark.slow))
 
 
 def run_experiment(experiment: str, *overrides: str) -> Run:
@@ -19,11 +24,12 @@ def run_experiment(experiment: str, *overrides: str) -> Run:
     return run_stage(compose_config(arguments), arguments)
 
 
-@pytest.mark.parametrize("experiment", filter(has_model, EXPERIMENTS))
+@pytest.mark.parametrize("experiment", BY_SYSTEM)
 def test_dry_run_of_every_experiment(experiment: str, corpus: Path, tmp_path: Path) -> None:
     run_experiment(experiment, *build_overrides(corpus, tmp_path), "dry_run=true")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", ["omni_emotion_stage3", "favchat_stage2"])
 def test_dry_run_in_the_size_of_the_paper(experiment: str, corpus: Path, tmp_path: Path) -> None:
     run_experiment(experiment, *build_overrides(corpus, tmp_path), "size=7b", "trainer=fsdp", "dry_run=true")
@@ -31,7 +37,11 @@ def test_dry_run_in_the_size_of_the_paper(experiment: str, corpus: Path, tmp_pat
 
 @pytest.mark.parametrize(
     ("experiment", "model"),
-    [("omni_emotion_stage3", "omni_emotion"), ("favchat_stage2", "favchat"), ("favchat_stage2", "favchat_text")],
+    [
+        ("omni_emotion_stage3", "omni_emotion"),
+        ("favchat_stage2", "favchat"),
+        pytest.param("favchat_stage2", "favchat_text", marks=pytest.mark.slow),
+    ],
 )
 def test_stages_with_faces_train_and_answer(experiment: str, model: str, corpus: Path, tmp_path: Path) -> None:
     overrides = (

@@ -76,7 +76,12 @@ FAILURES: dict[str, tuple[str, tuple[Any, str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("failure", FAILURES)
+ALWAYS = ("Ctrl-C", "NaN", "validation", "disk", "weights", "marker")
+"""One failure of each phase; the others are slow."""
+MOMENTS = [failure if failure in ALWAYS else pytest.param(failure, marks=pytest.mark.slow) for failure in FAILURES]
+
+
+@pytest.mark.parametrize("failure", MOMENTS)
 def test_finished_run_survives_a_late_failure(
     failure: str, old: Run, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
