@@ -1,4 +1,4 @@
-"""Names that doctests use without importing them, and the modules that cannot be imported everywhere."""
+"""Checks of shapes, names that doctests use without importing them, and modules that cannot be imported everywhere."""
 
 import logging
 import sys
@@ -10,10 +10,22 @@ from typing import Any
 import pytest
 import torch
 from absl import logging as absl_logging
+from jaxtyping import install_import_hook
 from rich.logging import RichHandler
 
-from omnihuman.types import Features, Layout, Signal
+SOURCE = Path(__file__).parent / "src"
 
+
+def list_modules_with_shapes() -> list[str]:
+    """Return the modules that annotate shapes: checks of all others, which mypy checks, would double their time."""
+    modules = []
+    for file in sorted(SOURCE.rglob("*.py")):
+        if "from jaxtyping import" in file.read_text(encoding="utf-8"):
+            modules.append(".".join(file.relative_to(SOURCE).with_suffix("").parts))
+    return modules
+
+
+install_import_hook(list_modules_with_shapes(), "beartype.beartype")  # before anything imports omnihuman
 pytest_plugins = ["tests.official.fixtures"]
 collect_ignore_glob = [] if find_spec("lmms_eval") else ["src/omnihuman/integrations/lmms_eval*"]
 
@@ -30,6 +42,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _doctest_names(doctest_namespace: dict[str, Any]) -> None:
+    from omnihuman.types import Features, Layout, Signal  # imported here so that its shapes are checked
+
     doctest_namespace.update(torch=torch, Features=Features, Layout=Layout, Signal=Signal)
 
 
