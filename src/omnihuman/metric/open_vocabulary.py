@@ -266,7 +266,8 @@ def parse_labels(answer: str) -> list[str]:
         items = re.split(r"[,;、，；\n.。!]|\band\b|\bor\b|&", text, flags=re.IGNORECASE)
     labels = []
     for item in items:
-        label = re.sub(rf"^(?:.*\b{_VERB}\s|[-*•\d.)\s]|{_FILLER}\s)+", "", _normalize(item)).strip(" .*\"'")
+        *_, label = re.split(rf"\b{_VERB}\s", _normalize(item))
+        label = re.sub(rf"^(?:[-*•\d.)\s]|{_FILLER}\s)+", "", label).strip(" .*\"'")
         if re.search(r"[^\W\d_]", label) and len(label.split()) <= 3:
             labels.append(label)
     return list(dict.fromkeys(labels))
