@@ -5,6 +5,7 @@ import re
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -64,7 +65,18 @@ def complete(words: list[str]) -> list[str]:
     return words[:-1] + [word for word in MORE if word.partition("=")[0] not in keys]
 
 
-@pytest.mark.parametrize(("command", "answer"), ROW.findall(GUIDE.read_text(encoding="utf-8")))
+def list_rows() -> list[Any]:
+    """Return the rows of the table; all but the first of a verb and the key that is typed last are slow."""
+    rows, keys = [], set[tuple[str, str]]()
+    for command, answer in ROW.findall(GUIDE.read_text(encoding="utf-8")):
+        verb, *words = command.removesuffix(" …").split()
+        key = (verb, words[-1].partition("=")[0] if verb == "train" and words else command)
+        rows.append(pytest.param(command, answer, marks=pytest.mark.slow if key in keys else ()))
+        keys.add(key)
+    return rows
+
+
+@pytest.mark.parametrize(("command", "answer"), list_rows())
 def test_a_mistake_is_one_line(
     command: str, answer: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
