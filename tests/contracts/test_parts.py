@@ -85,6 +85,8 @@ def list_parts(is_real: bool, groups: Sequence[str] = tuple(BASES)) -> list[tupl
 NANO, REAL_SIZE = list_parts(is_real=False), list_parts(is_real=True)
 every_yaml = pytest.mark.parametrize(("group", "name"), sorted(NANO + REAL_SIZE))
 every_part = pytest.mark.parametrize(("group", "name"), NANO)
+AUTOCAST = [part if part[0] != "encoder" else pytest.param(*part, marks=pytest.mark.slow) for part in NANO]
+"""Parts whose autocast is tested every time; encoders take a second each."""
 every_encoder = pytest.mark.parametrize(("group", "name"), list_parts(is_real=False, groups=["encoder"]))
 
 
@@ -379,7 +381,7 @@ def test_output_of_a_frozen_part_needs_no_gradient(group: str, name: str) -> Non
     assert not run(part).tokens.requires_grad
 
 
-@every_part
+@pytest.mark.parametrize(("group", "name"), AUTOCAST)
 def test_error_in_bf16_autocast_is_small(group: str, name: str) -> None:
     part = build_part(group, name)
     exact = run(part)

@@ -77,7 +77,7 @@ def test_without_augmentation_batches_are_bit_equal(build_data: Any) -> None:
         assert is_equal(batch, other)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_batches_depend_on_neither_workers_nor_an_interruption(build_data: Any, workers: int) -> None:
     policy = augment(speeds=SPEEDS, **VOLUME, **MASKS)
     batches = load(build_data(augment=policy).train_dataloader(), [0, 1])

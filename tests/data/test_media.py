@@ -1,5 +1,6 @@
 """Frames and audio equal those of a sequential decode; every bad file raises with its name and reason."""
 
+import itertools
 import multiprocessing as mp
 import os
 import time
@@ -37,8 +38,14 @@ def clip(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", **CLIPS[request.param])
 
 
-@pytest.mark.parametrize("count", [1, 8, 32])
-@pytest.mark.parametrize("span", [(0.0, None), (0.0, 0.9), (0.31, None), (0.31, 0.77)])
+SPANS = ((0.0, None), (0.0, 0.9), (0.31, None), (0.31, 0.77))
+SELECTIONS = [*((span, 8) for span in SPANS), (SPANS[3], 1), (SPANS[0], 32)]
+for selection in itertools.product(SPANS, (1, 32)):
+    if selection not in SELECTIONS:
+        SELECTIONS.append(pytest.param(*selection, marks=pytest.mark.slow))
+
+
+@pytest.mark.parametrize(("span", "count"), SELECTIONS)
 def test_frames_equal_those_of_a_sequential_decode(clip: Path, count: int, span: tuple[float, float | None]) -> None:
     start, end = span
     inside = [(t, frame) for t, frame in decode_frames(clip) if start - 1e-6 <= t < (end or 1e9)]

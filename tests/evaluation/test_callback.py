@@ -64,6 +64,7 @@ def test_every_validation_asks_and_the_training_stays_the_same(plain: Run, corpu
     assert scores["war"] == pytest.approx(values[-1])
 
 
+@pytest.mark.slow
 def test_a_number_of_steps_and_the_end_without_validation(plain: Run, corpus: Path, tmp_path: Path) -> None:
     silent = ("data.val_records=null", "val_every=null", "trainer.max_steps=4")
     every = fit(corpus, tmp_path / "every", *silent, *ask(corpus, "limit: 2", "callback.benchmarks.every=3"))

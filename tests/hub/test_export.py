@@ -75,6 +75,7 @@ def test_no_file_asks_for_code(lora: str, make_release: Folder) -> None:
             assert not {"auto_map", "custom_pipelines"} & {*json.loads(file.read_text())}, file
 
 
+@pytest.mark.slow
 def test_card_explains_the_message_without_registration(make_release: Folder) -> None:
     folder = make_release("humanomni_stage3")
     code = f"from transformers import AutoModelForCausalLM as Auto; Auto.from_pretrained({str(folder)!r})"

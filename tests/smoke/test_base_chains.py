@@ -84,7 +84,10 @@ def list_runs(chain: Chain) -> dict[str, Chain]:
     return runs
 
 
-@pytest.mark.parametrize("official", PARENTS)
+@pytest.mark.parametrize(
+    "official",
+    ["videochat2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("humanomni", "llava_onevision"))],
+)
 def test_every_stage_has_its_own_recipe(official: str, make_base: Callable[[str], Path]) -> None:
     last = next(iter(PARENTS[official]))
     base = make_base(official)

@@ -190,6 +190,7 @@ def test_answer_shows_inputs_weights_and_statistics(server: Server, page: Any, t
     assert all(name in statistics for name in ("video", "audio", "text", "new tokens", "time"))
 
 
+@pytest.mark.slow
 def test_invalid_uploads_are_errors(server: Server, page: Any, tmp_path: Path) -> None:
     content = sorted(server.clips.glob("train_talk*.mp4"))[1].read_bytes()
     files = {"cut.mp4": content[: len(content) // 2], "letter.mp4": b"Dear model,\n" * 400, "none.mp4": b""}

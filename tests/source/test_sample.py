@@ -47,6 +47,7 @@ def test_an_unknown_split_raises(tmp_path: Path) -> None:
         SampleSource("dev", tmp_path)
 
 
+@pytest.mark.slow
 def test_its_sheet_also_shows_topics_and_audio(corpus: Path, tmp_path: Path) -> None:
     files = SampleSource("val", corpus).draw_sheet(tmp_path / "val.png", num_records=2, num_frames=2).files
     assert [file.name for file in files] == ["val.png", "contact_sheet.png", "listening_sheet.png"]

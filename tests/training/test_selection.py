@@ -189,6 +189,7 @@ def test_resumed_run_selects_as_an_uninterrupted_one(
     assert read_ledger(resumed)["weights_of_step"] == 4 and not (resumed.folder / "best").exists()
 
 
+@pytest.mark.slow
 def test_average_is_what_is_selected(last: Run, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script(monkeypatch)
     run = fit(corpus, tmp_path, "select=best", "callback=ema", "callback.ema.decay=0.0", "save_top_k=3")

@@ -16,7 +16,10 @@ from omnihuman.training.model_folder import load_model, read_config
 Folder = Callable[..., Path]
 
 
-@pytest.mark.parametrize("experiment", ["humanomni_stage3", "omni_emotion_recognition", "favchat_stage3"])
+@pytest.mark.parametrize(
+    "experiment",
+    ["humanomni_stage3", "favchat_stage3", pytest.param("omni_emotion_recognition", marks=pytest.mark.slow)],
+)
 def test_converted_release_answers_as_the_run(
     experiment: str, make_run: Folder, make_release: Folder, corpus: Path, tmp_path: Path
 ) -> None:
