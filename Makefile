@@ -39,7 +39,7 @@ test: $(DEV) ## the whole test suite (minutes)
 	@mkdir -p .venv/cache
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --basetemp=.venv/cache/pytest
 
-test-slow: $(DEV) ## the long trainings and tests of many processes (minutes)
+test-slow: $(DEV) ## the long trainings, tests of many processes and repetitions (minutes)
 	@mkdir -p .venv/cache
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder --basetemp=.venv/cache/pytest
 

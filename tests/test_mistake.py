@@ -16,6 +16,7 @@ from tests.data.conftest import write_clip
 
 GUIDE = Path(__file__).parents[1] / "docs" / "guide" / "mistakes.md"
 ROW = re.compile(r"^\| `(.+?)` \| `(.+?)` \|$", re.MULTILINE)
+GROUP = re.compile(r"^[+~]*(data\.records|[^=.]*)")
 MORE = ("+experiment=humanomni_stage1_face", "data=json", "data.root=media", "data.records=train.json")
 TURNS = [{"from": "human", "value": "<video>\nWho?"}, {"from": "gpt", "value": "A man."}]
 RECORD = {"id": "1", "video": "a.mp4", "conversations": TURNS}
@@ -66,11 +67,11 @@ def complete(words: list[str]) -> list[str]:
 
 
 def list_rows() -> list[Any]:
-    """Return the rows of the table; all but the first of a verb and the key that is typed last are slow."""
+    """Return the rows of the table; all but the first of ``train`` and a group of keys are slow."""
     rows, keys = [], set[tuple[str, str]]()
     for command, answer in ROW.findall(GUIDE.read_text(encoding="utf-8")):
         verb, *words = command.removesuffix(" …").split()
-        key = (verb, words[-1].partition("=")[0] if verb == "train" and words else command)
+        key = (verb, GROUP.findall(words[-1])[0] if verb == "train" and words else command)
         rows.append(pytest.param(command, answer, marks=pytest.mark.slow if key in keys else ()))
         keys.add(key)
     return rows

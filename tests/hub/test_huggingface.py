@@ -18,8 +18,7 @@ from omnihuman.inference.question import build_question
 from omnihuman.modality import View
 from omnihuman.training.model_folder import load_model
 
-VARIANTS = ("humanomni_stage3", "favchat_stage3", "omni_emotion_recognition")
-TWO_VARIANTS = (*VARIANTS[:2], pytest.param(VARIANTS[2], marks=pytest.mark.slow))
+VARIANTS = ("humanomni_stage3", "favchat_stage3", pytest.param("omni_emotion_recognition", marks=pytest.mark.slow))
 QUESTIONS = ["What is the main emotion?", "What does this person do with both arms, and why?", "Who?"]
 Folder = Callable[..., Path]
 
@@ -51,7 +50,7 @@ def test_weights_and_buffers_equal_those_of_the_run(experiment: str, make_run: F
     assert_equal(dict(model.named_buffers()), dict(run.named_buffers()))
 
 
-@pytest.mark.parametrize("experiment", TWO_VARIANTS)
+@pytest.mark.parametrize("experiment", VARIANTS)
 def test_answers_equal_those_of_the_run(experiment: str, make_run: Folder, make_release: Folder, corpus: Path) -> None:
     answerer = Answerer.load(make_run(experiment), merge_lora=True, device="cpu")
     model, processor = load_release(make_release(experiment))
@@ -92,7 +91,7 @@ def test_padded_batch_gives_the_same_answers(make_run: Folder, make_release: Fol
     assert processor.batch_decode(model.generate(**inputs, generation_config=sampling)) != texts
 
 
-@pytest.mark.parametrize("experiment", TWO_VARIANTS)
+@pytest.mark.parametrize("experiment", VARIANTS)
 def test_loss_is_the_mean_of_the_training_loss(
     experiment: str, make_run: Folder, make_release: Folder, corpus: Path
 ) -> None:

@@ -76,6 +76,7 @@ def test_answers_equal_those_of_the_run(experiment: str, make_run: Folder, make_
     assert {"text", "V"} < answered and len(answered) > 2
 
 
+@pytest.mark.slow
 def test_folder_loads_without_omnihuman(make_run: Folder, make_llm: Folder, corpus: Path, tmp_path: Path) -> None:
     embeds = PromptEmbedder.load(make_run("favchat_stage3"), device="cpu").embed(QUESTION, video=list_clips(corpus)[0])
     save_file({"embeds": embeds.contiguous()}, tmp_path / "prompt.safetensors")

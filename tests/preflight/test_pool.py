@@ -29,7 +29,7 @@ def limit(job: tuple[int, ...]) -> float:
     return 1.0 if HANG in job else 60.0
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_every_job_has_its_result(workers: int) -> None:
     pool = Pool(work, split, limit, workers)
     assert sorted(pool.run([(1, 2), (3,), (6,)])) == [((1, 2), [1, 4]), ((3,), [9]), ((6,), [36])]

@@ -74,7 +74,7 @@ PROCESS = """if 1:
 """
 
 
-@pytest.mark.parametrize("delay", [0, 1])
+@pytest.mark.parametrize("delay", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_process_ends_after_its_parent_was_killed(delay: int) -> None:
     """Also where the parent was killed before the process began to watch it."""
     start, code = time.monotonic(), PROCESS.format(delay=delay)

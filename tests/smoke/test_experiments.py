@@ -38,7 +38,7 @@ def test_dry_run_in_the_size_of_the_paper(experiment: str, corpus: Path, tmp_pat
 @pytest.mark.parametrize(
     ("experiment", "model"),
     [
-        ("omni_emotion_stage3", "omni_emotion"),
+        pytest.param("omni_emotion_stage3", "omni_emotion", marks=pytest.mark.slow),
         ("favchat_stage2", "favchat"),
         pytest.param("favchat_stage2", "favchat_text", marks=pytest.mark.slow),
     ],

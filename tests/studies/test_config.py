@@ -1,6 +1,6 @@
 """Studies by name, their cells, and the command line with which Hydra sweeps over them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +30,14 @@ FORECASTER = Forecaster()  # builds a part once, on the meta device
 SEED = 42
 STUDIES = sorted(path.parent.name for path in (Path(config_dir()).parent / "experiments").glob("*/sweep.yaml"))
 FEW_CELLS = ("humanomni_modality", "omni_emotion_modality")
-BY_CELLS = [study if study in FEW_CELLS else pytest.param(study, marks=pytest.mark.slow) for study in STUDIES]
-"""All studies; those of many cells take half a minute each."""
-BUILT = ("humanomni_modality", "omni_emotion_modality", "favchat_ablation")
-BY_SYSTEM = []
-"""All studies but the grid of parts; one for each system is quick enough for every test run."""
-for name in [study for study in STUDIES if study != "composition"]:
-    BY_SYSTEM.append(name if name in BUILT else pytest.param(name, marks=pytest.mark.slow))
 
 
-@pytest.mark.parametrize("study", BY_CELLS)
+def mark_long(studies: Iterable[str]) -> list[Any]:
+    """Mark the studies of many cells, which take half a minute each."""
+    return [study if study in FEW_CELLS else pytest.param(study, marks=pytest.mark.slow) for study in studies]
+
+
+@pytest.mark.parametrize("study", mark_long(STUDIES))
 def test_cells_that_differ_have_different_folders(study: str) -> None:
     config = compose_study(study)
     digests: dict[Path, str] = {}
@@ -64,7 +62,7 @@ def test_scores_paper_and_claims_name_cells_and_evaluations(study: str) -> None:
         assert {claim.better, claim.worse} <= set(cells) and claim.score in config.scores
 
 
-@pytest.mark.parametrize("study", BY_SYSTEM)
+@pytest.mark.parametrize("study", mark_long(study for study in STUDIES if study != "composition"))
 def test_every_stage_of_every_cell_builds(study: str) -> None:
     config = compose_study(study)
     digests: set[str] = set()
