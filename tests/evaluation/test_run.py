@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from omnihuman.evaluation.run import parse_share, prepare_folder
+from omnihuman.evaluation.run import count_processes, parse_share, prepare_folder
 
 
 def build_config(share: str | None = None, limit: Any = None) -> DictConfig:
@@ -46,3 +46,13 @@ def test_overwrite_renames_the_old_folder(tmp_path: Path) -> None:
     prepare_folder(folder, description, overwrite=True)
     prepare_folder(folder, {**description, "faces": "whole"}, overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["VA-cot", "VA-cot.1"]
+
+
+def test_processes_are_a_number_or_auto(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    assert (count_processes(2), count_processes("auto")) == (2, 4)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert count_processes("auto") == 1
+    for processes in (0, "all"):
+        with pytest.raises(ValueError, match=f"processes={processes}: .*auto"):
+            count_processes(processes)

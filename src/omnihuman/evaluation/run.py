@@ -59,10 +59,11 @@ def evaluate(config: DictConfig, overrides: Sequence[str]) -> Path:
     folder = locate_evaluation(config, run, options)
     description = _describe(config, run, size, benchmark, options, prompting.name if prompting else None)
     prepare_folder(folder, description, config.overwrite and config.share is None)
-    if config.processes > 1 and config.share is None:
+    num_processes = count_processes(config.processes)
+    if num_processes > 1 and config.share is None:
         del answerer  # every process loads its own
         torch.cuda.empty_cache()
-        run_processes(config.processes, without_keys(overrides, "overwrite"))
+        run_processes(num_processes, without_keys(overrides, "overwrite"))
     else:
         answer_questions(answerer, benchmark, questions, folder, options, (rank, num_shares))
     if config.share is None:
@@ -97,6 +98,27 @@ def parse_share(config: DictConfig) -> tuple[int, int]:
     if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
         raise ValueError(f"share={config.share}: expected index/count, counted from 0: 2/8 is the third of eight.")
     return int(index), int(count)
+
+
+def count_processes(processes: int | str) -> int:
+    """Return the number of processes that share the questions.
+
+    Args:
+        processes: their number, or ``auto`` for that of the GPUs.
+
+    Raises:
+        ValueError: it is neither.
+
+    >>> count_processes(8)
+    8
+    """
+    import torch
+
+    if processes == "auto":
+        return max(1, torch.cuda.device_count())
+    if type(processes) is not int or processes < 1:
+        raise ValueError(f"processes={processes}: expected a positive number, or auto for one on each GPU.")
+    return processes
 
 
 def prepare_folder(folder: Path, description: dict[str, Any], overwrite: bool) -> None:
@@ -184,6 +206,7 @@ def _describe(
         "digest": digest.read_text().split()[0] if digest.is_file() else "",
         "limit": config.limit,
         "faces": config.faces,
+        "dtype": config.dtype,
         "merge_lora": config.merge_lora or None,
         "quantize": config.quantize,
         "official_prompt": prompting,
