@@ -5,6 +5,7 @@ the training of all cells.
 """
 
 import logging
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,12 +17,14 @@ from omnihuman.overrides import quote, select_keys
 from omnihuman.studies.config import (
     build_arguments,
     compose_study,
+    drop_null_evaluations,
     find_studies,
     list_seeds,
     read_cells,
     register_axes,
     store_study,
 )
+from omnihuman.studies.outcome import name_outcome
 from omnihuman.verb import program, verb
 
 register_axes()
@@ -33,7 +36,7 @@ def run(config: DictConfig) -> float | None:
     from omnihuman.studies.cell import run_cell
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-    return run_cell(config).loss
+    return run_cell(drop_null_evaluations(config)).loss
 
 
 def quote_extra_overrides(arguments: Sequence[str]) -> list[str]:
@@ -65,6 +68,37 @@ def check_axes(config: DictConfig, overrides: Sequence[str]) -> None:
             raise ValueError(f"{key}={','.join(unknown)}: unknown in the study {config.study}; expected {known}.")
 
 
+def quote_for_shell(argument: str) -> str:
+    """Quote an argument for a shell where it is necessary, in double quotes where it has single ones of Hydra.
+
+    >>> print(quote_for_shell("size=7b"), quote_for_shell("validation.views=[]"), quote_for_shell("variant='a,seed=1'"))
+    size=7b 'validation.views=[]' "variant='a,seed=1'"
+    """
+    if "'" in argument and not set(argument) & set('"$`\\!'):
+        return f'"{argument}"'
+    return shlex.quote(argument)
+
+
+def print_commands(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Print the commands of the selected cells and seeds: the training, which trains its parents, and the evaluations.
+
+    Raises:
+        ValueError: the first mistake in the names or the overrides of the study.
+    """
+    from omnihuman.studies.cell import list_commands
+    from omnihuman.studies.check import check_names
+
+    names = {"cell": check_names(config), "cell_seed": list(map(str, list_seeds(config)))}
+    for key in names:
+        for override in select_keys(overrides, key):
+            names[key] = override.choices
+    for cell in names["cell"]:
+        for seed in names["cell_seed"]:
+            print(f"# {name_outcome(cell, int(seed))}")
+            for command in list_commands(config, cell, int(seed)):
+                print(" ".join(map(quote_for_shell, command)))
+
+
 def add_size(config: DictConfig, overrides: Sequence[str]) -> list[str]:
     """Return the overrides of a study with the size of ``base``, if it trains the model of ``base`` and none is typed.
 
@@ -89,6 +123,9 @@ def main(arguments: Sequence[str]) -> int:
     overrides = add_size(compose_study(study, overrides), overrides)
     config = compose_study(study, overrides)
     check_axes(config, overrides)
+    if config.dry_run:
+        print_commands(config, overrides)
+        return 0
     is_rung = bool(select_keys(overrides, "rung"))
     if not is_rung:
         from omnihuman.studies.check import check_study

@@ -36,7 +36,8 @@ def test_what_is_copied_exists_and_is_not_ignored() -> None:
         copied.update(argument.split()[:-1])
     assert all((ROOT / name).exists() for name in copied)
     assert copied == {pattern.removeprefix("!").partition("/")[0] for pattern in patterns}
-    assert any(fnmatch("experiments/x/sweep.yaml", pattern[1:]) for pattern in patterns)
+    for file in ("sweep.yaml", "sweep/nano.yaml"):
+        assert any(fnmatch(f"experiments/x/{file}", pattern[1:]) for pattern in patterns)
 
 
 def test_versions_are_those_of_the_tested_set() -> None:

@@ -14,6 +14,7 @@ def test_wheel_has_the_package_its_configs_and_its_studies() -> None:
         ("src/omnihuman", "omnihuman", "**/*"),
         ("conf", "omnihuman/conf", "**/*.yaml"),
         ("experiments", "omnihuman/experiments", "*/sweep.yaml"),
+        ("experiments", "omnihuman/experiments", "*/sweep/*.yaml"),
     ):
         for path in (ROOT / source).glob(pattern):
             if path.is_file() and "__pycache__" not in path.parts:

@@ -11,9 +11,11 @@ from omnihuman.build import compose_config, config_dir, prune
 from omnihuman.cost.forecast import Forecaster
 from omnihuman.model.trainable import set_trainable
 from omnihuman.overrides import without_keys
-from omnihuman.studies.cell import build_chain, build_evaluations
+from omnihuman.studies.cell import build_chain, list_commands
+from omnihuman.studies.check import check_names
 from omnihuman.studies.config import (
     build_arguments,
+    build_evaluations,
     compose_study,
     find_baseline,
     list_seeds,
@@ -47,19 +49,63 @@ def test_cells_that_differ_have_different_folders(study: str) -> None:
 
 
 @pytest.mark.parametrize("study", STUDIES)
-def test_scores_paper_and_claims_name_cells_and_evaluations(study: str) -> None:
-    config = compose_study(study)
-    cells = read_cells(config)
+@pytest.mark.parametrize("size", ["nano", "7b"])
+def test_benchmarks_are_those_of_the_size(study: str, size: str) -> None:
+    """At nano the corpus, otherwise the benchmarks of the paper's table, each beside the paper's own column."""
+    config = compose_study(study, [f"size={size}"])
+    cells = check_names(config)
     assert config.study == study and find_baseline(config) in cells
     for cell in cells:
-        assert set(build_evaluations(config, cell)) == set(config.evaluations)
-    for key in config.scores:
-        assert key.partition("/")[0] in config.evaluations
-    assert set(config.paper["rows"]) <= set(cells)
-    for row in config.paper["rows"].values():
-        assert len(row) == len(config.paper["columns"])
-    for claim in config.claims:
-        assert {claim.better, claim.worse} <= set(cells) and claim.score in config.scores
+        for name, overrides in build_evaluations(config, cell).items():
+            assert ("benchmark=sample" in overrides) == (size == "nano"), f"{cell}, {name}"
+    assert {key.partition("/")[0] for key in config.scores} == set(config.evaluations)
+    for score in config.paper.scores:
+        assert (score in config.scores) == (size != "nano"), score
+    if size != "nano":
+        assert len(config.paper.scores) == len(config.paper.columns)
+    overlays = [file.stem for file in (Path(config.folder) / "sweep").iterdir()]
+    assert overlays == ["nano"], "a file is an overlay of a size; the papers' values are in sweep.yaml"
+
+
+def test_a_cell_skips_what_its_modality_cannot_answer() -> None:
+    config = compose_study("humanomni_modality", ["size=0_5b", "benchmark_root=/d", "judge_overrides=['judge=rule']"])
+    assert set(build_evaluations(config, "audio")) == {"dfew", "mafw"}
+    captions = build_evaluations(config, "video")["dfec"]
+    assert captions == ["benchmark=dfec", "benchmark.root=/d/DFEC", "judge=rule", "view=V"]
+    config.cells.audio["skip"] = ["dfecs"]
+    with pytest.raises(ValueError, match=r"humanomni_modality: .*audio.*\['dfecs'\].*dfew, mafw"):
+        check_names(config)
+    config.cells.audio["skip"] = []
+    config.paper.rows.audio = [58.63]
+    with pytest.raises(ValueError, match=r"audio has 1 values.* 4 columns"):
+        check_names(config)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], set()),
+        (["size=7b"], {"dtype=bfloat16"}),
+        (["size=7b", "extra_overrides=['trainer=fsdp']"], {"dtype=bfloat16", "processes=auto"}),
+        (["size=7b", "extra_overrides=['trainer.devices=8']"], {"dtype=bfloat16", "processes=8"}),
+        (["size=7b", "extra_overrides=['trainer.devices=[0,1]','trainer.precision=32-true']"], {"processes=2"}),
+    ],
+)
+def test_cells_are_evaluated_as_they_were_trained(overrides: list[str], expected: set[str]) -> None:
+    config = compose_study("humanomni_modality", ["experiment=humanomni_stage1_face", *overrides])
+    training, evaluation, *_ = list_commands(config, "video", SEED)
+    assert training[2:4] == ["omnihuman.train", "+experiment=humanomni_stage1_face"]
+    assert evaluation[2:4] == ["omnihuman.evaluate", "run=humanomni_stage1_face"]
+    assert {text for text in evaluation if text.startswith(("dtype", "processes"))} == expected
+
+
+def test_a_dry_run_prints_the_commands_of_cells(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments = ["humanomni_modality", "size=7b", "cell=audio", f"runs={tmp_path}", "experiment=humanomni_stage1_face"]
+    assert main([*arguments, "dry_run=true", "--", "data=humanomni", "data.path=records"]) == 0
+    title, training, *evaluations = capsys.readouterr().out.splitlines()
+    assert title == "# audio,seed=42" and "data=humanomni data.path=records" in training
+    assert [line.partition(" tag=")[2].split()[0] for line in evaluations] == ["dfew", "mafw"]
+    assert all(line.endswith(" view=A") for line in evaluations) and not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("study", mark_long(study for study in STUDIES if study != "composition"))

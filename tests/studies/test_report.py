@@ -1,6 +1,7 @@
 """A study's table and claims, from predictions with known scores."""
 
 import csv
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +39,7 @@ def build_config(folder: Path) -> DictConfig:
             "baseline": None,
             "seeds": [1],
             "parent_seeds": "shared",
+            "evaluations": {"emotion": ["benchmark=sample"]},
             "scores": {"emotion/war": "emotion WAR"},
             "paper": {"columns": ["DFEW WAR"], "rows": {"good": [77.88]}, "source": "Table 6", "note": "one fold"},
             "claims": CLAIMS,
@@ -214,6 +216,52 @@ def test_claims_of_all_studies_are_in_one_file(toy: DictConfig, tmp_path: Path) 
     text = (tmp_path / "RESULTS.md").read_text()
     assert text.count("good beats poor") == 2 and text.count("**not run**") == 2 and "+30.0 [" in text
     assert "Unfinished cells: toy: CRASHED; toy: KILLED; toy: PENDING" in text and "DROPPED" not in text
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> DictConfig:
+    """Return a study with answers that a judge groups with their references."""
+    config = build_config(tmp_path)
+    labels = [["furious", "angry"], ["down", "sad"]]
+    config.cells = {"good": {"label": "GOOD"}, "blind": {"skip": ["open"]}}
+    config.evaluations = {"open": [["judge=replay", f"judge.file={tmp_path}/replies.jsonl"], "benchmark=emer_ov"]}
+    config.scores = {"open/ov_avg": "OV Avg", "open/ov_recall": "OV Recall"}
+    config.paper = {"columns": ["Clue", "OV Avg"], "scores": ["clue/x", "open/ov_avg"], "rows": {"good": [None, 65.9]}}
+    config.paper |= {"note": None}
+    config.claims = []
+    folder = tmp_path / "good"
+    folder.mkdir()
+    benchmark = {"_target_": "omnihuman.benchmark.emer_ov.EmerOV", "root": "."}
+    OmegaConf.save(OmegaConf.create({"benchmark": benchmark, "run": "good", "view": "V"}), folder / "config.yaml")
+    predictions, replies = [], []
+    for number, (answer, reference) in enumerate(labels):
+        predictions.append(Prediction("emer_ov", f"q{number}", "", "?", [reference], answer, view="V").to_json())
+        item = {"labels": sorted([answer, reference])}
+        reply = {"groups": [[answer, reference]]}
+        replies.append(json.dumps({"protocol": "emer_ov_groups", "item": item, "reply": reply}))
+    (folder / "predictions.jsonl").write_text("\n".join([*predictions, ""]))
+    (tmp_path / "replies.jsonl").write_text("\n".join(replies))
+    locate_results(config).mkdir(parents=True)
+    for cell, evaluations in {"good": {"open": str(folder)}, "blind": {}}.items():
+        outcome = Outcome(f"{cell},seed=1", "finished", run=str(folder), evaluations=evaluations)
+        write_outcome(locate_results(config), outcome)
+    return config
+
+
+def test_the_papers_column_stands_beside_ours_of_the_same_benchmark(judged: DictConfig) -> None:
+    assert report_study(judged)
+    lines = (locate_results(judged) / "table.md").read_text().splitlines()
+    assert lines[2].startswith("| cell | OV Avg | OV Avg (paper) | OV Recall | Clue (paper) | minutes |")
+    assert lines[4].startswith("| GOOD | 100.0") and [cell.strip() for cell in lines[4].split("|")][3] == "65.90"
+    assert lines[5].startswith("| blind | – | – | – | – |")
+    assert "OV Avg, OV Recall: judge offline-replay." in lines[7]
+
+
+def test_a_score_that_the_judge_does_not_cover_is_not_printed(judged: DictConfig, tmp_path: Path) -> None:
+    file = tmp_path / "replies.jsonl"
+    file.write_text(file.read_text().replace('{"groups": [["down", "sad"]]}', "null"))
+    report_study(judged)
+    assert "| GOOD | – (50 % judged) | 65.90 |" in (locate_results(judged) / "table.md").read_text()
 
 
 def test_an_unknown_score_raises(toy: DictConfig) -> None:

@@ -223,6 +223,23 @@ class Benchmark(ABC):
         return {}
 
 
+def score_unanswered(benchmark: Benchmark, questions: Sequence[Question], log_probs: bool) -> list[Score]:
+    """Return the scores of questions that nobody has answered: their names and directions.
+
+    Args:
+        benchmark: of the questions.
+        questions: all of them.
+        log_probs: whether answers would have log-probabilities of their options.
+    """
+    predictions = []
+    for question in questions:
+        values = (0.0,) * len(question.options or "yn") if log_probs else ()
+        fields: Mapping[str, Any] = {"options": question.options, "meta": question.meta, "log_probs": values}
+        prediction = Prediction(benchmark.name, question.id, question.group, "", question.reference, None, **fields)
+        predictions.append(prediction)
+    return benchmark.scores(predictions)
+
+
 def unzip(predictions: Sequence[Prediction]) -> tuple[list[str], list[Any], list[str]]:
     """Return ids, references and answers without reasoning (``""`` where generation failed or was cut)."""
     ids, references, answers = [], [], []

@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 
 from omnihuman.build import compose_config
 from omnihuman.overrides import quote, quote_argument, select_keys, without_keys
 from omnihuman.source.root import expand_data_paths
-from omnihuman.studies.config import list_seeds, read_cells
+from omnihuman.studies.config import build_evaluations, list_seeds, read_cells
 from omnihuman.studies.outcome import Outcome, locate_results, name_outcome, read_outcome, write_outcome
 from omnihuman.training.chain import Chain, resolve_variant
 from omnihuman.training.naming import build_folder_name
@@ -32,9 +32,12 @@ OWN_KEYS = {
     "runs": "write it before --",
     "variant": "a folder is named after study and cell",
     "overwrite": "overwrite=true before -- replaces runs of another config",
-    "dry_run": "omnihuman plan forecasts its costs",
+    "dry_run": "dry_run=true before -- prints the commands",
 }
 """Keys of ``train`` that a study sets -> what to write instead."""
+
+DTYPES = {"bf16-mixed": "bfloat16", "bf16-true": "bfloat16", "16-mixed": "float16"}
+"""Precision of a training -> dtype of the weights in its evaluations; others are evaluated as saved."""
 
 FOLDER_LINE = re.compile(r"^written to (.+)$", re.MULTILINE)
 """The last line that ``omnihuman evaluate`` prints for each benchmark."""
@@ -50,7 +53,7 @@ def run_cell(config: DictConfig) -> Outcome:
     outcome = Outcome(_name_outcome(config), "running")
     try:
         chain = build_chain(config, config.cell, config.cell_seed)
-        evaluations = build_evaluations(config, config.cell)
+        evaluations = list_evaluations(config, config.cell, chain)
         digest = hashlib.sha256(json.dumps([chain.run.digest, evaluations], sort_keys=True).encode()).hexdigest()[:16]
         previous = read_outcome(folder, outcome.cell)
         if previous is not None and previous.is_current(digest) and chain.run.is_finished():
@@ -113,11 +116,34 @@ def _find_first_equal(cells: Mapping[str, Mapping[str, Any]], cell: str) -> str:
     return next(name for name, training in trainings.items() if training == trainings[cell])
 
 
-def build_evaluations(config: DictConfig, cell: str) -> dict[str, list[str]]:
-    """Return name -> overrides of ``omnihuman evaluate``: those of the study, then those of the cell."""
-    extra = read_cells(config)[cell].get("evaluate", ())
-    evaluations: Any = OmegaConf.to_container(config.evaluations, resolve=True)
-    return {name: [*map(str, overrides), *map(str, extra)] for name, overrides in evaluations.items()}
+def list_evaluations(config: DictConfig, cell: str, chain: Chain) -> dict[str, list[str]]:
+    """Return the evaluations of a cell, name -> overrides, in the narrow precision of its training if it has one."""
+    evaluations = build_evaluations(config, cell)
+    dtype = DTYPES.get(str(chain.config.trainer.precision))
+    if dtype is None:
+        return evaluations
+    return {name: [f"dtype={dtype}", *overrides] for name, overrides in evaluations.items()}
+
+
+def list_commands(config: DictConfig, cell: str, seed: int) -> list[list[str]]:
+    """Return the commands of a cell with a seed: its training, with its missing parents, and its evaluations."""
+    chain = build_chain(config, cell, seed)
+    commands = [chain.command]
+    for overrides in _build_command_lines(chain, list_evaluations(config, cell, chain)):
+        commands.append(["python", "-m", "omnihuman.evaluate", *overrides])
+    return commands
+
+
+def _build_command_lines(chain: Chain, evaluations: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """Return the command line of each evaluation; as many processes as devices have trained share the questions."""
+    devices = chain.config.trainer.devices
+    if isinstance(devices, ListConfig):
+        devices = len(devices)
+    shared = []
+    if devices != 1:
+        shared = [f"processes={'auto' if devices == -1 else devices}"]
+    run = locate_run(chain)
+    return [[*run, f"tag={tag}", *shared, *overrides] for tag, overrides in evaluations.items()]
 
 
 def survives_halving(config: DictConfig, folder: Path, cell: str) -> bool:
@@ -154,8 +180,7 @@ def _train_and_evaluate(
     log_file = locate_results(config) / f"{outcome.cell}.log"
     _run_python(chain.command[1:], log_file, config.threads)
     if config.rung is None:
-        run = locate_run(chain)
-        lines = [json.dumps([*run, f"tag={tag}", *overrides]) for tag, overrides in evaluations.items()]
+        lines = [json.dumps(overrides) for overrides in _build_command_lines(chain, evaluations)]
         output = _run_python(["-m", "omnihuman.studies.evaluate", *lines], log_file, config.threads)
         outcome.evaluations |= dict(zip(evaluations, FOLDER_LINE.findall(output), strict=True))
     _compute_costs(outcome, chain)
@@ -165,7 +190,8 @@ def locate_run(chain: Chain) -> list[str]:
     """Return the overrides of ``omnihuman evaluate`` that name the run of a chain."""
     runs, size = str(chain.config.runs), str(chain.config.size)
     name, *variant = chain.run.folder.relative_to(Path(runs, size)).parts
-    return [f"run={name}", *(f"variant={quote(part)}" for part in variant), f"size={size}", f"runs={quote(runs)}"]
+    quoted = quote_argument(f"runs={runs}", (), ("runs",))
+    return [f"run={name}", *(f"variant={quote(part)}" for part in variant), f"size={size}", quoted]
 
 
 def _run_python(arguments: Sequence[str], log_file: Path, threads: int | None) -> str:

@@ -34,7 +34,8 @@ def draw_chart(folder: Path, title: str, results: Sequence[CellResult], columns:
         heights = list(range(len(results)))[::-1]
         for axes, (key, label) in zip(panels, columns.items(), strict=False):
             for height, result in zip(heights, results, strict=True):
-                _draw_score(axes, height, result, key)
+                if key in result.means:
+                    _draw_score(axes, height, result, key)
             axes.set_title(label, fontsize=10)
             axes.grid(axis="x", alpha=0.3)
             axes.set_ylim(-0.6, len(results) - 0.3)

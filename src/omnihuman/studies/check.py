@@ -1,16 +1,18 @@
 """The check of a study before its first training: everything is composed, so that a mistake is one line at once."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from omnihuman.benchmark.base import score_unanswered
 from omnihuman.build import build, compose_config, prune, select_model_of_base
+from omnihuman.judge.rule import RuleJudge
 from omnihuman.mistake import explain
 from omnihuman.overrides import without_keys
-from omnihuman.studies.cell import build_chain, build_evaluations, locate_run
+from omnihuman.studies.cell import build_chain, list_evaluations, locate_run
 from omnihuman.studies.config import find_baseline, list_seeds, read_cells
 from omnihuman.training.chain import Chain
 from omnihuman.values import check_types
@@ -24,7 +26,7 @@ def check_study(config: DictConfig) -> None:
     Raises:
         ValueError: the first mistake, with its cell, evaluation or key.
     """
-    names = _check_names(config)
+    names = check_names(config)
     if config.parent_seeds not in PARENT_SEEDS:
         raise ValueError(f"parent_seeds={config.parent_seeds}: choose from {', '.join(PARENT_SEEDS)}.")
     models = _ModelCheck()
@@ -36,7 +38,7 @@ def check_study(config: DictConfig) -> None:
                 chain = build_chain(config, cell, seed)
                 _check_folder(config, chain, digests)
                 models.check(chain)
-            for name, overrides in build_evaluations(config, cell).items():
+            for name, overrides in list_evaluations(config, cell, chain).items():
                 if (name, *overrides) in evaluations:
                     continue
                 evaluations.add((name, *overrides))
@@ -44,9 +46,14 @@ def check_study(config: DictConfig) -> None:
                     _check_evaluation(name, [*locate_run(chain), *overrides], list(config.scores))
 
 
-def _check_names(config: DictConfig) -> list[str]:
-    """Return the names of the cells, which claims, baseline and the paper's rows may name."""
+def check_names(config: DictConfig) -> list[str]:
+    """Return the names of the cells, which claims, baseline and the paper's rows may name.
+
+    Raises:
+        ValueError: something in the study names an unknown cell, score or evaluation.
+    """
     cells = list(read_cells(config))
+    _check_paper(config)
     if not cells:
         raise ValueError(f"study {config.study} has no cells: fill in `cells` or `grid` of its sweep.yaml.")
     unknown = {find_baseline(config), *map(str, config.paper.rows)} - set(cells)
@@ -66,6 +73,26 @@ def _check_names(config: DictConfig) -> list[str]:
                 f"one of {', '.join(config.evaluations)}."
             )
     return cells
+
+
+def _check_paper(config: DictConfig) -> None:
+    """Check that the rows of the paper's table are as long as its columns, and that cells skip known evaluations."""
+    count = len(config.paper.columns)
+    rows = dict(config.paper.rows)
+    if config.paper.get("scores"):
+        rows["scores"] = config.paper.scores
+    for name, row in rows.items():
+        if len(row) != count:
+            raise ValueError(
+                f"study {config.study}: paper: {name} has {len(row)} values, and there are {count} columns."
+            )
+    for name, cell in read_cells(config).items():
+        unknown = sorted(set(cell.get("skip", ())) - set(config.evaluations))
+        if unknown:
+            raise ValueError(
+                f"study {config.study}: the cell {name} skips {unknown}; expected some of the evaluations "
+                f"{', '.join(config.evaluations)}."
+            )
 
 
 @contextmanager
@@ -129,20 +156,11 @@ def _check_evaluation(name: str, overrides: Sequence[str], scores: Sequence[str]
     check_types(overrides, "evaluate")
     config = compose_config(overrides, "evaluate")
     benchmark = build(config.benchmark)
-    known = {f"{name}/{score}" for score in list_scores(benchmark)}
+    if config.judge is not None:
+        benchmark.judge = RuleJudge()  # names the scores without a request
+    known = set()
+    for score in score_unanswered(benchmark, benchmark.questions(), benchmark.log_probs):
+        known.add(f"{name}/{score.name}")
     missing = [key for key in scores if key.partition("/")[0] == name and key not in known]
     if missing:
         raise ValueError(f"it has no score {', '.join(missing)}; expected some of {', '.join(sorted(known))}.")
-
-
-def list_scores(benchmark: Any) -> list[str]:
-    """Return the names of the scores of a benchmark, from questions that were not answered."""
-    from omnihuman.benchmark.base import Prediction
-
-    predictions = []
-    for question in benchmark.questions():
-        log_probs = (0.0,) * len(question.options or "yn") if benchmark.log_probs else ()
-        fields: Mapping[str, Any] = {"options": question.options, "meta": question.meta, "log_probs": log_probs}
-        prediction = Prediction(benchmark.name, question.id, question.group, "", question.reference, None, **fields)
-        predictions.append(prediction)
-    return [score.name for score in benchmark.scores(predictions)]

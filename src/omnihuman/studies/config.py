@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from omnihuman import gate
 from omnihuman.build import config_dir
@@ -56,6 +56,42 @@ def read_cells(config: DictConfig) -> dict[str, dict[str, Any]]:
         axes: Any = OmegaConf.to_container(config.grid, resolve=True)
         cells |= _combine(axes)
     return cells
+
+
+def drop_null_evaluations(config: DictConfig) -> DictConfig:
+    """Return the config of a study without the evaluations and scores that are null at its size.
+
+    >>> evaluations = {"dfew": None, "emotion": ["benchmark=sample"]}
+    >>> config = OmegaConf.create({"evaluations": evaluations, "scores": {"dfew/war": "DFEW", "emotion/war": "WAR"}})
+    >>> drop_null_evaluations(config)
+    {'evaluations': {'emotion': ['benchmark=sample']}, 'scores': {'emotion/war': 'WAR'}}
+    """
+    config = config.copy()
+    evaluations, scores = config.evaluations, config.scores
+    dropped = [name for name in evaluations if evaluations[name] is None]
+    with open_dict(config):
+        for name in dropped:
+            del evaluations[name]
+        for key in list(scores):
+            if scores[key] is None or str(key).partition("/")[0] in dropped:
+                del scores[key]
+    return config
+
+
+def build_evaluations(config: DictConfig, cell: str) -> dict[str, list[str]]:
+    """Return the evaluations of a cell, name -> overrides of ``omnihuman evaluate``: the study's, then the cell's."""
+    options = read_cells(config)[cell]
+    evaluations: Any = OmegaConf.to_container(config.evaluations, resolve=True)
+    skipped, own = options.get("skip", ()), list(map(str, options.get("evaluate", ())))
+    return {name: [*_flatten(overrides), *own] for name, overrides in evaluations.items() if name not in skipped}
+
+
+def _flatten(overrides: Sequence[Any]) -> list[str]:
+    """Return overrides as texts, with those of a list among them, as an interpolation inserts it."""
+    flat: list[str] = []
+    for override in overrides:
+        flat += map(str, override) if isinstance(override, list) else [str(override)]
+    return flat
 
 
 def find_baseline(config: DictConfig) -> str:
@@ -116,7 +152,7 @@ def compose_study(study: str, overrides: Sequence[str] = ()) -> DictConfig:
     selected = without_keys(overrides, "cell", "cell_seed", "hydra", "rung")
     search = f"hydra.searchpath=[{quote(f'file://{config_dir()}')}]"
     with initialize_config_dir(str(folder), version_base="1.3"):
-        return compose("sweep", overrides=[search, *_name_study(folder), *selected])
+        return drop_null_evaluations(compose("sweep", overrides=[search, *_name_study(folder), *selected]))
 
 
 def store_study(config: DictConfig) -> None:

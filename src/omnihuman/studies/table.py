@@ -29,6 +29,8 @@ def build_table(
 ) -> Table:
     """Return a table of our scores, the paper's numbers and the costs, a row per cell; the best scores are marked.
 
+    A column of the paper stands behind ours of the same benchmark, or behind all of ours where there is none.
+
     Args:
         title: of the table.
         results: of the cells.
@@ -36,19 +38,41 @@ def build_table(
         paper: the study's config of the paper's table.
         parent_seeds: ``shared`` or ``own``.
     """
-    paper_columns = [f"{name} (paper)" for name in paper["columns"]]
+    order = _order_columns(columns, paper)
     rows = []
     for result in results:
-        numbers = [_build_score(result, key, results) for key in columns]
-        if result.paper_values:
-            numbers += map(Number, result.paper_values)
-        else:
-            numbers += [None] * len(paper_columns)
+        numbers: list[Number | None] = []
+        for column in order:
+            if isinstance(column, int):
+                numbers.append(_build_paper_number(result, column))
+            else:
+                numbers.append(_build_score(result, column, results))
         numbers += _build_costs(result)
         rows.append(Row(result.label, "", tuple(numbers), _format_status(result), is_ours=True))
-    headers = (*columns.values(), *paper_columns, *COST_COLUMNS)
-    notes = _describe_seeds(results, parent_seeds)
-    return Table(title, headers, tuple(rows), notes, ("cell", "view", "status", "source"))
+    headers = []
+    for column in order:
+        headers.append(f"{paper['columns'][column]} (paper)" if isinstance(column, int) else columns[column])
+    notes = (*_describe_seeds(results, parent_seeds), *_describe_judges(results, columns))
+    return Table(title, (*headers, *COST_COLUMNS), tuple(rows), notes, ("cell", "view", "status", "source"))
+
+
+def _order_columns(columns: Mapping[str, str], paper: Mapping[str, Any]) -> list[str | int]:
+    """Return the columns in order: the key of a score of ours, or the index of a column of the paper.
+
+    >>> _order_columns({"dfew/war": "WAR", "dfew/uar": "UAR"}, {"columns": ["WAR", "R"], "scores": ["dfew/war", "x/r"]})
+    ['dfew/war', 0, 'dfew/uar', 1]
+    """
+    paper_columns = dict(enumerate(paper.get("scores") or ()))
+    order: list[str | int] = []
+    for key in columns:
+        order.append(key)
+        order += [index for index, score in paper_columns.items() if score == key]
+    return order + [index for index in range(len(paper["columns"])) if index not in order]
+
+
+def _build_paper_number(result: CellResult, column: int) -> Number | None:
+    value = result.paper_values[column] if result.paper_values else None
+    return None if value is None else Number(value)
 
 
 def without_costs(table: Table) -> Table:
@@ -58,6 +82,8 @@ def without_costs(table: Table) -> Table:
 
 
 def _build_score(result: CellResult, key: str, results: Sequence[CellResult]) -> Number | None:
+    if key in result.coverages:
+        return Number(0.0, placeholder=f"– ({100 * result.coverages[key]:.0f} % judged)")
     mean = result.means.get(key)
     if mean is None:
         return None
@@ -98,6 +124,15 @@ def _describe_seeds(results: Sequence[CellResult], parent_seeds: str) -> tuple[s
         return (ONE_SEED_NOTE,)
     note = SEEDS_NOTE.format(seeds=", ".join(map(str, seeds)))
     return (note, PARENTS_NOTE) if parent_seeds == "shared" and any(map(_has_parents, results)) else (note,)
+
+
+def _describe_judges(results: Sequence[CellResult], columns: Mapping[str, str]) -> list[str]:
+    """Return a footnote for each judge, with the columns that have its scores."""
+    judged: dict[str, dict[str, None]] = {}
+    for result in results:
+        for key, judge in result.judges.items():
+            judged.setdefault(judge, {})[columns[key]] = None
+    return [f"{', '.join(labels)}: judge {judge}." for judge, labels in judged.items()]
 
 
 def _has_parents(result: CellResult) -> bool:
