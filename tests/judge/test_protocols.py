@@ -31,6 +31,7 @@ DIGESTS = {
     "emer_label_overlap": ("1", "0c354332"),
     "emer_ov_labels": ("1", "c767a285"),
     "emer_ov_groups": ("1", "925159bd"),
+    "same_person": ("1", "f0c57936"),
 }
 STRICT = {"type", "properties", "required", "additionalProperties", "items", "enum", "$defs", "$ref"}
 

@@ -29,6 +29,8 @@ ITEM = {
     "text": "a man waves",
     "events": ["man waves"],
     "labels": ["sad"],
+    "first": "a bald man",
+    "second": "a young girl",
 }
 
 

@@ -113,9 +113,8 @@ class YouTubeFaces(Benchmark):
 
     def questions(self) -> list[Question]:
         self.media.reset()
-        pairs = self._read_official() if self.pairs == "official" else self._draw_pairs()
         questions = []
-        for pair in pairs:
+        for pair in self.read_pairs():
             question = self._build_question(pair)
             if question is not None:
                 questions.append(question)
@@ -150,6 +149,24 @@ class YouTubeFaces(Benchmark):
         folds = [prediction.group for prediction in predictions]
         parsed = [self.parse(prediction)[0] for prediction in predictions]
         return score_pairs(predictions, parsed, "Yes", folds if len(set(folds)) > 1 else None, note)
+
+    def read_pairs(self) -> Iterator[Pair]:
+        """Yield the pairs, official or drawn.
+
+        Raises:
+            ValueError: the list or the folder of the frames is missing or invalid.
+        """
+        return self._read_official() if self.pairs == "official" else self._draw_pairs()
+
+    def find_folders(self, pair: Pair) -> tuple[Path, Path] | None:
+        """Return the folders of the frames of both clips; ``None`` if one is missing and skipped.
+
+        Raises:
+            ValueError: one is missing, and ``missing_media`` is ``raise``.
+        """
+        first = self.media.find(pair.first.video, pair.location)
+        second = self.media.find(pair.second.video, pair.location)
+        return None if first is None or second is None else (first, second)
 
     def _read_official(self) -> Iterator[Pair]:
         path = self.root / self.splits
@@ -197,10 +214,10 @@ class YouTubeFaces(Benchmark):
         return Segment(video, start, start + self.segment)
 
     def _build_question(self, pair: Pair) -> Question | None:
-        folder = self.media.find(pair.first.video, pair.location)
-        second_folder = self.media.find(pair.second.video, pair.location)
-        if folder is None or second_folder is None:
+        folders = self.find_folders(pair)
+        if folders is None:
             return None
+        folder, second_folder = folders
         start, end = pair.first.seconds
         record = Record(
             pair.id,

@@ -75,6 +75,13 @@ class Labels(Reply):
     labels: list[str]
 
 
+class Sameness(Reply):
+    """True if two descriptions are of one person, and the reason."""
+
+    reason: str
+    same: bool
+
+
 class Groups(Reply):
     """Groups of synonymous labels."""
 
@@ -273,8 +280,30 @@ Reply with nothing but JSON of that form: {"groups": [["..."]]}""",
 GROUPING_LAST_WINS = replace(GROUPING, check=_check_groups_last_wins)
 """The same prompt, the reply parsed as in MERTools; both use the same cached judgements."""
 
+SAME_PERSON = Protocol(
+    "same_person",
+    "1",
+    """You decide whether two videos show the same person, from a description of the face in each. The two were written
+independently, by someone who saw one video only. Weigh what a person keeps, such as the shape of the face and of its
+parts, skin, age and gender, more than what changes from video to video: expression, hairstyle, glasses or light.
+Reply with nothing but JSON of this form: {"reason": "both have a scar on the chin", "same": true}""",
+    "First video: {first}\nSecond video: {second}",
+    Sameness,
+)
+"""Two descriptions of faces -> whether they are of one person. Items: first, second. Reference: FaVChat, table 5."""
+
 PROTOCOLS = {
     protocol.name: protocol
-    for protocol in (*VIDEO_CHATGPT.values(), EVENTS, ENTAILMENT, CLUES, STATES, LABEL_OVERLAP, EXTRACTION, GROUPING)
+    for protocol in (
+        *VIDEO_CHATGPT.values(),
+        EVENTS,
+        ENTAILMENT,
+        CLUES,
+        STATES,
+        LABEL_OVERLAP,
+        EXTRACTION,
+        GROUPING,
+        SAME_PERSON,
+    )
 }
 """Name -> protocol."""

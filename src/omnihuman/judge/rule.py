@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from omnihuman.judge.base import Item, Judge, Protocol, Verdict
-from omnihuman.judge.protocols import GROUPING, PROTOCOLS
+from omnihuman.judge.protocols import GROUPING, PROTOCOLS, SAME_PERSON
 
 Grouping = Callable[[Sequence[str]], Sequence[Sequence[str]]]
 
@@ -35,7 +35,8 @@ class RuleJudge(Judge):
 
     Args:
         groups: labels -> groups of synonyms; ``None``: every label is a group of its own.
-        min_overlap: share of an event's content words that a text must contain to entail it.
+        min_overlap: share of an event's content words that a text must contain to entail it, and F1 of the words of two
+            descriptions from which they are of one person.
 
     >>> from omnihuman.judge.protocols import VIDEO_CHATGPT
     >>> item = {"question": "What happens?", "reference": "A man waves.", "answer": "The man waves!"}
@@ -77,6 +78,9 @@ class RuleJudge(Judge):
         if protocol.name in ("emer_clue", "emer_label_overlap"):
             share = word_f1(content_words(_join(item["reference"])), content_words(_join(item["answer"])))
             return {"reason": f"F1 of words {share:.2f}", "score": 1 + round(9 * share)}
+        if protocol.name == SAME_PERSON.name:
+            share = word_f1(content_words(item["first"]), content_words(item["second"]))
+            return {"reason": f"F1 of words {share:.2f}", "same": share >= self.min_overlap}
         if protocol.name == GROUPING.name:
             labels = list(item["labels"])
             return {"groups": self.groups(labels) if self.groups else [[label] for label in labels]}

@@ -14,6 +14,7 @@ from omnihuman.judge.protocols import (
     GROUPING,
     GROUPING_LAST_WINS,
     LABEL_OVERLAP,
+    SAME_PERSON,
     STATES,
     VIDEO_CHATGPT,
 )
@@ -166,6 +167,17 @@ def extract_labels(judge: Judge, answers: Sequence[str]) -> list[list[str] | Non
     """Free-form answers -> the emotion labels in each, lower case, unique; not repeated (EMER-OV)."""
     replies = _query_nonempty(judge, EXTRACTION, "labels", answers)
     return [None if labels is None else _normalize(labels) for labels in replies]
+
+
+def judge_same_person(judge: Judge, descriptions: Sequence[tuple[str, str]]) -> list[bool | None]:
+    """Pairs of descriptions of a face -> whether both are of one person; not repeated (FaVChat, table 5).
+
+    >>> from omnihuman.judge.rule import RuleJudge
+    >>> judge_same_person(RuleJudge(), [("a bald man", "a man, bald"), ("a bald man", "a young girl")])
+    [True, False]
+    """
+    items = [{"first": first, "second": second} for first, second in descriptions]
+    return _read_replies(judge.query(SAME_PERSON, items), attrgetter("same"))
 
 
 def group_labels(
