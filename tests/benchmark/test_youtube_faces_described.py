@@ -47,8 +47,8 @@ def test_every_clip_is_described_once(faces: Path) -> None:
     record = questions[2].record
     assert record.file == faces / "frame_images_DB/Bob_Ray/2" and record.second_clip is None
     assert record.messages[0][1] == f"<video>\n{DESCRIBE}" and questions[2].reference == "Bob_Ray"
-    drawn = YouTubeFacesDescribed(str(faces), pairs="favchat_like", segment=1).questions()
-    assert len(drawn) == 4 and drawn[0].id.startswith("Ann_Lee/") and drawn[0].id.endswith("/0-1")
+    segments = YouTubeFacesDescribed(str(faces), pairs="favchat_like", segment=1).questions()
+    assert len(segments) == 4 and segments[0].id.startswith("Ann_Lee/") and segments[0].id.endswith("/0-1")
 
 
 def test_a_second_model_decides_from_the_descriptions(

@@ -24,7 +24,7 @@ GENERATED = "api/"
 CARD = ("python -m omnihuman.train +experiment=humanomni_stage1", "python -m omnihuman.train -m +exp", "make test")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)\s]*)\)")
-COMMAND = re.compile(r"^(?:python -m omnihuman\.|omnihuman )([a-z]+)(.*)$", re.MULTILINE)
+COMMAND = re.compile(r"^(?:python -m omnihuman\.|omnihuman )([a-z]+)\b(?!\.)(.*)$", re.MULTILINE)
 TEXT_KEYS = ("instruction", "video", "questions", "out", "path", "question")
 PATH_KEYS = ("run", "base")
 UNCHECKED = ("-", "hydra/", "hydra.")

@@ -5,7 +5,6 @@ import json
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,17 +13,46 @@ import pytest
 import yaml
 
 from omnihuman.benchmark.base import Prediction, Question
+from omnihuman.build import config_dir
 from omnihuman.data.messages import build_record
 from omnihuman.data.packing import MicroBatch
 from omnihuman.data.record import FaceDetection, Record
 from omnihuman.inference.answer import Answer
 from omnihuman.inference.answerer import Answerer
-from omnihuman.integrations.lmms_eval_tasks import utils
+from omnihuman.integrations import lmms_eval_tasks as tasks
 from omnihuman.modality import View
 
-TASKS = Path(str(files("omnihuman") / "integrations" / "lmms_eval_tasks"))
-YAMLS = sorted(TASKS.glob("*.yaml"))
 needs_lmms_eval = pytest.mark.skipif(importlib.util.find_spec("lmms_eval") is None, reason="lmms_eval is not installed")
+
+EMOTION = {"reference": "happy", "group": "fold_1"}
+CAPTION = {"reference": "She smiles."}
+SPEECH = {"reference": "she smiles"}
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "dfec": CAPTION,
+    "dfew": EMOTION,
+    "emer": CAPTION,
+    "emer_ov": {"reference": ["happy"]},
+    "fleurs": SPEECH | {"group": "en_us"},
+    "librispeech": SPEECH | {"group": "test-clean"},
+    "mafw": EMOTION,
+    "mvbench_human": {
+        "reference": "A",
+        "group": "action_count",
+        "options": ("A", "B"),
+        "meta": {"candidates": ["2", "3"], "video": "1.mp4"},
+    },
+    "ravdess": EMOTION,
+    "records": EMOTION,
+    "sample": EMOTION,
+    "wenetspeech": SPEECH | {"group": "TEST_NET"},
+}
+"""Benchmark -> a question of it."""
+
+WITHOUT_TASK = {
+    "youtube_faces": "a question is about two videos, and the messages of lmms-eval have one",
+    "youtube_faces_described": "a judge answers the questions from two answers",
+}
+"""Benchmark without a task -> the reason."""
 
 
 class Loader(yaml.SafeLoader):
@@ -34,49 +62,86 @@ class Loader(yaml.SafeLoader):
 Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
 
 
-def load_task(path: Path) -> dict[str, Any]:
-    template = yaml.load((TASKS / "_template_yaml").read_text(), Loader)
-    return {**template, **yaml.load(path.read_text(), Loader)}
-
-
 @pytest.fixture(autouse=True)
 def clear_cache() -> Iterator[None]:
-    utils.load_benchmark.cache_clear()
+    tasks.load_benchmark.cache_clear()
     yield
-    utils.load_benchmark.cache_clear()
+    tasks.load_benchmark.cache_clear()
 
 
-@pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)
-def test_a_task_matches_its_benchmark(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task, name = load_task(path), path.stem
-    assert (task["task"], task["test_split"]) == (f"omnihuman_{name}", name)
-    assert task["dataset_kwargs"] == {"data_files": {name: "stub.json"}} and (TASKS / "stub.json").is_file()
-    assert tuple(metric["metric"] for metric in task["metric_list"]) == utils.SCORES[name]
+def test_every_benchmark_has_a_task_or_a_reason() -> None:
+    names = {path.stem for path in (Path(config_dir()) / "benchmark").glob("*.yaml")}
+    assert names == set(EXAMPLES) | set(WITHOUT_TASK) and not set(EXAMPLES) & set(WITHOUT_TASK)
+
+
+def list_options(name: str, folder: Path) -> list[str]:
+    """Return the overrides of a benchmark whose data is in a folder."""
+    if name == "sample":
+        return ["benchmark=sample"]
+    if name != "records":
+        return [f"benchmark={name}", f"benchmark.root={folder}"]
+    turns = [{"from": "human", "value": "<video>\nWho?"}, {"from": "gpt", "value": "happy"}]
+    record = {"video": "1.mp4", "conversations": turns, "meta": {"options": ["happy", "sad"]}}
+    (folder / "test.json").write_text(json.dumps([record]))
+    return ["benchmark=records", f"benchmark.path={folder}/test.json"]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_task_has_the_questions_and_scores_of_its_benchmark(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "1.mp4").touch()
+    overrides = [*list_options(name, tmp_path), "tag=mine"]
+    benchmark: Any = tasks.load_benchmark(tuple(overrides))
+    if name != "records":
+        record = Record("1", tmp_path / "1.mp4", "video", (("user", "<video>\nWho?"), ("assistant", "")), ("video",))
+        question = Question(record, **EXAMPLES[name])
+        monkeypatch.setattr(type(benchmark), "questions", lambda self: [question])
+    assert tasks.write_task(tmp_path / "tasks", overrides) == f"omnihuman_{name}_mine"
+    task = yaml.load((tmp_path / f"tasks/omnihuman_{name}_mine.yaml").read_text(), Loader)
+    assert task["generation_kwargs"] == {"max_new_tokens": benchmark.max_new_tokens, "do_sample": False, "until": []}
     for value in (*task.values(), *(metric["aggregation"] for metric in task["metric_list"])):
         if str(value).startswith("omnihuman."):
             module, _, function = str(value).rpartition(".")
-            assert module == utils.__name__ and callable(getattr(utils, function))
-    monkeypatch.setenv(f"OMNIHUMAN_{name.upper()}", f"root={tmp_path}")
-    benchmark = utils.load_benchmark(name)
-    assert benchmark.name == name
-    assert task["generation_kwargs"] == {"max_new_tokens": benchmark.max_new_tokens, "do_sample": False, "until": []}
-    reference = ["sad"] if name == "emer_ov" else (benchmark.labels or ("A face.",))[0]
-    predictions = [Prediction(name, str(n), "fold_1", "Which?", reference, "sad") for n in range(2)]
-    scores = {score.name: score for score in benchmark.scores(predictions)}
-    assert all(scores[score].higher_is_better for score in utils.SCORES[name])
+            assert module == tasks.__name__ and callable(getattr(tasks, function))
+    lines = (tmp_path / "tasks" / task["dataset_kwargs"]["data_files"][task["test_split"]]).read_text().splitlines()
+    (document,) = map(json.loads, lines)
+    answer = json.dumps(EXAMPLES[name]["reference"])
+    items = tasks.score_answer(document, ["2" if name == "mvbench_human" else answer.strip('"')])
+    values = {metric: tasks.aggregate([item]) for metric, item in items.items()}
+    assert list(values) == [metric["metric"] for metric in task["metric_list"]]
+    for metric in task["metric_list"]:
+        best = 0.0 if not metric["higher_is_better"] else values[metric["metric"]]
+        assert values[metric["metric"]] == pytest.approx(best), "the answer is the reference"
+        assert metric["higher_is_better"] is not metric["metric"].startswith(("wer", "cer", "mer"))
+    assert values[next(iter(values))] in (0.0, 100.0) or name in ("dfec", "emer")
 
 
-def test_every_task_has_a_yaml() -> None:
-    assert {path.stem for path in YAMLS} == set(utils.SCORES)
+def test_a_question_that_a_task_cannot_ask_raises(tmp_path: Path) -> None:
+    record = Record("7", tmp_path / "a.mp4", "video", (("user", "<video>\nWho?"), ("assistant", "")), ("video",))
+    benchmark = tasks.load_benchmark(("benchmark=dfew", f"benchmark.root={tmp_path}"))
+    for changed in (replace(record, second_clip=tmp_path), replace(record, messages=record.messages * 2)):
+        with pytest.raises(ValueError, match=r"7: .*omnihuman evaluate benchmark=dfew"):
+            tasks.check_questions(benchmark, [Question(changed, "happy")])
+    two_steps = tasks.load_benchmark(("benchmark=dfew", f"benchmark.root={tmp_path}", "benchmark.two_step=true"))
+    with pytest.raises(ValueError, match=r"several turns"):
+        tasks.check_questions(two_steps, [Question(record, "happy")])
+    log_probs = ("benchmark=mvbench_human", f"benchmark.root={tmp_path}", "benchmark.parser=log_probs")
+    with pytest.raises(ValueError, match=r"mvbench_human: .*log-probabilities"):
+        tasks.check_questions(tasks.load_benchmark(log_probs), [])
 
 
-def test_a_missing_option_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMNIHUMAN_DFEW", raising=False)
-    with pytest.raises(ValueError, match=r"export OMNIHUMAN_DFEW='root=...'"):
-        utils.load_benchmark("dfew")
-    monkeypatch.setenv("OMNIHUMAN_DFEW", "root='/my data' folds=[2] parser=official")
-    benchmark: Any = utils.load_benchmark("dfew")
-    assert (benchmark.root, benchmark.folds, benchmark.parser) == (Path("/my data"), (2,), "official")
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], r"benchmark= is missing"),
+        (["benchmark=dfew"], r"root is missing"),
+        (["benchmark=dfew", "benchmark.root=.", "view=V"], r"view=V: .*benchmark and tag"),
+    ],
+)
+def test_a_missing_or_unknown_option_raises(overrides: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        tasks.write_task(tmp_path, overrides)
 
 
 @pytest.mark.parametrize(
@@ -104,19 +169,21 @@ def test_a_question_survives_the_round_trip(faces: tuple[FaceDetection, ...] | N
         fps=5.0,
         audio_track=tmp_path / "a.wav",
         needs=("video",),
+        meta={"instruction": "Who?", "prime": "It is"},
+        audio_stream=1,
         location="set_1.csv:2",
     )
     messages = (("user", "<audio>\nWho?"), ("assistant", ""))
     audio_only = Record("2", tmp_path / "a.wav", "audio", messages, ("audio",), 0.5)
     messages = (("user", "<video>\nWho?"), ("assistant", ""))
-    video_only = replace(record, id="3", messages=messages, slots=("video",), needs=())
+    video_only = replace(record, id="3", messages=messages, slots=("video",), needs=(), meta={})
     for original in (record, audio_only, video_only):
-        doc = utils.build_document("dfew", Question(original, "happy", "fold_1", ("happy", "sad"), {"k": 1}))
+        doc = tasks.build_document("dfew", Question(original, "happy", "fold_1", ("happy", "sad"), {"k": 1}))
         extra = json.loads(doc["record"])
-        rebuilt = build_record(utils.build_messages(doc), original.id, "set_1.csv:2", tmp_path, extra)
+        rebuilt = build_record(tasks.build_messages(doc), original.id, "set_1.csv:2", tmp_path, extra)
         assert rebuilt == replace(original, location="set_1.csv:2")
         assert Prediction.from_json(json.loads(doc["prediction"]), "doc").prompt == doc["prompt"]
-        assert utils.list_media(doc) == [str(original.file)]
+        assert tasks.list_media(doc) == [str(original.file)]
 
 
 def test_entry_point_is_declared() -> None:
@@ -263,14 +330,14 @@ def test_dfew_in_lmms_eval(model: Any, tmp_path: Path, monkeypatch: pytest.Monke
         (split / f"set_{fold}.csv").write_text("\n".join(["video_name,label", *lines, ""]))
     for name in clips:
         (tmp_path / f"videos/{name}.mp4").touch()
-    monkeypatch.setenv("OMNIHUMAN_DFEW", f"root={tmp_path} folds=[1,2]")
+    tasks.write_task(tmp_path / "tasks", ["benchmark=dfew", f"benchmark.root={tmp_path}", "benchmark.folds=[1,2]"])
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf"))
     from lmms_eval import evaluator
     from lmms_eval.tasks import TaskManager
 
     lm = model(FakeAnswerer({name: answer for name, (_, _, answer) in clips.items()}), batch_size=3)
-    manager = TaskManager(include_path=str(TASKS), include_defaults=False)
+    manager = TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False)
     outcome = evaluator.simple_evaluate(model=lm, tasks=["omnihuman_dfew"], task_manager=manager, bootstrap_iters=0)
     results = outcome["results"]["omnihuman_dfew"]
     assert results["war,none"] == pytest.approx((75 + 100) / 2)

@@ -82,15 +82,18 @@ def build_evaluations(config: DictConfig, cell: str) -> dict[str, list[str]]:
     """Return the evaluations of a cell, name -> overrides of ``omnihuman evaluate``: the study's, then the cell's."""
     options = read_cells(config)[cell]
     evaluations: Any = OmegaConf.to_container(config.evaluations, resolve=True)
-    skipped, own = options.get("skip", ()), list(map(str, options.get("evaluate", ())))
-    return {name: [*_flatten(overrides), *own] for name, overrides in evaluations.items() if name not in skipped}
+    skipped, extra = options.get("skip", ()), list(map(str, options.get("evaluate", ())))
+    return {name: [*_flatten(overrides), *extra] for name, overrides in evaluations.items() if name not in skipped}
 
 
 def _flatten(overrides: Sequence[Any]) -> list[str]:
     """Return overrides as texts, with those of a list among them, as an interpolation inserts it."""
     flat: list[str] = []
     for override in overrides:
-        flat += map(str, override) if isinstance(override, list) else [str(override)]
+        if isinstance(override, list):
+            flat += map(str, override)
+        else:
+            flat.append(str(override))
     return flat
 
 
