@@ -1,4 +1,4 @@
-"""Write reports: ``omnihuman report run=… [benchmark=…]``, ``folder=…`` or ``study=…``."""
+"""Write reports: ``omnihuman report run=… [benchmark=…]``, ``folder=…``, ``study=…`` or ``gallery=[…]``."""
 
 import logging
 from collections.abc import Sequence
@@ -12,23 +12,27 @@ from omnihuman.build import build
 from omnihuman.verb import verb
 
 
-@verb("report", "folder", "baseline", extra="eval")
+@verb("report", "folder", "baseline", "out", extra="eval")
 def main(config: DictConfig) -> None:
     """Write metrics, tables, charts and a page from predictions, without a model; or the table of a study.
 
     Raises:
-        ValueError: not exactly one of ``run``, ``folder`` and ``study`` is set, or it names nothing valid.
+        ValueError: not exactly one of ``run``, ``folder``, ``study`` and ``gallery`` is set, or it names nothing valid.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-    sources = [key for key in ("run", "folder", "study") if config[key] is not None]
+    sources = [key for key in ("run", "folder", "study", "gallery") if config[key] is not None]
     if len(sources) != 1:
-        raise ValueError(f"expected exactly one of run=, folder= and study=, got {sources or 'none'}.")
+        raise ValueError(f"expected exactly one of run=, folder=, study= and gallery=, got {sources or 'none'}.")
     if config.format not in (None, "markdown", "latex", "csv"):
         raise ValueError(f"format={config.format}: choose from markdown, latex, csv.")
     if config.format is not None and config.study is None:
         raise ValueError("format= is that of the table of a study: add study=, or leave it out.")
+    if config.out is not None and config.gallery is None:
+        raise ValueError("out= is the page of a gallery: add gallery=[...], or leave it out.")
     if config.study is not None:
         report_studies(config)
+    elif config.gallery is not None:
+        report_gallery(config)
     else:
         report_evaluations(config)
 
@@ -80,6 +84,35 @@ def report_evaluations(config: DictConfig) -> None:
         print(report_run(find_run_folder(config), folders, judge, **options))
     for folder in folders:
         print("written:", (folder / PUBLIC if config.publish else folder) / "index.html")
+
+
+def report_gallery(config: DictConfig) -> None:
+    """Write the page with the answers of several evaluations side by side."""
+    from omnihuman.evaluation.gallery import write_gallery
+
+    file = Path(config.out or "gallery.html").expanduser()
+    counts = write_gallery(file, find_gallery(config), config.publish, config.cards)
+    print(f"{sum(counts.values())} questions: {', '.join(f'{name} {count}' for name, count in counts.items())}")
+    print(f"written: {file} ({file.stat().st_size / 1e6:.1f} MB)")
+
+
+def find_gallery(config: DictConfig) -> list[Path]:
+    """Return the folders of the evaluations of a gallery; a run stands for all of its evaluations.
+
+    Raises:
+        ValueError: a name is neither a folder of an evaluation nor an evaluated run.
+    """
+    from omnihuman.evaluation.folder import PREDICTIONS
+
+    names = [config.gallery] if isinstance(config.gallery, str) else list(config.gallery)
+    folders: list[Path] = []
+    for name in map(str, names):
+        folder = Path(name).expanduser()
+        if (folder / PREDICTIONS).is_file():
+            folders.append(folder)
+        else:
+            folders += find_folders(OmegaConf.merge(config, {"run": name}))
+    return folders
 
 
 def find_folders(config: DictConfig) -> list[Path]:

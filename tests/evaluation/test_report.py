@@ -179,7 +179,7 @@ def test_the_command_reports_a_folder_without_heavy_imports(write_evaluation: Wr
     process = call_report(tmp_path, f"folder={folder}", "resamples=50")
     assert process.returncode == 0, process.stderr
     assert "| Qwen2-Audio | A |" in process.stdout and (folder / "index.html").is_file()
-    assert "run=, folder= and study=" in call_report(tmp_path).stderr
+    assert "folder=, study= and gallery=" in call_report(tmp_path).stderr
 
 
 def test_the_command_estimates_the_costs_of_a_judge(write_evaluation: Write, tmp_path: Path) -> None:

@@ -2,15 +2,15 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from omnihuman.benchmark.base import Prediction
 from omnihuman.evaluation.folder import UNANSWERED, Evaluation
+from omnihuman.evaluation.page import intersect, render_page
 from omnihuman.evaluation.tables import Table
 from omnihuman.metric.score import Score
 
@@ -123,21 +123,18 @@ def write_page(
         charts: (title, file beside the page).
         baseline: name of the evaluation that the cards compare with.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((files("omnihuman.evaluation") / "cards.html.j2").read_text(encoding="utf-8"))
     labels, states = {card.label for card in cards}, {card.state for card in cards}
-    html = template.render(
+    html = render_page(
+        "cards.html.j2",
         report=report,
         tables=tables,
         cards=cards,
         charts=charts,
         baseline=baseline,
         total=len(evaluation.predictions),
-        labels=_intersect(evaluation.benchmark.labels, labels),
+        labels=intersect(evaluation.benchmark.labels, labels),
         groups=list(dict.fromkeys(card.group for card in cards if card.group)),
-        states=_intersect(STATES, states),
+        states=intersect(STATES, states),
     )
     file.write_text(html, encoding="utf-8")
 
@@ -146,10 +143,6 @@ def _check_baseline(evaluation: Evaluation, baseline: Evaluation) -> None:
     benchmark, expected = baseline.benchmark.name, evaluation.benchmark.name
     if benchmark != expected:
         raise ValueError(f"baseline: {baseline.folder} is an evaluation of {benchmark}; expected {expected}.")
-
-
-def _intersect(names: Iterable[str], present: set[str]) -> list[str]:
-    return [name for name in names if name in present]
 
 
 def _build_card(
@@ -219,13 +212,26 @@ def _format_clip(media: Mapping[str, Any]) -> str:
     return f"{media['file']}, {media.get('start') or 0:g} to {media['end']:g} s"
 
 
-def _link_thumbnails(folder: Path, prediction: Prediction) -> dict[str, str]:
-    """Return kind -> URL of the thumbnails; predictions may be anyone's, so files outside the folder are not linked."""
-    root, links = folder.resolve(), {}
+def find_thumbnails(folder: Path, prediction: Prediction) -> dict[str, Path]:
+    """Return kind -> file of the thumbnails; predictions may be anyone's, so files outside the folder are left out.
+
+    Args:
+        folder: of the evaluation.
+        prediction: of it.
+    """
+    root, files = folder.resolve(), {}
     for kind, name in prediction.meta.get("card", {}).items():
         file = (root / str(name)).resolve()
         if kind in ("frames", "faces", "audio") and file.is_relative_to(root) and file.is_file():
-            links[kind] = quote(file.relative_to(root).as_posix())
+            files[kind] = file
+    return files
+
+
+def _link_thumbnails(folder: Path, prediction: Prediction) -> dict[str, str]:
+    """Return kind -> URL of the thumbnails, relative to the folder."""
+    links = {}
+    for kind, file in find_thumbnails(folder, prediction).items():
+        links[kind] = quote(file.relative_to(folder.resolve()).as_posix())
     return links
 
 
