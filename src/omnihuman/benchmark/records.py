@@ -18,7 +18,7 @@ from omnihuman.source.root import find_media_root
 LABEL_KINDS = ("auto", "label", "pairs")
 """Kinds whose answers are the same in all records."""
 
-PAIRS = (YES_NO, ("same", "different"))
+PAIRS = (YES_NO, ("same", "different"), ("是", "否"))
 """Answers about two clips, in pairs: the first means that they are the same."""
 
 

@@ -2,6 +2,8 @@
 
 import re
 
+from omnihuman.metric.chinese import HAN, to_half_width
+
 CUT = (None, "cut")
 """Result of parsing an answer that ends within its reasoning."""
 
@@ -10,6 +12,9 @@ _NEGATION = (
     r"(?!\s+(?:only|just|merely|simply|doubt|hide|contain|conceal|help)\b)"
 )
 _DENIED = re.compile(rf"{_NEGATION}(?:[^\w]+\w+){{0,3}}[^\w]*$")
+_DENIED_CHINESE = re.compile(
+    r"(?:不|没|没有|并非|毫无|[而绝决]非|无)(?:是|太|很|够|算|怎么|那么|感到|觉得|显得|看起来|表现出|带有|任何|明显的?)*$"
+)
 _CLAUSE_END = re.compile(r"[.,;:!?\n()]|\bbut\b|\band\b")
 
 
@@ -46,29 +51,37 @@ def tagged_answer(answer: str) -> str:
 
 
 def fold(text: str) -> str:
-    """Return a text without regard to case, and without the spaces and full stops around it.
+    """Return a text without regard to case and width, and without the spaces and full stops around it.
 
-    >>> fold(" Very  happy. ")
-    'very happy'
+    >>> fold(" Very  happy. "), fold("高兴。")
+    ('very happy', '高兴')
     """
-    folded = " ".join(text.casefold().split())
+    folded = " ".join(to_half_width(text).casefold().split())
     return folded.strip(" .!") or folded
 
 
 def says(text: str, phrase: str) -> bool:
-    """Return whether a text has a phrase as complete words and does not deny it, without regard to case.
+    """Return whether a text has a phrase as complete words and does not deny it, without regard to case and width.
+
+    Chinese words have no spaces around them, so that a phrase may begin and end within a run of characters.
 
     >>> says("She is not happy.", "happy"), says("She is not sad, but _happy_!", "happy"), says("unhappy", "happy")
     (False, True, False)
+    >>> says("她看起来很高兴。", "高兴"), says("她不高兴，而是难过", "高兴"), says("她不高兴，而是难过", "难过")
+    (True, False, True)
     """
-    words = re.findall(r"[^\W_]+", phrase.casefold())
+    words = re.findall(r"[^\W_]+", to_half_width(phrase).casefold())
     if not words:
         return False
-    text = text.casefold()
-    pattern = r"[\W_]+".join(words)
+    text = to_half_width(text).casefold()
     # not \b: the underscores of Markdown's _happy_ are punctuation here
-    for match in re.finditer(rf"(?<![^\W_]){pattern}(?![^\W_])", text):
+    before, after = r"(?<![^\W_])", r"(?![^\W_])"
+    if re.match(f"[{HAN}]", words[0]):
+        before = ""
+    if re.search(f"[{HAN}]$", words[-1]):
+        after = ""
+    for match in re.finditer(before + r"[\W_]+".join(words) + after, text):
         clause = _CLAUSE_END.split(text[: match.start()])[-1]
-        if not _DENIED.search(clause):
+        if not (_DENIED.search(clause) or _DENIED_CHINESE.search(clause)):
             return True
     return False

@@ -8,6 +8,7 @@ from functools import cache, lru_cache
 from itertools import chain
 from typing import Any
 
+from omnihuman.metric.chinese import HAN, separate_characters, to_half_width
 from omnihuman.metric.score import Score
 
 ROUGE_VARIANTS = ("coco", "rouge_score", "rouge_score_stemmed")
@@ -312,6 +313,8 @@ def _as_list(reference: str | Sequence[str]) -> list[str]:
 
 @lru_cache(maxsize=1 << 14)  # CIDEr, ROUGE-L and every trivial baseline tokenize the same references
 def _tokenize(text: str) -> Tokens:
+    if re.search(f"[{HAN}]", text):
+        text = separate_characters(to_half_width(text).replace("、", " , "))
     # an address may have a space in it
     return tuple(" ".join(tokenize_ptb(text)).split())
 

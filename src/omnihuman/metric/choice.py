@@ -9,10 +9,16 @@ import torch
 from torchmetrics import MeanMetric
 
 from omnihuman.metric.answer import CUT, final_answer, says, tagged_answer
+from omnihuman.metric.chinese import HAN, to_half_width
 from omnihuman.metric.score import Array, Score, equal, group_positions, one_hot, select
 
 PARSERS = ("strict", "humanomni", "official", "lmms_eval", "answer_tag")
 """Parsers of answers: ours, HumanOmni's, the one in MVBench's notebook, lmms-eval's, R1-Omni's."""
+
+_LETTER = re.compile(
+    rf"(?:(?:正确|最佳)?(?:答案|选项)(?:应该?)?[是为]?\s*:?|(?:应该?)?选择?)?\s*\(?([A-Z])\)?(?=[\s.:)、{HAN}]|$)"
+)
+"""A letter at the beginning: ``B.``, ``(B) runs``, ``答案是B``."""
 
 Choice = tuple[int | None, str]
 """The index of an option (``None``: invalid) and the rule that parsed it."""
@@ -87,7 +93,7 @@ def _parse_strict(answer: str, options: Sequence[str]) -> Choice:
     final = final_answer(answer)
     if final is None:
         return CUT
-    letter = re.search(r"^\(?([A-Z])\)?(?=[\s.:)]|$)", final)
+    letter = _LETTER.match(to_half_width(final))
     if letter:
         index = ascii_uppercase.index(letter[1])
         if index < len(options):
@@ -206,4 +212,4 @@ def _score_task(
 
 
 def _normalize(text: str) -> str:
-    return " ".join(re.findall(r"\w+", text.lower()))
+    return " ".join(re.findall(r"\w+", to_half_width(text).lower()))

@@ -13,11 +13,20 @@ from typing import Any
 
 import numpy as np
 
+from omnihuman.metric.chinese import HAN, count_words
 from omnihuman.metric.score import Score
 
 Groups = Sequence[Sequence[str]]
 BUILT_IN_WHEELS = Path(__file__).with_name("wheels.json")
 _VERB = r"(?:is|are|be|feels?|feeling|looks?|seems?|appears?|shows?|express(?:es)?|conveys?|includes?|contains?)"
+_SEPARATOR = re.compile(
+    rf"""[,;、，；\n.。!！]|\band\b|\bor\b|&
+    |(?<=[{HAN}]{{2}})(?:以及|还有|与|或|(?<![温平缓柔祥])和(?![善蔼谐与]))(?=[{HAN}]{{2}})""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_CHINESE_FILLER = re.compile(
+    r"^(?:.*(?:感到|觉得|显得|看起来|表现出|流露出|情绪[是为有]|情感[是为有]|包括)|有点|有些|略显|非常|十分|比较|还|也|又|很)+"
+)
 _FILLER = r"(?:and|or|also|then|to be|a bit|a little|very|quite|slightly|somewhat|mainly|mostly|both|a|an|the)"
 
 
@@ -253,22 +262,26 @@ def group_by_wheel(
 def parse_labels(answer: str) -> list[str]:
     """Parse the labels that an answer lists, lower case, unique: a JSON or Python list, lines, or enumerated words.
 
-    Phrases of more than three words are dropped. Emotions of a full description must be extracted by a judge.
+    Phrases of more than three words, or six Chinese characters, are dropped. Emotions of a full description must be
+    extracted by a judge.
 
     >>> parse_labels("She feels happy, surprised and a bit sad."), parse_labels("['Happy', 'worried']")
     (['happy', 'surprised', 'sad'], ['happy', 'worried'])
+    >>> parse_labels("她感到高兴、惊讶和有点难过。")
+    ['高兴', '惊讶', '难过']
     """
     brackets = re.search(r"\[[^\[\]]*\]", answer)
     if brackets:
         items = _parse_list(brackets[0])
     else:
         text = re.sub(r"^[^:：\n]*[:：]", "", answer.strip())
-        items = re.split(r"[,;、，；\n.。!]|\band\b|\bor\b|&", text, flags=re.IGNORECASE)
+        items = _SEPARATOR.split(text)
     labels = []
     for item in items:
         *_, label = re.split(rf"\b{_VERB}\s", _normalize(item))
-        label = re.sub(rf"^(?:[-*•\d.)\s]|{_FILLER}\s)+", "", label).strip(" .*\"'")
-        if re.search(r"[^\W\d_]", label) and len(label.split()) <= 3:
+        label = re.sub(rf"^(?:[-*•\d.)\s]|{_FILLER}\s)+", "", label).strip(" .*\"'“”")
+        label = _CHINESE_FILLER.sub("", label)
+        if re.search(r"[^\W\d_]", label) and count_words(label) <= 3:
             labels.append(label)
     return list(dict.fromkeys(labels))
 

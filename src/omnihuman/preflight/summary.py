@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from omnihuman.data.record import Entry, Record
+from omnihuman.metric.chinese import count_words
 from omnihuman.preflight.check import Verdict
 
 SILENCE = 1e-3
@@ -243,7 +244,7 @@ def count_labels(items: Iterable[Item]) -> dict[str, dict[str, Any]]:
         counts[task] = {
             "records": counter.total(),
             "answers": len(counter),
-            "words": round(statistics.mean(len(answer.split()) for answer in counter.elements()), 1),
+            "words": round(statistics.mean(count_words(answer) for answer in counter.elements()), 1),
             "labels": dict(counter.most_common()) if is_label else {},
             "ratio": ratio,
         }

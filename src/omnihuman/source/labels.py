@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from omnihuman.data.record import BadSample
+from omnihuman.metric.chinese import count_words
 
 FREE_TEXT = "open"
 """Value of ``options`` for answers that are no classes."""
@@ -68,7 +69,7 @@ def find_labels(answers: Sequence[str], options: Any = None, *, is_question_fixe
     if options is not None:
         return _parse_options(options)
     counts = Counter(answer for answer in answers if answer)
-    is_short = all(len(answer.split()) <= MAX_WORDS for answer in counts)
+    is_short = all(count_words(answer) <= MAX_WORDS for answer in counts)
     if not is_question_fixed or not is_short or len(counts) > MAX_LABELS or len(counts) == counts.total():
         return Labels(None)
     names = tuple(sorted(counts, key=lambda name: (name.casefold(), name)))
