@@ -130,7 +130,7 @@ def answer_file(answerer: "Answerer", config: DictConfig, generation_kwargs: Map
     if not file.is_file():
         raise ValueError(f"questions={file}: there is no such file.")
     root = file.parent if root is None else Path(root).expanduser()
-    lines = [line for line in enumerate(file.read_text("utf-8-sig").splitlines(), 1) if line[1].strip()]
+    lines = [line for line in enumerate(file.read_text("utf-8-sig").split("\n"), 1) if line[1].strip()]
     failed: list[int] = []
     with _open_output(config.out) as out:
         for start in range(0, len(lines), config.batch_size):

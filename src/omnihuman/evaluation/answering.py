@@ -396,7 +396,8 @@ def write_manifest(
         "threads": torch.get_num_threads(),
         "peak_memory_gb": round(peak_memory() / 2**30, 3),
     }
-    (folder / "dataset_manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    text = json.dumps(manifest, indent=2, ensure_ascii=False)  # ids and options in any script
+    (folder / "dataset_manifest.json").write_text(f"{text}\n", encoding="utf-8")
     (folder / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
 
 

@@ -65,7 +65,9 @@ def report_study(config: DictConfig, publish: bool = False, output_format: str =
     }
     for suffix, text in texts.items():
         (folder / f"table.{suffix}").write_text(text, encoding="utf-8", newline="")
-    (folder / "claims.json").write_text(json.dumps(list(map(asdict, claims)), indent=2) + "\n", encoding="utf-8")
+    (folder / "claims.json").write_text(
+        json.dumps(list(map(asdict, claims)), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     draw_chart(folder, config.title, list(results.values()), columns)
     if publish:
         study = Path(config.folder)
