@@ -205,10 +205,11 @@ def summarize(evaluations: Sequence[Evaluation], scores: Sequence[Sequence[Score
     for index, (name, evaluation) in enumerate(zip(_name_evaluations(evaluations), evaluations, strict=True)):
         headline = scores[index][0] if scores[index] else None
         score = f"{headline.name} {headline.value:.2f}" if headline else ""
-        others = set[str]().union(*right[:index], *right[index + 1 :])
-        is_text = None in evaluation.correct
-        num_right, num_alone = len(right[index]), len(right[index] - others)
-        summaries.append(Summary(name, score, None if is_text else num_right, None if is_text else num_alone))
+        num_right, num_alone = None, None
+        if None not in evaluation.correct:
+            alone = right[index].difference(*right[:index], *right[index + 1 :])
+            num_right, num_alone = len(right[index]), len(alone)
+        summaries.append(Summary(name, score, num_right, num_alone))
     return summaries
 
 
