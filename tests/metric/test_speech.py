@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from omnihuman.metric.speech import cer, mer, normalize_mandarin, strip_lead_in, tokenize_mixed, wer
+from omnihuman.metric.speech import cer, mer, normalize_mandarin, score_speakers, strip_lead_in, tokenize_mixed, wer
 
 
 def test_wer_is_pooled_over_the_corpus() -> None:
@@ -103,6 +103,32 @@ def test_mer_splits_latin_words_unless_glued() -> None:
 )
 def test_lead_ins_are_stripped_at_the_start_only(answer: str, transcript: str) -> None:
     assert strip_lead_in(answer) == transcript
+
+
+@pytest.mark.parametrize(
+    ("answer", "transcript"),
+    [
+        ('The woman said "Of course we object! I object, Steve!"', "Of course we object! I object, Steve!"),
+        ("The man in the red shirt says: go home", "go home"),
+        ("戴眼镜的男子说：“今天的天气怎么样。”", "今天的天气怎么样。"),
+        ("男子说他穿什么颜色的衣服", "男子说他穿什么颜色的衣服"),
+        ("She said no", "She said no"),
+    ],
+)
+def test_lead_ins_that_name_a_speaker(answer: str, transcript: str) -> None:
+    assert strip_lead_in(answer, speaker=True) == transcript
+    assert strip_lead_in('The man said "no" and left', speaker=False) == 'The man said "no" and left'
+
+
+def test_wrong_speakers_are_counted() -> None:
+    references, rivals = ["he reads a book", "she sings", "他有书"], ["they run", "it rains now", "我走了"]
+    answers = ["he reads a book", "it rains", ""]
+    scores = {score.name: score for score in score_speakers(["1", "2", "3"], references, rivals, answers)}
+    assert list(scores) == ["wer", "cer", "wer_other", "wrong_speaker"]
+    assert scores["wrong_speaker"].value == pytest.approx(100 / 3) and not scores["wrong_speaker"].higher_is_better
+    assert scores["wer_other"].numerators[:, 0].tolist() == [4, 1, 1] and scores["wer_other"].higher_is_better
+    chinese = score_speakers(["1"], ["他有书"], ["我走了"], ["我走了"])
+    assert {score.name: score.value for score in chinese}["cer_other"] == 0
 
 
 def test_quotes_are_optional() -> None:

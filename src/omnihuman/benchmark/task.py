@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from omnihuman.benchmark.base import INVALID, Benchmark, Prediction, Question, unzip
 from omnihuman.benchmark.text import parse_text
-from omnihuman.benchmark.transcription import parse_transcript
+from omnihuman.benchmark.transcription import OTHER, parse_transcript
 from omnihuman.data.options import read_options
 from omnihuman.data.record import Record
 from omnihuman.metric.answer import CUT, final_answer, fold
@@ -15,7 +15,7 @@ from omnihuman.metric.caption import cider, rouge_l
 from omnihuman.metric.emotion import match_label, parse_label, score_labels
 from omnihuman.metric.open_vocabulary import parse_labels, score_label_sets
 from omnihuman.metric.score import Score, equal, group_positions, select
-from omnihuman.metric.speech import score_transcripts
+from omnihuman.metric.speech import score_speakers, score_transcripts
 from omnihuman.metric.verification import parse_yes_no, score_verification
 
 KINDS = {"label": 48, "choice": 48, "labels": 64, "pairs": 16, "speech": 256, "text": 256}
@@ -31,7 +31,9 @@ class TaskBenchmark(Benchmark):
 
     ``label``: WAR and UAR of classes that are the same in all questions. ``choice``: the accuracy of options that each
     question has of its own. ``labels``: the overlap of sets of labels. ``pairs``: the accuracy of two answers, of which
-    the first means that two clips show the same. ``speech``: WER and CER of transcripts. ``text``: CIDEr and ROUGE-L.
+    the first means that two clips show the same. ``speech``: WER and CER of transcripts; where all records have the
+    words of another speaker (``meta.other_transcript``), also how near the answers are to those. ``text``: CIDEr and
+    ROUGE-L.
 
     Attributes:
         kind: of the answers, a key of ``KINDS``.
@@ -77,7 +79,10 @@ class TaskBenchmark(Benchmark):
                 raise ValueError(f"{record.location}: meta.options is missing; list the options of the question.")
         # Without needs, every view gets the same questions, even those that it cannot answer.
         question = replace(record, messages=(*turns, ("assistant", "")), needs=())
-        return Question(question, self._read_reference(reference, options, record.location), group, options, meta or {})
+        meta = dict(meta or {})
+        if self.kind == "speech":
+            group, meta = group or _read_text(record, "cue"), meta | _read_other(record)
+        return Question(question, self._read_reference(reference, options, record.location), group, options, meta)
 
     def _read_reference(self, answer: str, options: Sequence[str], location: str) -> Any:
         """Return the reference in the form that ``parse`` returns."""
@@ -104,7 +109,10 @@ class TaskBenchmark(Benchmark):
     def _parse_pair(self, prediction: Prediction) -> tuple[str | None, str]:
         same, different = self.labels
         if (fold(same), fold(different)) != YES_NO:
-            forms = {same: ["yes", *self.forms.get(same, ())], different: ["no", *self.forms.get(different, ())]}
+            forms = {
+                same: ["yes", *self.forms.get(same, ())],
+                different: ["no", "不是", *self.forms.get(different, ())],
+            }
             return parse_label(prediction.answer, self.labels, forms)
         is_same, rule = parse_yes_no(prediction.answer)
         return {True: same, False: different, None: None}[is_same], rule
@@ -123,7 +131,7 @@ class TaskBenchmark(Benchmark):
             return score_label_sets(ids, references, _fill(parsed, []), [[]] * len(ids), "labels as written")
         texts = ids, references, _fill(parsed, "")
         if self.kind == "speech":
-            return score_transcripts(*texts)
+            return _score_speech(predictions, texts[2])
         return [cider(*texts), rouge_l(*texts)]
 
 
@@ -158,6 +166,27 @@ def score_pairs(
 def _first_probability(prediction: Prediction) -> float:
     first, second = prediction.log_probs
     return 1 / (1 + math.exp(min(700.0, second - first)))
+
+
+def _read_text(record: Record, key: str) -> str:
+    """Return a text in a record's ``meta``, empty without one."""
+    annotation = record.meta.get("meta")
+    value = annotation.get(key) if isinstance(annotation, Mapping) else None
+    return value if isinstance(value, str) else ""
+
+
+def _read_other(record: Record) -> dict[str, str]:
+    """Return the words of another speaker than the one that is asked for, as an entry of a question's ``meta``."""
+    text = _read_text(record, OTHER)
+    return {OTHER: text} if text else {}
+
+
+def _score_speech(predictions: Sequence[Prediction], parsed: Sequence[str]) -> list[Score]:
+    ids, references, _ = unzip(predictions)
+    rivals = [prediction.meta.get(OTHER) for prediction in predictions]
+    if all(isinstance(text, str) for text in rivals):
+        return score_speakers(ids, references, list(map(str, rivals)), parsed)
+    return score_transcripts(ids, references, parsed)
 
 
 def _parse_label_set(prediction: Prediction) -> tuple[Any, str]:

@@ -11,6 +11,9 @@ from omnihuman.metric.speech import strip_lead_in
 PROMPT = "Recognize the speech and give me the transcription."
 """A training template in Omni-Emotion's supplement; no paper prints its evaluation prompt."""
 
+OTHER = "other_transcript"
+"""Key in ``meta`` of a record and of a question about one of two speakers: the words of the other one."""
+
 Metric = Callable[..., Score]
 """ids, references, answers, ``speakers`` -> a score: ``wer``, ``cer`` or ``mer`` with its options."""
 
@@ -24,7 +27,7 @@ def parse_transcript(prediction: Prediction) -> tuple[str | None, str]:
     text = final_answer(prediction.answer)
     if text is None:
         return CUT
-    transcript = strip_lead_in(text).strip()
+    transcript = strip_lead_in(text, speaker=OTHER in prediction.meta).strip()
     if not transcript:
         return None, "invalid"
     return transcript, "text" if transcript == text else "lead-in removed"

@@ -184,8 +184,8 @@ def _build_speech_turns(scene: Scene, rng: np.random.Generator) -> list[Turn]:
     if scene.partner_transcript and scene.partner:
         reply = " ".join(scene.partner_transcript)
         turns = [
-            _build_speaker_turn(scene.identity, speech, rng),
-            _build_speaker_turn(scene.partner, reply, rng),
+            build_speaker_turn(scene.identity, speech, rng),
+            build_speaker_turn(scene.partner, reply, rng),
         ]
         return [*turns, _build_turn(rng, "transcription", "transcription", f"{speech} {reply}", "audio")]
     voice = f"The voice is {phrases.VOICE_ADJECTIVES[scene.voice_emotion]}."
@@ -207,8 +207,8 @@ def _name_speaker(person: Identity, rng: np.random.Generator) -> str:
     return f"the {person.gender} with {feature}"
 
 
-def _build_speaker_turn(person: Identity, speech: str, rng: np.random.Generator) -> Turn:
-    """Build the question about the speech of one of two people."""
+def build_speaker_turn(person: Identity, speech: str, rng: np.random.Generator) -> Turn:
+    """Build the question about the speech of one of two people, who are of different gender."""
     names = (f"the {person.gender}", _name_speaker(person, rng))
     question = choose(rng, phrases.QUESTIONS["speaker"])
     return Turn("speaker_speech", question.format(who=choose(rng, names)), speech, ("audio",))

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
 from itertools import repeat
@@ -33,7 +33,7 @@ MARKER = "complete.json"
 log = logging.getLogger(__name__)
 
 
-def is_complete(out: Path | str, seed: int = 0) -> bool:
+def is_complete(out: Path | str, seed: int | str = 0) -> bool:
     """Return True if a folder holds the complete corpus of a seed, every file at its full size."""
     marker = Path(out) / MARKER
     if not marker.is_file():
@@ -55,13 +55,26 @@ def is_complete(out: Path | str, seed: int = 0) -> bool:
 def write_corpus(out: Path | str, seed: int = 0, workers: int | None = None) -> Path:
     """Write the corpus of a seed to a folder and return the folder; a complete corpus is not written again.
 
+    Raises:
+        ValueError: ``out`` is a file, or a folder with other files.
+    """
+    return write_folder(Path(out), seed, lambda folder: _write_files(folder, seed, workers or os.cpu_count() or 1))
+
+
+def write_folder(out: Path, seed: int | str, write: Callable[[Path], None]) -> Path:
+    """Write the files of a corpus to a folder, unless it is complete, and return the folder.
+
     The files are written to a temporary folder beside ``out``, which takes its name at the end. An interrupted run
     therefore leaves nothing that looks complete.
+
+    Args:
+        out: the folder.
+        seed: of the corpus, with all that its files depend on.
+        write: writes the files to a folder.
 
     Raises:
         ValueError: ``out`` is a file, or a folder with other files.
     """
-    out = Path(out)
     if is_complete(out, seed):
         return out
     if out.exists() and not out.is_dir():
@@ -71,7 +84,9 @@ def write_corpus(out: Path | str, seed: int = 0, workers: int | None = None) -> 
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        _write_files(partial, seed, workers or os.cpu_count() or 1)
+        (partial / "media").mkdir()
+        write(partial)
+        _write_marker(partial, seed)
         partial.chmod(0o755)
         if out.exists():  # an older or damaged corpus
             shutil.rmtree(out)
@@ -82,17 +97,24 @@ def write_corpus(out: Path | str, seed: int = 0, workers: int | None = None) -> 
 
 
 def _write_files(out: Path, seed: int, workers: int) -> None:
-    """Write all clips, the records and, last, the marker to an empty folder."""
+    """Write all clips and the records to an empty folder."""
     scenes = build_scenes(seed)
-    (out / "media").mkdir()
     records: dict[str, list[Record]] = {"train": [], "val": [], "test": []}
     written = track(_write_scenes(scenes, str(out), seed, workers), len(scenes), "built-in corpus, clips written")
     for scene, scene_records in zip(scenes, written, strict=True):
         records[scene.split] += scene_records
     for split, split_records in records.items():
-        text = json.dumps(split_records, indent=1, ensure_ascii=False)
-        (out / f"{split}.json").write_text(text + "\n")
+        write_records(out / f"{split}.json", split_records)
         log.info("%s: %d records", split, len(split_records))
+
+
+def write_records(file: Path, records: Sequence[Record]) -> None:
+    """Write the records of a split."""
+    file.write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_marker(out: Path, seed: int | str) -> None:
+    """Write the sizes of all files, by which a corpus is known to be complete."""
     sizes: dict[str, int] = {}
     for path in sorted(out.rglob("*")):
         if path.is_file():
@@ -117,7 +139,7 @@ def write_scene(scene: Scene, out: str, seed: int) -> list[Record]:
     if scene.is_still:
         Image.fromarray(render_frames(scene)[0]).save(path)
     elif path.suffix == ".wav":
-        _write_wav(path, synthesize_waveform(scene))
+        write_wav(path, synthesize_waveform(scene))
     else:
         frames = render_frames(scene) if scene.has_video else None
         waveform = synthesize_waveform(scene) if scene.has_audio else None
@@ -131,10 +153,20 @@ def build_records(scene: Scene, seed: int) -> list[Record]:
     >>> build_records(build_scenes(0)[0], 0)[0]["id"]
     'train_talk_000_0_emotion'
     """
-    key, name = _name_media(scene)
     # the generators depend on the scene alone, not on the order of the processes
     texts = build_conversations(scene, np.random.default_rng((seed, 3, scene.seed)))
     texts += build_closeups(scene, np.random.default_rng((seed, 4, scene.seed)))
+    return add_media(scene, texts)
+
+
+def add_media(scene: Scene, texts: Sequence[Record]) -> list[Record]:
+    """Return the records of a scene with ids, the name of its file and the boxes of its face.
+
+    Args:
+        scene: the clip.
+        texts: see ``build_record``.
+    """
+    key, name = _name_media(scene)
     faces = _list_face_boxes(scene)
     records: list[Record] = []
     for index, text in enumerate(texts):
@@ -173,7 +205,7 @@ def _list_face_boxes(scene: Scene) -> list[dict[str, Any]]:
     return boxes
 
 
-def _write_wav(path: Path, samples: Float32[np.ndarray, " S"]) -> None:
+def write_wav(path: Path, samples: Float32[np.ndarray, " S"]) -> None:
     """Write a waveform `[samples]` as 16-bit mono wav."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)

@@ -3,10 +3,12 @@
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 
+from omnihuman.metric.chinese import HAN
 from omnihuman.metric.score import Score
 
 NORMALIZERS = ("whisper_english", "whisper_basic", "qwen2_audio", "none")
@@ -25,13 +27,18 @@ _LEAD_IN = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 
+_SPEAKER_LEAD_IN = re.compile(
+    r"""[^"“「『:：.。!?！？]{1,80}?
+    (?:\b(?:said|says|saying|speaks)\b|说的?(?:是|内容是)?|说道|讲)\s*(?:[:：]|[,，]?\s*(?=["“「『]))\s*""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""``The woman said "..."``, the form of HumanOmni's answers to a question about one speaker."""
 
-_HAN = "㐀-鿿"
-_SPACED = re.compile(rf"(?<!\S)[{_HAN}]\s+[{_HAN}](?!\S)")
+_SPACED = re.compile(rf"(?<!\S)[{HAN}]\s+[{HAN}](?!\S)")
 """Two characters separated by a space, as in the transcripts of FLEURS."""
 
 
-def strip_lead_in(answer: str, quotes: bool = True) -> str:
+def strip_lead_in(answer: str, quotes: bool = True, speaker: bool = False) -> str:
     """Strip a lead-in from a transcript.
 
     Lead-ins are stripped at the start only: ``The speech says:`` and similar (with a colon, or a quotation right after
@@ -41,11 +48,12 @@ def strip_lead_in(answer: str, quotes: bool = True) -> str:
     Args:
         answer: of the model.
         quotes: also strip a pair of quotes around the rest.
+        speaker: also strip ``The woman in red said`` before a colon or a quotation.
 
-    >>> strip_lead_in('The speech says: "the end of the speech"')
-    'the end of the speech'
+    >>> strip_lead_in('The speech says: "the end of the speech"'), strip_lead_in('The man says "go"', speaker=True)
+    ('the end of the speech', 'go')
     """
-    lead_in = _LEAD_IN.match(answer)
+    lead_in = _LEAD_IN.match(answer) or (_SPEAKER_LEAD_IN.match(answer) if speaker else None)
     text = answer[lead_in.end() :] if lead_in else answer
     text = text.strip()
     if not quotes:
@@ -168,10 +176,40 @@ def score_transcripts(ids: Sequence[str], references: Sequence[str], answers: Se
     ['cer', 'wer']
     """
     letters = re.findall(r"[^\W\d_]", "".join(references))
-    num_chinese = sum(bool(re.match(f"[{_HAN}]", letter)) for letter in letters)
+    num_chinese = sum(bool(re.match(f"[{HAN}]", letter)) for letter in letters)
     is_chinese = 2 * num_chinese > len(letters)
     scores = [wer(ids, references, answers), cer(ids, references, answers, numbers=is_chinese)]
     return scores[::-1] if is_chinese else scores
+
+
+def score_speakers(
+    ids: Sequence[str], references: Sequence[str], rivals: Sequence[str], answers: Sequence[str]
+) -> list[Score]:
+    """Compute the error rates of transcripts of one of two speakers, and what shows that the other one was transcribed.
+
+    The scores of ``score_transcripts`` come first; ``wer_other`` (or ``cer_other``) is the first of them against the
+    words of the other speaker, ``wrong_speaker`` the percentage of answers whose error rate is lower there.
+
+    Args:
+        ids: of the questions.
+        references: transcripts of the speakers that are asked for.
+        rivals: transcripts of the other speakers.
+        answers: predicted transcripts.
+
+    >>> scores = score_speakers(["1", "2"], ["a b", "c d"], ["e f", "g h"], ["a b", "g h"])
+    >>> {score.name: score.value for score in scores}
+    {'wer': 50.0, 'cer': 50.0, 'wer_other': 50.0, 'wrong_speaker': 50.0}
+    """
+    scores = score_transcripts(ids, references, answers)
+    metric = {"wer": wer, "cer": cer}[scores[0].name]
+    other = metric(ids, rivals, answers)
+    rates = [score.numerators[:, 0] / np.maximum(score.denominators[:, 0], 1) for score in (scores[0], other)]
+    is_wrong = (rates[1] < rates[0]).astype(float).tolist()
+    return [
+        *scores,
+        replace(other, name=f"{other.name}_other", higher_is_better=True),
+        Score.mean("wrong_speaker", ids, is_wrong, higher_is_better=False),
+    ]
 
 
 def tokenize_mixed(text: str, numbers: bool = True, official_glue: bool = False) -> list[str]:
@@ -215,7 +253,7 @@ def _join_digits(text: str) -> str:
     """
     if _SPACED.search(text):
         text = re.sub(r"(?<!\S)(\d)\s+(?=\d(?!\S))", r"\1", text)
-    return re.sub(rf"(?<=\d)\s+(?=[{_HAN}%])|(?<=[{_HAN}])\s+(?=\d)", "", text)
+    return re.sub(rf"(?<=\d)\s+(?=[{HAN}%])|(?<=[{HAN}])\s+(?=\d)", "", text)
 
 
 def _spell_clock_time(match: re.Match[str]) -> str:
