@@ -93,6 +93,8 @@ def test_subtitles_precede_the_question(root: Path) -> None:
         ("['can't help', sad]", ["can't help", "sad"], "listed"),
         ("happy, sad\nReason: smiles", ["happy", "sad", "reason: smiles"], "listed"),
         ("**Happy**, **sad**", ["happy", "sad"], "listed"),
+        ("紧张、难过。", ["紧张", "难过"], "listed"),
+        ("她紧张地看着门口，过了很久才慢慢地走出去。", None, "invalid"),
         (None, None, "invalid"),
     ],
 )

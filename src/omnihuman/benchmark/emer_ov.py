@@ -19,6 +19,7 @@ from omnihuman.benchmark.text import (
 from omnihuman.judge.base import Judge
 from omnihuman.judge.scoring import extract_labels, group_labels
 from omnihuman.metric.answer import CUT, final_answer
+from omnihuman.metric.chinese import count_words
 from omnihuman.metric.open_vocabulary import (
     Wheels,
     built_in_wheels,
@@ -119,8 +120,8 @@ class EmerOV(Benchmark):
             return parse_label_cell(text, "answer"), "listed"  # long labels of a plain list stay
         except ValueError:
             labels = parse_labels(text)
-        num_listed = sum(len(label.split()) for label in labels)
-        if 3 * num_listed >= len(text.split()) > 0:
+        num_listed = sum(map(count_words, labels))
+        if 3 * num_listed >= count_words(text) > 0:
             return (labels, "listed") if labels else INVALID
         words = find_wheel_words(text, self.wheels)
         return (words, "words on the wheels") if words else INVALID

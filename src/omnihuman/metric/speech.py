@@ -201,8 +201,7 @@ def score_speakers(
     {'wer': 50.0, 'cer': 50.0, 'wer_other': 50.0, 'wrong_speaker': 50.0}
     """
     scores = score_transcripts(ids, references, answers)
-    metric = {"wer": wer, "cer": cer}[scores[0].name]
-    other = metric(ids, rivals, answers)
+    other = wer(ids, rivals, answers) if scores[0].name == "wer" else cer(ids, rivals, answers)
     rates = [score.numerators[:, 0] / np.maximum(score.denominators[:, 0], 1) for score in (scores[0], other)]
     is_wrong = (rates[1] < rates[0]).astype(float).tolist()
     return [
