@@ -11,6 +11,12 @@ if TYPE_CHECKING:
 SAMPLE_RATE = 16000
 """Samples per second of a waveform."""
 
+FRAMES = "frames"
+"""The field of a sample that holds frames of a video, or an image."""
+
+ROWS, TILINGS = "image_rows", "image_tilings"
+"""Tensors beside the signals of a released model, where a question has several images, or one is in tiles."""
+
 INSTRUCTION = "instruction"
 """The field of a sample that holds the user's text. Every view contains it, so it has no letter and no slot."""
 

@@ -23,6 +23,37 @@ IGNORE_INDEX = -100
 """Label of a position that is not supervised."""
 
 
+class Tiling(NamedTuple):
+    """An image whose time steps are the whole image, the base, and its tiles, row by row.
+
+    Attributes:
+        rows: of tiles; 0 for the base alone.
+        columns: of tiles.
+        height: of the image in pixels, which has the middle of the tiles; the rest is black. 0 for frames of a video.
+        width: of the image.
+    """
+
+    rows: int
+    columns: int
+    height: int
+    width: int
+
+
+class FrameCount(int):
+    """Number of frames, with the tiling of an image that is cut into tiles.
+
+    >>> FrameCount(7, Tiling(2, 3, 500, 700)) + 0
+    7
+    """
+
+    tiling: Tiling | None
+
+    def __new__(cls, count: int, tiling: Tiling | None = None) -> FrameCount:
+        instance = super().__new__(cls, count)
+        instance.tiling = tiling
+        return instance
+
+
 class Layout(NamedTuple):
     """The number of tokens of a stream, known before any media is decoded.
 
@@ -31,6 +62,7 @@ class Layout(NamedTuple):
         tokens_per_step: N.
         grid: rows and columns of the N tokens, if they lie on a grid.
         levels: layouts of the levels, shallow to deep.
+        tiling: of an image whose tiles the time steps are.
 
     >>> Layout(time_steps=8, tokens_per_step=49, grid=(7, 7)).num_tokens
     392
@@ -40,6 +72,7 @@ class Layout(NamedTuple):
     tokens_per_step: int
     grid: tuple[int, int] | None = None
     levels: tuple[Layout, ...] = ()
+    tiling: Tiling | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -129,12 +162,14 @@ class Features:
         mask: ``True`` where a token is valid, ``False`` where it is padding.
         grid: rows and columns of the N tokens of a time step, if they lie on a grid.
         levels: features of the same signal at other depths, shallow to deep, if the encoder offers them.
+        tilings: of images that are cut into tiles, one ``Tiling`` for each row, zeros for a video.
     """
 
     tokens: Float[Tensor, "B T N D"]
     mask: Bool[Tensor, "B T N"]
     grid: tuple[int, int] | None = None
     levels: tuple[Features, ...] = ()
+    tilings: Int[Tensor, "B 4"] | None = None
 
     @classmethod
     def of(
@@ -174,6 +209,7 @@ class Batch:
         skipped: one entry per sample that was planned for this batch and is bad.
         rows: numbers of rows that each sample has in the signals, one for each of its images; empty: one each.
         step_samples: samples of the whole optimizer step, over all ranks and micro-batches, skipped ones included.
+        tilings: one ``Tiling`` for each row of the signals, zeros for a video; ``None`` without an image in tiles.
     """
 
     signals: Mapping[str, Signal]
@@ -188,6 +224,7 @@ class Batch:
     has_gaps: bool = False
     rows: tuple[int, ...] = ()
     step_samples: int = 0
+    tilings: Int[Tensor, "R 4"] | None = None
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:
         """Return the batch with every tensor moved by ``Tensor.to``."""

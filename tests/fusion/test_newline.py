@@ -1,12 +1,13 @@
 """Newline tokens: LLaVA's counts and positions."""
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
 import torch
 
 from omnihuman.fusion.newline import Newline
-from omnihuman.types import Features, Layout
+from omnihuman.types import Features, Layout, Tiling
 
 Mode = Literal["one", "frame", "grid", "none"]
 
@@ -78,6 +79,26 @@ def test_mode_none_changes_nothing() -> None:
     stream: Any = video(1, 0, 1)
     result = newline("none")({"video": stream})["video"]
     assert result.tokens is stream.tokens and result.grid == (2, 2)
+
+
+def test_videos_and_images_in_tiles_of_one_batch() -> None:
+    """The grid of frames is halved, that of tiles is not; a row of tiles and an image end with the token."""
+    part = Newline({"video": 1}, ["video"], "video", resize="ceil_half")
+    torch.nn.init.constant_(part.newline, -1)
+    tokens = torch.arange(4.0).view(1, 1, 4, 1).repeat(3, 3, 1, 1) + 10 * torch.arange(3.0)[None, :, None, None]
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 0]], dtype=torch.bool)
+    tilings = [Tiling(0, 0, 0, 0), Tiling(1, 2, 40, 80), Tiling(0, 0, 40, 40)]
+    stream = replace(Features.of(tokens, mask, (2, 2)), tilings=torch.tensor(tilings))
+    merged, valid = part({"video": stream})["video"].flat()
+    rows = [row[keep][:, 0].tolist() for row, keep in zip(merged, valid, strict=True)]
+    assert rows[0] == [1.5, 11.5, -1]
+    assert rows[1] == [0, 1, 2, 3, 10, 11, 20, 21, -1, 12, 13, 22, 23, -1]
+    assert rows[2] == [0, 1, 2, 3, -1]
+    assert part.layout([Layout(2, 4, (2, 2))]).num_tokens == 3
+    for tiling, row in zip(tilings[1:], rows[1:], strict=True):
+        assert part.layout([Layout(3, 4, (2, 2), tiling=tiling)]).num_tokens == len(row)
+    with pytest.raises(ValueError, match=r"mode=none.*data\.tiles"):
+        newline("none").layout([Layout(3, 4, (2, 2), tiling=tilings[1])])
 
 
 def test_bad_options_raise() -> None:

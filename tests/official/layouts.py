@@ -100,6 +100,9 @@ TRANSFORMERS_5_NAMES = {
     r"language_model\.model\.": "model.language_model.",
     r"(?=vision_tower|multi_modal|image_newline)": "model.",
 }
+PINPOINTS = [[42, 42], [42, 84], [42, 126], [84, 42], [84, 84], [126, 42]]
+"""Resolutions of images in tiles, in the layout of transformers: height and width."""
+
 ORIGINAL_FIELDS = {
     "architectures": ["LlavaQwenForCausalLM"],
     "model_type": "llava",
@@ -110,6 +113,7 @@ ORIGINAL_FIELDS = {
     "mm_vision_select_feature": "patch",
     "mm_vision_select_layer": -2,
     "image_aspect_ratio": "anyres_max_9",
+    "image_grid_pinpoints": "(1x1),...,(6x6)",
     "mm_vision_tower": "google/siglip-tiny-patch14-42",
     "mm_spatial_pool_mode": "bilinear",
 }
@@ -160,6 +164,7 @@ def write_llava_onevision(folder: Path, layout: Layout, tokenizer: str) -> Any:
     config = LlavaOnevisionConfig(
         vision_config=VISION | {"model_type": "siglip_vision_model", "vision_use_head": False},
         text_config=TEXT | {"model_type": "qwen2", "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
+        image_grid_pinpoints=PINPOINTS,
         image_token_index=1098,
         video_token_index=1099,
     )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omnihuman.types import IGNORE_INDEX, Batch, Features, Signal
+from omnihuman.types import IGNORE_INDEX, Batch, Features, Signal, Tiling
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class Packable:
         masks: valid time steps ``[T]`` by encoder name, where some may be missing.
         features: cached output of encoders, ``[1 T N D]``, in place of their signals.
         more: signals of the images after the first one, with the other signals that the model reads beside them.
+        tiling: of an image in tiles.
     """
 
     signals: Mapping[str, Tensor]
@@ -32,6 +33,7 @@ class Packable:
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     features: Mapping[str, Features] = field(default_factory=dict)
     more: "tuple[Packable, ...]" = ()
+    tiling: Tiling | None = None
 
 
 def pack(
@@ -87,7 +89,15 @@ def pack(
         has_gaps=has_gaps,
         rows=tuple(1 + len(sample.more) for sample in samples) if len(rows) > len(samples) else (),
         step_samples=step_samples,
+        tilings=_stack_tilings(rows),
     )
+
+
+def _stack_tilings(rows: Sequence[Packable]) -> Tensor | None:
+    """Return the tiling of every row, ``[R 4]``; ``None`` where no row is an image in tiles."""
+    if all(row.tiling is None for row in rows):
+        return None
+    return torch.tensor([row.tiling or Tiling(0, 0, 0, 0) for row in rows])
 
 
 def _stack_cached(samples: Sequence[Packable], cached_blanks: Mapping[str, Features]) -> dict[str, Features]:

@@ -26,6 +26,7 @@ from omnihuman.data.reader.base import LongAudio, ReadOptions, load_readers
 from omnihuman.data.record import Entry, Record
 from omnihuman.data.views import Missing, ViewSelection
 from omnihuman.modality import BY_FIELD, INSTRUCTION, MODALITIES, View
+from omnihuman.nn.tiles import Tiles
 from omnihuman.types import IGNORE_INDEX, Batch, Features, Sample
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class Samples(Dataset[Batch]):
         num_frames: frames of a video; an image has one.
         sampling: of these frames, see ``data.decode.sampling``.
         time_instruction: the text after a video, with ``{num_frames}`` and ``{seconds}``; ``None`` for none.
+        tiles: into which images are cut, ``None`` for images that are one frame.
         face: crops faces, for encoders that read them.
         augment: changes the audio of every epoch.
         views: each record is used once per view that leaves something of it. Without views: once, as it is. A model
@@ -101,6 +103,7 @@ class Samples(Dataset[Batch]):
         num_frames: int,
         sampling: Sampling = "midpoints",
         time_instruction: str | None = None,
+        tiles: Tiles | None = None,
         face: FaceInput | None = None,
         augment: AudioAugment | None = None,
         views: Sequence[View] = (),
@@ -115,8 +118,8 @@ class Samples(Dataset[Batch]):
     ) -> None:
         self.transforms, self.layouts, self.chat = dict(transforms), layouts, chat
         self.policy = policy
-        options = ReadOptions(num_frames, face or FaceInput(), augment, long_audio, prompts, sampling, time_instruction)
-        self.readers = load_readers(options)
+        options = (num_frames, face or FaceInput(), augment, long_audio, prompts, sampling, time_instruction, tiles)
+        self.readers = load_readers(ReadOptions(*options))
         self.fields = {field for field, _ in self.transforms.values() if field != INSTRUCTION}
         by_turn = any(field == INSTRUCTION for field, _ in self.transforms.values())
         self.selection = ViewSelection(self.readers, views, needs, missing, by_turn=by_turn, prompts=prompts)
@@ -342,7 +345,8 @@ class Samples(Dataset[Batch]):
         decoded = set[str]().union(*(self.readers[field].decodes for field in needed))
         amounts = {field: planned.amounts[field] for field in decoded}
         num_samples = self.readers["waveform"].count_in_file(amounts.get("waveform", 0), record, planned.header)
-        num_frames, sampling = amounts.get("frames", 0), self.readers["frames"].options.sampling
+        num_frames = self.readers["frames"].count_in_file(amounts.get("frames", 0), record, planned.header)
+        sampling = self.readers["frames"].options.sampling
         clip = media.read_clip(record, planned.header, num_frames, num_samples, self.timeout, sampling)
         values = {}
         for field in BY_FIELD:
@@ -362,8 +366,8 @@ class Samples(Dataset[Batch]):
         more = []
         for image in sample.more:
             image_signals, image_masks = self._to_signals(planned, image, features)
-            more.append(Packable(image_signals, [], [], masks=image_masks))
-        return Packable(signals, ids, labels, sample.meta, masks, features, tuple(more))
+            more.append(Packable(image_signals, [], [], masks=image_masks, tiling=planned.record.tiling))
+        return Packable(signals, ids, labels, sample.meta, masks, features, tuple(more), planned.record.tiling)
 
     def _to_signals(
         self, planned: Planned, sample: Sample, features: Mapping[str, Features]

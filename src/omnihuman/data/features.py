@@ -26,11 +26,12 @@ from omnihuman.data import face, media
 from omnihuman.data.decode import audio, clock, frames, image, packets, riff, streams
 from omnihuman.data.packing import MicroBatch
 from omnihuman.modality import BY_FIELD
+from omnihuman.nn import tiles
 from omnihuman.types import Batch, Features, Signal
 
 log = logging.getLogger(__name__)
 
-DECISIVE_MODULES = (audio, clock, face, frames, image, media, packets, riff, streams)
+DECISIVE_MODULES = (audio, clock, face, frames, image, media, packets, riff, streams, tiles)
 """Modules whose code decides what is decoded."""
 
 FORMAT = 2

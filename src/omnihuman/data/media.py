@@ -71,8 +71,8 @@ def probe(path: Path, timeout: float = 60.0, max_pixels: int = MAX_PIXELS) -> He
         return Header(has_video=True, num_frames=len(list_images(path)))
     with _open(path, timeout, max_pixels) as (container, check):
         if _is_image(container):
-            _decode_still(path, container, max_pixels, check)
-            return Header(has_video=True, is_still=True, num_frames=1)
+            height, width = _decode_still(path, container, max_pixels, check).shape[-2:]
+            return Header(has_video=True, is_still=True, num_frames=1, size=(height, width))
         videos, audios = list_streams(container)
         if not videos and not audios:
             raise BadSample("no_media", f"{path}: the file has neither video nor audio.")

@@ -35,6 +35,7 @@ from omnihuman.data.resume import build_state, check_state
 from omnihuman.data.tasks import RecordSource, Tasks, TaskSelection, count_tasks, explain_no_sample
 from omnihuman.data.views import Missing
 from omnihuman.modality import View
+from omnihuman.nn.tiles import parse_tiles
 from omnihuman.pl import pl
 from omnihuman.template import Template
 from omnihuman.types import Batch
@@ -76,6 +77,7 @@ class OmniData(pl.LightningDataModule):
         separator: text between the slots and the rest of a turn.
         supervise_newline: supervise the newline after an answer, too.
         time_instruction: text after a video, with ``{num_frames}`` and their ``{seconds}``; ``None`` for none.
+        tiles: ``{size, grids}`` of the tiles of images, see ``nn.tiles``; ``None`` for images that are one frame.
         instruction: text for encoders of the instruction, see ``Chat``.
         val_limit: number of validation records, ``None`` for all.
         num_workers: processes that decode.
@@ -113,6 +115,7 @@ class OmniData(pl.LightningDataModule):
         separator: str = "\n",
         supervise_newline: bool = False,
         time_instruction: str | None = None,
+        tiles: Mapping[str, Any] | None = None,
         instruction: str | Mapping[str, str] = "{question}",
         val_limit: int | None = None,
         num_workers: int = 1,
@@ -136,6 +139,7 @@ class OmniData(pl.LightningDataModule):
         self.views = [View.parse(view, "data.views") for view in views]
         self.options = dict[str, Any](num_frames=num_frames, sampling=sampling, time_instruction=time_instruction)
         self.options |= dict(face=face, missing=missing, long_audio=long_audio, policy=on_bad_sample, timeout=timeout)
+        self.options["tiles"] = parse_tiles(tiles)
         self.chat_options = dict[str, Any](markers=markers, separator=separator, instruction=instruction)
         self.chat_options["supervise_newline"] = supervise_newline
         self.max_length = max_tokens if max_length is None else max_length

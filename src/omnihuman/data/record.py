@@ -10,6 +10,7 @@ from omnihuman.data.conversation import Message, check_text, parse_conversation
 from omnihuman.data.files import parse_files, parse_kind, parse_path
 from omnihuman.data.tags import parse_tags
 from omnihuman.modality import BY_FIELD, KINDS, SLOTS, TAGS, View, strip_tags
+from omnihuman.types import Tiling
 
 KEYS = {
     "id",
@@ -82,6 +83,7 @@ class Record:
         second_clip: a second video without audio; its frames follow those of the first, half of the frames each.
         second_clip_span: span of the second video.
         fps: frames per second of a folder of images.
+        tiling: of each of its images, if they are cut into tiles; set by the reader of frames.
     """
 
     id: str
@@ -106,6 +108,7 @@ class Record:
     second_clip: Path | None = None
     second_clip_span: Span = (0.0, None)
     fps: float = 25.0
+    tiling: Tiling | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:

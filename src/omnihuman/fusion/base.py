@@ -45,6 +45,7 @@ class Fusion(nn.Module, ABC):
         condition_use: ``required``, ``optional`` or ``ignored``.
         aligned_condition: the condition must have the time steps of the inputs.
         reads_levels: the first input must offer levels. Only encoders offer them: an early fusion.
+        reads_tiles: it puts the tokens of an image that is cut into tiles in order.
         out_dim: width of the merged stream.
         weights: weights of the inputs in the last merge, ``[B K]``, for fusions that compute any; for reports.
         is_present: whether a row of the last merge has a token in any of the inputs, ``[B]``.
@@ -59,6 +60,7 @@ class Fusion(nn.Module, ABC):
     condition_use: ClassVar[Literal["required", "optional", "ignored"]] = "ignored"
     aligned_condition: bool = False
     reads_levels: ClassVar[bool] = False
+    reads_tiles: ClassVar[bool] = False
     weights: Tensor | None = None
     is_present: Tensor | None = None
     usage: Sequence[float] | None = None

@@ -1,6 +1,7 @@
 """The one model: encode, fuse early, project, fuse, splice, and the language model. A variant is a choice of parts."""
 
 from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,8 +11,8 @@ from torch import Tensor, nn
 from omnihuman.encoder.base import Encoder
 from omnihuman.fusion.base import Fusion
 from omnihuman.llm.causal import CausalLM
-from omnihuman.modality import INSTRUCTION, SLOTS
-from omnihuman.model.layouts import encoder_layouts, fuse_layouts, project_layouts
+from omnihuman.modality import FRAMES, INSTRUCTION, SLOTS
+from omnihuman.model.layouts import check_tiles, encoder_layouts, fuse_layouts, project_layouts
 from omnihuman.model.selection import select_parts
 from omnihuman.model.splice import drop_positions, splice
 from omnihuman.model.streams import encode, project_valid
@@ -197,6 +198,7 @@ class OmniModel(nn.Module):
         layouts = fuse_layouts("early_fusions", self._parts("early_fusions"), layouts)
         layouts = project_layouts(self._parts("projectors"), self.projector_inputs, layouts)
         layouts = fuse_layouts("fusions", self._parts("fusions"), layouts)
+        check_tiles(layouts)
         counts = dict.fromkeys(SLOTS, 0)
         for slot in SLOTS:
             if (layout := layouts.get(slot)) is not None:
@@ -243,6 +245,8 @@ class OmniModel(nn.Module):
         for name, encoder in self._parts("encoders").items():
             if parts is None or f"encoders.{name}" in parts:
                 streams[name] = encode(encoder, name, batch)
+            if batch.tilings is not None and name in streams and self.reads[name] == FRAMES:
+                streams[name] = replace(streams[name], tilings=batch.tilings)
         return streams
 
     def _fuse(self, group: str, streams: Streams, parts: Set[str] | None) -> Streams:

@@ -47,15 +47,15 @@ def project_valid(projector: Projector, features: Features, condition: Features 
         kwargs["condition"] = _select_samples(condition, samples)
     projected: Features = projector(_select_samples(features, samples), **kwargs)
     if len(samples) == len(is_valid):
-        return projected
+        return replace(projected, tilings=features.tilings)
     size = (len(is_valid), *projected.tokens.shape[1:])
     tokens = projected.tokens.new_zeros(size).index_copy(0, samples, projected.tokens)
     mask = projected.mask.new_zeros(size[:-1]).index_copy(0, samples, projected.mask)
-    return replace(projected, tokens=tokens, mask=mask)
+    return replace(projected, tokens=tokens, mask=mask, tilings=features.tilings)
 
 
 def _select_samples(features: Features, samples: Int[Tensor, " K"]) -> Features:
-    return replace(features, tokens=features.tokens[samples], mask=features.mask[samples], levels=())
+    return replace(features, tokens=features.tokens[samples], mask=features.mask[samples], levels=(), tilings=None)
 
 
 def _pad_time(features: Features, time_steps: int) -> tuple[Tensor, Tensor]:

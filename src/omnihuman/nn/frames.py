@@ -39,13 +39,14 @@ class SquareFrames:
 
     def __call__(self, frames: UInt8[Tensor, "T 3 H W"]) -> UInt8[Tensor, "T 3 S S"]:
         if self.aspect == "pad":
-            frames = _pad_to_square(frames)
+            frames = pad_to_square(frames)
         if self.aspect == "crop":
-            return _crop_center(_resize(frames, _scale_shorter(frames, self.size)), self.size)
-        return _resize(frames, (self.size, self.size))
+            return _crop_center(resize_frames(frames, _scale_shorter(frames, self.size)), self.size)
+        return resize_frames(frames, (self.size, self.size))
 
 
-def _resize(frames: UInt8[Tensor, "T 3 H W"], size: tuple[int, int]) -> UInt8[Tensor, "T 3 Y X"]:
+def resize_frames(frames: UInt8[Tensor, "T 3 H W"], size: tuple[int, int]) -> UInt8[Tensor, "T 3 Y X"]:
+    """Return frames of another height and width: bicubic with antialiasing, like Pillow."""
     if frames.shape[-2:] == size:
         return frames
     # interpolate uint8, not float: like Pillow it rounds after the horizontal and again after the vertical pass
@@ -66,7 +67,8 @@ def _crop_center(frames: UInt8[Tensor, "T 3 H W"], size: int) -> UInt8[Tensor, "
     return frames[..., top : top + size, left : left + size]
 
 
-def _pad_to_square(frames: UInt8[Tensor, "T 3 H W"]) -> UInt8[Tensor, "T 3 _ _"]:
+def pad_to_square(frames: UInt8[Tensor, "T 3 H W"]) -> UInt8[Tensor, "T 3 _ _"]:
+    """Return frames with grey beside, or above and below them."""
     height, width = frames.shape[-2:]
     difference = abs(height - width)
     before, after = difference // 2, difference - difference // 2

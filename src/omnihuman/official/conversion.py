@@ -130,6 +130,7 @@ class Conversion:
         hints: pattern of our names -> what to do if such a parameter is missing.
         notes: for the user.
         prompting: name of a yaml in ``conf/prompting``: how the authors ask the model; ``None`` if that is unknown.
+        prompting_options: what the checkpoint itself says about it, in place of that file's options.
     """
 
     checkpoints: tuple[MappedCheckpoint, ...]
@@ -140,6 +141,7 @@ class Conversion:
     hints: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     prompting: str | None = None
+    prompting_options: Mapping[str, Any] = field(default_factory=dict)
 
     def tensors(self) -> Iterator[TensorSource]:
         """Yield the source of every tensor, in the order of the files."""
@@ -253,7 +255,8 @@ def write_folder(conversion: Conversion, request: Request, folder: Path) -> None
     if conversion.config is not None:
         notes = compare_templates(folder / "tokenizer", conversion.config.model.llm.template)
         if prompting := request.options.get("prompting") or conversion.prompting:
-            notes = (*notes, add_prompting(conversion.config, prompting, request.options.get("frames")))
+            options, num_frames = conversion.prompting_options, request.options.get("frames")
+            notes = (*notes, add_prompting(conversion.config, prompting, options, num_frames))
         conversion = replace(conversion, notes=(*conversion.notes, *notes))
     print(format_report(conversion, headers))
     metadata = {"official": request.official}

@@ -1,5 +1,6 @@
 """The way in which the authors of a checkpoint ask it, in the config of a conversion: system text and description."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +36,22 @@ def read_system_text(tokenizer: Path, template: DictConfig) -> tuple[str | None,
     return system, (f"the system text is that of the tokenizer, {system!r}, in place of {default!r}",)
 
 
-def add_prompting(config: DictConfig, name: str, num_frames: int | None = None) -> str:
+def add_prompting(
+    config: DictConfig, name: str, options: Mapping[str, Any] | None = None, num_frames: int | None = None
+) -> str:
     """Add the description ``name`` to the config of a model folder, and return a note on it.
 
     Args:
         config: of the model folder.
         name: of a yaml in ``conf/prompting``.
+        options: in place of those of the yaml.
         num_frames: of a video, if the user has chosen it.
 
     Raises:
         ValueError: there is no such description.
     """
-    description: Any = OmegaConf.to_container(compose_prompting(name), resolve=True)
+    plain = OmegaConf.to_container(compose_prompting(name), resolve=True)
+    description: Any = OmegaConf.to_container(OmegaConf.merge(plain, options or {}))
     if num_frames:
         description["data"]["num_frames"] = num_frames
     config[GROUP] = description

@@ -21,6 +21,7 @@ MODEL_DATA_KEYS = (
     "separator",
     "supervise_newline",
     "time_instruction",
+    "tiles",
     "instruction",
     "face",
     "missing",

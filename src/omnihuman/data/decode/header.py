@@ -41,6 +41,7 @@ class Header:
         audios: its audio streams.
         video_stream: the one of ``videos`` that is read, ``None`` for the one that FFmpeg chooses.
         audio_stream: likewise.
+        size: height and width of an image, upright.
         notes: for the user: streams that were chosen among several.
     """
 
@@ -53,6 +54,7 @@ class Header:
     audios: tuple[Track, ...] = ()
     video_stream: int | None = None
     audio_stream: int | None = None
+    size: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
 
     @property

@@ -15,6 +15,7 @@ from omnihuman.data.face import FaceInput
 from omnihuman.data.media import Clip, Header
 from omnihuman.data.record import Record
 from omnihuman.modality import MODALITIES
+from omnihuman.nn.tiles import Tiles
 
 LongAudio = Literal["windows", "first"]
 """Audio of more than 30 s: all of it, in windows of 30 s, or the first window."""
@@ -32,6 +33,7 @@ class ReadOptions:
         prompts: samples are questions, without an answer that could be about a part that is not read.
         sampling: of the frames of a video.
         time_instruction: the text after a video, ``None`` for none.
+        tiles: of images, ``None`` for images that are one frame.
     """
 
     num_frames: int
@@ -41,6 +43,7 @@ class ReadOptions:
     prompts: bool = False
     sampling: Sampling = "midpoints"
     time_instruction: str | None = None
+    tiles: Tiles | None = None
 
 
 class Reader(ABC):

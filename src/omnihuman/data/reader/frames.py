@@ -1,4 +1,4 @@
-"""Frames: selected frames of a clip, or an image as one frame."""
+"""Frames: selected frames of a clip, an image as one frame, or its tiles."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,10 +10,14 @@ from omnihuman.data.decode.sampling import count_frames, count_in_span, select_i
 from omnihuman.data.media import Clip, Header
 from omnihuman.data.reader.base import Reader
 from omnihuman.data.record import BadSample, Record
+from omnihuman.types import FrameCount
 
 
 class FramesReader(Reader):
-    """Returns frames ``[T 3 H W]``, uint8. The filler is one black frame."""
+    """Returns frames ``[T 3 H W]``, uint8; of an image, with ``data.tiles``, the base and its tiles.
+
+    The filler is one black frame.
+    """
 
     decodes = ("frames",)
     filler_amount = 1
@@ -22,6 +26,8 @@ class FramesReader(Reader):
         return header.has_video
 
     def count(self, record: Record, header: Header) -> int:
+        if record.tiling is not None:
+            return FrameCount(1 + record.tiling.rows * record.tiling.columns, record.tiling)
         if header.is_still or record.kind == "image":
             return 1
         if record.second_clip is not None:
@@ -31,7 +37,13 @@ class FramesReader(Reader):
         _, count = self._locate(record, header, "sampling=fps")
         return count_frames(count, self.options.num_frames, self.options.sampling, header.fps)
 
+    def count_in_file(self, amount: int, record: Record, header: Header) -> int:
+        return amount if record.tiling is None else 1
+
     def prepare(self, record: Record, header: Header) -> Record:
+        tiles = self.options.tiles
+        if tiles is not None and record.kind == "image" and header.size is not None:
+            return replace(record, tiling=tiles.whole if record.more_images else tiles.choose(*header.size))
         pattern = self.options.time_instruction
         is_clip = "video" in record.slots and record.kind == "video" and record.second_clip is None
         if pattern is None or not is_clip or header.is_still:
@@ -54,7 +66,10 @@ class FramesReader(Reader):
         return count_in_span(header.num_frames, header.fps, record.span)
 
     def read(self, record: Record, clip: Clip) -> Tensor | None:
-        return clip.frames
+        if record.tiling is None or clip.frames is None:
+            return clip.frames
+        assert self.options.tiles is not None
+        return self.options.tiles.cut(clip.frames, record.tiling)
 
     def cache_key(self, record: Record) -> dict[str, Any]:
         return {
@@ -65,4 +80,5 @@ class FramesReader(Reader):
             "second_clip_span": record.second_clip_span,
             "fps": record.fps,
             "sampling": self.options.sampling,
+            "tiles": self.options.tiles,
         }

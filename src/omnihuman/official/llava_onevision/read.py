@@ -21,6 +21,7 @@ from omnihuman.official.conversion import (
 )
 from omnihuman.official.humanomni.checkpoint import TOWER_SIZES, TOWERS_BY_WIDTH, drop_names, find_folder
 from omnihuman.official.llava_onevision import keys as keys
+from omnihuman.official.llava_onevision.tiles import read_tiles
 from omnihuman.official.towers.read import build_hub_config, select_architecture
 from omnihuman.training.chain import list_stages
 
@@ -88,14 +89,14 @@ def prepare(request: Request, folder: Path) -> Conversion:
 
     Reference: LLaVA-NeXT ``siglip_encoder.py``, which deletes SigLIP's last block and reads the last state of the rest,
     whatever ``mm_vision_select_layer`` is; transformers keeps all blocks and reads ``vision_feature_layer``.
-    Differs from both in images, which are one frame here and not tiles (``anyres``).
 
     Raises:
         ValueError: a file is missing, or config.json describes parts that we do not support.
     """
     checkpoint = open_checkpoint(request.path)
-    official = read_config(checkpoint.folder)
+    official, file = read_config(checkpoint.folder), f"{checkpoint.folder}/config.json"
     architecture = _read_architecture(checkpoint, official, request.options)
+    tiles = read_tiles(official, architecture.vision["image_size"], architecture.newline != "none", file)
     tokenizer = request.options.get("tokenizer")
     copy_tokenizer(resolve_path(tokenizer) if tokenizer else checkpoint.folder, folder / "tokenizer")
     config = _build_config(architecture, request)
@@ -120,8 +121,10 @@ def prepare(request: Request, folder: Path) -> Conversion:
         notes=(
             f"{config.frames} frames become {tokens} video tokens; frames=8 makes fewer",
             f"Omni-Emotion starts from it: omnihuman train +experiment=omni_emotion_recognition base={request.out}",
+            *filter(None, [tiles.note]),
         ),
         prompting="llava_onevision",
+        prompting_options=tiles.describe(),
     )
 
 
