@@ -18,8 +18,8 @@ from omnihuman.hub.vllm import PromptEmbedder, build_generation_config, encode_e
 from omnihuman.inference.answerer import Answerer
 from tests.llm.test_causal import SIZES, build_llm
 
-OTHERS = ("omni_emotion_recognition", "favchat_stage3")
-VARIANTS = ("humanomni_stage3", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS))
+SLOW_VARIANTS = ("omni_emotion_recognition", "favchat_stage3")
+VARIANTS = ("humanomni_stage3", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_VARIANTS))
 VIEWS = ("VAF", "VA", "VF", "V", "A", "F", "text")
 QUESTION = "What is the main emotion?"
 Folder = Callable[[str], Path]
