@@ -116,10 +116,10 @@ def measure_rejections(spread: Mapping[str, float], num_seeds: int, repeats: int
 @pytest.mark.parametrize(
     ("questions", "seeds", "both", "low", "high"),
     [
-        (1.0, 0.0, 0.01, 0.01, 0.09),
+        pytest.param(1.0, 0.0, 0.01, 0.01, 0.09, marks=pytest.mark.slow),
         (0.0, 1.0, 0.01, 0.01, 0.09),
         (1.0, 0.3, 0.3, 0.01, 0.11),
-        (0.0, 0.0, 1.0, 0.0, 0.05),  # in both variances, so the test is conservative
+        pytest.param(0.0, 0.0, 1.0, 0.0, 0.05, marks=pytest.mark.slow),  # in both variances: conservative
     ],
     ids=["questions", "seeds", "all", "interaction"],
 )

@@ -24,8 +24,8 @@ def build_overrides(corpus: Path, runs: Path, experiment: str, *more: str) -> li
         f"data.records={write_some_records(corpus)}",
         f"data.root={corpus}",
         f"data.val_records={corpus}/val.json",
-        "data.val_limit=8",
-        "validation.limit=2",
+        "data.val_limit=4",
+        "validation.limit=1",
         "init_from=[]",
         f"runs={runs}",
         # small steps: Adam's large first steps amplify rounding, which differs between sizes of a batch

@@ -9,7 +9,11 @@ from omnihuman.training.stage_data import select_stage_data
 
 @pytest.mark.parametrize(
     ("system", "last"),
-    [("humanomni", "humanomni_stage3"), ("omni_emotion", "omni_emotion_recognition"), ("favchat", "favchat_stage3")],
+    [
+        ("humanomni", "humanomni_stage3"),
+        ("favchat", "favchat_stage3"),
+        pytest.param("omni_emotion", "omni_emotion_recognition", marks=pytest.mark.slow),
+    ],
 )
 def test_every_stage_of_a_system_has_files(system: str, last: str) -> None:
     data = [f"data={system}", "data.path=sets"]
