@@ -92,20 +92,12 @@ def test_a_cell_skips_what_its_modality_cannot_answer() -> None:
     ],
 )
 def test_cells_are_evaluated_as_they_were_trained(overrides: list[str], expected: set[str]) -> None:
-    config = compose_study("humanomni_modality", ["experiment=humanomni_stage1_face", *overrides])
+    config = compose_study("humanomni_modality", overrides)
+    config.experiment = "humanomni_stage1_face"  # which has no parents
     training, evaluation, *_ = list_commands(config, "video", SEED)
     assert training[2:4] == ["omnihuman.train", "+experiment=humanomni_stage1_face"]
     assert evaluation[2:4] == ["omnihuman.evaluate", "run=humanomni_stage1_face"]
     assert {text for text in evaluation if text.startswith(("dtype", "processes"))} == expected
-
-
-def test_a_dry_run_prints_the_commands_of_cells(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    arguments = ["humanomni_modality", "size=7b", "cell=audio", f"runs={tmp_path}", "experiment=humanomni_stage1_face"]
-    assert main([*arguments, "dry_run=true", "--", "data=humanomni", "data.path=records"]) == 0
-    title, training, *evaluations = capsys.readouterr().out.splitlines()
-    assert title == "# audio,seed=42" and "data=humanomni data.path=records" in training
-    assert [line.partition(" tag=")[2].split()[0] for line in evaluations] == ["dfew", "mafw"]
-    assert all(line.endswith(" view=A") for line in evaluations) and not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("study", mark_long(study for study in STUDIES if study != "composition"))
@@ -180,6 +172,17 @@ def test_a_study_may_be_any_folder_or_file(own_study: Path, file: str) -> None:
     config = compose_study(str(own_study / file))
     assert (config.study, config.title, find_baseline(config)) == ("mine", "mine", "gate")
     assert config.folder == str(own_study.resolve())
+
+
+def test_a_dry_run_prints_the_commands_of_cells(own_study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [str(own_study), "size=7b", "cell=sum", f"runs={own_study}/runs", "seeds=[7]", "dry_run=true"]
+    assert main([*arguments, "--", "data=humanomni", "data.path=records"]) == 0
+    title, training, evaluation = capsys.readouterr().out.splitlines()
+    assert title == "# sum,seed=7" and "data=humanomni data.path=records" in training
+    assert evaluation.endswith(" tag=emotion dtype=bfloat16 benchmark=sample")
+    for command in (training, evaluation):
+        assert "\"variant='mine.sum,seed=7'\"" in command
+    assert [path.name for path in own_study.iterdir()] == ["sweep.yaml"]
 
 
 def test_a_study_is_read_again_as_it_was_run(own_study: Path, tmp_path: Path) -> None:
