@@ -343,6 +343,10 @@ def test_a_conversion_is_asked_officially_until_it_is_trained(tmp_path: Path) ->
         ({"turns": 2}, "may have .*, got .*turns"),
         ({"max_new_tokens": "many"}, "max_new_tokens is 'many'; .*int"),
         ({"question": "Think."}, r"question is 'Think.'; .*{question}"),
+        ({"model": {"encoders": 5}}, r"\.model\.encoders is 5; .*remove it"),
+        ({"model": {"encoders": {"video": ["squash"]}}}, r"\.model\.encoders\.video is \['squash'\]; .*remove it"),
+        ({"model": {"llm": "chatml"}}, r"\.model\.llm is 'chatml'; .*remove it"),
+        ({"model": {"encoder": {}}}, r"\.model\.encoder: .*encoders, projectors, .*llm"),
     ],
 )
 def test_invalid_description_raises(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -18,6 +18,8 @@ from omnihuman.training.run_search import check_model_folder
 GROUP = "prompting"
 """Group of the descriptions, and the key of a model folder's config that holds one."""
 
+LLM = "llm"
+
 QUESTION = "{question}"
 """Stands for the user's text."""
 
@@ -78,7 +80,7 @@ class Prompting:
         self._check_model(config)
         changed = config.copy()
         values = {f"data.{key}": value for key, value in self.data.items()}
-        values |= {f"model.llm.{key}": value for key, value in self.model.get("llm", {}).items()}
+        values |= {f"model.llm.{key}": value for key, value in self.model.get(LLM, {}).items()}
         for group in PART_GROUPS:
             for part, options in self.model.get(group, {}).items():
                 if OmegaConf.select(config, f"model.{group}.{part}") is not None:
@@ -210,8 +212,26 @@ def parse_prompting(raw: Any, location: str) -> Prompting:
     for key, value in raw.items():
         if value is not None and not isinstance(value, SETTINGS[key]):
             raise ValueError(f"{location}.{key} is {value!r:.80}; expected {SETTINGS[key].__name__}.")
+    _check_options(raw.get("model") or {}, f"{location}.model")
     values = {key: value for key, value in raw.items() if value is not None}
     prompting = Prompting(**{**values, "optional": tuple(values.get("optional", ()))})
     if QUESTION not in prompting.question:
         raise ValueError(f"{location}.question is {prompting.question!r:.80}; expected a text with {QUESTION}.")
     return prompting
+
+
+def _check_options(model: Mapping[Any, Any], location: str) -> None:
+    """Check that the options of a model are ``{group: {part: {option: value}}}``, and those of ``llm`` one level less.
+
+    Raises:
+        ValueError: they are not.
+    """
+    for group, parts in model.items():
+        if group not in (*PART_GROUPS, LLM):
+            raise ValueError(f"{location}.{group}: unknown key; expected {', '.join((*PART_GROUPS, LLM))}.")
+        levels = {f"{location}.{group}": parts}
+        if group != LLM and isinstance(parts, Mapping):
+            levels |= {f"{location}.{group}.{part}": options for part, options in parts.items()}
+        for place, options in levels.items():
+            if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
+                raise ValueError(f"{place} is {options!r:.80}; expected names with values: correct it, or remove it.")
