@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from omnihuman.data.tasks import TASK_NOT_LISTED
+from omnihuman.data.tasks import TASK_NOT_LISTED, describe_unlisted_tasks
 from omnihuman.training.dry_run import print_tasks
 
 from .conftest import write_records
@@ -47,6 +47,14 @@ def test_a_record_of_another_task_is_skipped_with_a_reason(build_data: Any, tmp_
         ["glad", "2", "1.5", "x", "3"],
         ["sad", "2", "records", TASK_NOT_LISTED, "0"],
     ]
+
+
+def test_many_tasks_and_files_are_one_short_line() -> None:
+    files = {f"{name}.json": [{"task": f"t{number}"} for number in range(9)] for name in "abcdef"}
+    files["a.json"] += [{"task": "often"}] * 20
+    (line,) = describe_unlisted_tasks(files)
+    assert line.startswith("a.json, b.json, c.json, 3 more: 74 records")
+    assert line.endswith("(20 often, 6 t0, 6 t1, 42 of 7 more)")
 
 
 def test_validation_counts_its_own_records(build_data: Any, tmp_path: Path) -> None:

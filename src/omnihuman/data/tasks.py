@@ -13,6 +13,9 @@ TASK_NOT_LISTED = "task_not_listed"
 """Reason of a record that is skipped as ``data.tasks`` does not list its task. The config has chosen so: it counts for
 no ceiling on bad samples."""
 
+NUM_SHOWN = 3
+"""Files and tasks that a line on skipped records names; those with most records come first."""
+
 Tasks = Sequence[str] | Mapping[str, int | float | None] | None
 """Tasks to use, or how often each is used in an epoch (``None``: not listed); ``None`` for all tasks, once."""
 
@@ -122,8 +125,8 @@ def count_tasks(unlisted: Iterable[Description]) -> Counter[str]:
     return Counter(entry["task"] for entry in unlisted)
 
 
-def describe_unlisted_tasks(unlisted: Mapping[str, Iterable[Description]]) -> Iterator[str]:
-    """Yield a line for each source with records that are skipped for their task.
+def describe_unlisted_tasks(unlisted: Mapping[str, Sequence[Description]]) -> Iterator[str]:
+    """Yield one line on all records that are skipped for their task, if there are any.
 
     Args:
         unlisted: location of a source -> its skipped records.
@@ -131,11 +134,19 @@ def describe_unlisted_tasks(unlisted: Mapping[str, Iterable[Description]]) -> It
     >>> list(describe_unlisted_tasks({"a.json": [{"task": "asr"}, {"task": "asr"}], "b.json": []}))
     ['a.json: 2 records are skipped, as data.tasks does not list their tasks (2 asr)']
     """
-    for location, entries in unlisted.items():
-        counts = count_tasks(entries)
-        if counts:
-            names = _join(counts)
-            yield f"{location}: {counts.total()} records are skipped, as data.tasks does not list their tasks ({names})"
+    locations = [location for location, entries in unlisted.items() if entries]
+    counts = count_tasks(chain(*unlisted.values()))
+    if counts:
+        places = _shorten(locations, f"{len(locations) - NUM_SHOWN} more")
+        frequent = [f"{count} {task}" for task, count in counts.most_common()]
+        num_rest = counts.total() - sum(count for _, count in counts.most_common(NUM_SHOWN))
+        tasks = _shorten(frequent, f"{num_rest} of {len(counts) - NUM_SHOWN} more")
+        yield f"{places}: {counts.total()} records are skipped, as data.tasks does not list their tasks ({tasks})"
+
+
+def _shorten(texts: Sequence[str], rest: str) -> str:
+    """Return the first texts, and ``rest`` in the place of the others."""
+    return ", ".join(texts if len(texts) <= NUM_SHOWN + 1 else [*texts[:NUM_SHOWN], rest])
 
 
 def describe_absent_tasks(tasks: Tasks, used: Collection[str | None], unlisted: Collection[str]) -> Iterator[str]:
