@@ -1,11 +1,13 @@
 """Request bodies become questions, replies become response bodies."""
 
 import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from omnihuman.modality import View
 from omnihuman.serving.choices import Choices
@@ -94,6 +96,19 @@ def test_request_becomes_a_question(clip: Path, tmp_path: Path) -> None:
     assert record.file == clip and record.meta == {}
     assert record.audio_track is not None and record.audio_track.parent == tmp_path
     assert question.notes == ("ignored: user",)
+
+
+def test_images_stay_in_the_order_of_their_parts(tmp_path: Path) -> None:
+    parts: list[dict[str, Any]] = []
+    for shade in (10, 200, 90):
+        buffer = io.BytesIO()
+        Image.new("L", (8, 8), shade).save(buffer, "PNG")
+        url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        parts += [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": f"Is it {shade}?"}]
+    record = build(tmp_path, build_body(parts)).record
+    shades = [Image.open(file).getpixel((0, 0)) for file in (record.file, *record.more_images)]
+    assert shades == [10, 200, 90] and record.kind == "image"
+    assert record.messages[0][1] == "<image>\nIs it 10?\n<image>\nIs it 200?\n<image>\nIs it 90?"
 
 
 CHOICE = {"type": "choice", "choices": ["happy", "sad"]}
