@@ -15,7 +15,7 @@ from transformers.modeling_utils import PreTrainedModel
 from omnihuman.build import build
 from omnihuman.hub.configuration import OmniHumanConfig
 from omnihuman.hub.graph import parse_graph
-from omnihuman.modality import FIELDS_WITH_GAPS, SLOTS
+from omnihuman.modality import FIELDS_WITH_GAPS, ROWS, SLOTS, TILINGS
 from omnihuman.nn.finite import check_parameters
 from omnihuman.training.safetensors_writer import apply_umask
 from omnihuman.types import IGNORE_INDEX, Batch, Signal
@@ -87,7 +87,7 @@ class OmniHumanForCausalLM(PreTrainedModel, GenerationMixin):
             attention_mask: 1 for valid tokens, 0 for padding; ``None``: all are valid.
             labels: the id AT each position, -100 at unlabelled ones.
             num_items_in_batch: divide the summed loss by this number of tokens instead of the number of labels.
-            signals: ``<encoder>_values`` and ``<encoder>_mask`` of every encoder.
+            signals: ``<encoder>_values`` and ``<encoder>_mask`` of every encoder, and what else the processor returns.
         """
         from omnihuman.model.splice import drop_positions
 
@@ -152,7 +152,7 @@ class OmniHumanForCausalLM(PreTrainedModel, GenerationMixin):
         names = []
         for encoder in self.encoders:
             names += [f"{encoder}_values", f"{encoder}_mask"]
-        return names
+        return [*names, ROWS, TILINGS]
 
     def _pack(
         self, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor | None, signals: Mapping[str, Tensor]
@@ -186,6 +186,8 @@ class OmniHumanForCausalLM(PreTrainedModel, GenerationMixin):
             position_ids=torch.cat(position_ids)[None],
             bounds=F.pad(lengths.cumsum(0), (1, 0)),
             step_targets=0,
+            rows=tuple(signals[ROWS].tolist()) if ROWS in signals else (),
+            tilings=signals.get(TILINGS),
         )
         return batch, positions
 

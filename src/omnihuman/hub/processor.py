@@ -19,7 +19,7 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
 from omnihuman.hub.huggingface import find_local_folder
-from omnihuman.modality import View
+from omnihuman.modality import ROWS, TILINGS, View
 from omnihuman.types import IGNORE_INDEX, Batch
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ DATA_OPTIONS = (
     "separator",
     "supervise_newline",
     "time_instruction",
+    "tiles",
     "instruction",
     "timeout",
 )
@@ -111,7 +112,8 @@ class OmniHumanProcessor(ProcessorMixin):
             video: path of a clip with its audio track. A separate ``audio`` replaces the audio track. In a list,
                 ``None`` stands for a question without video.
             audio: path of an audio file, or ``{"array", "sampling_rate"}``.
-            image: path of an image, or a PIL image.
+            image: path of an image, a PIL image, or a list of images for one question; in a list of questions, an
+                element may be a list, too.
             view: modalities to use: ``VAF``, ``VA``, ``V``, ``A``, ``text`` ...; ``None`` for all.
             answer: the reference answer; adds ``labels`` for training.
             faces: bounding boxes as in records (``[{"time", "box"}]`` or one box a frame); or ``whole`` frames,
@@ -122,12 +124,15 @@ class OmniHumanProcessor(ProcessorMixin):
             padding: accepted for compatibility; several questions are always padded, on the left.
 
         Returns:
-            ``input_ids``, ``attention_mask`` (padded on the left), and values and mask of every encoder.
+            ``input_ids``, ``attention_mask`` (padded on the left), values and mask of every encoder, and, where a
+            question has several images or one is in tiles, their rows and tilings.
 
         Raises:
             ValueError: a medium is missing or invalid, or the model cannot read it.
         """
         texts = [text] if isinstance(text, str) else list(text)
+        if isinstance(text, str) and isinstance(image, list | tuple):
+            image = [image]
         media: dict[str, list[Any]] = {}
         for kind, value in (("video", video), ("image", image), ("audio", audio)):
             if value is not None:
@@ -135,9 +140,11 @@ class OmniHumanProcessor(ProcessorMixin):
         answers = _repeat(answer, len(texts), "answer")
         chats = []
         for index, question in enumerate(texts):
-            content = [
-                {"type": kind, "url": values[index]} for kind, values in media.items() if values[index] is not None
-            ]
+            content = []
+            for kind, values in media.items():
+                value = values[index]
+                files = value if kind == "image" and isinstance(value, list | tuple) else [value]
+                content += [{"type": kind, "url": file} for file in files if file is not None]
             content.append({"type": "text", "text": question})
             chat: list[dict[str, Any]] = [{"role": "user", "content": content}]
             if answers[index] is not None:
@@ -252,8 +259,6 @@ class OmniHumanProcessor(ProcessorMixin):
         has_answer = chat[-1]["role"] == "assistant"
         question = chat[:-1] if has_answer else chat
         record = build_record(question, f"question_{index}", f"question {index}", folder, extra)
-        if record.more_images:
-            raise ValueError(f"question {index}: a released model reads one image, got {1 + len(record.more_images)}.")
         record, unread = record.prepare(view, model_view, "the model")
         samples = data.plan_question(record)
         planned = samples.planned[0]
@@ -321,6 +326,10 @@ def pad_batch(batch: Batch, tokenizer: Any, has_labels: bool = False) -> dict[st
     for name, signal in batch.signals.items():
         tensors[f"{name}_values"] = signal.values
         tensors[f"{name}_mask"] = signal.mask
+    if batch.rows:
+        tensors[ROWS] = torch.tensor(batch.rows)
+    if batch.tilings is not None:
+        tensors[TILINGS] = batch.tilings
     return tensors
 
 

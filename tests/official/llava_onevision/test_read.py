@@ -5,14 +5,22 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoProcessor
+from transformers.models.llava_onevision.image_processing_llava_onevision import LlavaOnevisionImageProcessor
 
+import omnihuman
+from omnihuman.hub.export import export
+from omnihuman.inference.answerer import Answerer
 from omnihuman.model.omni import OmniModel
 from omnihuman.official.conversion import Request, convert
 from omnihuman.training.model_folder import load_model, read_config
 from omnihuman.types import Features, Signal
+from tests.inference.test_prompting import write_clip
 from tests.official import layouts
 
 LAYOUTS: tuple[layouts.Layout, ...] = ("original", "transformers 4", "transformers 5")
@@ -67,6 +75,46 @@ def test_features_and_logits_equal_those_of_transformers(
     lines = (out / "keys.tsv").read_text().splitlines()[1:]
     assert len(lines) == len(load_file(tmp_path / "official/model.safetensors"))
     assert sum("\tdropped\tfeatures are read before the final norm" in line for line in lines) == 2
+
+
+def test_images_equal_those_of_transformers(tmp_path: Path, tokenizer_folder: str, tower: str) -> None:
+    """An image alone is asked in tiles, several ones are whole, and a batch may have both and a video."""
+    official = layouts.write_llava_onevision(tmp_path / "official", "transformers 5", tokenizer_folder)
+    out = convert_folder(set_fields(tmp_path / "official", vision_aspect_ratio="anyres_max_2"), tower, frames=2)
+    answerer = Answerer.load(out, device="cpu")
+    files = []
+    for name, size in {"wide": (130, 41), "tall": (30, 70)}.items():
+        image = np.random.default_rng(1).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+        files.append(tmp_path / f"{name}.png")
+        Image.fromarray(image).save(files[-1])
+    clip = write_clip(tmp_path / "clip.mp4", 4)
+    prompts = [answerer.read_question("Who?", image=file) for file in files]
+    prompts += [answerer.read_question("Who?", image=files), answerer.read_question("Who?", video=clip)]
+    prompts.append(answerer.read_question("Who?"))
+    half, side = [0.5] * 3, {"height": 42, "width": 42}
+    processor = LlavaOnevisionImageProcessor(
+        image_mean=half, image_std=half, size=side, image_grid_pinpoints=layouts.PINPOINTS
+    )
+    for prompt, images in zip(prompts, [files[:1], files[1:], files, [], []], strict=True):
+        alone = answerer.embed_prompts([prompt])[0]
+        ids = torch.tensor(prompt.packable.input_ids)
+        if images:
+            inputs = processor([[Image.open(file) for file in images]], return_tensors="pt")
+            features = official.model.get_image_features(**inputs, vision_aspect_ratio="anyres_max_2").pooler_output
+            torch.testing.assert_close(alone[ids < 0], torch.cat(list(features)), rtol=0, atol=1e-5)
+        assert prompt.counts["video"] == int((ids < 0).sum())
+    separate = [answerer.embed_prompts([prompt])[0] for prompt in prompts]
+    for together, expected in zip(answerer.embed_prompts(prompts), separate, strict=True):
+        torch.testing.assert_close(together, expected, rtol=0, atol=1e-5)
+    omnihuman.register()
+    export(out, tmp_path / "release")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "release")
+    released = AutoProcessor.from_pretrained(tmp_path / "release")
+    for prompt, image in zip(prompts[1:3], (files[1], files), strict=True):
+        ids = model.generate(**released(text="Who?", image=image), max_new_tokens=3)[0].tolist()
+        assert tuple(ids) == answerer.answer_prompts([prompt], max_new_tokens=3)[0].ids
+    as_trained = Answerer.load(out, device="cpu", official=False)
+    assert as_trained.read_question("Who?", image=files[0]).counts["video"] == 4 + 1
 
 
 def test_config_of_the_model_folder(tmp_path: Path, tokenizer_folder: str, tower: str) -> None:
