@@ -35,7 +35,8 @@ def test_trained_run_answers_a_question_about_a_file(corpus: Path, tmp_path: Pat
         "trainer.max_steps=1",
         "data.features=null",
         "data.num_workers=0",
-        "data.val_limit=24",
+        "data.val_limit=8",
+        "validation.limit=2",
         "recipe.batch_size=4",
         "validate_first=false",
     ]
