@@ -27,6 +27,9 @@ COLUMNS = ("video", "audio", "image", "answer", "start", "end", "split", "person
 SOURCE_KEYS = (*COLUMNS, "task", "question", "questions", "options", "system", "fold")
 """Keys that a source gets, as far as it has them."""
 
+MAKER_KEYS = ("out", "seed")
+"""Keys that only a source that makes media gets."""
+
 UNRELATED_KEYS = ("out", "skip", "overwrite", "sheet")
 """Keys that do not decide the content of the records."""
 
@@ -49,9 +52,9 @@ def main(config: DictConfig) -> None:
 
     out = Path(config.out).expanduser()
     settings = read_settings(config)
+    check_out(out, settings, config.overwrite)
     source = build_source(config)
     labels, items = source.annotate()
-    check_out(out, settings, config.overwrite)
     items = mark_repeats(items, is_class=labels.names is not None)
     usable = [item for item in items if item.error is None]
     bad = [item for item in items if item.error is not None]
@@ -96,6 +99,8 @@ def build_source(config: DictConfig) -> "AnnotationSource":
         raise ValueError(
             f"{unknown[0]}={used[unknown[0]]}: source={name} has no such key; columns belong to source=table."
         )
+    # a source that makes media writes them beside the records
+    used |= {key: options[key] for key in MAKER_KEYS if key in list_options(factory.func)}
     path = Path(config.path).expanduser()
     root = path if path.is_dir() else path.parent
     if config.root is not None:

@@ -35,6 +35,7 @@ class Annotation:
         person: who is in the clip, ``None`` where the data set does not name people.
         system: the system prompt, ``None`` without one.
         second_clip: path of a video that follows that of ``files``; empty without one.
+        meta: further entries of the record's ``meta``, such as the gender of the person.
         error: of a clip that cannot be read, such as a row with too many cells.
     """
 
@@ -48,6 +49,7 @@ class Annotation:
     person: str | None = None
     system: str | None = None
     second_clip: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict)
     error: BadSample | None = None
 
 
@@ -243,6 +245,7 @@ class _RecordBuilder:
         meta: dict[str, Any] = {} if self.labels.names is None else {"options": list(self.labels.names)}
         if annotation.person is not None:
             meta["person"] = annotation.person
+        meta |= annotation.meta
         raw |= {"meta": meta} if meta else {}
         return AnnotatedRecord(annotation, raw, tags=tuple(tags), seconds=_measure(seconds, headers))
 

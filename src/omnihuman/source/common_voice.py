@@ -10,8 +10,8 @@ from omnihuman.source.table import Row
 class CommonVoiceSource(DatasetSource):
     """The clips of a language of Common Voice -> their sentences; nobody is in two of its splits.
 
-    Reference: ``train.tsv``, ``dev.tsv`` and ``test.tsv`` with the columns ``client_id``, ``path`` and ``sentence``;
-    ``clips/<path>``.
+    Reference: ``train.tsv``, ``dev.tsv`` and ``test.tsv`` with the columns ``client_id``, ``path``, ``sentence``
+    and, in most releases, ``gender``; ``clips/<path>``.
     """
 
     def clips(self) -> Iterator[Annotation]:
@@ -22,4 +22,5 @@ class CommonVoiceSource(DatasetSource):
 
     def _build(self, place: str, row: Row) -> Annotation:
         audio = self.find_media(row["path"], suffixes=("", ".mp3"))
-        return Annotation(place, row["sentence"], {"audio": audio}, person=row["client_id"])
+        meta = {"gender": row["gender"]} if row.get("gender") else {}
+        return Annotation(place, row["sentence"], {"audio": audio}, person=row["client_id"], meta=meta)

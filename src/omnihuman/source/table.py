@@ -59,6 +59,7 @@ class TableSource(AnnotationSource):
         end: column of the last second.
         split: column of the split.
         person: column of the person in the clip.
+        gender: column of the gender of this person.
         task: name of what is asked for; ``None``: the column of the answers.
         system: system prompt.
         delimiter: between cells; ``None``: the one of comma, semicolon, tab and bar that makes most columns.
@@ -84,6 +85,7 @@ class TableSource(AnnotationSource):
         end: str | None = None,
         split: str | None = None,
         person: str | None = None,
+        gender: str | None = None,
         task: str | None = None,
         system: str | None = None,
         delimiter: str | None = None,
@@ -96,7 +98,7 @@ class TableSource(AnnotationSource):
             path, root, task=task, question=fixed, questions=questions, options=options, follow_links=follow_links
         )
         columns = {"video": video, "audio": audio, "image": image, "answer": answer, "start": start, "end": end}
-        self.columns = {**columns, "split": split, "person": person}
+        self.columns = {**columns, "split": split, "person": person, "gender": gender}
         self.texts = {"question": None if fixed else question, "system": system}
         self.delimiter = delimiter
 
@@ -112,7 +114,9 @@ class TableSource(AnnotationSource):
                 continue
             cells: dict[str, Any] = {key: getter(row) for key, getter in (getters | texts).items()}
             files: dict[str, str] = {kind: cells.pop(kind) for kind in KINDS if kind in cells}
-            yield Annotation(place, files=files, **cells)
+            gender = cells.pop("gender", "")
+            meta = {"gender": gender} if gender else {}
+            yield Annotation(place, files=files, meta=meta, **cells)
 
     def _check_keys(self, table: Table) -> None:
         columns = ", ".join(table.columns)
