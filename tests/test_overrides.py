@@ -1,6 +1,7 @@
 """Overrides of every form that Hydra's grammar has."""
 
 import random
+from typing import Any
 
 import pytest
 from hydra import initialize_config_dir
@@ -15,6 +16,28 @@ from omnihuman.overrides import (
     select_keys,
     without_keys,
 )
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("benchmark.path=情绪/test.json", "情绪/test.json"),
+        ("tag=第 一 次", "第 一 次"),
+        ("options=[高兴, very sad,[平静,0.5]]", ["高兴", "very sad", ["平静", 0.5]]),
+        ("options={0: 高兴,1: sad}", {0: "高兴", 1: "sad"}),
+        ("options=['高兴',\"难过\"]", ["高兴", "难过"]),
+        ("tag=http://例", "http://例"),
+    ],
+)
+def test_values_in_any_script_are_quoted(argument: str, value: Any) -> None:
+    parsed = parse_override(quote_argument(argument, (), ()))
+    assert parsed._parsed.value() == value
+
+
+def test_sweeps_in_any_script_are_sweeps() -> None:
+    assert parse_override(quote_argument("tag=一,two", (), ())).choices == ["'一'", "two"]
+    with pytest.raises(ValueError, match=r"高兴 .* ASCII"):
+        quote_argument("labels={高兴: [开心]}", (), ())
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Hydra overrides, parsed: the one module that looks into strings such as ``+group@package=choice``."""
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -170,7 +171,7 @@ def quote(text: str) -> str:
 
 
 def quote_argument(argument: str, text_keys: Sequence[str], path_keys: Sequence[str]) -> str:
-    r"""Quote the value of a command-line argument where it is free text or a path with ``=`` in it.
+    r"""Quote the value of a command-line argument where it is free text, a path with ``=`` in it, or not ASCII.
 
     This runs before Hydra's grammar, which such a value would break.
 
@@ -181,13 +182,40 @@ def quote_argument(argument: str, text_keys: Sequence[str], path_keys: Sequence[
 
     >>> quote_argument("instruction=Who's there?\nfear ,sad", ["instruction"], [])
     "instruction='Who\\'s there?\nfear ,sad'"
+    >>> quote_argument("options=[高兴,sad]", [], [])
+    "options=['高兴',sad]"
+
+    Raises:
+        ValueError: a key in braces is not ASCII.
     """
     key, _, value = argument.partition("=")
     is_text = key in text_keys or (key in path_keys and "=" in value)
+    if not is_text and not value.isascii():
+        return f"{key}={_quote_words(value)}"
     if not is_text or value in ("", "null"):
         return argument
     is_quoted = value[0] == value[-1] and value[0] in "'\""
     return argument if is_quoted else f"{key}={quote(value)}"
+
+
+def _quote_words(value: str) -> str:
+    """Quote what is not ASCII in a value: all of it, or the elements of a list, a mapping or a sweep.
+
+    Raises:
+        ValueError: a key in braces is not ASCII, which Hydra's grammar does not allow.
+    """
+    if set(value) & {"'", '"'}:  # quoted by the user
+        return value
+    if not set(value) & set("[]{}(),"):
+        return quote(value)
+    for word in re.findall(r"([^\s{}\[\](),:]+)\s*:", value):
+        if not word.isascii():
+            raise ValueError(f"{value}: the key {word} in braces must be ASCII; write a list, or a yaml file.")
+    return re.sub(r"[^\s{}\[\](),:]([^{}\[\](),:]*[^\s{}\[\](),:])?", _quote_foreign, value)
+
+
+def _quote_foreign(match: re.Match[str]) -> str:
+    return match[0] if match[0].isascii() else quote(match[0])
 
 
 def declare_sweep(arguments: Sequence[str]) -> list[str]:

@@ -195,15 +195,20 @@ def _find_pair(records: Sequence[Record]) -> tuple[str, ...]:
 
 
 def parse_forms(labels: Sequence[Any] | Mapping[Any, Any]) -> dict[str, tuple[str, ...]]:
-    """Return label -> other words for it, from a list of labels or such a mapping.
+    """Return label -> other words for it, from such a mapping, or a list of labels and of lists that begin with one.
 
     Raises:
         ValueError: there is one label, or a word stands for two.
 
-    >>> parse_forms({"happy": ["joyful"], "sad": None})
-    {'happy': ('joyful',), 'sad': ()}
+    >>> parse_forms({"happy": ["joyful"], "sad": None}), parse_forms(["高兴", ["难过", "伤心"]])
+    ({'happy': ('joyful',), 'sad': ()}, {'高兴': (), '难过': ('伤心',)})
     """
-    raw = labels if isinstance(labels, Mapping) else dict.fromkeys(labels)
+    raw: Mapping[Any, Any]
+    if isinstance(labels, Mapping):
+        raw = labels
+    else:
+        lists = [entry if isinstance(entry, list) and entry else [entry] for entry in labels]
+        raw = {label: words for label, *words in lists}
     if isinstance(labels, str) or len(raw) < 2 or len(raw) < len(labels):
         raise ValueError(f"benchmark.labels={labels}: list two different labels or more.")
     forms: dict[str, tuple[str, ...]] = {}
