@@ -1,5 +1,6 @@
 """Tiles have the pixels, the order and the number of those of transformers' LLaVA-OneVision."""
 
+from itertools import product
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ from omnihuman.nn.tiles import Tiles, arrange_tokens, count_tokens, parse_tiles
 from omnihuman.types import Tiling
 
 SIZE, PATCH, MAX_TILES = 42, 14, 2
-GRIDS = tuple((rows, columns) for rows in (1, 2, 3) for columns in (1, 2, 3))
+GRIDS = tuple(product((1, 2, 3), (1, 2, 3)))
 PINPOINTS = [[rows * SIZE, columns * SIZE] for rows, columns in GRIDS]
 TILES = Tiles(SIZE, GRIDS)
 SHAPES = {"square": (126, 126), "wide": (70, 333), "tall": (257, 64), "small": (9, 20), "line": (1, 300)}
@@ -42,7 +43,7 @@ def test_pixels_equal_those_of_transformers(shape: str) -> None:
 def test_several_images_are_padded_as_by_transformers() -> None:
     images = [draw_image(SHAPES["wide"]), draw_image(SHAPES["tall"])]
     expected = build_official()([images], return_tensors="pt")["pixel_values"]
-    tiles = torch.cat([TILES.cut(image[None], TILES.whole) for image in images])
+    tiles = torch.cat([TILES.cut(image[None], TILES.untiled) for image in images])
     torch.testing.assert_close(tiles / 127.5 - 1, expected[:, 0], rtol=0, atol=1e-6)
 
 
@@ -68,7 +69,7 @@ def test_tokens_equal_those_of_transformers(shape: str) -> None:
 
 @pytest.mark.parametrize("shape", [(384, 384), (480, 640), (1080, 1920), (1500, 400), (2304, 2304), (37, 21)])
 def test_counts_equal_those_of_transformers_at_its_size(shape: tuple[int, int]) -> None:
-    grids = tuple((rows, columns) for rows in range(1, 7) for columns in range(1, 7))
+    grids = tuple(product(range(1, 7), range(1, 7)))
     processor: Any = SimpleNamespace(
         image_processor=LlavaOnevisionImageProcessor(), num_image_tokens=729, vision_aspect_ratio="anyres_max_9"
     )
@@ -78,8 +79,8 @@ def test_counts_equal_those_of_transformers_at_its_size(shape: tuple[int, int]) 
 
 
 def test_an_image_that_stays_whole_ends_with_one_newline() -> None:
-    tokens = arrange_tokens(torch.ones(1, 9, 2), TILES.whole, (3, 3), torch.zeros(2), None)
-    assert tokens[:, 0].tolist() == [1.0] * 9 + [0.0] and count_tokens(TILES.whole, (3, 3), None) == 10
+    tokens = arrange_tokens(torch.ones(1, 9, 2), TILES.untiled, (3, 3), torch.zeros(2), None)
+    assert tokens[:, 0].tolist() == [1.0] * 9 + [0.0] and count_tokens(TILES.untiled, (3, 3), None) == 10
 
 
 def test_without_a_limit_no_token_is_resized() -> None:

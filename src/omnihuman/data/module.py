@@ -135,15 +135,13 @@ class OmniData(pl.LightningDataModule):
         self.sources = parse_mixture(records, build)
         self.val_source = None if val_records is None else parse_source(val_records, build, "data.val_records")
         self.batch_size, self.max_tokens, self.seed, self.val_limit = batch_size, max_tokens, seed, val_limit
-        self.tasks = TaskSelection(tasks)
-        self.views = [View.parse(view, "data.views") for view in views]
+        self.tasks, self.views = TaskSelection(tasks), [View.parse(view, "data.views") for view in views]
         self.options = dict[str, Any](num_frames=num_frames, sampling=sampling, time_instruction=time_instruction)
         self.options |= dict(face=face, missing=missing, long_audio=long_audio, policy=on_bad_sample, timeout=timeout)
         self.options["tiles"] = parse_tiles(tiles)
         self.chat_options = dict[str, Any](markers=markers, separator=separator, instruction=instruction)
         self.chat_options["supervise_newline"] = supervise_newline
-        self.max_length = max_tokens if max_length is None else max_length
-        self.num_workers, self.features = num_workers, features
+        self.max_length, self.num_workers, self.features = max_length or max_tokens, num_workers, features
         self._connected: tuple[Transforms, Layouts, Chat] | None = None
         self._cache: dict[Any, Samples] = {}
         self._micro_batches: dict[tuple[int, int], int] = {}

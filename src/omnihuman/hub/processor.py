@@ -112,8 +112,7 @@ class OmniHumanProcessor(ProcessorMixin):
             video: path of a clip with its audio track. A separate ``audio`` replaces the audio track. In a list,
                 ``None`` stands for a question without video.
             audio: path of an audio file, or ``{"array", "sampling_rate"}``.
-            image: path of an image, a PIL image, or a list of images for one question; in a list of questions, an
-                element may be a list, too.
+            image: path of an image, a PIL image, or a list of them for one question.
             view: modalities to use: ``VAF``, ``VA``, ``V``, ``A``, ``text`` ...; ``None`` for all.
             answer: the reference answer; adds ``labels`` for training.
             faces: bounding boxes as in records (``[{"time", "box"}]`` or one box a frame); or ``whole`` frames,

@@ -34,7 +34,7 @@ class Tiles:
     grids: tuple[tuple[int, int], ...]
 
     @property
-    def whole(self) -> Tiling:
+    def untiled(self) -> Tiling:
         """The tiling of an image that stays whole, padded to a square: one of several images."""
         return Tiling(0, 0, self.size, self.size)
 

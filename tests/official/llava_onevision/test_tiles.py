@@ -1,5 +1,6 @@
 """Grids of tiles from the fields of a config.json, in either layout."""
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from omnihuman.build import compose_part
 from omnihuman.nn.tiles import Tiles
 from omnihuman.official.llava_onevision.tiles import read_tiles
 
-SQUARE = tuple((rows, columns) for rows in range(1, 7) for columns in range(1, 7))
+SQUARE = tuple(product(range(1, 7), range(1, 7)))
 RELEASED = {"image_aspect_ratio": "anyres_max_9", "image_grid_pinpoints": "(1x1),...,(6x6)"}
 HUB = {"text_config": {}, "vision_aspect_ratio": "anyres_max_9"}
 
@@ -21,10 +22,10 @@ def test_the_released_range_is_that_of_our_description() -> None:
     tiles = read(**RELEASED)
     assert {*tiles.tiles.grids} == {*SQUARE} and tiles.max_tiles == 9 and not tiles.note
     plain = read(**HUB, image_grid_pinpoints=[[rows * 384, columns * 384] for rows, columns in SQUARE])
-    ours = compose_part("prompting", "llava_onevision")
+    preset = compose_part("prompting", "llava_onevision")
     for options in (plain.describe(), read(**HUB, image_grid_pinpoints=str([[768, 384]])).describe()):
-        assert options["model"]["fusions"]["newline"]["max_tiles"] == ours.model.fusions.newline.max_tiles
-    assert plain.describe()["data"]["tiles"] == ours.data.tiles
+        assert options["model"]["fusions"]["newline"]["max_tiles"] == preset.model.fusions.newline.max_tiles
+    assert plain.describe()["data"]["tiles"] == preset.data.tiles
 
 
 def test_width_comes_first_in_the_original_layout() -> None:

@@ -43,7 +43,7 @@ class FramesReader(Reader):
     def prepare(self, record: Record, header: Header) -> Record:
         tiles = self.options.tiles
         if tiles is not None and record.kind == "image" and header.size is not None:
-            return replace(record, tiling=tiles.whole if record.more_images else tiles.choose(*header.size))
+            return replace(record, tiling=tiles.untiled if record.more_images else tiles.choose(*header.size))
         pattern = self.options.time_instruction
         is_clip = "video" in record.slots and record.kind == "video" and record.second_clip is None
         if pattern is None or not is_clip or header.is_still:

@@ -12,7 +12,7 @@ RANGE = re.compile(r"\((\d+)x(\d+)\)")
 
 
 class TileSettings(NamedTuple):
-    """How images are cut.
+    """The tiles of images.
 
     Attributes:
         tiles: the grids; ``None`` for images that are one frame.
