@@ -50,7 +50,8 @@ def test_a_record_of_another_task_is_skipped_with_a_reason(build_data: Any, tmp_
 
 
 def test_many_tasks_and_files_are_one_short_line() -> None:
-    files = {f"{name}.json": [{"task": f"t{number}"} for number in range(9)] for name in "abcdef"}
+    entries = [{"task": f"t{number}"} for number in range(9)]
+    files = {f"{name}.json": list(entries) for name in "abcdef"}
     files["a.json"] += [{"task": "often"}] * 20
     (line,) = describe_unlisted_tasks(files)
     assert line.startswith("a.json, b.json, c.json, 3 more: 74 records")
