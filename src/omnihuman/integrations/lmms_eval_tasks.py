@@ -104,7 +104,7 @@ def load_benchmark(overrides: tuple[str, ...]) -> Benchmark:
     """
     from omnihuman.build import build, compose_config
 
-    config = compose_config(list(overrides), "evaluate").benchmark
+    config = compose_config(list(overrides), "evaluate").get("benchmark")
     if config is None:
         raise ValueError("benchmark= is missing: name one of conf/benchmark, such as benchmark=dfew.")
     benchmark: Benchmark = build(config)
