@@ -111,7 +111,9 @@ def find_gallery(config: DictConfig) -> list[Path]:
         if (folder / PREDICTIONS).is_file():
             folders.append(folder)
         else:
-            folders += find_folders(OmegaConf.merge(config, {"run": name}))
+            selected = config.copy()
+            selected.run = name
+            folders += find_folders(selected)
     return folders
 
 

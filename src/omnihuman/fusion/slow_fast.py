@@ -50,10 +50,10 @@ class SlowFast(Fusion):
         self.pool, self.every = pool, every
 
     def layout(self, layouts: Sequence[Layout]) -> Layout:
-        time_steps, num_tokens, grid, _ = layouts[0]
-        rows, columns = self._require_grid(grid)
-        num_fast = time_steps * (rows // self.pool) * (columns // self.pool)
-        return Layout(1, num_fast + len(self._slow_frames(time_steps)) * num_tokens)
+        stream = layouts[0]
+        rows, columns = self._require_grid(stream.grid)
+        num_fast = stream.time_steps * (rows // self.pool) * (columns // self.pool)
+        return Layout(1, num_fast + len(self._slow_frames(stream.time_steps)) * stream.tokens_per_step)
 
     def merge(self, streams: list[Features], condition: Features | None) -> Features:
         tokens, mask, grid = streams[0].tokens, streams[0].mask.any(dim=2), self._require_grid(streams[0].grid)

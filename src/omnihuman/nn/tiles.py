@@ -143,7 +143,7 @@ def arrange_tokens(
     shape = _shrink(rows, columns, grid, max_tiles)
     if shape != (rows, columns):
         resized = resize_grid(plane.flatten(0, 1)[None, None], (rows, columns), shape)[0, 0]
-        plane = resized.unflatten(0, shape)
+        plane = resized.reshape(*shape, -1)
     plane = torch.cat([plane, newline.expand(shape[0], 1, -1)], dim=1)
     return torch.cat([tokens[0], plane.flatten(0, 1)])
 
