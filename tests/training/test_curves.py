@@ -1,12 +1,13 @@
 """The chart of a run."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from omnihuman.training.callbacks import MetricsTable
-from omnihuman.training.curves import build_figure
+from omnihuman.training.curves import build_figure, draw_curves
 from omnihuman.training.summary import read_metrics
 
 UNTRAINED = {"val/loss": 9.0, "val/emotion/war": 10.0, "val/emotion/uar": 12.0, "floor/emotion/war": 40.0}
@@ -73,3 +74,14 @@ def test_a_validation_after_the_first_step_is_not_marked(tmp_path: Path) -> None
     table.log_metrics(TRAINED, step=1)
     figure = build_figure(read_metrics(table.file), "x")
     assert not any(axes.texts for axes in figure.axes)
+
+
+def test_tasks_in_any_script_are_drawn(tmp_path: Path) -> None:
+    rows = [
+        {"step": 0.0, "train/loss": 1.0, "val/情绪/war": 10.0},
+        {"step": 1.0, "train/loss": 1.0, "val/情绪/war": 9.0},
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a glyph that is missing
+        draw_curves(rows, tmp_path / "curves.png", "表情")
+    assert (tmp_path / "curves.png").stat().st_size > 1000

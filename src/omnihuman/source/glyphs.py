@@ -1,9 +1,10 @@
 """Fonts for texts in any script, among those that are installed."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import NamedTuple
+from itertools import chain
+from typing import Any, NamedTuple
 
 REPLACEMENT = "□"
 """Stands for a character of which no installed font has a glyph."""
@@ -47,6 +48,17 @@ def make_drawable(text: str) -> DrawableText:
         num_replaced += text.count(character)
         text = text.replace(character, REPLACEMENT)
     return DrawableText(text, families or [_list_fonts()[0][0]], num_replaced)
+
+
+def choose_fonts(texts: Iterable[str]) -> dict[str, Any]:
+    """Return the settings of matplotlib that draw some texts; empty where its default font has all their glyphs.
+
+    >>> choose_fonts(["loss", "Übung"])
+    {}
+    """
+    families = list(dict.fromkeys(chain.from_iterable(make_drawable(text).families for text in texts)))
+    default = make_drawable("").families
+    return {} if set(families) <= set(default) else {"font.family": [*default, *families]}
 
 
 def wrap_text(text: str, width: int) -> list[str]:

@@ -2,11 +2,10 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from omnihuman.source.glyphs import make_drawable
+from omnihuman.source.glyphs import choose_fonts, make_drawable
 from omnihuman.studies.results import CellResult
 
 FORMATS = ("png", "pdf", "svg")
@@ -31,12 +30,9 @@ def draw_chart(folder: Path, title: str, results: Sequence[CellResult], columns:
 
     results = [result for result in results if result.means]
     labels = [result.label for result in results]
-    texts = {text: make_drawable(text) for text in (title, *columns.values(), *labels)}
-    families = list(dict.fromkeys(chain.from_iterable(text.families for text in texts.values())))
-    settings: dict[str, Any] = {**TEXT_AS_TEXT}
-    if len(families) > 1:  # the default alone keeps its name
-        settings["font.family"] = families
-    with rc_context(settings):
+    texts = (title, *columns.values(), *labels)
+    drawable = {text: make_drawable(text).text for text in texts}
+    with rc_context(TEXT_AS_TEXT | choose_fonts(texts)):
         figure = Figure(figsize=(1.8 + 3.0 * len(columns), 1.5 + 0.45 * max(1, len(results))), layout="constrained")
         panels = list(figure.subplots(1, max(1, len(columns)), squeeze=False, sharey=True).flat)
         heights = list(range(len(results)))[::-1]
@@ -44,11 +40,11 @@ def draw_chart(folder: Path, title: str, results: Sequence[CellResult], columns:
             for height, result in zip(heights, results, strict=True):
                 if key in result.means:
                     _draw_score(axes, height, result, key)
-            axes.set_title(texts[label].text, fontsize=10)
+            axes.set_title(drawable[label], fontsize=10)
             axes.grid(axis="x", alpha=0.3)
             axes.set_ylim(-0.6, len(results) - 0.3)
-        panels[0].set_yticks(heights, [texts[label].text for label in labels])
-        figure.suptitle(texts[title].text, fontsize=11)
+        panels[0].set_yticks(heights, [drawable[label] for label in labels])
+        figure.suptitle(drawable[title], fontsize=11)
         logging.getLogger("fontTools.subset").setLevel(logging.WARNING)  # it names every table of a font
         for name in FORMATS:
             date = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(name)

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from omnihuman.source.glyphs import choose_fonts, make_drawable
 from omnihuman.training.selection import SCORED
 
 Rows = Sequence[Mapping[str, float]]
@@ -17,8 +19,11 @@ SMOOTHING = 0.05
 
 
 def draw_curves(rows: Rows, file: Path, title: str) -> None:
-    """Write a PNG with the metrics of a run."""
-    build_figure(rows, title).savefig(file, dpi=110)
+    """Write a PNG with the metrics of a run, whose tasks have names in any script."""
+    from matplotlib import rc_context
+
+    with rc_context(choose_fonts([title, *chain.from_iterable(rows)])):
+        build_figure(rows, title).savefig(file, dpi=110)
 
 
 def build_figure(rows: Rows, title: str) -> Any:
@@ -42,15 +47,15 @@ def build_figure(rows: Rows, title: str) -> Any:
         axes.set_visible(False)
     for axes, (kind, names) in zip(grid, panels.items(), strict=False):
         for index, name in enumerate(names):
-            label, color = name.removeprefix(f"{kind}/"), f"C{index}"
+            label, color = make_drawable(name.removeprefix(f"{kind}/")).text, f"C{index}"
             if name.startswith("train/"):
                 _draw_training(axes, rows, name, label, color)
             else:
                 _draw_validations(axes, rows, name, label, color)
-        axes.set(title=kind, xlabel="optimizer step")
+        axes.set(title=make_drawable(kind).text, xlabel="optimizer step")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=9)
-    figure.suptitle(title)
+    figure.suptitle(make_drawable(title).text)
     return figure
 
 
