@@ -282,11 +282,12 @@ def find_notes(report: Mapping[str, Any], splits: Assignment, source: "Annotatio
             notes.append(f"{split} has no record of {', '.join(absent)}")
     if all(name.isdigit() for name in report["labels"] or ["text"]):
         notes.append("the labels are numbers: name them for the model, options={0: <label>, 1: <label>}")
-    splits_of_files: dict[str, set[str]] = {}
+    splits_of_files: dict[object, set[str]] = {}
     num_silent = 0
     for split, items in splits.items():
         for item in items:
-            splits_of_files.setdefault(item.files[0], set()).add(split)
+            file = item.files[:1] or item.annotation.place  # of text alone
+            splits_of_files.setdefault(file, set()).add(split)
             num_silent += is_silent(item)
     if num_shared := sum(len(names) > 1 for names in splits_of_files.values()):
         notes.append(f"{num_shared} files are in several splits")
@@ -300,7 +301,7 @@ def find_notes(report: Mapping[str, Any], splits: Assignment, source: "Annotatio
 def is_silent(item: "AnnotatedRecord") -> bool:
     """Return true for a record of a video without audio."""
     raw = item.raw or {}
-    return "video" in raw and "<audio>" not in raw["conversations"][0]["value"]
+    return "video" in raw and bool(item.tags) and "<audio>" not in item.tags
 
 
 def write_folder(out: Path, splits: Assignment, report: Mapping[str, Any]) -> None:
@@ -328,8 +329,8 @@ def draw_sheet(file: Path, splits: Assignment, source: "AnnotationSource", num_r
     records = []
     for item in items[:: max(1, len(items) // num_records)][:num_records]:
         assert item.raw is not None
-        place = item.annotation.place
-        records.append(parse_record(item.raw, item.raw["id"], source.root, place, follow_links=source.follow_links))
+        options = {"allow_text_only": source.has_text_only, "follow_links": source.follow_links}
+        records.append(parse_record(item.raw, item.raw["id"], source.root, item.annotation.place, **options))
     for error in draw_records(records, 4, file).errors:
         print(f"  {error.reason}: {error}")
 
@@ -358,9 +359,9 @@ def print_summary(out: Path, report: Mapping[str, Any], source: "AnnotationSourc
         print(f"in training records: one of {len(report['questions'])} wordings, options in any order (seed)")
     for note in report["notes"]:
         print(f"note: {note}")
-    data = shlex.quote(f"data={out}{os.sep}")
-    if source.follow_links:
-        data += " data.source.follow_links=true"
+    options = {"follow_links": source.follow_links, "text_only": source.has_text_only}
+    keys = [f"data.source.{key}=true" for key, is_set in options.items() if is_set]
+    data = " ".join([shlex.quote(f"data={out}{os.sep}"), *keys])
     print(f"written: {out}\nnext: omnihuman inspect {data} decode=true")
     if "train" in report["records"]:
         print(f"      omnihuman train +experiment=finetune base=<model folder> {data}")

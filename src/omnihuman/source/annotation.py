@@ -93,6 +93,7 @@ class AnnotationSource(Source):
 
     Attributes:
         notes: for the user, after the clips have been read.
+        has_text_only: records may have no file.
 
     Raises:
         ValueError: the name of the task is no word, or there are no such questions.
@@ -117,6 +118,7 @@ class AnnotationSource(Source):
         self.question = self.questions.texts[0] if self.questions else question
         self.options, self.system, self.follow_links = options, system, follow_links
         self.notes: list[str] = []
+        self.has_text_only = False
 
     @property
     def location(self) -> str:
@@ -190,7 +192,7 @@ class _RecordBuilder:
 
     def __init__(self, source: AnnotationSource, labels: Labels) -> None:
         self.source, self.labels = source, labels
-        self.read_header = lru_cache(maxsize=None)(_read_header)
+        self.read_header = lru_cache(maxsize=None)(read_header)
 
     def build(self, annotation: Annotation) -> AnnotatedRecord:
         try:
@@ -258,7 +260,8 @@ class _RecordBuilder:
             raise BadSample(error.reason, f"{kind} {name!r:.200}: {message}") from error
 
 
-def _read_header(path: Path) -> Header | BadSample:
+def read_header(path: Path) -> Header | BadSample:
+    """Return the header of a file, or why it cannot be used."""
     try:
         return probe(path)
     except BadSample as bad:
@@ -309,12 +312,12 @@ def _check_start(start: float, headers: Mapping[str, Header]) -> None:
         BadSample: it begins later.
     """
     for header in headers.values():
-        seconds = _measure_file(header)
+        seconds = measure_file(header)
         if start and 0 < seconds <= start:
             raise BadSample("outside_file", f"start {start:g} is after the end of the file, {seconds:.1f} s.")
 
 
-def _measure_file(header: Header) -> float:
+def measure_file(header: Header) -> float:
     """Return the length of a file in seconds, 0 for a still or an unknown length."""
     return 0.0 if header.is_still else max(header.audio[1], header.num_frames / header.fps)
 
