@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoProcessor
 
+import omnihuman
 from omnihuman.hub.export import check_graph, export, select_data_options
 from omnihuman.hub.graph import build_graph
 from omnihuman.inference.answerer import Answerer
@@ -169,6 +170,7 @@ def test_face_detector_is_not_released() -> None:
 
 @pytest.mark.parametrize("preset", [pytest.param("7b", marks=pytest.mark.slow), "0_5b"])
 def test_export_of_a_converted_checkpoint(preset: str, tmp_path: Path, corpus: Path) -> None:
+    omnihuman.register()
     official = write_official(tmp_path / "official", preset)
     folder = convert(Request("humanomni", str(official.folder), tmp_path / "converted", official.options))
     export(folder, tmp_path / "out")
