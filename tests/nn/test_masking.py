@@ -2,7 +2,7 @@
 
 import torch
 
-from omnihuman.nn.masking import run_on_valid
+from omnihuman.nn.masking import run_blanks, run_on_valid
 
 VALUES = torch.arange(8.0).reshape(4, 2)
 
@@ -23,6 +23,18 @@ def test_without_valid_samples_and_graph_nothing_runs() -> None:
     with torch.no_grad():
         output = run_on_valid(lambda index: 1 / 0, torch.zeros(4, dtype=torch.bool), (3, 2), torch.bfloat16)  # type: ignore[arg-type,return-value]
     assert output.shape == (4, 3, 2) and output.dtype == torch.bfloat16 and not output.any()
+
+
+def test_every_rank_runs_a_sharded_network_without_a_graph_too() -> None:
+    calls: list[int] = []
+
+    def run(index: torch.Tensor) -> torch.Tensor:
+        calls.extend(index.tolist())
+        return VALUES[index] + 1
+
+    with torch.no_grad(), run_blanks():
+        output = run_on_valid(run, torch.zeros(4, dtype=torch.bool), (2,), torch.float32)
+    assert calls == [0] and not output.any()
 
 
 def test_without_valid_samples_gradients_are_zero() -> None:
