@@ -29,8 +29,6 @@ SPECIAL_KEYS = ("_target_", "_partial_")
 MODEL_KEYS = ("drop", "variant")
 """Keys of a model that are read before it is built: parts that are left out, and the name of its preset."""
 
-SAVE_STATE_DICT = "If you trust it, save its state dict alone with torch.save."
-
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -301,13 +299,12 @@ def _resolve_children(node: DictConfig | ListConfig) -> None:
             _resolve_children(child)
 
 
-def load_pickle(file: str | Path, mmap: bool = False, cure: str = SAVE_STATE_DICT) -> object:
+def load_pickle(file: str | Path, mmap: bool = False) -> object:
     """Load a file of ``torch.save`` that holds plain tensors, numbers and containers.
 
     Args:
         file: to load.
         mmap: map tensors from disk instead of reading them, if the file format allows it (old formats do not).
-        cure: what to do about another file, for the message.
 
     Raises:
         ValueError: the file is missing, cut short, or holds other objects, whose unpickling could run code.
@@ -320,8 +317,8 @@ def load_pickle(file: str | Path, mmap: bool = False, cure: str = SAVE_STATE_DIC
         return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap and is_zipfile(file))
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(
-            f"{file} is not a plain checkpoint, and other pickles are never loaded. {cure} torch.load reports: "
-            f"{_summarize(error)}"
+            f"{file} is not a plain checkpoint, and other pickles are never loaded. If you trust it, save its state "
+            f"dict alone with torch.save. torch.load reports: {_summarize(error)}"
         ) from error
 
 

@@ -2,10 +2,12 @@
 
 try:
     import lightning.pytorch as pl
+    from lightning.pytorch.plugins import environments
 except ImportError:
     import pytorch_lightning as pl
+    from pytorch_lightning.plugins import environments
 
 Callback = pl.Callback
 Logger = pl.loggers.Logger
 
-__all__ = ["Callback", "Logger", "pl"]
+__all__ = ["Callback", "Logger", "environments", "pl"]

@@ -19,6 +19,7 @@ from omnihuman.build import check_sizes, config_dir, register_resolvers, select_
 from omnihuman.mistake import explain
 from omnihuman.overrides import declare_sweep, quote_argument
 from omnihuman.source.root import expand_data_paths
+from omnihuman.stop import Interrupted
 from omnihuman.usage import HELP, format_usage
 from omnihuman.values import check_command_line
 
@@ -173,6 +174,9 @@ def _run(
         _exit_silently(141)
     except KeyboardInterrupt:
         _exit_silently(130)
+    except Interrupted as end:
+        print(end, file=sys.stderr)
+        sys.exit(end.exit_code)
     except Exception as error:
         message = find_missing_extra(error) or explain(error, command_line, root)
         # in a sweep Hydra prints which cell failed, so the error must reach it

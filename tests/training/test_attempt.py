@@ -17,6 +17,7 @@ from omnihuman.training.attempt import (
     take_over,
 )
 from omnihuman.training.runs import FINISHED, Run
+from tests.training.test_checkpoint import write_text
 
 CONFIG = OmegaConf.create({"name": "x"})
 
@@ -33,7 +34,7 @@ def write_run(run: Run, *, is_finished: bool = True) -> Run:
         (run.folder / "ledger.json").write_text(json.dumps({"command": f"train {run.digest}"}))
         run.finish()
     else:
-        (run.checkpoints / "step=2.ckpt").write_text(run.digest)
+        write_text(run.checkpoints / "step=2.ckpt", run.digest)
     return run
 
 

@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 from omnihuman.build import compose_config
 from omnihuman.training.chain import Chain, open_cell, resolve_chain, resolve_variant, train_missing
 from omnihuman.training.runs import Run, build_run, select_shared
+from tests.training.test_checkpoint import write_text
 
 STAGES = ("stage1_face", "stage1_body", "stage1_interaction", "stage1", "stage2", "stage3")
 
@@ -138,7 +139,7 @@ def test_newest_checkpoint_of_an_interrupted_run_is_found(tmp_path: Path) -> Non
     assert run.find_checkpoint() is None
     run.open(OmegaConf.create({}))
     for step in (9, 100, 20):
-        (run.checkpoints / f"step={step}.ckpt").touch()
+        write_text(run.checkpoints / f"step={step}.ckpt", "{}")
     assert run.find_checkpoint() == run.checkpoints / "step=100.ckpt"
     assert Run(run.folder, "bbb").find_checkpoint() is None
     run.weights.touch()

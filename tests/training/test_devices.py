@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from omnihuman.training.devices import check_devices
+from omnihuman.training.devices import check_devices, select_environment
+from omnihuman.training.runs import is_launched, is_main_process
 
 
 def set_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
@@ -18,9 +19,7 @@ def set_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
         (0, "gpu", 1, r"trainer\.accelerator=gpu.*trainer\.accelerator=cpu"),
         (0, "cuda", "auto", r"trainer\.accelerator=cuda"),
         (0, "auto", 8, r"trainer\.devices=8.*2 CPU cores"),
-        (0, "cpu", 3, r"trainer\.devices=3.*trainer\.devices=2"),
         (4, "auto", 8, r"trainer\.devices=8.*4 GPUs"),
-        (4, "cpu", 3, r"2 CPU cores"),
     ],
 )
 def test_missing_device_raises(
@@ -40,3 +39,52 @@ def test_devices_of_the_machine_pass(
 ) -> None:
     set_gpus(monkeypatch, count)
     check_devices(accelerator, devices)
+
+
+@pytest.mark.parametrize(
+    ("variables", "names"),
+    [
+        ({}, []),
+        ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, ["LightningEnvironment"]),
+        ({"SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "8", "SLURM_PROCID": "3"}, ["SLURMEnvironment"]),
+        ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "RANK": "1"}, []),
+        ({"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "bash"}, []),
+    ],
+)
+def test_environment_is_that_of_the_launcher(
+    variables: dict[str, str], names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    plugins = select_environment()
+    assert [type(plugin).__name__ for plugin in plugins] == names
+    assert not any(getattr(plugin, "auto_requeue", False) for plugin in plugins)
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_main", "is_one_of_several"),
+    [
+        ({}, True, False),
+        ({"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}, True, True),
+        ({"RANK": "8", "LOCAL_RANK": "0", "WORLD_SIZE": "16"}, False, True),
+        ({"NODE_RANK": "0", "LOCAL_RANK": "1"}, False, False),
+        ({"NODE_RANK": "1"}, False, False),  # the first process of the second node, before Lightning starts others
+        ({"NODE_RANK": "0"}, True, False),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "16"}, True, True),
+        ({"SLURM_PROCID": "3", "SLURM_NTASKS": "16"}, False, True),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, True, False),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "LOCAL_RANK": "1"}, False, False),  # started by that task
+    ],
+)
+def test_one_process_of_all_nodes_is_the_main_one(
+    variables: dict[str, str], is_main: bool, is_one_of_several: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert is_main_process() == is_main and is_launched() == is_one_of_several
+
+
+def test_job_of_tasks_without_their_number_per_node_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "8")
+    with pytest.raises(ValueError, match="--ntasks-per-node=8"):
+        select_environment()

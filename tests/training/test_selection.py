@@ -14,6 +14,7 @@ from omnihuman.build import build, compose_config
 from omnihuman.metric.choice import ChoiceAccuracy
 from omnihuman.metric.emotion import EmotionRecall
 from omnihuman.objective.base import Objective
+from omnihuman.training.checkpoint import read_state
 from omnihuman.training.generation_metrics import GenerationMetrics
 from omnihuman.training.runs import Run, build_run
 from omnihuman.training.selection import Selection, copy_file, is_better
@@ -138,7 +139,7 @@ def last(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def read_checkpoint(run: Run) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = torch.load(run.checkpoints / "step=4.ckpt", weights_only=True)["state_dict"]
+    state: dict[str, torch.Tensor] = read_state(run.checkpoints / "step=4.ckpt")["state_dict"]
     return {name.removeprefix("model."): value for name, value in state.items()}
 
 

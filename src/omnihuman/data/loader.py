@@ -15,7 +15,7 @@ from omnihuman.types import Batch
 
 
 class Loader(DataLoader[Any]):
-    """A loader whose state is two integers: the epoch, and the number of its batches that were yielded.
+    """A loader whose state is two integers: the epoch, and the number of its optimizer steps that were yielded.
 
     The trainer sets the epoch through ``set_epoch`` of the sampler. An iteration begins at the first batch of the
     epoch; only the first iteration after ``load_state_dict`` begins in the middle.
@@ -25,6 +25,7 @@ class Loader(DataLoader[Any]):
     Args:
         samples: map a micro-batch to a batch.
         pack_epoch: epoch -> its micro-batches.
+        micro_batches: of an optimizer step; a state may come from a loader with another number.
         num_workers: processes that decode; 0 decodes in this one.
         timeout: seconds per file; a worker that hangs for longer is an error.
         options: of the DataLoader.
@@ -35,11 +36,12 @@ class Loader(DataLoader[Any]):
         samples: Samples,
         pack_epoch: Callable[[int], list[MicroBatch]],
         *,
+        micro_batches: int = 1,
         num_workers: int = 0,
         timeout: float = 60.0,
         **options: Any,
     ) -> None:
-        self.pack_epoch = lru_cache(maxsize=2)(pack_epoch)
+        self.pack_epoch, self.micro_batches = lru_cache(maxsize=2)(pack_epoch), micro_batches
         self.epoch, self.num_yielded, self.is_restored = 0, 0, False
         largest = max((len(micro_batch.indices) for micro_batch in self.pack_epoch(0)), default=0)
         # Reading stops by itself after `timeout`; this catches reads that cannot be stopped, as of a dead network disk.
@@ -73,12 +75,12 @@ class Loader(DataLoader[Any]):
         return len(self.pack_epoch(self.epoch))
 
     def state_dict(self) -> dict[str, int]:
-        """Return the state."""
-        return {"epoch": self.epoch, "num_yielded": self.num_yielded}
+        """Return the state after a step."""
+        return {"epoch": self.epoch, "steps": self.num_yielded // self.micro_batches}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Resume from a state."""
-        self.epoch, self.num_yielded, self.is_restored = state["epoch"], state["num_yielded"], True
+        self.epoch, self.num_yielded, self.is_restored = state["epoch"], state["steps"] * self.micro_batches, True
 
     def set_epoch(self, epoch: int) -> None:
         """Begin another epoch; for the current one, nothing happens."""

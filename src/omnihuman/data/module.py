@@ -321,7 +321,7 @@ class OmniData(pl.LightningDataModule):
         def plan(epoch: int) -> list[MicroBatch]:
             return pack_epoch(lengths, targets, self.order(epoch), max_tokens=self.max_tokens, epoch=epoch, **options)
 
-        return self._build_loader(samples, plan)
+        return self._build_loader(samples, plan, micro_batches=micro_batches)
 
     # ----------------------------------------------------------------------------------------------------- validation
 
@@ -432,7 +432,7 @@ class OmniData(pl.LightningDataModule):
         transforms, layouts, chat = self._connected
         return Samples(records, transforms, layouts, chat, **(self.options | options))
 
-    def _build_loader(self, samples: Samples, plan: Callable[[int], list[MicroBatch]]) -> Loader:
+    def _build_loader(self, samples: Samples, plan: Callable[[int], list[MicroBatch]], **options: Any) -> Loader:
         return Loader(
             samples,
             plan,
@@ -440,6 +440,7 @@ class OmniData(pl.LightningDataModule):
             timeout=self.options["timeout"],
             pin_memory=torch.cuda.is_available(),
             prefetch_factor=4 if self.num_workers else None,
+            **options,
         )
 
     def _world_and_rank(self) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,8 +14,12 @@ from torch.optim import Optimizer
 from omnihuman.model.omni import OmniModel
 from omnihuman.model.sharding import frozen_encoders, replicated_parameters, sharded_blocks
 from omnihuman.model.trainable import Group, canonical_name, strip_wrappers
+from omnihuman.nn.masking import run_blanks
 from omnihuman.pl import pl
 from omnihuman.types import Batch, Output
+
+FORWARD_METHODS = ("answer_ids", "option_log_probs", "fusion_weights")
+"""Methods of the model that run its parts, beside ``forward``: a sharded model gathers its parameters for them."""
 
 
 class Objective(pl.LightningModule, ABC):
@@ -90,19 +95,31 @@ class Objective(pl.LightningModule, ABC):
         return {canonical_name(name) for name in _names(self.groups)}
 
     def configure_model(self) -> None:
-        """Shard the model over the data-parallel ranks if the strategy is FSDP2."""
+        """Shard the model over the data-parallel ranks if the strategy is FSDP2.
+
+        Under ``bf16-mixed`` a rank stores its shard in float32, parameters are gathered in bfloat16, and gradients are
+        reduced in float32.
+        """
         mesh = getattr(self, "device_mesh", None)
         if mesh is None or self.is_sharded:
             return
-        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
         self.is_sharded = True
         for encoder in frozen_encoders(self.model):
             encoder.to(self.device)
         replicated = replicated_parameters(self.model)
+        options = {"mesh": mesh["data_parallel"]}
+        if getattr(self.trainer.precision_plugin, "precision", None) == "bf16-mixed":
+            # autocast would cast float32 weights in every forward, after twice the bytes have been gathered
+            options["mp_policy"] = MixedPrecisionPolicy(
+                param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
+            )
         for block in list(sharded_blocks(self.model, replicated)):
-            fully_shard(block, mesh=mesh["data_parallel"])
-        fully_shard(self.model, mesh=mesh["data_parallel"], ignored_params=replicated)
+            fully_shard(block, **options)
+        fully_shard(self.model, ignored_params=replicated, **options)
+        for name in FORWARD_METHODS:
+            register_fsdp_forward_method(self.model, name)
 
     def configure_optimizers(self) -> dict[str, Any]:
         parameters = {strip_wrappers(name): parameter for name, parameter in self.model.named_parameters()}
@@ -150,7 +167,8 @@ class Objective(pl.LightningModule, ABC):
         self._val_targets = 0
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        output = self.model(batch)
+        with run_blanks() if self.is_sharded else nullcontext():
+            output = self.model(batch)
         self._val_loss = self._val_loss + self.compute_loss(output, batch).double()
         self._val_targets += output.targets
 
@@ -163,11 +181,10 @@ class Objective(pl.LightningModule, ABC):
             self.log("val/loss", loss / num_targets, prog_bar=True, rank_zero_only=False, batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remove the frozen parameters, and add the state of the random generator."""
+        """Remove the frozen parameters."""
         names = self._state_names()
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {key: state[key] for key in state if strip_wrappers(key) in names}
-        checkpoint["rng"] = torch.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         names = {strip_wrappers(key) for key in checkpoint["state_dict"]}
@@ -177,7 +194,6 @@ class Objective(pl.LightningModule, ABC):
                 f"the checkpoint has {len(names)} trainable tensors, this run has {len(expected)}; they differ in "
                 f"{sorted(names ^ expected)[:3]}: was `trainable` changed? Start again with overwrite=true."
             )
-        torch.set_rng_state(checkpoint["rng"].cpu())
 
     def _state_names(self) -> set[str]:
         """Return the names of the trainable parameters in the state of this module."""

@@ -26,14 +26,18 @@ from omnihuman.source.root import read_records_folder
 from omnihuman.training.bad_loss import BadLossPolicy
 from omnihuman.training.callbacks import MetricsTable, Throughput, build_progress_bar
 from omnihuman.training.chain import Chain
+from omnihuman.training.checkpoint import Background, checkpoint_step
 from omnihuman.training.counter import SampleCounter
+from omnihuman.training.devices import select_environment
 from omnihuman.training.fusion_weights import FusionWeights
 from omnihuman.training.generation_metrics import GenerationMetrics
+from omnihuman.training.interruption import Interruption
 from omnihuman.training.model_folder import build_with_weights
 from omnihuman.training.option_metrics import build_option_metrics
 from omnihuman.training.precision import build_precision
-from omnihuman.training.runs import Run, checkpoint_step, is_main_process
-from omnihuman.training.selection import RULES, Saver, Selection, unknown_monitor
+from omnihuman.training.runs import Run, is_main_process
+from omnihuman.training.saver import CheckpointFolders, Saver
+from omnihuman.training.selection import RULES, Selection, unknown_monitor
 from omnihuman.training.sharded import ShardedStrategy
 from omnihuman.training.weights import load_weights, write_weights
 
@@ -105,7 +109,7 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
     model, inherited = build_initial_model(config, chain)
     precision.convert_module(model)  # before a checkpoint is loaded: Lightning casts after it
     groups = set_trainable(model, read_trainable(config))
-    checkpoint = None if config.overwrite else run.find_checkpoint()
+    checkpoint = None if config.overwrite else run.find_checkpoint(check_content=True)
     data = _build_data(config, model, run, is_resumed=checkpoint is not None)
     objective = _build_objective(config, model, groups, count_steps(config, data))
     throughput, counter = Throughput(), SampleCounter(run.folder / "skipped.jsonl", data.max_skipped)
@@ -114,6 +118,8 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
     generation = _build_generation_metrics(config, data)
     chosen = build_all(config.callback)
     selection = build_selection(config, data, generation, chosen, run.folder / "best", write)
+    background = Background(config.trainer.checkpoint_async)
+    saver = _build_saver(config, run, data, selection, background)
     callbacks = [
         throughput,
         counter,
@@ -122,11 +128,13 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
         FusionWeights(model.all_fusions.values(), [planned.record.task for planned in data.train_samples.planned]),
         selection,  # before averages, which put the parameters back at the end of a validation
         *chosen,
-        _build_saver(config, run, data, selection),
+        Interruption(saver),
+        saver,
         build_progress_bar(is_rich=is_terminal),
     ]
     metrics = MetricsTable(run.folder / "metrics.csv", resume_at=checkpoint_step(checkpoint) if checkpoint else 0)
-    trainer = _build_trainer(config, data, precision, callbacks, [metrics, *build_all(config.logger)])
+    loggers = [metrics, *build_all(config.logger)]
+    trainer = _build_trainer(config, data, precision, background, callbacks, loggers)
     metrics.trainer = trainer
     return Stage(
         name=config.name,
@@ -331,28 +339,38 @@ def build_selection(
     if monitor not in scores and len(known) == len(callbacks):  # others may log metrics of their own
         raise unknown_monitor(monitor, scores)
     num_best = config.save_top_k if config.select == "best" else 0
-    return Selection(monitor, folder, write, num_best, config.patience)
+    return Selection(monitor, folder, write, num_best, config.patience, config.trainer.checkpoint_keep)
 
 
-def _build_saver(config: DictConfig, run: Run, data: OmniData, selection: Selection) -> pl.Callback:
+def _build_saver(config: DictConfig, run: Run, data: OmniData, selection: Selection, background: Background) -> Saver:
     every = config.val_every or data.steps_per_epoch * config.trainer.check_val_every_n_epoch
 
     def is_deferred(step: int) -> bool:
         return selection.monitor is not None and step % every == 0
 
-    return Saver(run.checkpoints, config.trainer.checkpoint_every, is_deferred)
+    return Saver(run.checkpoints, config.trainer.checkpoint_every, is_deferred, background)
 
 
 def _build_trainer(
-    config: DictConfig, data: OmniData, precision: Any, callbacks: Sequence[Any], loggers: Sequence[Any]
+    config: DictConfig,
+    data: OmniData,
+    precision: Any,
+    background: Background,
+    callbacks: Sequence[Any],
+    loggers: Sequence[Any],
 ) -> pl.Trainer:
     options: Any = OmegaConf.to_container(config.trainer, resolve=True)
-    del options["checkpoint_every"], options["precision"]
+    num_kept, reduces_each = options.pop("checkpoint_keep"), options.pop("reduce_each")
+    del options["checkpoint_every"], options["checkpoint_async"], options["precision"]
+    plugins = [precision, *select_environment()]
     if options["strategy"] == "fsdp2":
-        options["strategy"] = _build_fsdp2(options)
+        options["strategy"] = _build_fsdp2(options, num_kept, background, reduces_each)
+    else:
+        plugins.append(CheckpointFolders(num_kept, background))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     trainer = pl.Trainer(
-        plugins=[precision],
+        plugins=plugins,
+        default_root_dir=config.folder,  # where Lightning looks for checkpoints of SLURM: in no other run's folder
         callbacks=list(callbacks),
         logger=list(loggers),
         use_distributed_sampler=False,
@@ -367,7 +385,7 @@ def _build_trainer(
     return trainer
 
 
-def _build_fsdp2(options: Mapping[str, Any]) -> Any:
+def _build_fsdp2(options: Mapping[str, Any], num_kept: int, background: Background, reduces_each: bool) -> Any:
     """Return the strategy that shards over all devices.
 
     Lightning's default would use the devices of a node for tensor parallelism.
@@ -376,4 +394,7 @@ def _build_fsdp2(options: Mapping[str, Any]) -> Any:
     if devices in ("auto", -1, "-1"):
         devices = max(1, torch.cuda.device_count())
     num_devices = len(devices) if isinstance(devices, list) else int(devices)
-    return ShardedStrategy(data_parallel_size=num_devices * options["num_nodes"], tensor_parallel_size=1)
+    num_ranks = num_devices * options["num_nodes"]
+    return ShardedStrategy(
+        num_kept, background, reduces_each=reduces_each, data_parallel_size=num_ranks, tensor_parallel_size=1
+    )

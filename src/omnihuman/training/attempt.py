@@ -16,6 +16,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from omnihuman.training.checkpoint import list_checkpoints
 from omnihuman.training.runs import DIGEST, FINISHED, Run, is_main_process
 
 log = logging.getLogger(__name__)
@@ -151,7 +152,7 @@ def _clear(run: Run) -> None:
 
 
 def _has_weights(run: Run) -> bool:
-    return run.weights.is_file() or any(run.checkpoints.glob("step=*"))
+    return run.weights.is_file() or bool(list_checkpoints(run.checkpoints))
 
 
 def _move_aside(run: Run) -> Path:

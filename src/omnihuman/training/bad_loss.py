@@ -14,8 +14,8 @@ from torch.distributed.tensor import DTensor
 from omnihuman.nn.finite import is_finite
 from omnihuman.pl import pl
 from omnihuman.training.callbacks import gather_over_ranks
+from omnihuman.training.checkpoint import find_damage, list_checkpoints
 from omnihuman.training.counter import BAD_LOSS, SampleCounter
-from omnihuman.training.runs import checkpoint_step
 from omnihuman.types import Batch, Features, Signal
 
 log = logging.getLogger(__name__)
@@ -134,10 +134,10 @@ class BadLossPolicy(pl.Callback):
         self.counter.reject(skipped)
 
     def _published(self) -> str:
-        checkpoints = sorted((self.folder / "checkpoints").glob("step=*"), key=checkpoint_step)
-        if not checkpoints:
-            return "Nothing is published, and there is no checkpoint yet."
-        return f"Nothing is published; the checkpoint {checkpoints[-1].name} is valid."
+        for checkpoint in list_checkpoints(self.folder / "checkpoints"):
+            if find_damage(checkpoint) is None:
+                return f"Nothing is published; the checkpoint {checkpoint.name} is valid."
+        return "Nothing is published, and there is no checkpoint yet."
 
     def state_dict(self) -> dict[str, Any]:
         return {"bad": self.num_bad, "consecutive": self.num_consecutive}

@@ -209,6 +209,7 @@ class MetricsTable(pl.loggers.Logger):
         self.file = file
         self.trainer: Any = None  # counts the steps before a validation: Lightning's own number is one less in a fit
         self.rows: dict[int, dict[str, Any]] = {}
+        self._is_behind = False
         if resume_at and file.is_file():
             self._read_rows(resume_at)
 
@@ -237,8 +238,8 @@ class MetricsTable(pl.loggers.Logger):
         if has_validation and self.trainer is not None:
             step = self.trainer.global_step
         self.rows.setdefault(step, {"step": step}).update(metrics)
-        if has_validation or len(self.rows) % 50 == 0:
-            self.save()
+        if has_validation or len(self.rows) % 50 == 0 or self._is_behind:
+            self._write()
 
     @pl.utilities.rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
@@ -246,6 +247,16 @@ class MetricsTable(pl.loggers.Logger):
 
     @pl.utilities.rank_zero_only
     def save(self) -> None:
+        """Write the table, now and when the next row comes.
+
+        A checkpoint is written at the end of a step, of which Lightning logs the metrics after it: a run that is killed
+        and resumed from it does not log them again.
+        """
+        self._write()
+        self._is_behind = True
+
+    def _write(self) -> None:
+        self._is_behind = False
         columns = {"step": None}
         rows = [self.rows[step] for step in sorted(self.rows)]
         for row in rows:
@@ -259,4 +270,4 @@ class MetricsTable(pl.loggers.Logger):
 
     @pl.utilities.rank_zero_only
     def finalize(self, status: str) -> None:
-        self.save()
+        self._write()

@@ -2,12 +2,15 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from types import FrameType
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -15,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from omnihuman.build import compose_config
 from omnihuman.overrides import Override, parse_override, parse_overrides, quote, select_keys, without_keys
+from omnihuman.stop import REQUEUE, Interrupted
 from omnihuman.training.naming import name_cell, name_overrides
 from omnihuman.training.runs import DECISIVE_TRAINER_KEYS, FINISHED, SPEED_DATA_KEYS, Run, build_run, select_shared
 from omnihuman.training.stage_data import select_stage_data
@@ -32,6 +36,9 @@ UNNAMED_KEYS = (
     *(f"data.{key}" for key in SPEED_DATA_KEYS),
 )
 """Keys whose overrides are left out of a folder's name: they decide where and how fast a run is, not its result."""
+
+STOPPED = {REQUEUE: signal.SIGTERM, 128 + signal.SIGINT: signal.SIGINT}
+"""Exit code of a training that was saved -> signal."""
 
 NAMED_KEYS = tuple(f"trainer.{key}" for key in DECISIVE_TRAINER_KEYS)
 """Keys below ``UNNAMED_KEYS`` that do decide the result."""
@@ -236,10 +243,19 @@ def _select_relevant(name: str, overrides: Sequence[str], unnamed: Sequence[str]
     return relevant
 
 
-def train_missing(parents: Sequence[Chain], is_allowed: bool = True) -> None:
+def train_missing(
+    parents: Sequence[Chain], is_allowed: bool = True, train_here: Callable[[Sequence[str]], object] | None = None
+) -> None:
     """Train every parent that is not finished, grandparents first.
 
+    Args:
+        parents: of a run.
+        is_allowed: to train them.
+        train_here: trains the run of a command line in this process, as one of several that a launcher has started;
+            ``None``: a process of its own does.
+
     Raises:
+        Interrupted: a signal has ended the training of a parent.
         ValueError: a parent is missing and ``is_allowed`` is false, or its training failed.
     """
     for parent in parents:
@@ -251,7 +267,13 @@ def train_missing(parents: Sequence[Chain], is_allowed: bool = True) -> None:
         if not is_allowed:
             raise ValueError(f"{parent.run.weights} is missing or of another config, and chain=false. Train: {command}")
         log.info("parent %s is missing or of another config; training it: %s", name, command)
-        code, last_line = _run_training(parent.command)
+        code, last_line = 0, ""
+        if train_here is not None:
+            train_here(parent.overrides)
+        else:
+            code, last_line = _run_training(parent.command)
+        if code in STOPPED:
+            raise Interrupted(last_line, STOPPED[code])
         if code or not parent.run.can_be_parent():
             reason = last_line.removeprefix("error: ") or f"exit code {code}"
             raise ValueError(f"training the parent {name} failed: {reason}; its command: {command}")
@@ -260,7 +282,7 @@ def train_missing(parents: Sequence[Chain], is_allowed: bool = True) -> None:
 def _run_training(command: Sequence[str]) -> tuple[int, str]:
     """Run a training; return its exit code and the last line that it wrote to stderr, which is passed on."""
     tail = b""
-    with subprocess.Popen([sys.executable, *command[1:]], stderr=subprocess.PIPE) as process:
+    with subprocess.Popen([sys.executable, *command[1:]], stderr=subprocess.PIPE) as process, _forward_signals(process):
         assert process.stderr is not None
         while chunk := os.read(process.stderr.fileno(), 4096):  # progress bars write parts of lines
             sys.stderr.write(chunk.decode(errors="replace"))
@@ -268,3 +290,20 @@ def _run_training(command: Sequence[str]) -> tuple[int, str]:
             tail = (tail + chunk)[-4096:]
     lines = tail.decode(errors="replace").split("\n")
     return process.returncode, next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+@contextmanager
+def _forward_signals(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Send signals to a training on: it is saved, and its end is the end of this program."""
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        process.send_signal(number)
+
+    # Ctrl-C on a terminal reaches both processes
+    handlers = {signal.SIGTERM: forward, signal.SIGUSR1: forward, signal.SIGINT: lambda number, frame: None}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

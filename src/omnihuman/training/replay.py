@@ -10,10 +10,8 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict_loader import load as load_sharded
 
 from omnihuman.build import build
-from omnihuman.gate import load_pickle
 from omnihuman.model.trainable import set_trainable, strip_wrappers
 from omnihuman.nn.finite import is_finite
 from omnihuman.objective.base import Objective
@@ -21,8 +19,9 @@ from omnihuman.training.assembly import build_initial_model, read_trainable
 from omnihuman.training.attempt import find_attempt
 from omnihuman.training.bad_loss import load_batches
 from omnihuman.training.chain import Chain
+from omnihuman.training.checkpoint import SHARDS, checkpoint_step, read_state
 from omnihuman.training.precision import build_precision
-from omnihuman.training.runs import checkpoint_step
+from omnihuman.training.sharded import load_parameters
 from omnihuman.types import Batch
 
 
@@ -109,13 +108,13 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _load_trainable(model: nn.Module, checkpoint: Path) -> None:
-    """Load the trainable parameters of a checkpoint, which is a folder if the run is sharded."""
+    """Load the trainable parameters of a checkpoint, of shards if the run is sharded."""
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     targets = {f"model.{strip_wrappers(name)}": parameter.data for name, parameter in trainable.items()}
-    if checkpoint.is_dir():
-        load_sharded({"state_dict": targets}, checkpoint_id=checkpoint, no_dist=True)
+    if (checkpoint / SHARDS).is_dir():
+        load_parameters(checkpoint, targets)
         return
-    content: Any = load_pickle(checkpoint, mmap=True)
+    content = read_state(checkpoint)
     state = content.get("current_model_state") or content["state_dict"]  # beside an average: the trained parameters
     for name, value in state.items():
         targets[strip_wrappers(name)].copy_(value)

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omnihuman.build import prune
 from omnihuman.gate import resolve_foreign
 from omnihuman.overrides import parse_overrides
+from omnihuman.training.checkpoint import find_newest, list_checkpoints
 
 SHARED_ROOTS = (
     "size",
@@ -39,6 +40,20 @@ SHARED_ROOTS = (
     "on_bad_loss",
 )
 """Config groups and keys whose overrides apply to the parents of a run as well as to the run itself."""
+
+PLACE_KEYS = tuple(
+    f"trainer.{key}"
+    for key in (
+        "accelerator",
+        "devices",
+        "num_nodes",
+        "strategy",
+        "precision",
+        "checkpoint_keep",
+        "checkpoint_async",
+    )
+)
+"""Values of the trainer that apply to parents as well: where and how they run, not for how long."""
 
 STAGE_DATA_KEYS = ("tasks", "views")
 """Data options of one stage: its parents have their own."""
@@ -145,7 +160,7 @@ class Run:
         Raises:
             ValueError: it does.
         """
-        is_used = self.is_complete() or any(self.checkpoints.glob("step=*"))
+        is_used = self.is_complete() or bool(list_checkpoints(self.checkpoints))
         if is_used and self.read_digest() != self.digest:
             raise ValueError(
                 f"{self.folder} holds another run, whose config differs in what the folder's name does not tell: "
@@ -162,11 +177,18 @@ class Run:
         with FileLock(f"{self.folder}.lock"):
             yield
 
-    def find_checkpoint(self) -> Path | None:
-        """Return the newest checkpoint of this run, ``None`` if it was not interrupted."""
+    def find_checkpoint(self, *, check_content: bool = False) -> Path | None:
+        """Return the newest complete checkpoint of this run, ``None`` if it was not interrupted.
+
+        Args:
+            check_content: compare the checksums of its files too.
+
+        Raises:
+            ValueError: it has checkpoints, but all of them are damaged.
+        """
         if self.read_digest() != self.digest or self.is_complete():
             return None
-        return max(self.checkpoints.glob("step=*"), key=checkpoint_step, default=None)
+        return find_newest(self.checkpoints, check_content=check_content)
 
     def open(self, config: DictConfig) -> None:
         """Create the folder with the identity and the config of the run."""
@@ -178,11 +200,6 @@ class Run:
     def write_identity(self) -> None:
         """Write the digests into the folder."""
         (self.folder / DIGEST).write_text(f"{self.digest}\n{self.chain_digest}\n")
-
-
-def checkpoint_step(path: Path) -> int:
-    """Return the number of optimizer steps before a checkpoint, from its name ``step=<number>.ckpt``."""
-    return int(path.stem.removeprefix("step="))
 
 
 def build_run(config: DictConfig, parents: Sequence[Run] = ()) -> Run:
@@ -201,8 +218,9 @@ def _compute_digest(plain: Mapping[str, Any], parents: Sequence[Run], ignored_da
     # a folder counts by its own digest, among the parents, and not by its path
     decisive["init_from"] = [entry | {"folder": ""} if "folder" in entry else entry for entry in plain["init_from"]]
     decisive["callback"] = {name: node for name, node in plain["callback"].items() if not _is_observer(node)}
-    decisive["model"] = prune(plain["model"])
-    decisive["data"] = {key: value for key, value in plain["data"].items() if key not in ignored_data_keys}
+    decisive["model"] = drop_null(prune(plain["model"]))
+    data = {key: value for key, value in plain["data"].items() if key not in ignored_data_keys}
+    decisive["data"] = drop_null(data)
     decisive["trainer"] = {key: value for key, value in plain["trainer"].items() if key in DECISIVE_TRAINER_KEYS}
     if plain["select"] == "best" or plain["patience"] is not None:
         decisive["selection"] = {key: plain[key] for key in SELECTION_KEYS}
@@ -218,6 +236,19 @@ def _compute_digest(plain: Mapping[str, Any], parents: Sequence[Run], ignored_da
     for folder in sorted(folders):
         text = text.replace(folder, _hash_folder(folder))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def drop_null(tree: Any) -> Any:
+    """Return a plain config without the keys that are null: an option that is off, and one that did not exist yet.
+
+    >>> drop_null({"tiles": None, "model": {"lora": None, "names": ["a", None]}})
+    {'model': {'names': ['a', None]}}
+    """
+    if isinstance(tree, dict):
+        return {key: drop_null(value) for key, value in tree.items() if value is not None}
+    if isinstance(tree, list):
+        return [drop_null(value) for value in tree]
+    return tree
 
 
 def _is_observer(node: Mapping[str, Any] | None) -> bool:
@@ -237,17 +268,26 @@ def select_shared(overrides: Sequence[str]) -> list[str]:
     """Return the overrides of a command line that apply to the parents of its run as well."""
     shared = []
     for override in parse_overrides(overrides):
-        # a choice of the group (trainer=fsdp) applies to parents, a value in it (trainer.max_steps=2) to the run alone
-        is_trainer_value = override.name.startswith("trainer.")
+        # a choice of the group (trainer=fsdp) applies to parents, and where and how fast they run
+        is_length = override.name.startswith("trainer.") and not override.is_below(*PLACE_KEYS)
         is_of_stage = override.is_below(*(f"data.{key}" for key in STAGE_DATA_KEYS))
-        if override.root in SHARED_ROOTS and not is_trainer_value and not is_of_stage:
+        if override.root in SHARED_ROOTS and not is_length and not is_of_stage:
             shared.append(str(override))
     return shared
 
 
 def is_main_process() -> bool:
-    """Return true in the process that writes files, also before Lightning has set its ranks."""
-    for variable in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
-        if variable in os.environ:
-            return int(os.environ[variable]) == 0
-    return True
+    """Return true in the process that writes files, also before Lightning has set its ranks.
+
+    torchrun sets the first, Lightning on one node and on several the second and third, and srun the last; a process of
+    SLURM may have started others on its own.
+    """
+    return all(os.environ.get(variable, "0") == "0" for variable in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+
+
+def is_launched() -> bool:
+    """Return true in one of several processes that torchrun or srun has started."""
+    num_processes = os.environ.get("WORLD_SIZE", "1") if "RANK" in os.environ else "1"
+    if "SLURM_PROCID" in os.environ:
+        num_processes = max(num_processes, os.environ.get("SLURM_NTASKS", "1"), key=int)
+    return int(num_processes) > 1

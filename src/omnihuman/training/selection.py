@@ -3,6 +3,7 @@
 import logging
 import math
 import shutil
+from collections import deque
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ class Selection(pl.Callback):
         write: writes the weights of the moment to a file; every rank must call it.
         num_best: best validations whose weights stay in the folder, 0 for none.
         patience: validations without improvement after which the training ends, ``None`` for no end.
+        num_checkpoints: that stay, each of which can be resumed from and needs its best weights.
 
     Attributes:
         scores: optimizer step -> value of the metric.
@@ -63,13 +65,15 @@ class Selection(pl.Callback):
         write: Callable[[Path], None],
         num_best: int = 0,
         patience: int | None = None,
+        num_checkpoints: int = 1,
     ) -> None:
         self.monitor, self.folder, self.write = monitor, folder, write
         self.num_best, self.patience = num_best, patience
         self.scores: dict[int, float] = {}
         self.losses: dict[int, float] = {}
         self.last_step: int | None = None
-        self._in_checkpoint: set[int] = set()
+        # of the checkpoints that stay, and of the one that is being written and will replace the oldest
+        self._in_checkpoints = deque[set[int]](maxlen=num_checkpoints + 1)
 
     @property
     def best_step(self) -> int | None:
@@ -90,7 +94,7 @@ class Selection(pl.Callback):
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Delete weights that are newer than the checkpoint."""
         if trainer.is_global_zero:
-            self._delete_others(self._in_checkpoint)
+            self._delete_others(set().union(*self._in_checkpoints))
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """End a resumed training that had ended already."""
@@ -117,8 +121,8 @@ class Selection(pl.Callback):
         best_steps = self._rank()[: self.num_best]
         if step in best_steps:
             self.write(self._file(step))
-        if trainer.is_global_zero:  # the weights that the last checkpoint names are needed to resume
-            self._delete_others(self._in_checkpoint.union(best_steps))
+        if trainer.is_global_zero:  # the weights that checkpoints name are needed to resume
+            self._delete_others(set(best_steps).union(*self._in_checkpoints))
         self._check_patience(trainer)
 
     def _rank(self) -> list[int]:
@@ -168,13 +172,13 @@ class Selection(pl.Callback):
             self.folder.rmdir()
 
     def state_dict(self) -> dict[str, Any]:
-        self._in_checkpoint = set(self._rank()[: self.num_best])
+        self._in_checkpoints.append(set(self._rank()[: self.num_best]))
         return {"scores": dict(self.scores), "losses": dict(self.losses), "last_step": self.last_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.scores, self.losses = dict(state_dict["scores"]), dict(state_dict["losses"])
         self.last_step = state_dict["last_step"]
-        self._in_checkpoint = set(self._rank()[: self.num_best])
+        self._in_checkpoints.append(set(self._rank()[: self.num_best]))
 
 
 def unknown_monitor(monitor: str, metrics: Collection[str]) -> ValueError:
@@ -194,34 +198,3 @@ def copy_file(source: Path, target: Path) -> None:
         shutil.copyfile(source, partial)
     partial.replace(target)
     partial.unlink(missing_ok=True)  # where both are the same file already, replace does nothing
-
-
-class Saver(pl.callbacks.ModelCheckpoint):
-    """Keeps the newest checkpoint, from which a run is resumed.
-
-    Where a validation follows the same step and decides what is selected, the checkpoint is written after it: Lightning
-    does not repeat a validation that was interrupted.
-
-    Args:
-        folder: of the checkpoints.
-        every: optimizer steps.
-        is_deferred: optimizer step -> a validation that decides something follows it.
-    """
-
-    FILE_EXTENSION = ".ckpt"
-
-    def __init__(self, folder: Path, every: int, is_deferred: Callable[[int], bool]) -> None:
-        super().__init__(
-            folder, filename="{step}", every_n_train_steps=every, save_top_k=1, save_on_train_epoch_end=False
-        )
-        self.is_deferred = is_deferred
-
-    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
-        """Write a checkpoint if it is due and no validation comes before it."""
-        if not self.is_deferred(trainer.global_step):
-            super().on_train_batch_end(trainer, *args)
-
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """Write the checkpoint that has waited for the validation."""
-        if self.is_deferred(trainer.global_step):
-            super().on_train_batch_end(trainer, pl_module, None, None, 0)

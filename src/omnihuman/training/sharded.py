@@ -1,43 +1,156 @@
-"""FSDP2 over all devices, with checkpoints that have no frozen parameters."""
+"""FSDP2 over all devices, with checkpoints of shards that any number of devices reads."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.distributed.checkpoint.filesystem import FileSystemReader
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
 from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from omnihuman.pl import pl
+from omnihuman.training.checkpoint import (
+    SHARDS,
+    Background,
+    compute_checksum,
+    delete_old,
+    encode,
+    explain_failure,
+    open_partial,
+    read_state,
+    seal,
+    write_state,
+)
 
-STATE = "state_dict"
+MODEL, OPTIMIZER = "state_dict", "optimizer"
+"""Beginnings of the names of tensors in shards."""
 
 
 class ShardedStrategy(pl.strategies.ModelParallelStrategy):
-    """Lightning's strategy, which resumes from a checkpoint without the frozen parameters.
+    """Lightning's strategy with checkpoints of safetensors, written while the training goes on.
 
-    Differs from Lightning's: that one expects every parameter of the model in a sharded checkpoint, even with
-    ``strict_loading = False``.
+    Every rank writes its shards, and rank 0 the rest. A checkpoint has no frozen parameters.
+
+    Differs from Lightning's: that one writes pickles in place, stops the training meanwhile, and expects every
+    parameter of the model in a checkpoint, even with ``strict_loading = False``.
+
+    Args:
+        num_kept: checkpoints that stay.
+        background: in which they are written.
+        reduces_each: gradients are reduced after every micro-batch, so that a rank stores its shard of them alone;
+            otherwise after the last one of a step, with all gradients in full on every rank until then.
+        options: of Lightning's.
     """
+
+    def __init__(self, num_kept: int, background: Background, *, reduces_each: bool = True, **options: Any) -> None:
+        super().__init__(**options)
+        self.num_kept, self.background, self.reduces_each = num_kept, background, reduces_each
+
+    def setup_environment(self) -> None:
+        super().setup_environment()
+        # collectives of the thread that writes must not mix with those of the training
+        self.writers = dist.new_group(backend="gloo")
+
+    @contextmanager
+    def block_backward_sync(self) -> Iterator[None]:
+        """Surround the backward passes of a step before its last one, as Lightning does for DDP."""
+        if self.reduces_each:
+            yield
+            return
+        self.lightning_module.model.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            self.lightning_module.model.set_requires_gradient_sync(True)
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        """Copy the shards of this rank, and write them with those of the others."""
+        folder = Path(self.broadcast(filepath))
+        self.background.wait()
+        tensors = dict(_name_tensors(checkpoint.pop("state_dict"), MODEL))
+        states = checkpoint.pop("optimizer_states")
+        checkpoint["param_groups"] = [state["param_groups"] for state in states]
+        for number, state in enumerate(states):
+            tensors |= _name_tensors(state["state"], f"{OPTIMIZER}.{number}")
+        copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+        rest: dict[str, Tensor] = {}
+        plain = encode(checkpoint, rest)
+        place = open_partial(folder) if self.is_global_zero else None
+        place = Path(self.broadcast(place))  # which exists now
+        self.background.submit(partial(self._write, place, folder, copies, plain, rest))
+
+    def _write(
+        self, place: Path, folder: Path, shards: dict[str, Any], plain: Any, tensors: Mapping[str, Tensor]
+    ) -> None:
+        with explain_failure(folder):
+            self._write_all(place, folder, shards, plain, tensors)
+
+    def _write_all(
+        self, place: Path, folder: Path, shards: dict[str, Any], plain: Any, tensors: Mapping[str, Tensor]
+    ) -> None:
+        writer = HuggingFaceStorageWriter(str(place / SHARDS), save_distributed=True)
+        save(shards, storage_writer=writer, process_group=self.writers)
+        own = (place / SHARDS).glob(f"shard-{self.global_rank + 1:05d}-*")
+        checksums = {f"{SHARDS}/{path.name}": compute_checksum(path) for path in own}
+        gathered: list[Any] = [None] * self.world_size
+        dist.all_gather_object(gathered, checksums, group=self.writers)
+        if self.is_global_zero:
+            write_state(place, plain, tensors)
+            for more in gathered:
+                checksums |= more
+            seal(place, folder, checksums)
+            delete_old(folder.parent, self.num_kept)
+        dist.barrier(group=self.writers)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Load the parameters that the checkpoint has, and the optimizers; return the rest of the checkpoint."""
-        path = Path(self.broadcast(checkpoint_path))
-        saved = set(FileSystemReader(path).read_metadata().state_dict_metadata)
-        state = get_model_state_dict(self.model)
-        parameters = {name: value for name, value in state.items() if f"{STATE}.{name}" in saved}
-        load({STATE: parameters}, checkpoint_id=path)
-        self.model.load_state_dict(parameters, strict=False)
+        folder = Path(self.broadcast(checkpoint_path))
+        state = read_state(folder)
+        reader = HuggingFaceStorageReader(str(folder / SHARDS))
+        saved = reader.read_metadata().state_dict_metadata
+        parameters = get_model_state_dict(self.model)
+        optimizers = [get_optimizer_state_dict(self.model, optimizer) for optimizer in self.optimizers]
+        tensors = dict(_name_tensors(parameters, MODEL))
+        for number, optimizer in enumerate(optimizers):
+            tensors |= _name_tensors(optimizer["state"], f"{OPTIMIZER}.{number}")
+        load({name: tensor for name, tensor in tensors.items() if name in saved}, storage_reader=reader)
+        names = [name for name in parameters if f"{MODEL}.{name}" in saved]
+        self.model.load_state_dict({name: parameters[name] for name in names}, strict=False)
         for number, optimizer in enumerate(self.optimizers):
-            key = f"optimizer_{number}"
-            entry = {key: get_optimizer_state_dict(self.model, optimizer)}
-            load(entry, checkpoint_id=path)
-            set_optimizer_state_dict(self.model, optimizer, optim_state_dict=entry[key])
-        rest: dict[str, Any] = torch.load(path / "meta.pt", weights_only=weights_only)
-        # the objective compares the names with its own
-        names = [name.removeprefix(f"{STATE}.") for name in saved if name.startswith(f"{STATE}.")]
-        return rest | {STATE: dict.fromkeys(names)}
+            entry = {"state": optimizers[number]["state"], "param_groups": state["param_groups"][number]}
+            set_optimizer_state_dict(self.model, optimizer, optim_state_dict=entry)
+        return state | {"state_dict": dict.fromkeys(names)}  # the objective compares the names with its own
+
+    def teardown(self) -> None:
+        """Wait for the last checkpoint."""
+        self.background.wait()
+        super().teardown()
+
+
+def load_parameters(folder: Path, targets: Mapping[str, Tensor]) -> None:
+    """Load parameters of a sharded checkpoint in one process.
+
+    Args:
+        folder: of the checkpoint.
+        targets: name in the objective -> tensor that gets the value.
+    """
+    reader = HuggingFaceStorageReader(str(folder / SHARDS))
+    load(dict(_name_tensors(targets, MODEL)), storage_reader=reader, no_dist=True)
+
+
+def _name_tensors(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of a nested mapping with their full names."""
+    for name, value in tree.items():
+        if isinstance(value, Tensor):
+            yield f"{prefix}.{name}", value
+        elif isinstance(value, Mapping):
+            yield from _name_tensors(value, f"{prefix}.{name}")

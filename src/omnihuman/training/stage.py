@@ -1,5 +1,6 @@
 """Training of one stage: compose, resolve base and chain, build, fit, write."""
 
+import gc
 import logging
 import time
 import warnings
@@ -13,7 +14,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.logging import RichHandler
 
-from omnihuman.gate import load_pickle
+from omnihuman.build import compose_config
 from omnihuman.pl import pl
 from omnihuman.training.assembly import Stage, build_all, build_stage
 from omnihuman.training.attempt import discard_start, find_attempt, open_attempt, restore_finished, take_over
@@ -22,7 +23,7 @@ from omnihuman.training.devices import check_devices
 from omnihuman.training.dry_run import print_dry_run, print_parts
 from omnihuman.training.parents import check_parents
 from omnihuman.training.replay import replay_batches
-from omnihuman.training.runs import Run, is_main_process
+from omnihuman.training.runs import Run, is_launched, is_main_process
 from omnihuman.training.selection import copy_file
 from omnihuman.training.summary import print_summary, write_summary
 
@@ -53,7 +54,7 @@ def run_stage(config: DictConfig, overrides: Sequence[str], callbacks: Sequence[
         check_parents(chain)
     if not all(parent.run.can_be_parent() for parent in chain.parents):
         build_all(config.callback)  # so that a mistake in them is shown before the parents are trained
-    train_missing(chain.parents, is_allowed=bool(config.chain))
+    train_missing(chain.parents, bool(config.chain), _train_parent if is_launched() else None)
     if config.replay is not None:
         replay_batches(config, chain, console)
         return run
@@ -69,7 +70,16 @@ def run_stage(config: DictConfig, overrides: Sequence[str], callbacks: Sequence[
             if stage.run != run:
                 take_over(run)
             print_summary(run.folder, facts, console)
+        stage.trainer.strategy.barrier()  # a child that starts now finds the run in its folder
     return run
+
+
+def _train_parent(overrides: Sequence[str]) -> None:
+    """Train a parent in this process, and free its memory."""
+    run_stage(compose_config(overrides), overrides)
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _open_and_build(config: DictConfig, chain: Chain) -> Stage:
@@ -102,7 +112,7 @@ def fit(stage: Stage) -> float:
     """Train a stage to its end, from its checkpoint if there is one, and return the seconds that it took.
 
     Raises:
-        ValueError: the checkpoint is cut short, or holds more than tensors, numbers and strings.
+        ValueError: the checkpoint cannot be read.
         KeyboardInterrupt: the training was interrupted; the same command resumes it.
     """
     trainer, objective, data = stage.trainer, stage.objective, stage.data
@@ -110,8 +120,6 @@ def fit(stage: Stage) -> float:
     if stage.checkpoint is None and stage.validate_first:
         trainer.validate(objective, datamodule=data, verbose=False)
     checkpoint = None if stage.checkpoint is None else str(stage.checkpoint)
-    if stage.checkpoint is not None and stage.checkpoint.is_file():  # FSDP2 writes folders
-        load_pickle(stage.checkpoint, mmap=True, cure="Remove it to start from the checkpoint before, or again.")
     trainer.fit(objective, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt(f"interrupted; the same command resumes from {stage.run.checkpoints}")

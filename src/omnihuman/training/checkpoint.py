@@ -1,0 +1,272 @@
+"""Checkpoints: folders of JSON and safetensors, complete or not there, without pickles.
+
+``checkpoints/step=500.ckpt`` holds the state of a training without its frozen parameters: numbers and texts in
+``state.json``, tensors in ``state.safetensors``, and the shards of a sharded run in ``shards/``. ``complete.json``
+lists its files with their sizes and checksums. It is written last, and only then the folder gets its name.
+"""
+
+import json
+import logging
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+
+log = logging.getLogger(__name__)
+
+COMPLETE = "complete.json"
+STATE = "state.json"
+TENSORS = "state.safetensors"
+SHARDS = "shards"
+PARTIAL = "partial."
+"""Beginning of the name of a folder that is being written."""
+
+CHUNK = 2**24
+"""Bytes that are read at a time for a checksum."""
+
+TENSOR, TUPLE, ITEMS = "$tensor", "$tuple", "$items"
+"""Keys of what JSON does not have: a tensor by its name, a tuple, and a mapping whose keys are not all texts."""
+
+
+# ------------------------------------------------------------------------------------------------------------ content
+
+
+def encode(value: Any, tensors: dict[str, Tensor], place: str = "") -> Any:
+    """Return a state as JSON can hold it; its tensors are added to ``tensors`` under their places.
+
+    >>> encode({"betas": (0.9, 0.95), "steps": {3: 0.5}}, {})
+    {'betas': {'$tuple': [0.9, 0.95]}, 'steps': {'$items': [[3, 0.5]]}}
+
+    Raises:
+        ValueError: something in it is neither a number, a text, a tensor nor a collection of these.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Tensor):
+        tensors[place] = value.detach().to("cpu", copy=True).contiguous()
+        return {TENSOR: place}
+    if isinstance(value, list | tuple):
+        entries = [encode(entry, tensors, f"{place}/{index}") for index, entry in enumerate(value)]
+        return {TUPLE: entries} if isinstance(value, tuple) else entries
+    if not isinstance(value, Mapping):
+        raise ValueError(f"checkpoint: {place} is a {type(value).__name__}; numbers, texts and tensors can be stored.")
+    encoded = [[encode(key, {}), encode(entry, tensors, f"{place}/{key}")] for key, entry in value.items()]
+    if all(isinstance(key, str) for key in value):
+        return dict(encoded)
+    return {ITEMS: encoded}
+
+
+def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Return the state that ``encode`` has turned into this value and these tensors."""
+    if isinstance(value, list):
+        return [decode(entry, tensors) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    if TENSOR in value:
+        return tensors[value[TENSOR]]
+    if TUPLE in value:
+        return tuple(decode(value[TUPLE], tensors))
+    if ITEMS in value:
+        return {key: decode(entry, tensors) for key, entry in value[ITEMS]}
+    return {key: decode(entry, tensors) for key, entry in value.items()}
+
+
+def write_state(folder: Path, plain: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Write an encoded state into a folder."""
+    save_file(dict(tensors), folder / TENSORS)
+    (folder / STATE).write_text(json.dumps(plain))
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Return the state in a folder, its tensors on the CPU.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        state: dict[str, Any] = decode(json.loads((folder / STATE).read_text()), load_file(folder / TENSORS))
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ValueError(f"{folder} cannot be read ({error}): remove it to resume from the one before.") from error
+    return state
+
+
+# ------------------------------------------------------------------------------------------------------- completeness
+
+
+@contextmanager
+def explain_failure(folder: Path) -> Iterator[None]:
+    """Raise an error of the disk as one that says what is left.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, CheckpointException) as error:
+        cause: BaseException = error
+        if isinstance(error, CheckpointException):  # of the first rank; its own text has all tracebacks
+            cause = next(iter(error.failures.values()))[0]
+        raise OSError(
+            f"{folder} cannot be written ({cause}). The checkpoints before it stay; the same command resumes from them."
+        ) from error
+
+
+def open_partial(folder: Path) -> Path:
+    """Return an empty folder beside a checkpoint, in which it is written."""
+    partial = folder.with_name(f"{PARTIAL}{folder.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return partial
+
+
+def seal(partial: Path, folder: Path, checksums: Mapping[str, int]) -> None:
+    """Give a written checkpoint its name, once all of it is on the disk.
+
+    Args:
+        partial: the folder in which it was written.
+        folder: its name.
+        checksums: file -> checksum, of files whose writer has computed it already; others are read.
+
+    Raises:
+        ValueError: a file that another rank has written is not there.
+    """
+    files = {}
+    written = sorted(path for path in partial.rglob("*") if path.is_file())
+    if missing := set(checksums).difference(path.relative_to(partial).as_posix() for path in written):
+        raise ValueError(f"{partial}: {sorted(missing)[0]} of another node is not there: runs= needs a shared disk.")
+    for path in written:
+        name = path.relative_to(partial).as_posix()
+        checksum = checksums[name] if name in checksums else compute_checksum(path)
+        files[name] = {"bytes": path.stat().st_size, "crc32": checksum}
+        sync(path)
+    (partial / COMPLETE).write_text(json.dumps(files))
+    sync(partial / COMPLETE)
+    sync(partial)
+    if folder.exists():  # of an earlier start of the run that was resumed from a checkpoint before it
+        shutil.rmtree(folder)
+    partial.rename(folder)
+    sync(folder.parent)
+
+
+def find_newest(folder: Path, *, check_content: bool = False) -> Path | None:
+    """Return the newest checkpoint of a folder that is complete, ``None`` if there is none.
+
+    What is passed over is logged.
+
+    Args:
+        folder: of the checkpoints.
+        check_content: read every file and compare its checksum, not its size alone.
+
+    Raises:
+        ValueError: there are checkpoints, but all of them are damaged.
+    """
+    problems = []
+    for checkpoint in list_checkpoints(folder):
+        problem = find_damage(checkpoint, check_content=check_content)
+        if problem is None:
+            for line in problems:
+                log.warning("passed over: %s", line)
+            return checkpoint
+        problems.append(f"{checkpoint}: {problem}")
+    if problems:
+        raise ValueError(f"no checkpoint can be read: {'; '.join(problems)}. To start again: overwrite=true.")
+    return None
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return everything in a folder that is named like a checkpoint, the newest first."""
+    return sorted(folder.glob("step=*.ckpt"), key=checkpoint_step, reverse=True)
+
+
+def checkpoint_step(path: Path) -> int:
+    """Return the number of optimizer steps before a checkpoint, from its name ``step=<number>.ckpt``."""
+    return int(path.stem.removeprefix("step="))
+
+
+def find_damage(checkpoint: Path, *, check_content: bool = False) -> str | None:
+    """Return what is wrong with a checkpoint, ``None`` if it is as it was written."""
+    try:
+        files = json.loads((checkpoint / COMPLETE).read_text())
+        expected = {str(name): (int(entry["bytes"]), int(entry["crc32"])) for name, entry in files.items()}
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        return f"it has no {COMPLETE} of this program"
+    for name, (size, checksum) in expected.items():
+        path = checkpoint / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes, not {size}"
+        if check_content and compute_checksum(path) != checksum:
+            return f"{name} has changed since it was written"
+    return None
+
+
+def delete_old(folder: Path, num_kept: int) -> None:
+    """Delete all checkpoints but the newest ones that are complete, and what was never completed."""
+    complete = 0
+    for checkpoint in list_checkpoints(folder):
+        if complete >= num_kept:
+            shutil.rmtree(checkpoint)
+        elif find_damage(checkpoint) is None:
+            complete += 1
+    for partial in folder.glob(f"{PARTIAL}*"):
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def compute_checksum(path: Path) -> int:
+    """Return the CRC-32 of a file."""
+    checksum = 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            checksum = zlib.crc32(chunk, checksum)
+    return checksum
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# ------------------------------------------------------------------------------------------------------------ writing
+
+
+class Background:
+    """Runs one task at a time in a thread, if it is asynchronous; an error of a task is raised by the next call.
+
+    Args:
+        is_asynchronous: ``submit`` returns before the task is done.
+    """
+
+    def __init__(self, is_asynchronous: bool) -> None:
+        self.is_asynchronous = is_asynchronous
+        self._pool: ThreadPoolExecutor | None = None
+        self._pending: Future[None] | None = None
+
+    def submit(self, task: Callable[[], None]) -> None:
+        """Run a task after the one before."""
+        self.wait()
+        if not self.is_asynchronous:
+            task()
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending = self._pool.submit(task)
+
+    def wait(self) -> None:
+        """Wait for the task, and raise its error."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()

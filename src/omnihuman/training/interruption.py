@@ -1,0 +1,102 @@
+"""Signals that end a training: it is saved at the end of its step, on all ranks, and the program says so."""
+
+import logging
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import torch
+
+from omnihuman.pl import pl
+from omnihuman.stop import Interrupted
+from omnihuman.training.saver import Saver
+
+log = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+"""Of schedulers that stop or preempt a job (SLURM, Kubernetes), of ``sbatch --signal=SIGUSR1@120``, and Ctrl-C."""
+
+
+class Interruption(pl.Callback):
+    """Ends a training after a signal to any of its ranks: a checkpoint is written, then ``Interrupted`` is raised.
+
+    A signal is noticed at the end of an optimizer step, or of a validation: one that decides what is selected is part
+    of its step, and Lightning does not repeat it. A second Ctrl-C stops at once, without a checkpoint.
+
+    Differs from Lightning's handling: SIGTERM there ends the program without a checkpoint and with exit code 0, and on
+    SLURM a checkpoint is written from within the signal's handler, into the working folder.
+
+    Args:
+        saver: writes the checkpoint.
+    """
+
+    def __init__(self, saver: Saver) -> None:
+        self.saver = saver
+        self.received: int | None = None
+        self._end: Interrupted | None = None
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Handle the signals from here on: there is nothing to save before."""
+        for number in SIGNALS:
+            self._before[number] = signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.received == signal.SIGINT:
+            self._restore()
+            raise KeyboardInterrupt
+        self.received = number
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        is_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if is_step and not self.saver.is_deferred(trainer.global_step):
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.state.fn == "fit":
+            self._save(trainer)
+
+    def _save(self, trainer: Any) -> None:
+        """Save the training if any rank has received a signal; every rank must call it."""
+        numbers = torch.tensor([float(self.received or 0)], device=trainer.strategy.root_device)
+        number = int(trainer.strategy.reduce(numbers, reduce_op="max").item())
+        if not number:
+            return
+        self.saver.save(trainer)
+        self.saver.background.wait()
+        name = signal.Signals(number).name
+        self._end = Interrupted(
+            f"{name}: stopped after step {trainer.global_step}; the same command resumes from {self.saver.folder}",
+            number,
+        )
+
+    def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
+        """End the training, now that the metrics of its last step are logged.
+
+        Raises:
+            Interrupted: a checkpoint was written after a signal.
+        """
+        self._raise()
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        self._raise()
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self._raise()
+
+    def _raise(self) -> None:
+        if self._end is not None:
+            raise self._end
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self._restore()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        handlers: dict[int, Callable[..., Any]] = self._before
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        self._before = {}
