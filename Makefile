@@ -43,6 +43,10 @@ test-slow: $(DEV) ## the long trainings, tests of many processes and repetitions
 	@mkdir -p .venv/cache
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder --basetemp=.venv/cache/pytest
 
+faults: $(DEV) ## trainings that are killed and stopped at random moments (an hour; FAULTS_KILLS=5 for fewer)
+	@mkdir -p .venv/cache
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults --basetemp=.venv/cache/faults
+
 combinations: $(READY) ## a forward pass of every swap and combination of parts (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python experiments/composition/combinations.py
 
@@ -65,4 +69,4 @@ clean: ## remove the environment, caches and builds; runs/ and data/ stay
 	rm -rf .venv build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup check test test-slow combinations train reproduce docs clean
+.PHONY: help setup check test test-slow faults combinations train reproduce docs clean

@@ -1,0 +1,94 @@
+"""Every launcher trains a chain to its end: no process waits for another one, and nothing is trained twice."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from subprocess import Popen
+
+import pytest
+
+from omnihuman.training.runs import Run
+from tests.faults.training import SHORT
+from tests.smoke.test_train import build_overrides, read_losses
+
+RANKS = ("trainer=ddp", "trainer.devices=2")
+CHAIN = tuple(override for override in SHORT if override != "init_from=[]")
+
+
+def find_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
+def build_arguments(corpus: Path, runs: Path, *more: str) -> list[str]:
+    more = (*CHAIN, "recipe.max_steps=2", "trainer.accelerator=cpu", *more)
+    return ["+experiment=humanomni_stage1", *build_overrides(corpus, runs, *more)]
+
+
+def assert_finished(processes: list[Popen[str]], runs: Path) -> None:
+    for process in processes:
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == 0 and "Traceback" not in output, output[-4000:]
+    for name in ("_face", "_body", "_interaction", ""):
+        run = Run(runs / "nano" / f"humanomni_stage1{name}", "")
+        assert run.is_complete() and len(read_losses(run)) >= 2
+    folders = [path.name for path in (runs / "nano").iterdir() if path.is_dir()]
+    assert len(folders) == 4, "a run was trained twice"
+
+
+def start(command: list[str], work: Path | None = None, **environment: str) -> Popen[str]:
+    return Popen(
+        command,
+        cwd=work,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_torchrun_trains_missing_parents_in_its_processes(strategy: str, corpus: Path, tmp_path: Path) -> None:
+    arguments = build_arguments(corpus, tmp_path, f"trainer={strategy}", "trainer.devices=2")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={find_port()}"]
+    assert_finished([start([*launcher, "-m", "omnihuman.train", *arguments])], tmp_path)
+
+
+@pytest.mark.faults
+def test_two_nodes_of_lightning_train_missing_parents(corpus: Path, tmp_path: Path) -> None:
+    arguments = build_arguments(corpus, tmp_path, "trainer=ddp", "trainer.devices=1", "trainer.num_nodes=2")
+    variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_port())}
+    command = [sys.executable, "-m", "omnihuman.train", *arguments]
+    assert_finished([start(command, NODE_RANK=str(node), **variables) for node in range(2)], tmp_path)
+
+
+@pytest.mark.faults
+def test_tasks_of_slurm_train_missing_parents(corpus: Path, tmp_path: Path) -> None:
+    """The checkpoint of another program in the working folder is not taken over."""
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "hpc_ckpt_1.ckpt").write_bytes(b"not ours")
+    command = [sys.executable, "-m", "omnihuman.train", *build_arguments(corpus, tmp_path / "runs", *RANKS)]
+    variables = {
+        "MASTER_ADDR": "127.0.0.1",
+        "SLURM_JOB_ID": str(find_port()),
+        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_NNODES": "1",
+        "SLURM_NODEID": "0",
+        "SLURM_JOB_NAME": "train",
+    }
+    tasks = [{"SLURM_PROCID": str(task), "SLURM_LOCALID": str(task)} for task in range(2)]
+    assert_finished([start(command, work, **variables, **task) for task in tasks], tmp_path / "runs")
+
+
+@pytest.mark.faults
+def test_a_task_of_submitit_starts_its_other_processes(corpus: Path, tmp_path: Path) -> None:
+    arguments = build_arguments(corpus, tmp_path, *RANKS)
+    variables = {"SLURM_JOB_ID": "77", "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_JOB_NAME": "submitit"}
+    assert_finished([start([sys.executable, "-m", "omnihuman.train", *arguments], **variables)], tmp_path)
