@@ -169,7 +169,7 @@ def find_newest(folder: Path, *, check_content: bool = False) -> Path | None:
     Raises:
         ValueError: there are checkpoints, but all of them are damaged.
     """
-    problems = []
+    problems: list[str] = []
     for checkpoint in list_checkpoints(folder):
         problem = find_damage(checkpoint, check_content=check_content)
         if problem is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
     get_optimizer_state_dict,
@@ -58,7 +58,7 @@ class ShardedStrategy(pl.strategies.ModelParallelStrategy):
     def setup_environment(self) -> None:
         super().setup_environment()
         # collectives of the thread that writes must not mix with those of the training
-        self.writers = dist.new_group(backend="gloo")
+        self.writers: Any = dist.new_group(backend="gloo")
 
     @contextmanager
     def block_backward_sync(self) -> Iterator[None]:
@@ -118,7 +118,7 @@ class ShardedStrategy(pl.strategies.ModelParallelStrategy):
         reader = HuggingFaceStorageReader(str(folder / SHARDS))
         saved = reader.read_metadata().state_dict_metadata
         parameters = get_model_state_dict(self.model)
-        optimizers = [get_optimizer_state_dict(self.model, optimizer) for optimizer in self.optimizers]
+        optimizers: list[Any] = [get_optimizer_state_dict(self.model, optimizer) for optimizer in self.optimizers]
         tensors = dict(_name_tensors(parameters, MODEL))
         for number, optimizer in enumerate(optimizers):
             tensors |= _name_tensors(optimizer["state"], f"{OPTIMIZER}.{number}")
