@@ -105,7 +105,7 @@ def test_a_truncated_file_raises(source: str, percent: int, media_root: Path, tm
 
 @pytest.mark.parametrize("name", ["image.png", "image.jpg"])
 def test_an_image_is_one_frame(name: str, media_root: Path) -> None:
-    assert probe(media_root / name) == Header(has_video=True, is_still=True, num_frames=1)
+    assert probe(media_root / name) == Header(has_video=True, is_still=True, num_frames=1, size=(30, 40))
     frames, times, waveform = read(media_root / name, num_frames=8)
     assert frames.shape == (1, 3, 30, 40) and times == [0.0] and waveform is None
 

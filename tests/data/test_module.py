@@ -141,7 +141,7 @@ def test_resume_is_exact(workers: int, num_batches: int, build_data: Any) -> Non
     for number in range(num_yielded):
         assert is_equal(next(iterator), batches[number]), "the number of workers does not change batches"
     state = first.state_dict()
-    assert state == {"epoch": 0, "num_yielded": num_yielded} and json.dumps(state)
+    assert state == {"epoch": 0, "steps": num_yielded} and json.dumps(state)
     resumed = build_data(num_workers=workers).train_dataloader()
     resumed.load_state_dict(state)
     remaining = load_epochs(resumed, [1] if num_yielded == length else [0, 1])
@@ -155,7 +155,7 @@ def test_every_iterator_starts_at_the_first_batch(build_data: Any) -> None:
     first = next(iter(loader))
     assert is_equal(next(iter(loader)), first), "an iterator that was not exhausted leaves no state behind"
     assert len(list_ids(loader)) == 13
-    assert loader.state_dict() == {"epoch": 0, "num_yielded": len(loader)}
+    assert loader.state_dict() == {"epoch": 0, "steps": len(loader)}
 
 
 def test_the_global_random_state_does_not_change(build_data: Any) -> None:

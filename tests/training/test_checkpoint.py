@@ -82,14 +82,14 @@ def test_a_state_is_copied(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_stored_is_named() -> None:
-    with pytest.raises(ValueError, match=r"/callbacks/Mine/lock is a object"):
+    with pytest.raises(ValueError, match=r"/callbacks/Mine/lock.*object"):
         encode({"callbacks": {"Mine": {"lock": object()}}}, {})
 
 
 def test_a_full_disk_is_said_with_what_is_left(tmp_path: Path) -> None:
     error = OSError(28, "No space left on device")
     for failure in (SafetensorError("No space left"), error, CheckpointException("save", {1: (error, None)})):
-        expected = pytest.raises(OSError, match=r"step=2\.ckpt cannot be written .*No space")
+        expected = pytest.raises(OSError, match=r"step=2\.ckpt .*No space")
         with expected, explain_failure(tmp_path / "step=2.ckpt"):
             raise failure
 

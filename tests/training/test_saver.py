@@ -1,4 +1,4 @@
-"""When checkpoints are written, and how they are resumed on another number of devices."""
+"""Checkpoints are written when they are due, and resumed on another number of devices."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -83,5 +83,5 @@ def test_random_numbers_go_on_on_every_rank(tmp_path: Path) -> None:
         states.append({"cpu": torch.get_rng_state()})
         expected.append(float(torch.rand(())))
     assert [load(saver, states, rank, 2) for rank in (0, 1)] == expected
-    others = {load(saver, states, rank, 4) for rank in range(4)}
-    assert len(others) == 4 and others.isdisjoint(expected)
+    numbers = {load(saver, states, rank, 4) for rank in range(4)}
+    assert len(numbers) == 4 and numbers.isdisjoint(expected)

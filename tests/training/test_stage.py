@@ -13,13 +13,13 @@ from omegaconf import OmegaConf
 
 from omnihuman.objective.base import Objective
 from omnihuman.objective.supervised import Supervised
-from omnihuman.pl import pl
 from omnihuman.training import assembly, stage
 from omnihuman.training.attempt import locate_attempt
 from omnihuman.training.callbacks import Throughput
 from omnihuman.training.counter import SampleCounter
 from omnihuman.training.generation_metrics import GenerationMetrics
 from omnihuman.training.runs import Run
+from omnihuman.training.saver import CheckpointFolders
 from tests.smoke.test_train import fail_at_step
 from tests.training.test_bad_loss import spoil
 from tests.training.test_selection import fit
@@ -68,7 +68,7 @@ FAILURES: dict[str, tuple[str, tuple[Any, str, Any]]] = {
     "NaN": ("not finite", (Supervised, "compute_loss", spoil(0, float("nan")))),
     "callback": ("callback", (Throughput, "on_train_batch_start", fail_with(RuntimeError("callback")))),
     "validation": ("answers", (GenerationMetrics, "on_validation_epoch_end", fail_with(RuntimeError("answers")))),
-    "disk": ("full", (pl.callbacks.ModelCheckpoint, "_save_checkpoint", fail_with(OSError(28, "full")))),
+    "disk": ("full", (CheckpointFolders, "_write", fail_with(OSError(28, "full")))),
     "bad samples": ("too many", (SampleCounter, "add_unplanned", fail_with(ValueError("too many")))),
     "weights": ("weights", (assembly, "write_weights", fail_with(OSError(28, "weights")))),
     "ledger": ("ledger", (stage, "write_summary", fail_with(RuntimeError("ledger")))),
@@ -96,7 +96,7 @@ def test_finished_run_survives_a_late_failure(
 
 
 @pytest.mark.parametrize(
-    "mistake", ["recipe.lr=fast", "data.records=nowhere.json", "logger=wandb", "validation.limit=few"]
+    "mistake", ["recipe.lr=fast", "data.records=nowhere.json", "logger=wandb", "recipe.batch_size=few"]
 )
 def test_finished_run_survives_a_mistyped_command_which_leaves_nothing(
     mistake: str, old: Run, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -72,7 +72,7 @@ class Newline(Fusion):
                 raise ValueError("newline: mode=none has no token for the rows of tiles: leave data.tiles out.")
             return Layout(1, count_tokens(layout.tiling, self._check_grid(layout.grid), self.max_tiles))
         if self.resize is not None:
-            layout = halve_layout(layout, "newline")
+            layout = halve_layout(layout, f"newline of {self.inputs[0]}")
         time_steps, num_tokens, grid = layout[:3]
         if self.mode == "none":
             return Layout(time_steps, num_tokens, grid)

@@ -105,7 +105,7 @@ def count_tokens(tiling: Tiling, grid: tuple[int, int], max_tiles: int | None) -
     """Return the number of tokens of ``arrange_tokens``.
 
     >>> count_tokens(Tiling(1, 2, 480, 1000), (27, 27), 9)
-    2159
+    2104
     """
     num_base = grid[0] * grid[1]
     if not tiling.rows:

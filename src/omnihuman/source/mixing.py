@@ -27,7 +27,8 @@ def mix_speech(
         delay: in samples.
         level: of the first above the second, in dB.
 
-    >>> mix_speech(np.ones(2, np.float32), np.ones(2, np.float32), 3, 20.0).round(2).tolist()
+    >>> mixture = mix_speech(np.ones(2, np.float32), np.ones(2, np.float32), 3, 20.0)
+    >>> [round(value, 2) for value in mixture.tolist()]
     [0.9, 0.9, 0.0, 0.09, 0.09]
     """
     gain = _measure_rms(first) / _measure_rms(second) * 10 ** (-level / 20)

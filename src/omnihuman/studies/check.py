@@ -156,7 +156,7 @@ def _check_evaluation(name: str, overrides: Sequence[str], scores: Sequence[str]
     check_types(overrides, "evaluate")
     config = compose_config(overrides, "evaluate")
     benchmark = build(config.benchmark)
-    if config.judge is not None:
+    if config.get("judge") is not None:
         benchmark.judge = RuleJudge()  # names the scores without a request
     known = set()
     for score in score_unanswered(benchmark, benchmark.questions(), benchmark.log_probs):

@@ -118,24 +118,13 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
     generation = _build_generation_metrics(config, data)
     chosen = build_all(config.callback)
     selection = build_selection(config, data, generation, chosen, run.folder / "best", write)
-    background = Background(config.trainer.checkpoint_async)
-    saver = _build_saver(config, run, data, selection, background)
-    callbacks = [
-        throughput,
-        counter,
-        bad_loss,
-        generation,
-        FusionWeights(model.all_fusions.values(), [planned.record.task for planned in data.train_samples.planned]),
-        selection,  # before averages, which put the parameters back at the end of a validation
-        *chosen,
-        Interruption(saver),
-        saver,
-        build_progress_bar(is_rich=is_terminal),
-    ]
+    interruption, saver = _build_savers(config, run, data, selection)
+    weights = FusionWeights(model.all_fusions.values(), [entry.record.task for entry in data.train_samples.planned])
+    callbacks = [throughput, counter, bad_loss, generation, weights]
+    # the selection comes before averages, which put the parameters back at the end of a validation
+    callbacks += [selection, *chosen, interruption, saver, build_progress_bar(is_rich=is_terminal)]
     metrics = MetricsTable(run.folder / "metrics.csv", resume_at=checkpoint_step(checkpoint) if checkpoint else 0)
-    loggers = [metrics, *build_all(config.logger)]
-    trainer = _build_trainer(config, data, precision, background, callbacks, loggers)
-    metrics.trainer = trainer
+    trainer = _build_trainer(config, data, precision, saver.background, callbacks, metrics)
     return Stage(
         name=config.name,
         run=run,
@@ -342,13 +331,15 @@ def build_selection(
     return Selection(monitor, folder, write, num_best, config.patience, config.trainer.checkpoint_keep)
 
 
-def _build_saver(config: DictConfig, run: Run, data: OmniData, selection: Selection, background: Background) -> Saver:
+def _build_savers(config: DictConfig, run: Run, data: OmniData, selection: Selection) -> tuple[Interruption, Saver]:
     every = config.val_every or data.steps_per_epoch * config.trainer.check_val_every_n_epoch
 
     def is_deferred(step: int) -> bool:
         return selection.monitor is not None and step % every == 0
 
-    return Saver(run.checkpoints, config.trainer.checkpoint_every, is_deferred, background)
+    background = Background(config.trainer.checkpoint_async)
+    saver = Saver(run.checkpoints, config.trainer.checkpoint_every, is_deferred, background)
+    return Interruption(saver), saver
 
 
 def _build_trainer(
@@ -357,7 +348,7 @@ def _build_trainer(
     precision: Any,
     background: Background,
     callbacks: Sequence[Any],
-    loggers: Sequence[Any],
+    metrics: MetricsTable,
 ) -> pl.Trainer:
     options: Any = OmegaConf.to_container(config.trainer, resolve=True)
     num_kept, reduces_each = options.pop("checkpoint_keep"), options.pop("reduce_each")
@@ -372,12 +363,13 @@ def _build_trainer(
         plugins=plugins,
         default_root_dir=config.folder,  # where Lightning looks for checkpoints of SLURM: in no other run's folder
         callbacks=list(callbacks),
-        logger=list(loggers),
+        logger=[metrics, *build_all(config.logger)],
         use_distributed_sampler=False,
         enable_model_summary=False,
         log_every_n_steps=1,
         **options,
     )
+    metrics.trainer = trainer
     trainer.accumulate_grad_batches = data.count_micro_batches(trainer.world_size, trainer.max_epochs or 1)
     if config.val_every is not None:  # Lightning counts batches, over all epochs if check_val_every_n_epoch is None
         trainer.val_check_interval = config.val_every * trainer.accumulate_grad_batches

@@ -99,8 +99,8 @@ class ShardedStrategy(pl.strategies.ModelParallelStrategy):
     ) -> None:
         writer = HuggingFaceStorageWriter(str(place / SHARDS), save_distributed=True)
         save(shards, storage_writer=writer, process_group=self.writers)
-        own = (place / SHARDS).glob(f"shard-{self.global_rank + 1:05d}-*")
-        checksums = {f"{SHARDS}/{path.name}": compute_checksum(path) for path in own}
+        shards_here = (place / SHARDS).glob(f"shard-{self.global_rank + 1:05d}-*")
+        checksums = {f"{SHARDS}/{path.name}": compute_checksum(path) for path in shards_here}
         gathered: list[Any] = [None] * self.world_size
         dist.all_gather_object(gathered, checksums, group=self.writers)
         if self.is_global_zero:
