@@ -128,6 +128,29 @@ def open_partial(folder: Path) -> Path:
     return partial
 
 
+def complete(
+    partial: Path,
+    folder: Path,
+    plain: Any,
+    tensors: Mapping[str, Tensor],
+    num_kept: int,
+    checksums: Mapping[str, int] | None = None,
+) -> None:
+    """Write the state into a folder, give it its name, and delete older checkpoints.
+
+    Args:
+        partial: the folder in which the checkpoint is written.
+        folder: its name.
+        plain: the encoded state ...
+        tensors: ... and its tensors.
+        num_kept: checkpoints that stay, this one included.
+        checksums: see ``seal``.
+    """
+    write_state(partial, plain, tensors)
+    seal(partial, folder, checksums or {})
+    delete_old(folder.parent, num_kept)
+
+
 def seal(partial: Path, folder: Path, checksums: Mapping[str, int]) -> None:
     """Give a written checkpoint its name, once all of it is on the disk.
 

@@ -11,13 +11,11 @@ from omnihuman.pl import pl
 from omnihuman.training.callbacks import gather_over_ranks
 from omnihuman.training.checkpoint import (
     Background,
-    delete_old,
+    complete,
     encode,
     explain_failure,
     open_partial,
     read_state,
-    seal,
-    write_state,
 )
 
 
@@ -131,10 +129,7 @@ class CheckpointFolders(pl.plugins.CheckpointIO):  # type: ignore[misc, name-def
 
     def _write(self, folder: Path, plain: Any, tensors: Mapping[str, torch.Tensor]) -> None:
         with explain_failure(folder):
-            place = open_partial(folder)
-            write_state(place, plain, tensors)
-            seal(place, folder, {})
-        delete_old(folder.parent, self.num_kept)
+            complete(open_partial(folder), folder, plain, tensors, self.num_kept)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: Any = None) -> dict[str, Any]:
         """Return the state of a checkpoint."""

@@ -21,14 +21,12 @@ from omnihuman.pl import pl
 from omnihuman.training.checkpoint import (
     SHARDS,
     Background,
+    complete,
     compute_checksum,
-    delete_old,
     encode,
     explain_failure,
     open_partial,
     read_state,
-    seal,
-    write_state,
 )
 
 MODEL, OPTIMIZER = "state_dict", "optimizer"
@@ -104,11 +102,9 @@ class ShardedStrategy(pl.strategies.ModelParallelStrategy):
         gathered: list[Any] = [None] * self.world_size
         dist.all_gather_object(gathered, checksums, group=self.writers)
         if self.is_global_zero:
-            write_state(place, plain, tensors)
             for more in gathered:
                 checksums |= more
-            seal(place, folder, checksums)
-            delete_old(folder.parent, self.num_kept)
+            complete(place, folder, plain, tensors, self.num_kept, checksums)
         dist.barrier(group=self.writers)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
