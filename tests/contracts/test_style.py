@@ -22,7 +22,6 @@ QUESTION_WORD = re.compile(r"(What|Whether|How|Who|Whose|Where|Which|When)\b")
 FORMATTER_OFF = re.compile(r"#\s*fmt:\s*(skip|off)")
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-DOCUMENTED = (ast.Module, ast.ClassDef, *FUNCTIONS)
 PROSE = re.compile(r"\b[a-z]+(?: [a-z]+){3,}\b")
 """Four words of a sentence. A test matches what an error names, so that the sentence can be improved."""
 SIMPLE_STATEMENTS = (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Expr, ast.Return, ast.Raise, ast.Assert, ast.Delete)
@@ -83,9 +82,11 @@ def find_forbidden_names(tree: ast.Module) -> list[str]:
 def find_questions(tree: ast.Module) -> list[str]:
     violations = []
     for node in list_nodes(tree):
-        docstring = ast.get_docstring(node) if isinstance(node, DOCUMENTED) else None
-        if docstring and QUESTION_WORD.match(docstring):
-            violations.append(f"{getattr(node, 'lineno', 1)}: {docstring.splitlines()[0]}")
+        # a string that stands alone is a docstring, of a module, a class, a function or a constant
+        is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        docstring = node.value.value if is_text else None
+        if isinstance(docstring, str) and QUESTION_WORD.match(docstring.strip()):
+            violations.append(f"{node.lineno}: {docstring.strip().splitlines()[0]}")
     return violations
 
 
@@ -213,7 +214,7 @@ def test(value, message):
     with raises(match=cure + "there is no such file"): pass'''
     tree = ast.parse(code)
     assert find_forbidden_names(tree) == ["1: kept", "1: each", "3: made"]
-    assert find_questions(tree) == ["1: What it does."]
+    assert find_questions(tree) == ["2: What it does."]
     assert find_nested_comprehensions(tree) == ["3: nested comprehension"]
     assert find_several_conditionals(tree) == ["4: 2 conditional expressions"]
     assert find_matched_sentences(tree) == [

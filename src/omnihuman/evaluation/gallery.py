@@ -14,7 +14,7 @@ from omnihuman.metric.answer import fold
 from omnihuman.metric.score import Score
 
 AGREEMENTS = ("some right", "wrong, not alike", "not alike", "all right", "wrong, alike", "alike")
-"""How the answers to one question compare, in the order of the page; free text is ``not alike`` or ``alike``."""
+"""Relations between the answers to one question, in the order of the page; free text is ``not alike`` or ``alike``."""
 
 
 @dataclass(frozen=True)

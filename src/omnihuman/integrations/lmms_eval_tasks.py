@@ -20,7 +20,7 @@ from omnihuman.verb import program
 log = logging.getLogger(__name__)
 
 KEYS = ("benchmark", "tag")
-"""What a task takes of the keys of ``omnihuman evaluate``; the model and its view are arguments of lmms-eval."""
+"""Keys that a task takes of those of ``omnihuman evaluate``; the model and its view are arguments of lmms-eval."""
 
 TASK = """\
 task: {task}

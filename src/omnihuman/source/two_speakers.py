@@ -40,7 +40,7 @@ GENDERS = {
 """Gender as data sets write it, in lower case -> ours."""
 
 CUES = {"gender": ("man", "woman"), "order": ("first", "second"), "level": ("louder", "quieter")}
-"""What tells the speakers apart -> keys of their names in ``speakers``."""
+"""Way to tell the speakers apart -> keys of their names in ``speakers``."""
 
 MIN_DELAY = 0.5
 """Seconds between the beginnings of two utterances, of which one is then the first."""
