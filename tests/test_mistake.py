@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -126,3 +127,13 @@ def test_a_sample_that_a_process_could_not_decode_is_one_line() -> None:
         "Caught BadSample in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n x"
     )
     assert explain(error, [], "train") == "Caught BadSample in DataLoader worker process 0."
+
+
+@pytest.mark.parametrize("arguments", ["train +experiment=humanomni_stag1", "generate run=nothing video=a.mp4"])
+def test_a_mistake_that_needs_no_torch_imports_none(arguments: str, folder: Path) -> None:
+    verb, *rest = arguments.split()
+    code = f"import runpy, sys; sys.modules['torch'] = None; sys.argv[1:] = {rest}; "
+    code += f"runpy.run_module('omnihuman.{verb}', run_name='__main__')"
+    result = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and result.stderr.startswith("error: "), result.stderr
+    assert "torch" not in result.stderr and result.stderr.count("\n") == 1

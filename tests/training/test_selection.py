@@ -14,10 +14,10 @@ from omnihuman.build import build, compose_config
 from omnihuman.metric.choice import ChoiceAccuracy
 from omnihuman.metric.emotion import EmotionRecall
 from omnihuman.objective.base import Objective
-from omnihuman.training.checkpoint import read_state
 from omnihuman.training.generation_metrics import GenerationMetrics
 from omnihuman.training.runs import Run, build_run
 from omnihuman.training.selection import Selection, copy_file, is_better
+from omnihuman.training.state import read_state
 from tests.programs import run_ranks
 from tests.smoke.test_train import build_overrides, fail_at_step, read_column, read_ledger, train
 

@@ -19,9 +19,10 @@ from omnihuman.training.assembly import build_initial_model, read_trainable
 from omnihuman.training.attempt import find_attempt
 from omnihuman.training.bad_loss import load_batches
 from omnihuman.training.chain import Chain
-from omnihuman.training.checkpoint import SHARDS, checkpoint_step, read_state
+from omnihuman.training.checkpoint import SHARDS, checkpoint_step
 from omnihuman.training.precision import build_precision
 from omnihuman.training.sharded import load_parameters
+from omnihuman.training.state import read_state
 from omnihuman.types import Batch
 
 

@@ -9,14 +9,8 @@ import torch
 
 from omnihuman.pl import pl
 from omnihuman.training.callbacks import gather_over_ranks
-from omnihuman.training.checkpoint import (
-    Background,
-    complete,
-    encode,
-    explain_failure,
-    open_partial,
-    read_state,
-)
+from omnihuman.training.checkpoint import Background, open_partial
+from omnihuman.training.state import complete, encode, explain_failure, read_state
 
 
 class Saver(pl.callbacks.Checkpoint):

@@ -18,16 +18,8 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from omnihuman.pl import pl
-from omnihuman.training.checkpoint import (
-    SHARDS,
-    Background,
-    complete,
-    compute_checksum,
-    encode,
-    explain_failure,
-    open_partial,
-    read_state,
-)
+from omnihuman.training.checkpoint import SHARDS, Background, compute_checksum, open_partial
+from omnihuman.training.state import complete, encode, explain_failure, read_state
 
 MODEL, OPTIMIZER = "state_dict", "optimizer"
 """Beginnings of the names of tensors in shards."""
