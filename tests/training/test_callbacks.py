@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from omnihuman.pl import pl
-from omnihuman.training.callbacks import MetricsTable, TrainableEMA, count_batches, describe_epoch
+from omnihuman.training.callbacks import (
+    MetricsTable,
+    TrainableEMA,
+    build_progress_bar,
+    count_batches,
+    describe_epoch,
+)
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:
@@ -86,6 +92,19 @@ def build_trainer(epoch: int, max_steps: int, max_epochs: int = 4) -> Any:
 def test_progress_bar_counts_up_to_the_end(epoch: int, max_steps: int, num_batches: int, text: str) -> None:
     trainer = build_trainer(epoch, max_steps)
     assert count_batches(trainer) == num_batches and describe_epoch(trainer) == text
+
+
+@pytest.mark.parametrize("num_done", [0, 7])
+def test_progress_bar_goes_on_within_an_epoch(num_done: int) -> None:
+    trainer = build_trainer(0, -1)
+    progress = SimpleNamespace(current=SimpleNamespace(ready=num_done))
+    trainer.fit_loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
+    bar = build_progress_bar(is_rich=False)
+    bar._trainer = trainer
+    bar.on_train_start(trainer)
+    shown = bar.train_progress_bar
+    assert shown.n == shown.initial == num_done
+    assert shown.total == (20 if num_done else None)  # that of an epoch that begins is set by the next hook
 
 
 def test_average_of_a_sharded_model_is_refused() -> None:

@@ -175,6 +175,13 @@ def build_progress_bar(is_rich: bool) -> Any:
         def total_train_batches(self) -> Any:
             return count_batches(self.trainer)
 
+        def on_train_start(self, trainer: Any, *args: Any) -> None:
+            super().on_train_start(trainer, *args)
+            num_done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+            if not is_rich and num_done:  # resumed within an epoch, which Lightning does not begin again
+                self.on_train_epoch_start(trainer)
+                self.train_progress_bar.initial = self.train_progress_bar.n = num_done  # for the speed
+
         def on_train_epoch_start(self, trainer: Any, *args: Any) -> None:
             super().on_train_epoch_start(trainer, *args)
             if not is_rich:
