@@ -235,6 +235,10 @@ class Batch:
         return _map(self, Tensor.pin_memory)
 
 
+Batches = tuple[Batch, ...]
+"""The micro-batches of an optimizer step on one rank."""
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
     """Output of the model for a batch.

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def load(loader: Any, epochs: Iterable[int]) -> list[Batch]:
     batches = []
     for epoch in epochs:
         loader.sampler.set_epoch(epoch)
-        batches += list(loader)
+        batches += chain.from_iterable(loader)
     return batches
 
 
@@ -83,7 +84,8 @@ def test_batches_depend_on_neither_workers_nor_an_interruption(build_data: Any, 
     batches = load(build_data(augment=policy).train_dataloader(), [0, 1])
     torch.manual_seed(workers)
     first = build_data(augment=policy, num_workers=workers).train_dataloader()
-    assert is_equal(next(iter(first)), batches[0])
+    (batch,) = next(iter(first))
+    assert is_equal(batch, batches[0])
     resumed = build_data(augment=augment(speeds=SPEEDS, **VOLUME, **MASKS), num_workers=workers).train_dataloader()
     resumed.load_state_dict(first.state_dict())
     for batch, expected in zip(load(resumed, [0, 1]), batches[1:], strict=True):

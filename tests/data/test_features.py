@@ -15,13 +15,13 @@ from torch import nn
 from omnihuman.data.face import FaceInput
 from omnihuman.data.features import FeatureCache, FeatureStore, hash_weights
 from omnihuman.data.module import OmniData
-from omnihuman.data.packing import MicroBatch
+from omnihuman.data.packing import MicroBatch, Step
 from omnihuman.data.record import BadSample
 from omnihuman.encoder.base import Encoder
 from omnihuman.modality import View
 from omnihuman.model.streams import encode
 from omnihuman.source.jsonl import JsonlSource
-from omnihuman.types import Batch, Features, Layout, Signal
+from omnihuman.types import Batch, Batches, Features, Layout, Signal
 
 from .conftest import CHATML, WITH_FACES, count_tokens, write_clip
 from .test_module import write_records
@@ -174,9 +174,9 @@ def test_the_hash_of_an_encoder_depends_on_options_weights_and_buffers() -> None
     assert hash_weights(norm) != hash_weights(shifted)
 
 
-def load_plan(samples: Any, plan: Callable[[int], list[MicroBatch]]) -> list[Batch]:
-    """Return the batches of epoch 0, without workers."""
-    return [samples[micro_batch] for micro_batch in plan(0)]
+def load_plan(samples: Any, plan: Callable[[int], list[Step]]) -> list[Batches]:
+    """Return the steps of epoch 0, without workers."""
+    return [(samples[micro_batch],) for (micro_batch,) in plan(0)]
 
 
 def test_keys_depend_on_the_precision(build_data: BuildData, root: Path) -> None:

@@ -58,7 +58,8 @@ def patch_step(monkeypatch: pytest.MonkeyPatch, at_step: int, act: Callable[[], 
     def step(self: Objective, batch: Any, batch_idx: int) -> Any:
         if self.trainer.global_step == at_step:
             act()
-        ids.extend(meta["id"] for meta in batch.meta)
+        for micro_batch in batch:
+            ids.extend(meta["id"] for meta in micro_batch.meta)
         return training_step(self, batch, batch_idx)
 
     monkeypatch.setattr(Objective, "training_step", step)

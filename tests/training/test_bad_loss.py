@@ -37,7 +37,7 @@ def spoil(step: int, value: float, target: str = "loss", every: bool = False) ->
         is_bad = self.trainer.training and (
             self.trainer.global_step == step or (every and self.trainer.global_step > step)
         )
-        if not is_bad or (self.trainer.accumulate_grad_batches > 1 and len(self.step_losses) != 1):
+        if not is_bad or (len(self.step_batches) > 1 and len(self.step_losses) != 1):
             return output.loss
         if target == "loss":
             return output.loss * value
@@ -173,7 +173,7 @@ def test_overflow_under_a_scaler_is_left_to_the_scaler(tmp_path: Path) -> None:
         precision_plugin=SimpleNamespace(scaler=scaler),
     )
     module = SimpleNamespace(
-        step_losses=[torch.tensor(1.0)], step_batches=[batch], is_step_skipped=False, log=lambda *args, **kwargs: None
+        step_losses=[torch.tensor(1.0)], step_batches=(batch,), is_step_skipped=False, log=lambda *args, **kwargs: None
     )
     policy = BadLossPolicy(tmp_path, SampleCounter(tmp_path / "skipped.jsonl"), "stop")
     layer.weight.grad = torch.full((1, 1), float("inf"))

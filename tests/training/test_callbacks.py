@@ -12,7 +12,7 @@ from omnihuman.training.callbacks import (
     MetricsTable,
     TrainableEMA,
     build_progress_bar,
-    count_batches,
+    count_steps_of_epoch,
     describe_epoch,
 )
 
@@ -71,7 +71,6 @@ def test_new_table_replaces_the_file(tmp_path: Path) -> None:
 def build_trainer(epoch: int, max_steps: int, max_epochs: int = 4) -> Any:
     return SimpleNamespace(
         num_training_batches=20,
-        accumulate_grad_batches=2,
         current_epoch=epoch,
         max_steps=max_steps,
         max_epochs=max_epochs,
@@ -79,19 +78,19 @@ def build_trainer(epoch: int, max_steps: int, max_epochs: int = 4) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("epoch", "max_steps", "num_batches", "text"),
+    ("epoch", "max_steps", "num_steps", "text"),
     [
         (0, -1, 20, "epoch 1 of 4"),
         (3, -1, 20, "epoch 4 of 4"),
-        (0, 6, 12, "epoch 1 of 1"),
-        (0, 15, 20, "epoch 1 of 2"),
-        (1, 15, 10, "epoch 2 of 2"),
+        (0, 12, 12, "epoch 1 of 1"),
+        (0, 30, 20, "epoch 1 of 2"),
+        (1, 30, 10, "epoch 2 of 2"),
         (2, 99, 20, "epoch 3 of 4"),
     ],
 )
-def test_progress_bar_counts_up_to_the_end(epoch: int, max_steps: int, num_batches: int, text: str) -> None:
+def test_progress_bar_counts_up_to_the_end(epoch: int, max_steps: int, num_steps: int, text: str) -> None:
     trainer = build_trainer(epoch, max_steps)
-    assert count_batches(trainer) == num_batches and describe_epoch(trainer) == text
+    assert count_steps_of_epoch(trainer) == num_steps and describe_epoch(trainer) == text
 
 
 @pytest.mark.parametrize("num_done", [0, 7])
@@ -102,9 +101,9 @@ def test_progress_bar_goes_on_within_an_epoch(num_done: int) -> None:
     bar = build_progress_bar(is_rich=False)
     bar._trainer = trainer
     bar.on_train_start(trainer)
-    shown = bar.train_progress_bar
-    assert shown.n == shown.initial == num_done
-    assert shown.total == (20 if num_done else None)  # that of an epoch that begins is set by the next hook
+    assert bar.train_progress_bar.n == bar.train_progress_bar.initial == num_done
+    total = 20 if num_done else None  # the next hook sets that of an epoch that begins
+    assert bar.train_progress_bar.total == total
 
 
 def test_average_of_a_sharded_model_is_refused() -> None:

@@ -14,7 +14,6 @@ from omnihuman.training.counter import WINDOW, SampleCounter
 from omnihuman.types import Batch
 
 TRAINER = SimpleNamespace(
-    accumulate_grad_batches=1,
     is_global_zero=True,
     global_step=7,
     strategy=SimpleNamespace(reduce=lambda tensor, reduce_op: tensor),
@@ -35,12 +34,12 @@ def build_batch(num_used: int, num_skipped: int) -> Batch:
 def train(counter: SampleCounter, num_trained: int, num_skipped: int = 0, steps: int = 1) -> None:
     batch = build_batch(num_trained, num_skipped)
     for _ in range(steps):
-        counter.on_train_batch_end(TRAINER, MODULE, None, batch, 0)
+        counter.on_train_batch_end(TRAINER, MODULE, None, (batch,), 0)
 
 
 def validate(counter: SampleCounter, num_used: int, num_skipped: int) -> None:
     batch = build_batch(num_used, num_skipped)
-    counter.on_validation_batch_end(TRAINER, MODULE, None, batch, 0)
+    counter.on_validation_batch_end(TRAINER, MODULE, None, (batch,), 0)
     counter.on_validation_epoch_end(TRAINER, MODULE)
 
 
@@ -75,11 +74,11 @@ def test_gaps_are_those_of_all_ranks_also_after_a_resume(tmp_path: Path) -> None
     two_ranks = SimpleNamespace(**{**vars(TRAINER), "strategy": strategy})
     batch = replace(build_batch(0, 0), meta=({"audio_gaps": [0.5, 1.0]}, {"audio_gaps": []}, {}))
     counter = SampleCounter(tmp_path / "skipped.jsonl")
-    counter.on_train_batch_end(two_ranks, MODULE, None, batch, 0)
+    counter.on_train_batch_end(two_ranks, MODULE, None, (batch,), 0)
     assert counter.audio_gaps == {"samples": 2, "gaps": 4, "seconds": 3.0}
     resumed = SampleCounter(counter.file)
     resumed.load_state_dict(counter.state_dict())
-    resumed.on_train_batch_end(two_ranks, MODULE, None, batch, 0)
+    resumed.on_train_batch_end(two_ranks, MODULE, None, (batch,), 0)
     assert resumed.audio_gaps == {"samples": 4, "gaps": 8, "seconds": 6.0} and resumed.num_trained == 12
 
 

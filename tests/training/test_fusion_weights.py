@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from omnihuman.data.collate import Packable, pack
 from omnihuman.fusion.base import Fusion
@@ -21,10 +21,14 @@ STREAMS = ["interaction", "body", "face"]
 NATS = math.log(3)
 
 
-class Model:
-    """The fusions of a model, with the weights of a last batch."""
+class Model(nn.Module):
+    """The fusions of a model, and the weights of the next batch."""
+
+    weights: Any
+    is_present: Any
 
     def __init__(self, **OPTIONS: Any) -> None:
+        super().__init__()
         dims = dict.fromkeys([*STREAMS, "text"], 4)
         self.gate = InstructionGate(dims, STREAMS, "video", "text", hidden=4, **OPTIONS)
         self.all_fusions: dict[str, Fusion] = {"gate": self.gate}
@@ -36,8 +40,8 @@ class Model:
         assert self.gate.weights is not None
         return {"gate": self.gate.weights}
 
-    def set(self, weights: list[list[float]], is_present: list[bool]) -> None:
-        self.gate.weights, self.gate.is_present = torch.tensor(weights), torch.tensor(is_present)
+    def forward(self, batch: Batch) -> None:
+        self.gate.weights, self.gate.is_present = torch.tensor(self.weights), torch.tensor(self.is_present)
 
 
 def build_batch(*tasks: str | None) -> Batch:
@@ -49,11 +53,16 @@ def log_step(callback: FusionWeights, model: Any, batches: list[Any], ranks: int
     logged: dict[str, float] = {}
     logger = SimpleNamespace(log_metrics=lambda metrics, step: logged.update(metrics))
     strategy = SimpleNamespace(reduce=lambda tensor, reduce_op: tensor * ranks)
-    trainer = SimpleNamespace(accumulate_grad_batches=len(batches), strategy=strategy, loggers=[logger], global_step=1)
+    trainer = SimpleNamespace(strategy=strategy, loggers=[logger], global_step=1)
     module = SimpleNamespace(model=model)
-    for index, (batch, weights, is_present) in enumerate(batches):
-        model.set(weights, is_present)
-        callback.on_train_batch_end(trainer, module, None, batch, index)
+    callback.on_train_start(trainer, module)
+    for batch, weights, is_present in batches:
+        model.weights, model.is_present = weights, is_present
+        model(batch)
+        model.eval()(batch)  # as in a validation
+        model.train()
+    callback.on_train_batch_end(trainer, module, None, batches, 0)
+    callback.on_train_end(trainer, module)
     return logged
 
 

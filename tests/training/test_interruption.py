@@ -14,7 +14,6 @@ from omnihuman.training.interruption import Interruption
 
 TRAINER: Any = SimpleNamespace(
     global_step=6,
-    accumulate_grad_batches=2,
     state=SimpleNamespace(fn="fit"),
     strategy=SimpleNamespace(root_device=torch.device("cpu"), reduce=lambda tensor, reduce_op: tensor),
 )
@@ -45,10 +44,9 @@ def interruption() -> Iterator[Interruption]:
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 85), ("SIGUSR1", 85), ("SIGINT", 130)])
 def test_a_signal_ends_the_training_after_its_step(interruption: Interruption, name: str, code: int) -> None:
     os.kill(os.getpid(), getattr(signal, name))
-    interruption.on_train_batch_end(TRAINER, None, None, None, 0)  # the first of two micro-batches
     interruption.on_train_batch_start(TRAINER)
     assert interruption.saver.num_saved == 0  # type: ignore[attr-defined]
-    interruption.on_train_batch_end(TRAINER, None, None, None, 1)
+    interruption.on_train_batch_end(TRAINER, None, None, None, 0)
     assert interruption.saver.num_saved == 1  # type: ignore[attr-defined]
     with pytest.raises(Interrupted, match=rf"{name}: stopped after step 6; .*checkpoints") as end:
         interruption.on_train_batch_start(TRAINER)

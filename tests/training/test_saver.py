@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from omnihuman.training.checkpoint import Background, find_newest, list_checkpoints
-from omnihuman.training.saver import CheckpointFolders, Saver, rescale_progress
+from omnihuman.training.saver import CheckpointFolders, Saver
 
 
 class Trainer(SimpleNamespace):
     """As much of Lightning's trainer as a saver reads."""
 
     def __init__(self, folders: CheckpointFolders | None = None, **more: Any) -> None:
-        options = {"global_step": 0, "accumulate_grad_batches": 2, "global_rank": 0, "world_size": 1, "loggers": []}
+        options = {"global_step": 0, "global_rank": 0, "world_size": 1, "loggers": []}
         super().__init__(folders=folders, state=SimpleNamespace(fn="fit"), **(options | more))
 
     def save_checkpoint(self, path: Path) -> None:
@@ -24,10 +24,10 @@ class Trainer(SimpleNamespace):
 
 
 def train(saver: Saver, trainer: Trainer, num_steps: int, *, validates_every: int = 100) -> None:
-    for batch_idx in range(2 * num_steps):
-        trainer.global_step += batch_idx % 2
+    for batch_idx in range(num_steps):
+        trainer.global_step += 1
         saver.on_train_batch_end(trainer, None, None, None, batch_idx)
-        if batch_idx % 2 and trainer.global_step % validates_every == 0:
+        if trainer.global_step % validates_every == 0:
             saver.on_validation_end(trainer, None)
     saver.on_train_end(trainer, None)
 
@@ -51,25 +51,8 @@ def test_a_checkpoint_waits_for_the_validation_that_decides_something(tmp_path: 
     assert find_newest(tmp_path) == tmp_path / "step=4.ckpt"
 
 
-def count(total: int, completed: int) -> dict[str, int]:
-    return {"ready": total, "started": total, "processed": total, "completed": completed}
-
-
-@pytest.mark.parametrize("num_open", [0, 1], ids=["after a validation", "at the end of a batch"])
-def test_progress_is_counted_in_the_new_micro_batches(num_open: int) -> None:
-    progress = {"total": count(30, 30 - num_open), "current": count(12, 12 - num_open), "is_last_batch": False}
-    rescale_progress(progress, old=3, new=2)
-    assert progress["total"] == count(20, 20 - num_open) and progress["current"] == count(8, 8 - num_open)
-
-
 def load(saver: Saver, states: list[dict[str, torch.Tensor]], rank: int, world_size: int) -> float:
-    progress = {"total": count(2, 1), "current": count(2, 1)}
-    checkpoint = {
-        "global_step": 1,
-        "rng": states,
-        "micro_batches": 2,
-        "loops": {"fit_loop": {"epoch_loop.batch_progress": progress}},
-    }
+    checkpoint = {"global_step": 1, "rng": states}
     module = SimpleNamespace(device=torch.device("cpu"))
     saver.on_load_checkpoint(Trainer(global_rank=rank, world_size=world_size), module, checkpoint)
     return float(torch.rand(()))

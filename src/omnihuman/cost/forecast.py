@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from omnihuman.build import build, prune
 from omnihuman.cost.meter import CallCost, MetaCounter, iterate_tensors, measure_call
 from omnihuman.data.media import SAMPLE_RATE
-from omnihuman.data.packing import count_micro_batches
+from omnihuman.data.packing import check_lengths
 from omnihuman.fusion.base import Fusion
 from omnihuman.modality import BY_FIELD, INSTRUCTION, SLOTS
 from omnihuman.model.omni import OmniModel
@@ -136,7 +136,7 @@ class Forecaster:
             model, int(config.frames), float(config.audio_seconds), int(config.text_tokens), int(config.answer_tokens)
         )
         length, max_tokens, devices = batch.input_ids.shape[1], int(config.data.max_tokens), int(config.devices)
-        count_micro_batches([length], [0], 1, max_tokens, 1)  # raises where training would
+        check_lengths([length], max_tokens)  # raises where training would
         packed = min(max_tokens // length, math.ceil(config.data.batch_size / devices))
         parts = self.run_parts(model, batch)
         shards = devices if config.trainer.strategy == "fsdp2" else 1

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 
 from omnihuman.data import face, media
 from omnihuman.data.decode import audio, clock, frames, image, packets, riff, streams
-from omnihuman.data.packing import MicroBatch
+from omnihuman.data.packing import MicroBatch, Step
 from omnihuman.modality import BY_FIELD
 from omnihuman.nn import tiles
-from omnihuman.types import Batch, Features, Signal
+from omnihuman.types import Batches, Features, Signal
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +198,7 @@ class FeatureCache:
     def fill(
         self,
         samples: Any,
-        build_loader: Callable[[Any, Callable[[int], list[MicroBatch]]], Iterable[Batch]],
+        build_loader: Callable[[Any, Callable[[int], list[Step]]], Iterable[Batches]],
         share: tuple[int, int] = (1, 0),
         indices: Sequence[int] | None = None,
     ) -> None:
@@ -229,7 +229,7 @@ class FeatureCache:
             log.info("features: %d of %d are new in %s%s", num_new, len(claimed), self.store.folder, failures)
 
     def _compute(
-        self, samples: Any, build_loader: Callable[..., Iterable[Batch]], plan: list[MicroBatch]
+        self, samples: Any, build_loader: Callable[..., Iterable[Batches]], plan: list[MicroBatch]
     ) -> tuple[int, int]:
         """Return the number of new features, and of samples that cannot be decoded."""
         keys, saved, num_failed = samples.cached.keys, set[str](), 0
@@ -237,8 +237,8 @@ class FeatureCache:
         lenient.__dict__.pop("blanks", None)
         lenient.policy = "skip"
         lenient.transforms = {name: entry for name, entry in samples.transforms.items() if name in self.frozen}
-        batches = build_loader(lenient, lambda epoch: plan)
-        for micro_batch, batch in zip(plan, with_progress(batches, len(plan), "clips encoded"), strict=True):
+        batches = build_loader(lenient, lambda epoch: [(micro_batch,) for micro_batch in plan])
+        for micro_batch, (batch,) in zip(plan, with_progress(batches, len(plan), "clips encoded"), strict=True):
             num_failed += len(batch.skipped)
             for name, signal in batch.signals.items():
                 key = keys[micro_batch.indices[0]].get(name)

@@ -3,29 +3,31 @@
 import gc
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import chain, islice
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from omnihuman.data.dataset import Samples
-from omnihuman.data.packing import MicroBatch
+from omnihuman.data.packing import MicroBatch, Step
 from omnihuman.data.record import BadSample
-from omnihuman.types import Batch
+from omnihuman.types import Batch, Batches
 
 
 class Loader(DataLoader[Any]):
-    """A loader whose state is two integers: the epoch, and the number of its optimizer steps that were yielded.
+    """A loader of optimizer steps, whose state is two integers: the epoch, and the number of its steps that it yielded.
 
-    The trainer sets the epoch through ``set_epoch`` of the sampler. An iteration begins at the first batch of the
+    It yields the micro-batches of a step as a tuple of batches; its workers decode one micro-batch at a time.
+
+    The trainer sets the epoch through ``set_epoch`` of the sampler. An iteration begins at the first step of the
     epoch; only the first iteration after ``load_state_dict`` begins in the middle.
 
     Reference: a plain DataLoader replays the epoch from its first batch when Lightning resumes.
 
     Args:
         samples: map a micro-batch to a batch.
-        pack_epoch: epoch -> its micro-batches.
-        micro_batches: of an optimizer step; a state may come from a loader with another number.
+        pack_epoch: epoch -> its steps.
         num_workers: processes that decode; 0 decodes in this one.
         timeout: seconds per file; a worker that hangs for longer is an error.
         options: of the DataLoader.
@@ -34,18 +36,17 @@ class Loader(DataLoader[Any]):
     def __init__(
         self,
         samples: Samples,
-        pack_epoch: Callable[[int], list[MicroBatch]],
+        pack_epoch: Callable[[int], list[Step]],
         *,
-        micro_batches: int = 1,
         num_workers: int = 0,
         timeout: float = 60.0,
         **options: Any,
     ) -> None:
-        self.pack_epoch, self.micro_batches = lru_cache(maxsize=2)(pack_epoch), micro_batches
+        self.pack_epoch = lru_cache(maxsize=2)(pack_epoch)
         self.epoch, self.num_yielded, self.is_restored = 0, 0, False
-        largest = max((len(micro_batch.indices) for micro_batch in self.pack_epoch(0)), default=0)
+        sizes = [len(micro_batch.indices) for micro_batch in chain.from_iterable(self.pack_epoch(0))]
         # Reading stops by itself after `timeout`; this catches reads that cannot be stopped, as of a dead network disk.
-        worker_timeout = 60 + timeout * max(1, largest) if num_workers else 0
+        worker_timeout = 60 + timeout * max([1, *sizes]) if num_workers else 0
         super().__init__(
             _BadSamplesAsValues(samples),
             batch_size=None,
@@ -57,30 +58,41 @@ class Loader(DataLoader[Any]):
             **options,
         )
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Batches]:  # type: ignore[override]
         if not self.is_restored:
             self.num_yielded = 0
         if self.num_workers:
             gc.collect()  # so that no worker inherits garbage, see _freeze_inherited
+        steps = self.remaining_steps()
+        batches = self._iterate_batches()
+        for step in steps:
+            gathered = tuple(islice(batches, len(step)))
+            self.num_yielded, self.is_restored = self.num_yielded + 1, False
+            yield gathered
+
+    def _iterate_batches(self) -> Iterator[Batch]:
         try:
             for batch in super().__iter__():
                 if isinstance(batch, BadSample):
                     raise batch
-                self.num_yielded, self.is_restored = self.num_yielded + 1, False
                 yield batch
         except RuntimeError as error:
             raise _explain_worker_error(error, self.timeout) from error
+
+    def remaining_steps(self) -> list[Step]:
+        """Return the steps of the epoch that were not yielded."""
+        return self.pack_epoch(self.epoch)[self.num_yielded :]
 
     def __len__(self) -> int:
         return len(self.pack_epoch(self.epoch))
 
     def state_dict(self) -> dict[str, int]:
         """Return the state after a step."""
-        return {"epoch": self.epoch, "steps": self.num_yielded // self.micro_batches}
+        return {"epoch": self.epoch, "steps": self.num_yielded}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Resume from a state."""
-        self.epoch, self.num_yielded, self.is_restored = state["epoch"], state["steps"] * self.micro_batches, True
+        self.epoch, self.num_yielded, self.is_restored = state["epoch"], state["steps"], True
 
     def set_epoch(self, epoch: int) -> None:
         """Begin another epoch; for the current one, nothing happens."""
@@ -101,19 +113,6 @@ def _explain_worker_error(error: RuntimeError, timeout: int | float) -> Exceptio
     return error
 
 
-def count_epochs(trainer: Any, steps_per_epoch: int) -> int:
-    """Return the epochs that a trainer is configured for; 0 without a trainer or without a limit."""
-    if trainer is None:
-        return 0
-    max_epochs = trainer.max_epochs or 0
-    if trainer.max_steps <= 0:
-        return max(0, max_epochs)
-    epochs = -(-trainer.max_steps // steps_per_epoch)
-    if max_epochs > 0:
-        epochs = min(epochs, max_epochs)
-    return int(epochs)
-
-
 class _RemainingMicroBatches:
     """Iterates over the micro-batches that are left; Lightning calls ``set_epoch`` of a loader's sampler."""
 
@@ -124,10 +123,10 @@ class _RemainingMicroBatches:
         self.loader.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[MicroBatch]:
-        return iter(self.loader.pack_epoch(self.loader.epoch)[self.loader.num_yielded :])
+        return chain.from_iterable(self.loader.remaining_steps())
 
     def __len__(self) -> int:
-        return len(self.loader)
+        return sum(map(len, self.loader.remaining_steps()))
 
 
 def _freeze_inherited(worker: int) -> None:

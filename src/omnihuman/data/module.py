@@ -18,7 +18,7 @@ from omnihuman.data.decode.sampling import Sampling
 from omnihuman.data.exclusion import Description, Exclusions
 from omnihuman.data.face import FaceInput
 from omnihuman.data.features import FeatureCache, Frozen
-from omnihuman.data.loader import Loader, count_epochs
+from omnihuman.data.loader import Loader
 from omnihuman.data.mixture import (
     MixtureEntry,
     MixturePart,
@@ -28,7 +28,7 @@ from omnihuman.data.mixture import (
     plan_mixture,
     select_epoch,
 )
-from omnihuman.data.packing import MicroBatch, count_micro_batches, pack_epoch
+from omnihuman.data.packing import MicroBatch, Step, check_lengths, pack_epoch
 from omnihuman.data.reader.base import LongAudio
 from omnihuman.data.record import BadSample, Entry, Record
 from omnihuman.data.resume import build_state, check_state
@@ -38,12 +38,9 @@ from omnihuman.modality import View
 from omnihuman.nn.tiles import parse_tiles
 from omnihuman.pl import pl
 from omnihuman.template import Template
-from omnihuman.types import Batch
+from omnihuman.types import Batch, Batches
 
 log = logging.getLogger(__name__)
-
-EPOCHS_CHECKED = 3
-"""Epochs whose order decides the number of micro-batches per step, if the caller does not name another number."""
 
 
 class OmniData(pl.LightningDataModule):
@@ -144,7 +141,6 @@ class OmniData(pl.LightningDataModule):
         self.max_length, self.num_workers, self.features = max_length or max_tokens, num_workers, features
         self._connected: tuple[Transforms, Layouts, Chat] | None = None
         self._cache: dict[Any, Samples] = {}
-        self._micro_batches: dict[tuple[int, int], int] = {}
         self._mixture: list[MixturePart] = []
         self._skipped: dict[str, list[Description]] = {}
         self._frozen: Frozen = {}
@@ -247,19 +243,13 @@ class OmniData(pl.LightningDataModule):
         """Return the indices of an epoch's samples: every source and task by its weight, in shuffled order."""
         return select_epoch(self.mixture, self.seed, epoch)
 
-    def count_micro_batches(self, world: int, epochs: int = EPOCHS_CHECKED) -> int:
-        """Return the micro-batches of each rank per optimizer step: the trainer's gradient accumulation.
+    def check_lengths(self) -> None:
+        """Check that every training sample fits into a packed sequence.
 
-        Args:
-            world: number of ranks.
-            epochs: to be trained; each puts other samples into its steps, and all have to fit.
+        Raises:
+            ValueError: one does not.
         """
-        lengths = self.train_samples.lengths
-        for epoch in range(max(1, epochs)):
-            if (world, epoch) not in self._micro_batches:
-                count = count_micro_batches(lengths, self.order(epoch), self.batch_size, self.max_tokens, world)
-                self._micro_batches[world, epoch] = count
-        return max(count for (ranks, _), count in self._micro_batches.items() if ranks == world)
+        check_lengths(self.train_samples.lengths, self.max_tokens)
 
     def freeze(self, file: Path, *, is_resumed: bool, is_main: bool) -> None:
         """Plan the training samples, and exclude from now on the same ones as the first start of the run.
@@ -305,23 +295,16 @@ class OmniData(pl.LightningDataModule):
 
     def train_dataloader(self) -> Loader:
         samples = self.train_samples
-        world, rank = self._world_and_rank()
-        micro_batches = self.count_micro_batches(world)
-        epochs = count_epochs(getattr(self, "trainer", None), self.steps_per_epoch)
-        if epochs and self.count_micro_batches(world, epochs) > micro_batches:
-            raise ValueError(
-                f"{micro_batches} micro-batches per step are enough for the first {EPOCHS_CHECKED} epochs, but the "
-                f"{epochs} epochs of this run need {self.count_micro_batches(world, epochs)}: raise recipe.max_tokens "
-                "or lower recipe.batch_size."
-            )
+        lengths, targets, options = samples.lengths, samples.targets, self._packing_options()
 
-        lengths, targets = samples.lengths, samples.targets
-        options = {"batch_size": self.batch_size, "micro_batches": micro_batches, "world": world, "rank": rank}
+        def plan(epoch: int) -> list[Step]:
+            return pack_epoch(lengths, targets, self.order(epoch), epoch=epoch, **options)
 
-        def plan(epoch: int) -> list[MicroBatch]:
-            return pack_epoch(lengths, targets, self.order(epoch), max_tokens=self.max_tokens, epoch=epoch, **options)
+        return self._build_loader(samples, plan)
 
-        return self._build_loader(samples, plan, micro_batches=micro_batches)
+    def transfer_batch_to_device(self, batch: Batches, device: torch.device, dataloader_idx: int) -> Batches:
+        """Leave the micro-batches of a step on the host: the objective moves one at a time."""
+        return batch
 
     # ----------------------------------------------------------------------------------------------------- validation
 
@@ -341,12 +324,8 @@ class OmniData(pl.LightningDataModule):
         if self.val_source is None:
             return []
         samples = self.val_samples
-        world, rank = self._world_and_rank()
-        order = list(range(len(samples)))
-        micro_batches = count_micro_batches(samples.lengths, order, self.batch_size, self.max_tokens, world)
-        options = {"batch_size": self.batch_size, "micro_batches": micro_batches, "world": world, "rank": rank}
-        plan = pack_epoch(samples.lengths, samples.targets, order, **options)
-        return self._build_loader(samples, lambda epoch: plan)
+        steps = pack_epoch(samples.lengths, samples.targets, range(len(samples)), **self._packing_options())
+        return self._build_loader(samples, lambda epoch: steps)
 
     def prompts(
         self,
@@ -432,7 +411,7 @@ class OmniData(pl.LightningDataModule):
         transforms, layouts, chat = self._connected
         return Samples(records, transforms, layouts, chat, **(self.options | options))
 
-    def _build_loader(self, samples: Samples, plan: Callable[[int], list[MicroBatch]], **options: Any) -> Loader:
+    def _build_loader(self, samples: Samples, plan: Callable[[int], list[Step]]) -> Loader:
         return Loader(
             samples,
             plan,
@@ -440,8 +419,11 @@ class OmniData(pl.LightningDataModule):
             timeout=self.options["timeout"],
             pin_memory=torch.cuda.is_available(),
             prefetch_factor=4 if self.num_workers else None,
-            **options,
         )
+
+    def _packing_options(self) -> dict[str, int]:
+        world, rank = self._world_and_rank()
+        return {"batch_size": self.batch_size, "max_tokens": self.max_tokens, "world": world, "rank": rank}
 
     def _world_and_rank(self) -> tuple[int, int]:
         trainer = getattr(self, "trainer", None)

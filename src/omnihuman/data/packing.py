@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import heapreplace
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,10 @@ class MicroBatch:
     step_samples: int = 0
 
 
+Step = tuple[MicroBatch, ...]
+"""The micro-batches of one rank in an optimizer step."""
+
+
 def shuffle_indices(count: int, seed: int, epoch: int) -> list[int]:
     """Return ``range(count)`` in the order of an epoch."""
     order = list(range(count))
@@ -29,13 +34,11 @@ def shuffle_indices(count: int, seed: int, epoch: int) -> list[int]:
     return order
 
 
-def count_micro_batches(
-    lengths: Sequence[int], order: Sequence[int], batch_size: int, max_tokens: int, world: int
-) -> int:
-    """Return the least number of micro-batches per rank and step of which none exceeds ``max_tokens`` in an epoch.
+def check_lengths(lengths: Sequence[int], max_tokens: int) -> None:
+    """Check that every sample fits into a packed sequence.
 
     Raises:
-        ValueError: a single sample exceeds ``max_tokens``.
+        ValueError: one has more than ``max_tokens``.
     """
     longest = max(lengths, default=0)
     if longest > max_tokens:
@@ -43,12 +46,6 @@ def count_micro_batches(
             f"the longest sample has {longest} tokens, a packed sequence holds {max_tokens}: raise recipe.max_tokens, "
             "use fewer frames, or cut samples with data.max_length."
         )
-    count = 1
-    for start in range(0, len(order), batch_size):
-        step = order[start : start + batch_size]
-        while _max_load(lengths, _spread(lengths, step, world * count)) > max_tokens:
-            count += 1
-    return count
 
 
 def pack_epoch(
@@ -57,49 +54,54 @@ def pack_epoch(
     order: Sequence[int],
     *,
     batch_size: int,
-    micro_batches: int,
+    max_tokens: int,
     world: int,
     rank: int,
-    max_tokens: int | None = None,
     epoch: int = 0,
-) -> list[MicroBatch]:
-    """Return the micro-batches of one rank in one epoch: ``micro_batches`` for every step of ``batch_size`` samples.
+) -> list[Step]:
+    """Return the steps of one rank in one epoch, each of ``batch_size`` samples over all ranks.
 
-    The samples of a step are spread over ``world * micro_batches`` bins, the longest first into the bin with the
-    fewest tokens, so that all ranks work equally long. A step has the same samples for any ``world``.
+    A step has the same samples for any ``world``. All ranks have the same number of micro-batches in it, the least with
+    which none exceeds ``max_tokens``.
 
     Raises:
-        ValueError: a bin exceeds ``max_tokens``.
+        ValueError: a single sample exceeds ``max_tokens``.
 
-    >>> epoch = dict(lengths=[5, 4, 3, 2], targets=[1, 1, 1, 1], order=[0, 1, 2, 3], batch_size=4, micro_batches=1)
-    >>> [pack_epoch(**epoch, world=2, rank=rank)[0].indices for rank in (0, 1)]
-    [(0, 3), (1, 2)]
+    >>> epoch = dict(lengths=[5, 4, 3, 2], targets=[1, 1, 1, 1], order=[0, 1, 2, 3], batch_size=4, max_tokens=7)
+    >>> [[micro_batch.indices for micro_batch in pack_epoch(**epoch, world=2, rank=rank)[0]] for rank in (0, 1)]
+    [[(0, 3)], [(1, 2)]]
     """
-    packed = []
+    check_lengths(lengths, max_tokens)
+    steps = []
     for start in range(0, len(order), batch_size):
-        step = order[start : start + batch_size]
-        step_targets = sum(targets[index] for index in step)
-        bins = _spread(lengths, step, world * micro_batches)
-        load = _max_load(lengths, bins)
-        if max_tokens is not None and load > max_tokens:
-            raise ValueError(
-                f"{len(step)} samples do not fit into {micro_batches} micro-batches on each of {world} ranks: the "
-                f"fullest would have {load} tokens, the limit is {max_tokens}. Raise recipe.max_tokens or lower "
-                "recipe.batch_size."
-            )
-        for number in range(micro_batches):
-            packed.append(MicroBatch(tuple(bins[number * world + rank]), step_targets, epoch, len(step)))
-    return packed
+        indices = order[start : start + batch_size]
+        step_targets = sum(targets[index] for index in indices)
+        bins = _pack_step(lengths, indices, max_tokens, world)
+        steps.append(
+            tuple(MicroBatch(tuple(members), step_targets, epoch, len(indices)) for members in bins[rank::world])
+        )
+    return steps
+
+
+def _pack_step(lengths: Sequence[int], step: Sequence[int], max_tokens: int, world: int) -> list[list[int]]:
+    """Spread the samples of a step over the fewest micro-batches for each rank that hold them."""
+    num_tokens = sum(lengths[index] for index in step)
+    count = max(1, -(-num_tokens // (world * max_tokens)))
+    bins = _spread(lengths, step, world * count)
+    while _max_load(lengths, bins) > max_tokens:
+        count += 1
+        bins = _spread(lengths, step, world * count)
+    return bins
 
 
 def _spread(lengths: Sequence[int], step: Sequence[int], count: int) -> list[list[int]]:
-    """Spread the samples of a step over bins, the longest first into the emptiest."""
+    """Spread the samples of a step over bins, the longest first into the emptiest, so that all ranks work as long."""
     bins: list[list[int]] = [[] for _ in range(count)]
-    loads = [0] * count
+    loads = [(0, number) for number in range(count)]  # a heap
     for index in sorted(step, key=lambda index: (-lengths[index], index)):
-        emptiest = loads.index(min(loads))
-        bins[emptiest].append(index)
-        loads[emptiest] += lengths[index]
+        load, number = loads[0]
+        bins[number].append(index)
+        heapreplace(loads, (load + lengths[index], number))
     return bins
 
 

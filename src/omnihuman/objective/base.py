@@ -16,7 +16,7 @@ from omnihuman.model.sharding import frozen_encoders, replicated_parameters, sha
 from omnihuman.model.trainable import Group, canonical_name, strip_wrappers
 from omnihuman.nn.masking import run_blanks
 from omnihuman.pl import pl
-from omnihuman.types import Batch, Output
+from omnihuman.types import Batch, Batches, Output
 
 FORWARD_METHODS = ("answer_ids", "option_log_probs", "fusion_weights")
 """Methods of the model that run its parts, beside ``forward``: a sharded model gathers its parameters for them."""
@@ -59,7 +59,7 @@ class Objective(pl.LightningModule, ABC):
         self.build_scheduler = scheduler
         self.strict_loading = False  # a checkpoint has no frozen parameters: they are loaded as in a new run
         self.is_sharded = False
-        self.step_batches: list[Batch] = []
+        self.step_batches: Batches = ()
         self.step_losses: list[Tensor] = []
         self.is_step_skipped = False
         self._step_loss: Tensor | float = 0.0
@@ -127,28 +127,48 @@ class Objective(pl.LightningModule, ABC):
         scheduler = self.build_scheduler(optimizer, total_steps=self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        if self.trainer.training:
-            self.step_batches.append(batch)
-        return batch
+    def optimizer_zero_grad(self, *args: Any) -> None:
+        """Do nothing: Lightning would drop the gradients of all micro-batches but the last one."""
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batches, batch_idx: int) -> Tensor:
+        """Compute the gradients of all micro-batches but the last one, whose loss is returned.
+
+        Gradients are averaged over ranks once in a step, in the backward pass of the last micro-batch; a strategy may
+        choose otherwise.
+        """
+        self.optimizers().zero_grad()
+        self.step_batches, self.step_losses, self._step_auxiliary = batch, [], {}
+        self._step_loss = 0.0
+        for micro_batch in batch[:-1]:
+            loss = self._compute_gradient_loss(micro_batch)
+            without_sync = getattr(self.trainer.strategy, "block_backward_sync", nullcontext)()
+            # Lightning's own backward pass is not in the context of autocast either
+            with without_sync, torch.autocast(self.device.type, enabled=False):
+                self.trainer.strategy.backward(loss, None)
+        loss = self._compute_gradient_loss(batch[-1])
+        self._log_step()
+        return loss
+
+    def _compute_gradient_loss(self, batch: Batch) -> Tensor:
+        """Return the share of a micro-batch in the loss of its step, times the number of ranks.
+
+        The gradients are averaged over ranks, which the factor undoes.
+        """
+        batch = batch.to(self.device, non_blocking=True)
         loss = self.compute_loss(self.model(batch), batch) / max(1, batch.step_targets)
         self._step_loss = self._step_loss + loss.detach()
         loss = self._add_auxiliary(loss, batch)
         self.step_losses.append(loss.detach())
-        num_micro_batches = self.trainer.accumulate_grad_batches
-        world_size = self.trainer.world_size
-        if (batch_idx + 1) % num_micro_batches == 0:
-            # sync_dist takes the mean over ranks; times their number it is the sum
-            self.log("train/loss", self._step_loss * world_size, prog_bar=True, sync_dist=True, batch_size=1)
-            self.log("train/lr", self.optimizers().param_groups[0]["lr"], batch_size=1)
-            for name, value in self._step_auxiliary.items():
-                self.log(f"train/{name}_loss", value * world_size, sync_dist=True, batch_size=1)
-            self._step_loss, self._step_auxiliary = 0.0, {}
-        # Lightning takes the mean of the gradients over ranks and over micro-batches; this factor undoes both
-        scaled: Tensor = loss * world_size * num_micro_batches
+        scaled: Tensor = loss * self.trainer.world_size
         return scaled
+
+    def _log_step(self) -> None:
+        # sync_dist takes the mean over ranks; times their number it is the sum
+        world_size = self.trainer.world_size
+        self.log("train/loss", self._step_loss * world_size, prog_bar=True, sync_dist=True, batch_size=1)
+        self.log("train/lr", self.optimizers().param_groups[0]["lr"], batch_size=1)
+        for name, value in self._step_auxiliary.items():
+            self.log(f"train/{name}_loss", value * world_size, sync_dist=True, batch_size=1)
 
     def _add_auxiliary(self, loss: Tensor, batch: Batch) -> Tensor:
         """Return the loss of a micro-batch with those of the fusions, and add these to the sums of the step."""
@@ -158,19 +178,20 @@ class Objective(pl.LightningModule, ABC):
             self._step_auxiliary[name] = self._step_auxiliary.get(name, torch.zeros_like(mean)) + mean.detach()
         return loss
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:
-            self.step_batches, self.step_losses = [], []
+    def on_train_batch_end(self, outputs: Any, batch: Batches, batch_idx: int) -> None:
+        self.step_batches, self.step_losses = (), []
 
     def on_validation_epoch_start(self) -> None:
         self._val_loss = 0.0
         self._val_targets = 0
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        with run_blanks() if self.is_sharded else nullcontext():
-            output = self.model(batch)
-        self._val_loss = self._val_loss + self.compute_loss(output, batch).double()
-        self._val_targets += output.targets
+    def validation_step(self, batch: Batches, batch_idx: int) -> None:
+        for micro_batch in batch:
+            moved = micro_batch.to(self.device, non_blocking=True)
+            with run_blanks() if self.is_sharded else nullcontext():
+                output = self.model(moved)
+            self._val_loss = self._val_loss + self.compute_loss(output, moved).double()
+            self._val_targets += output.targets
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean loss over all supervised tokens of the validation data, over all ranks."""

@@ -124,7 +124,7 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
     # the selection comes before averages, which put the parameters back at the end of a validation
     callbacks += [selection, *chosen, interruption, saver, build_progress_bar(is_rich=is_terminal)]
     metrics = MetricsTable(run.folder / "metrics.csv", resume_at=checkpoint_step(checkpoint) if checkpoint else 0)
-    trainer = _build_trainer(config, data, precision, saver.background, callbacks, metrics)
+    trainer = _build_trainer(config, precision, saver.background, callbacks, metrics)
     return Stage(
         name=config.name,
         run=run,
@@ -165,6 +165,7 @@ def _build_data(config: DictConfig, model: OmniModel, run: Run, *, is_resumed: b
     data: OmniData = build(config.data)
     data.connect(model.transforms, model.count_tokens, model.llm.tokenizer, model.llm.template, model.frozen_encoders)
     data.freeze(run.folder / "excluded.jsonl", is_resumed=is_resumed, is_main=is_main_process())
+    data.check_lengths()
     log_samples(data.train_samples)
     for line in data.describe_tasks():
         log.warning("%s", line)
@@ -344,7 +345,6 @@ def _build_savers(config: DictConfig, run: Run, data: OmniData, selection: Selec
 
 def _build_trainer(
     config: DictConfig,
-    data: OmniData,
     precision: Any,
     background: Background,
     callbacks: Sequence[Any],
@@ -370,9 +370,8 @@ def _build_trainer(
         **options,
     )
     metrics.trainer = trainer
-    trainer.accumulate_grad_batches = data.count_micro_batches(trainer.world_size, trainer.max_epochs or 1)
     if config.val_every is not None:  # Lightning counts batches, over all epochs if check_val_every_n_epoch is None
-        trainer.val_check_interval = config.val_every * trainer.accumulate_grad_batches
+        trainer.val_check_interval = config.val_every
         trainer.check_val_every_n_epoch = None
     return trainer
 

@@ -9,7 +9,7 @@ import torch
 
 from omnihuman.pl import pl
 from omnihuman.training.selection import SCORED
-from omnihuman.types import Batch
+from omnihuman.types import Batches
 
 PROGRESS_BAR_NAMES = {"train/tokens_per_second": "tokens/s", "train/data_wait": "wait", "train/loss": "loss"}
 """Short names of metrics in the progress bar."""
@@ -25,12 +25,7 @@ class Throughput(pl.Callback):
     def __init__(self) -> None:
         self.wait_seconds = self.work_seconds = 0.0
         self.tokens = self.samples = 0
-        self._last_time = 0.0
-        self._reset_step()
-
-    def _reset_step(self) -> None:
-        self._step_wait = self._step_work = 0.0
-        self._step_tokens = self._step_samples = 0
+        self._last_time = self._step_wait = 0.0
 
     def _seconds_since_last(self) -> float:
         now = time.perf_counter()
@@ -48,26 +43,23 @@ class Throughput(pl.Callback):
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         self.ignore_time()
 
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int) -> None:
-        self._step_wait += self._seconds_since_last()
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batches, batch_idx: int) -> None:
+        self._step_wait = self._seconds_since_last()
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        self._step_work += self._seconds_since_last()
-        self._step_tokens += batch.input_ids.numel()
-        self._step_samples += len(batch.meta)
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
-            return
-        seconds = max(self._step_wait + self._step_work, 1e-9)
-        tokens = self._step_tokens / seconds * trainer.world_size
-        samples = self._step_samples / seconds * trainer.world_size
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batches, batch_idx: int) -> None:
+        work = self._seconds_since_last()
+        num_tokens = sum(micro_batch.input_ids.numel() for micro_batch in batch)
+        num_samples = sum(len(micro_batch.meta) for micro_batch in batch)
+        seconds = max(self._step_wait + work, 1e-9)
+        tokens = num_tokens / seconds * trainer.world_size
+        samples = num_samples / seconds * trainer.world_size
         pl_module.log("train/tokens_per_second", tokens, prog_bar=True, batch_size=1)
         pl_module.log("train/samples_per_second", samples, batch_size=1)
         pl_module.log("train/data_wait", self._step_wait / seconds, prog_bar=True, batch_size=1)
         self.wait_seconds += self._step_wait
-        self.work_seconds += self._step_work
-        self.tokens += self._step_tokens
-        self.samples += self._step_samples
-        self._reset_step()
+        self.work_seconds += work
+        self.tokens += num_tokens
+        self.samples += num_samples
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         self.ignore_time()
@@ -107,7 +99,7 @@ class TrainableEMA(pl.callbacks.EMAWeightAveraging):
             raise ValueError("callback=ema averages whole models, not shards: remove it, or choose trainer=ddp.")
         super().setup(trainer, pl_module, stage)
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batches, batch_idx: int) -> None:
         """Update the average, unless the step was not taken."""
         if not pl_module.is_step_skipped:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
@@ -148,20 +140,20 @@ def gather_over_ranks(value: Any) -> list[Any]:
     return values
 
 
-def count_batches(trainer: Any) -> int:
-    """Return the batches of the current epoch that a training takes: all, or those up to ``max_steps``."""
-    num_batches = int(trainer.num_training_batches)
+def count_steps_of_epoch(trainer: Any) -> int:
+    """Return the steps of the current epoch that a training takes: all, or those up to ``max_steps``."""
+    num_steps = int(trainer.num_training_batches)
     if trainer.max_steps < 0:
-        return num_batches
-    num_left: int = trainer.max_steps * trainer.accumulate_grad_batches - trainer.current_epoch * num_batches
-    return max(0, min(num_batches, num_left))
+        return num_steps
+    num_left: int = trainer.max_steps - trainer.current_epoch * num_steps
+    return max(0, min(num_steps, num_left))
 
 
 def describe_epoch(trainer: Any) -> str:
     """Return the current epoch and their number, such as ``epoch 2 of 4``."""
     num_epochs = trainer.max_epochs
     if trainer.max_steps >= 0:
-        needed = -(-trainer.max_steps * trainer.accumulate_grad_batches // int(trainer.num_training_batches))
+        needed = -(-trainer.max_steps // int(trainer.num_training_batches))
         num_epochs = needed if num_epochs in (None, -1) else min(num_epochs, needed)
     return f"epoch {trainer.current_epoch + 1} of {num_epochs}"
 
@@ -173,7 +165,7 @@ def build_progress_bar(is_rich: bool) -> Any:
     class ProgressBar(base):  # type: ignore[misc, valid-type]
         @property
         def total_train_batches(self) -> Any:
-            return count_batches(self.trainer)
+            return count_steps_of_epoch(self.trainer)
 
         def on_train_start(self, trainer: Any, *args: Any) -> None:
             super().on_train_start(trainer, *args)

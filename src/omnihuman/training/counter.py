@@ -14,7 +14,7 @@ from omnihuman.data.resume import digest_samples
 from omnihuman.data.tasks import TASK_NOT_LISTED
 from omnihuman.pl import pl
 from omnihuman.training.callbacks import gather_over_ranks
-from omnihuman.types import Batch
+from omnihuman.types import Batch, Batches
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +38,13 @@ class _Tally:
         self.skipped: list[Mapping[str, Any]] = []
         self.gaps = dict(NO_GAPS)
 
-    def add(self, batch: Batch) -> None:
-        self.num_used += len(batch.meta)
-        self.skipped += batch.skipped
+    def add(self, step: Batches) -> None:
+        for batch in step:
+            self.num_used += len(batch.meta)
+            self.skipped += batch.skipped
+            self._add_gaps(batch)
+
+    def _add_gaps(self, batch: Batch) -> None:
         for meta in batch.meta:
             if gaps := meta.get("audio_gaps"):
                 self.gaps["samples"] += 1
@@ -109,12 +113,8 @@ class SampleCounter(pl.Callback):
                     "data.root; start again."
                 )
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batches, batch_idx: int) -> None:
         self._train.add(batch)
-        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
-            self._add_step(trainer, pl_module)
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         self._add_step(trainer, pl_module)
 
     def reject(self, samples: Sequence[Mapping[str, Any]]) -> None:
@@ -148,7 +148,7 @@ class SampleCounter(pl.Callback):
             self._window_trained, self._window_skipped = 0, []
 
     def on_validation_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Batches, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         self._val.add(batch)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from omnihuman.fusion.base import Fusion
 from omnihuman.fusion.gate import InstructionGate
 from omnihuman.pl import pl
-from omnihuman.types import Batch
+from omnihuman.types import Batch, Batches
 
 UNNAMED = "no_task"
 """Stands for the task of records without one."""
@@ -46,10 +46,17 @@ class FusionWeights(pl.Callback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         for name, usage in self._usage.items():  # of a checkpoint
             pl_module.model.fusion(name).usage = usage
+        self._hook = pl_module.model.register_forward_hook(self._add_in_training)
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        self._add(pl_module.model, batch)
-        if (batch_idx + 1) % trainer.accumulate_grad_batches or not self._sums:
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self._hook.remove()
+
+    def _add_in_training(self, model: Any, inputs: tuple[Batch], output: Any) -> None:
+        if model.training:
+            self._add(model, *inputs)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batches, batch_idx: int) -> None:
+        if not self._sums:
             return
         # one reduction for all fusions
         flat = torch.cat([sums.flatten() for sums in self._sums.values()])

@@ -49,8 +49,7 @@ class Interruption(pl.Callback):
         self.received = number
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        is_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if is_step and not self.saver.is_deferred(trainer.global_step):
+        if not self.saver.is_deferred(trainer.global_step):
             self._save(trainer)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:

@@ -19,8 +19,7 @@ class Saver(pl.callbacks.Checkpoint):
     Where a validation follows the same step and decides what is selected, the checkpoint is written after it: Lightning
     does not repeat a validation that was interrupted.
 
-    Beside Lightning's state, a checkpoint holds the random generators of all ranks and the number of micro-batches of a
-    step, so that it can be resumed on another number of devices: Lightning counts micro-batches.
+    Beside Lightning's state, which counts optimizer steps, a checkpoint holds the random generators of all ranks.
 
     Args:
         folder: of the checkpoints.
@@ -41,8 +40,7 @@ class Saver(pl.callbacks.Checkpoint):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Write a checkpoint if it is due and no validation comes before it."""
-        is_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if is_step and self._is_due(trainer.global_step) and not self.is_deferred(trainer.global_step):
+        if self._is_due(trainer.global_step) and not self.is_deferred(trainer.global_step):
             self.save(trainer)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
@@ -62,7 +60,6 @@ class Saver(pl.callbacks.Checkpoint):
         for logger in trainer.loggers:
             logger.save()  # rows of steps before a checkpoint are not logged again
         checkpoint["rng"] = gather_over_ranks(_read_generators(pl_module.device))
-        checkpoint["micro_batches"] = trainer.accumulate_grad_batches
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         self.last_step = checkpoint["global_step"]
@@ -71,23 +68,6 @@ class Saver(pl.callbacks.Checkpoint):
             _set_generators(states[rank], pl_module.device)
         else:  # one rank for another makes no sense: numbers that no other rank and no other step has
             torch.manual_seed(torch.initial_seed() + (self.last_step + 1) * trainer.world_size + rank)
-        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-        rescale_progress(progress, checkpoint["micro_batches"], trainer.accumulate_grad_batches)
-
-
-def rescale_progress(progress: dict[str, Any], old: int, new: int) -> None:
-    """Count the batches of a training in micro-batches of another number for each step, in place.
-
-    Args:
-        progress: Lightning's counts of batches that were begun and completed; those of a step are begun.
-        old: micro-batches of a step that are counted.
-        new: micro-batches of a step from now on.
-    """
-    for counts in (progress["total"], progress["current"]):
-        num_open = counts["processed"] - counts["completed"]  # 1 if saved at the end of a batch, 0 after a validation
-        for name in ("ready", "started", "processed"):
-            counts[name] = counts[name] // old * new
-        counts["completed"] = counts["processed"] - num_open
 
 
 def _read_generators(device: torch.device) -> dict[str, Any]:
