@@ -1,5 +1,7 @@
 """Answers of a model: decoded media, batches, streams, sampling."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -166,3 +168,11 @@ def test_a_model_without_an_audio_encoder_notes_it(model_folder: Callable[[str],
     assert "reads no audio" in video_answerer.build_prompt(build_question(clips[0]), View("VA")).notes[0]
     with pytest.raises(ValueError, match=r"no encoder .*audio; .*frames"):
         video_answerer.build_prompt(build_question(clips[0]), View("A"))
+
+
+@pytest.mark.slow
+def test_questions_are_answered_without_the_import_of_lightning() -> None:
+    """It takes as long as the answer."""
+    hidden = "sys.modules.update(lightning=None, pytorch_lightning=None)"
+    code = f"import sys; {hidden}; import omnihuman.inference.answerer, omnihuman.evaluation.run"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,4 @@
-"""The data of a run: records, mixture, plan, and loaders that resume exactly."""
+"""The data of a run: records, mixture, plan, and loaders that resume exactly; without the slow import of Lightning."""
 
 import hashlib
 import logging
@@ -36,14 +36,13 @@ from omnihuman.data.tasks import RecordSource, Tasks, TaskSelection, count_tasks
 from omnihuman.data.views import Missing
 from omnihuman.modality import View
 from omnihuman.nn.tiles import parse_tiles
-from omnihuman.pl import pl
 from omnihuman.template import Template
-from omnihuman.types import Batch, Batches
+from omnihuman.types import Batch
 
 log = logging.getLogger(__name__)
 
 
-class OmniData(pl.LightningDataModule):
+class OmniData:
     """Training and validation batches, packed.
 
     Args:
@@ -81,6 +80,9 @@ class OmniData(pl.LightningDataModule):
         timeout: seconds per file.
         seed: of order and mixture.
         features: folder in which features of frozen encoders are cached, for all runs; ``None`` for no cache.
+
+    Attributes:
+        trainer: Lightning's, which knows ranks and device; ``None`` outside of a training.
 
     Raises:
         ValueError: an option, a source or the mixture is invalid.
@@ -120,7 +122,7 @@ class OmniData(pl.LightningDataModule):
         seed: int = 42,
         features: str | None = None,
     ) -> None:
-        super().__init__()
+        self.trainer: Any = None
         counts = {"num_frames": num_frames, "batch_size": batch_size, "max_tokens": max_tokens}
         check_positive(**counts, timeout=timeout, max_length=max_length)
         self.max_skipped, self.path = check_share(max_skipped), path
@@ -170,7 +172,7 @@ class OmniData(pl.LightningDataModule):
             log.warning(difference)
         self._connected = (transforms, layouts, chat)
 
-    def setup(self, stage: str | None = None) -> None:
+    def setup(self) -> None:
         """Cache features of all planned samples before training, each rank a share."""
         if self.features and self._feature_cache is None:
             for samples in (self.train_samples, self.val_samples):
@@ -186,8 +188,7 @@ class OmniData(pl.LightningDataModule):
         if not self.features or not self._frozen:
             return
         if self._feature_cache is None:
-            trainer = getattr(self, "trainer", None)
-            self._feature_cache = FeatureCache.for_trainer(Path(self.features), self._frozen, trainer)
+            self._feature_cache = FeatureCache.for_trainer(Path(self.features), self._frozen, self.trainer)
         share = (1, 0) if indices else self._world_and_rank()
         self._feature_cache.fill(samples, self._build_loader, share, indices)
 
@@ -301,10 +302,6 @@ class OmniData(pl.LightningDataModule):
             return pack_epoch(lengths, targets, self.order(epoch), epoch=epoch, **options)
 
         return self._build_loader(samples, plan)
-
-    def transfer_batch_to_device(self, batch: Batches, device: torch.device, dataloader_idx: int) -> Batches:
-        """Leave the micro-batches of a step on the host: the objective moves one at a time."""
-        return batch
 
     # ----------------------------------------------------------------------------------------------------- validation
 
@@ -426,5 +423,4 @@ class OmniData(pl.LightningDataModule):
         return {"batch_size": self.batch_size, "max_tokens": self.max_tokens, "world": world, "rank": rank}
 
     def _world_and_rank(self) -> tuple[int, int]:
-        trainer = getattr(self, "trainer", None)
-        return (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
+        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)

@@ -109,7 +109,7 @@ class Benchmarks(pl.Callback):
                 "data.val_records; or leave callback=ema out."
             )
         with unchanged(pl_module.model):
-            view = Answerer(pl_module.model, trainer.datamodule).view
+            view = Answerer(pl_module.model, trainer.datamodule.data).view
         for entry in self.entries:
             self._select_view(entry, view)
 
@@ -133,7 +133,7 @@ class Benchmarks(pl.Callback):
         self._last_step = state_dict["last_step"]
 
     def _follows_validations(self, trainer: Any) -> bool:
-        has_validation = trainer.limit_val_batches and len(trainer.datamodule.val_samples)
+        has_validation = trainer.limit_val_batches and len(trainer.datamodule.data.val_samples)
         return self.every is None and bool(has_validation)
 
     def _ask_and_log(self, trainer: Any, pl_module: Any) -> None:
@@ -152,7 +152,7 @@ class Benchmarks(pl.Callback):
         self._last_step = trainer.global_step
         values = {}
         with unchanged(pl_module.model):
-            answerer = Answerer(pl_module.model, trainer.datamodule, is_sharded=pl_module.is_sharded)
+            answerer = Answerer(pl_module.model, trainer.datamodule.data, is_sharded=pl_module.is_sharded)
             for entry in self.entries:
                 predictions = self._ask(entry, answerer, trainer)
                 self._write(entry.name, predictions, trainer)

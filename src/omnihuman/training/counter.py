@@ -103,7 +103,7 @@ class SampleCounter(pl.Callback):
             ValueError: they have not, as where the disk of one node has other files.
         """
         self._drop_lines(trainer)
-        samples = trainer.datamodule.train_samples
+        samples = trainer.datamodule.data.train_samples
         states = gather_over_ranks((digest_samples(samples), len(samples), summarize_reasons(samples.skipped)))
         for rank, state in enumerate(states):
             if state[0] != states[0][0]:

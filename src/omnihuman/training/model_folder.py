@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omnihuman import gate
 from omnihuman.build import build, prune, register_resolvers
 from omnihuman.model.omni import OmniModel
-from omnihuman.training.precision import cast_parameters
+from omnihuman.nn.parameters import cast_parameters
 from omnihuman.training.run_search import check_model_folder
 from omnihuman.training.runs import Run
 from omnihuman.training.weights import copy_tensors, load_weights, read_dtype

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from omnihuman.nn.parameters import cast_parameters
 from omnihuman.pl import pl
 
 DTYPES = {"bf16-true": torch.bfloat16, "32-true": torch.float32, "64-true": torch.float64}
@@ -56,10 +57,3 @@ def build_precision(precision: str, accelerator: str) -> Any:
     if precision == "16-mixed" and device == "cpu":
         raise ValueError("recipe.precision=16-mixed needs a GPU: choose bf16-mixed or 32-true.")
     return pl.plugins.MixedPrecision(precision, device)
-
-
-def cast_parameters(module: nn.Module, dtype: torch.dtype) -> None:
-    """Cast the parameters; buffers, such as the angles of rotary positions, keep their precision."""
-    for parameter in module.parameters():
-        if parameter.dtype != dtype:
-            parameter.data = parameter.data.to(dtype)

@@ -19,6 +19,7 @@ from omnihuman.pl import pl
 from omnihuman.training.assembly import Stage, build_all, build_stage
 from omnihuman.training.attempt import discard_start, find_attempt, open_attempt, restore_finished, take_over
 from omnihuman.training.chain import Chain, resolve_chain, train_missing
+from omnihuman.training.data_module import DataModule
 from omnihuman.training.devices import check_devices
 from omnihuman.training.dry_run import print_dry_run, print_parts
 from omnihuman.training.parents import check_parents
@@ -115,7 +116,7 @@ def fit(stage: Stage) -> float:
         ValueError: the checkpoint cannot be read.
         KeyboardInterrupt: the training was interrupted; the same command resumes it.
     """
-    trainer, objective, data = stage.trainer, stage.objective, stage.data
+    trainer, objective, data = stage.trainer, stage.objective, DataModule(stage.data)
     start = time.perf_counter()
     if stage.checkpoint is None and stage.validate_first:
         trainer.validate(objective, datamodule=data, verbose=False)

@@ -5,15 +5,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from omnihuman.model.trainable import canonical_name
 from omnihuman.nn.finite import check_finite
-from omnihuman.objective.base import Objective
 from omnihuman.training.safetensors_writer import Header, write_safetensors
+
+if TYPE_CHECKING:  # its import of Lightning takes seconds
+    from omnihuman.objective.base import Objective
 
 DTYPE_NAMES = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 """Dtypes of safetensors by their names in torch."""
@@ -117,7 +119,7 @@ def copy_tensors(model: nn.Module, values: Iterable[tuple[str, Tensor]]) -> None
             module.register_parameter(key, parameter)
 
 
-def write_weights(file: Path, objective: Objective, names: Iterable[str], metadata: Mapping[str, str]) -> None:
+def write_weights(file: Path, objective: "Objective", names: Iterable[str], metadata: Mapping[str, str]) -> None:
     """Write the named tensors of the model of an objective in the main process; every rank must call it.
 
     Raises:
@@ -129,7 +131,7 @@ def write_weights(file: Path, objective: Objective, names: Iterable[str], metada
         save_weights(file, state, names, metadata)
 
 
-def _gather_state(objective: Objective) -> dict[str, Any]:
+def _gather_state(objective: "Objective") -> dict[str, Any]:
     """Return the model's state, gathered on rank 0 if it is sharded."""
     if not objective.is_sharded:
         return dict(objective.model.state_dict())
