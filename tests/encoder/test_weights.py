@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
+from transformers.utils import logging
 
-from omnihuman.encoder.weights import check_report, check_sizes
+from omnihuman.encoder.weights import check_report, check_sizes, quiet_loading
 
 EMPTY: dict[str, Any] = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
 
@@ -12,6 +13,13 @@ EMPTY: dict[str, Any] = {"missing_keys": [], "unexpected_keys": [], "mismatched_
 class Config:
     hidden_size = 8
     num_hidden_layers = 2
+
+
+def test_the_report_of_transformers_is_hidden_and_its_level_comes_back() -> None:
+    before = logging.get_verbosity()
+    with quiet_loading():
+        assert logging.get_verbosity() == logging.ERROR and not logging.is_progress_bar_enabled()
+    assert logging.get_verbosity() == before and logging.is_progress_bar_enabled()
 
 
 def test_different_size_raises() -> None:

@@ -1,7 +1,8 @@
 """Checks on the weights of an encoder: sizes agree, and no parameter is missing or unknown."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,22 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from omnihuman.nn.finite import check_finite
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Hide transformers' bars and its report of keys: ``check_report`` raises where something is wrong."""
+    from transformers.utils import logging
+
+    verbosity, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if has_bar:
+            logging.enable_progress_bar()
 
 
 def check_sizes(weights: str, config: Any, sizes: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ from omnihuman.data.dataset import Samples
 from omnihuman.data.messages import GENERATION_KEYS, parse_generation_options
 from omnihuman.data.module import OmniData
 from omnihuman.data.record import Record
+from omnihuman.encoder.weights import quiet_loading
 from omnihuman.inference.answer import Answer, FusionWeights, Prompt
 from omnihuman.inference.prompting import Prompting, choose_max_new_tokens, choose_prompting
 from omnihuman.inference.question import build_question
@@ -102,7 +103,8 @@ class Answerer:
             dtype = dtype or prompting.dtype
         change = None if prompting is None else prompting.apply
         merge_lora = merge_lora or quantize is not None
-        config, model = load_model(folder, merge_lora=merge_lora, dtype=dtype, change=change)
+        with quiet_loading():
+            config, model = load_model(folder, merge_lora=merge_lora, dtype=dtype, change=change)
         if faces is not None:
             config.data.face.region = faces
         if quantize is not None:
