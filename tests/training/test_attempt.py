@@ -132,7 +132,7 @@ def kill_at_rename(number: int) -> Callable[[Path, Path], Path]:
 
 @pytest.mark.parametrize("has_cell", [False, True])
 def test_kill_at_any_rename_loses_nothing(has_cell: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(14):
+    for number in range(12):
         root = tmp_path / str(number)
         old, new = write_run(Run(root / "x", "old", "old")), Run(root / "x", "new", "new")
         if has_cell:
@@ -141,7 +141,7 @@ def test_kill_at_any_rename_loses_nothing(has_cell: bool, tmp_path: Path, monkey
         files = read_files(locate_attempt(new).folder)
         with monkeypatch.context() as patch:
             patch.setattr(Path, "rename", kill_at_rename(number))
-            if number < 12:
+            if number < 10:
                 with pytest.raises(KilledError):
                     take_over(new)
             else:

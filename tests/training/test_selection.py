@@ -1,6 +1,7 @@
 """The weights of the best validation are the run's, and a run without improvement ends; also after a resume."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -134,12 +135,22 @@ def test_copy_needs_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture(scope="module")
 def last(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Return a run whose weights are those of the last step, with a checkpoint of step 4."""
-    return fit(corpus, tmp_path_factory.mktemp("last"), "recipe.checkpoint_every=4")
+    """Return a run whose weights are those of the last step, with a copy of the checkpoint of step 4."""
+    finish = Run.finish
+
+    def copy_and_finish(run: Run) -> None:
+        shutil.copytree(run.checkpoints, run.folder / "copy")
+        finish(run)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "finish", copy_and_finish)
+        run = fit(corpus, tmp_path_factory.mktemp("last"), "recipe.checkpoint_every=4")
+    assert not run.checkpoints.exists()
+    return run
 
 
 def read_checkpoint(run: Run) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = read_state(run.checkpoints / "step=4.ckpt")["state_dict"]
+    state: dict[str, torch.Tensor] = read_state(run.folder / "copy" / "step=4.ckpt")["state_dict"]
     return {name.removeprefix("model."): value for name, value in state.items()}
 
 

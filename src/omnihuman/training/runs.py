@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -136,8 +137,9 @@ class Run:
         return file.read_text().splitlines()[line] if file.is_file() else None
 
     def finish(self) -> None:
-        """Mark the folder as complete, after everything else is written."""
+        """Mark the folder as complete, after everything else is written, and delete its checkpoints."""
         (self.folder / FINISHED).touch()
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def is_complete(self) -> bool:
         """Return true if everything of a run is in the folder, whatever its config."""
