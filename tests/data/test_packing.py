@@ -1,12 +1,14 @@
 """Micro-batches for any lengths, batch size, seed, epoch and number of ranks."""
 
+import random
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omnihuman.data.packing import pack_epoch, shuffle_indices
+from omnihuman.data.packing import EpochPlan, measure_packing, shuffle_indices, sort_windows
 
 MAX_TOKENS = 120
 LENGTHS = st.lists(st.integers(1, 100), min_size=1, max_size=40)
@@ -17,7 +19,7 @@ def plan_ranks(lengths, order, batch_size, world):
     """Return the steps of every rank."""
     options = {"batch_size": batch_size, "world": world, "max_tokens": MAX_TOKENS}
     targets = [length // 2 for length in lengths]
-    return [pack_epoch(lengths, targets, order, rank=rank, **options) for rank in range(world)]
+    return [EpochPlan(lengths, targets, order, rank=rank, **options) for rank in range(world)]
 
 
 def list_indices(micro_batches):
@@ -59,13 +61,13 @@ def test_the_number_of_micro_batches_is_that_of_the_step():
 
 
 def test_ranks_without_samples_have_empty_micro_batches():
-    plans = [pack_epoch([5], [2], [0], rank=rank, batch_size=8, max_tokens=9, world=4) for rank in range(4)]
+    plans = [EpochPlan([5], [2], [0], rank=rank, batch_size=8, max_tokens=9, world=4) for rank in range(4)]
     assert [plan[0][0].indices for plan in plans] == [(0,), (), (), ()]
     assert {plan[0][0].step_targets for plan in plans} == {2}
 
 
 def test_the_order_depends_on_seed_and_epoch_only():
-    assert shuffle_indices(50, 1, 0) == shuffle_indices(50, 1, 0)
+    assert shuffle_indices(50, 1, 0).tolist() == shuffle_indices(50, 1, 0).tolist()
     orders = set()
     for seed in (1, 2):
         for epoch in (0, 1, 2):
@@ -76,11 +78,49 @@ def test_the_order_depends_on_seed_and_epoch_only():
 def test_the_load_is_balanced():
     lengths = [90, 10, 50, 50, 30, 70, 60, 40]
     for rank in (0, 1):
-        (step,) = pack_epoch(lengths, lengths, range(8), rank=rank, batch_size=8, max_tokens=110, world=2)
+        (step,) = EpochPlan(lengths, lengths, range(8), rank=rank, batch_size=8, max_tokens=110, world=2)
         assert [count_tokens(lengths, micro_batch) for micro_batch in step] == [100, 100]
+
+
+def test_the_order_is_that_of_python():
+    """The figures of the guide were measured with it."""
+    for count in (1, 7, 1000):
+        order = list(range(count))
+        random.Random("42/3").shuffle(order)
+        assert shuffle_indices(count, 42, 3).tolist() == order
+
+
+@settings(max_examples=30, deadline=None)
+@given(**COMMON, window=st.integers(2, 4))
+def test_windows_keep_the_samples_and_level_the_steps(lengths, batch_size, seed, epoch, window):
+    order = shuffle_indices(len(lengths), seed, epoch)
+    levelled = sort_windows(order, lengths, batch_size, window, seed, epoch)
+    size = batch_size * window
+    for start in range(0, len(order), size):
+        members = levelled[start : start + size]
+        assert sorted(members) == sorted(order[start : start + size])
+        steps = [members[first : first + batch_size] for first in range(0, len(members), batch_size)]
+        steps.sort(key=lambda step: -lengths[step[0]])
+        for step, following in pairwise(steps):
+            assert min(lengths[index] for index in step) >= max(lengths[index] for index in following)
+    assert levelled.tolist() == sort_windows(order, lengths, batch_size, window, seed, epoch).tolist()
+
+
+def test_windows_balance_many_ranks():
+    lengths = [40, 20, 60, 100] * 64
+    shares = []
+    for window in (1, 8):
+        order = shuffle_indices(len(lengths), 1, 0)
+        if window > 1:
+            order = sort_windows(order, lengths, 16, window, 1, 0)
+        plan = EpochPlan(lengths, lengths, order, batch_size=16, max_tokens=200, world=8)
+        packing = measure_packing(plan)
+        assert packing.world == 8 and packing.fill <= 1
+        shares.append(packing.balance)
+    assert shares[0] < 0.92 < 0.95 < shares[1]
 
 
 def test_a_sample_longer_than_the_limit_raises():
     message = r"\b200 tokens.*packed sequence .*\b100\b.*recipe\.max_tokens.*data\.max_length"
     with pytest.raises(ValueError, match=message):
-        pack_epoch([5, 200], [1, 1], [0, 1], batch_size=2, max_tokens=100, world=1, rank=0)
+        EpochPlan([5, 200], [1, 1], [0, 1], batch_size=2, max_tokens=100, world=1, rank=0)

@@ -148,6 +148,8 @@ def test_a_grid_has_a_cell_per_combination_of_its_axes() -> None:
 def test_an_unknown_study_raises_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"favchat: unknown study; .* composition, favchat_ablation"):
         locate_study("favchat")
+    with pytest.raises(ValueError, match=r"no mine/sweep\.yaml.*own_clips"):
+        locate_study("mine/sweep.yaml")
 
 
 @pytest.fixture

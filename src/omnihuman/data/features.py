@@ -198,7 +198,7 @@ class FeatureCache:
     def fill(
         self,
         samples: Any,
-        build_loader: Callable[[Any, Callable[[int], list[Step]]], Iterable[Batches]],
+        build_loader: Callable[[Any, Callable[[int], Sequence[Step]]], Iterable[Batches]],
         share: tuple[int, int] = (1, 0),
         indices: Sequence[int] | None = None,
     ) -> None:

@@ -1,7 +1,7 @@
 """Loader of packed batches, resumable in the middle of an epoch."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain, islice
 from typing import Any
@@ -36,7 +36,7 @@ class Loader(DataLoader[Any]):
     def __init__(
         self,
         samples: Samples,
-        pack_epoch: Callable[[int], list[Step]],
+        pack_epoch: Callable[[int], Sequence[Step]],
         *,
         num_workers: int = 0,
         timeout: float = 60.0,
@@ -44,9 +44,8 @@ class Loader(DataLoader[Any]):
     ) -> None:
         self.pack_epoch = lru_cache(maxsize=2)(pack_epoch)
         self.epoch, self.num_yielded, self.is_restored = 0, 0, False
-        sizes = [len(micro_batch.indices) for micro_batch in chain.from_iterable(self.pack_epoch(0))]
         # Reading stops by itself after `timeout`; this catches reads that cannot be stopped, as of a dead network disk.
-        worker_timeout = 60 + timeout * max([1, *sizes]) if num_workers else 0
+        worker_timeout = 60 + 2 * timeout * self._count_largest() if num_workers else 0
         super().__init__(
             _BadSamplesAsValues(samples),
             batch_size=None,
@@ -63,9 +62,8 @@ class Loader(DataLoader[Any]):
             self.num_yielded = 0
         if self.num_workers:
             gc.collect()  # so that no worker inherits garbage, see _freeze_inherited
-        steps = self.remaining_steps()
         batches = self._iterate_batches()
-        for step in steps:
+        for step in self.remaining_steps():
             gathered = tuple(islice(batches, len(step)))
             self.num_yielded, self.is_restored = self.num_yielded + 1, False
             yield gathered
@@ -79,9 +77,15 @@ class Loader(DataLoader[Any]):
         except RuntimeError as error:
             raise _explain_worker_error(error, self.timeout) from error
 
-    def remaining_steps(self) -> list[Step]:
-        """Return the steps of the epoch that were not yielded."""
-        return self.pack_epoch(self.epoch)[self.num_yielded :]
+    def remaining_steps(self) -> Iterator[Step]:
+        """Return the steps of the epoch that are not yielded yet at this moment; each is packed when it comes."""
+        plan = self.pack_epoch(self.epoch)
+        return map(plan.__getitem__, range(self.num_yielded, len(plan)))
+
+    def _count_largest(self) -> int:
+        """Return the samples of the largest micro-batch in the first steps."""
+        micro_batches = chain.from_iterable(self.pack_epoch(0)[:100])
+        return max((len(micro_batch.indices) for micro_batch in micro_batches), default=1)
 
     def __len__(self) -> int:
         return len(self.pack_epoch(self.epoch))
@@ -124,9 +128,6 @@ class _RemainingMicroBatches:
 
     def __iter__(self) -> Iterator[MicroBatch]:
         return chain.from_iterable(self.loader.remaining_steps())
-
-    def __len__(self) -> int:
-        return sum(map(len, self.loader.remaining_steps()))
 
 
 def _freeze_inherited(worker: int) -> None:

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from omnihuman.data.packing import shuffle_indices
+import numpy as np
+
+from omnihuman.data.packing import Indices, shuffle_indices
 from omnihuman.data.tasks import RecordSource, Tasks, task_weight
 
 MixtureEntry = str | RecordSource | Mapping[str, Any]
@@ -131,7 +133,7 @@ def plan_mixture(
     return parts
 
 
-def select_epoch(mixture: Sequence[MixturePart], seed: int, epoch: int) -> list[int]:
+def select_epoch(mixture: Sequence[MixturePart], seed: int, epoch: int) -> Indices:
     """Return the indices of an epoch's samples in shuffled order.
 
     Args:
@@ -145,4 +147,4 @@ def select_epoch(mixture: Sequence[MixturePart], seed: int, epoch: int) -> list[
         more = shuffle_indices(len(part.indices), seed + 1 + number, epoch)[: part.num_extra]
         chosen += [*part.indices] * repeats
         chosen += [part.indices[position] for position in more]
-    return [chosen[position] for position in shuffle_indices(len(chosen), seed, epoch)]
+    return np.array(chosen, np.int32)[shuffle_indices(len(chosen), seed, epoch)]

@@ -28,7 +28,7 @@ from omnihuman.data.mixture import (
     plan_mixture,
     select_epoch,
 )
-from omnihuman.data.packing import MicroBatch, Step, check_lengths, pack_epoch
+from omnihuman.data.packing import EpochPlan, Indices, MicroBatch, Step, check_lengths, sort_windows
 from omnihuman.data.reader.base import LongAudio
 from omnihuman.data.record import BadSample, Entry, Record
 from omnihuman.data.resume import build_state, check_state
@@ -59,6 +59,7 @@ class OmniData:
         augment: changes the audio of training samples.
         batch_size: samples of an optimizer step, over all devices and micro-batches.
         max_tokens: of a packed sequence; a step takes as many micro-batches as that needs.
+        sort_window: steps whose samples are sorted by length and divided again, see ``sort_windows``; 1: not.
         tasks: use only records of these tasks, ``None`` for all; the others are skipped and counted. A mapping also
             says how often each task is used in an epoch (as the weight of a file). A record without a task is always
             used, once.
@@ -96,6 +97,7 @@ class OmniData:
         num_frames: int,
         batch_size: int,
         max_tokens: int,
+        sort_window: int = 1,
         source: Callable[[str, str], RecordSource] | None = None,
         val_records: str | RecordSource | None = None,
         path: str | None = None,
@@ -124,8 +126,8 @@ class OmniData:
     ) -> None:
         self.trainer: Any = None
         counts = {"num_frames": num_frames, "batch_size": batch_size, "max_tokens": max_tokens}
-        check_positive(**counts, timeout=timeout, max_length=max_length)
-        self.max_skipped, self.path = check_share(max_skipped), path
+        check_positive(**counts, sort_window=sort_window, timeout=timeout, max_length=max_length)
+        self.max_skipped, self.path, self.sort_window = check_share(max_skipped), path, sort_window
         self.augment = augment if augment and augment.is_enabled else None
         if self.augment:
             self.augment.check(features, missing)
@@ -208,7 +210,7 @@ class OmniData:
                 )
             locations = [entry.source.location for entry in self.sources]
             self._check_skipped(samples, ", ".join(locations))
-            if not self.order(0):
+            if not len(self.order(0)):
                 views = list(map(str, self.views))
                 raise ValueError(
                     explain_no_sample(self.tasks.tasks, count_tasks(self.tasks.unlisted), locations)
@@ -240,9 +242,13 @@ class OmniData:
         """Yield lines on records that are skipped for their task, and on listed tasks that no record has."""
         yield from self.tasks.describe({part.task for part in self._mixture})
 
-    def order(self, epoch: int) -> list[int]:
+    def order(self, epoch: int) -> Indices:
         """Return the indices of an epoch's samples: every source and task by its weight, in shuffled order."""
-        return select_epoch(self.mixture, self.seed, epoch)
+        order = select_epoch(self.mixture, self.seed, epoch)
+        if self.sort_window == 1:
+            return order
+        lengths = self.train_samples.lengths
+        return sort_windows(order, lengths, self.batch_size, self.sort_window, self.seed, epoch)
 
     def check_lengths(self) -> None:
         """Check that every training sample fits into a packed sequence.
@@ -295,13 +301,14 @@ class OmniData:
         return epochs * size + min(size, rest * self.batch_size)
 
     def train_dataloader(self) -> Loader:
-        samples = self.train_samples
-        lengths, targets, options = samples.lengths, samples.targets, self._packing_options()
+        return self._build_loader(self.train_samples, partial(self.plan_epoch, *self._world_and_rank()))
 
-        def plan(epoch: int) -> list[Step]:
-            return pack_epoch(lengths, targets, self.order(epoch), epoch=epoch, **options)
-
-        return self._build_loader(samples, plan)
+    def plan_epoch(self, world: int, rank: int, epoch: int) -> EpochPlan:
+        """Return the steps of an epoch on one of so many ranks."""
+        samples, limits = self.train_samples, {"batch_size": self.batch_size, "max_tokens": self.max_tokens}
+        return EpochPlan(
+            samples.lengths, samples.targets, self.order(epoch), **limits, world=world, rank=rank, epoch=epoch
+        )
 
     # ----------------------------------------------------------------------------------------------------- validation
 
@@ -321,7 +328,9 @@ class OmniData:
         if self.val_source is None:
             return []
         samples = self.val_samples
-        steps = pack_epoch(samples.lengths, samples.targets, range(len(samples)), **self._packing_options())
+        world, rank = self._world_and_rank()
+        limits = {"batch_size": self.batch_size, "max_tokens": self.max_tokens}
+        steps = EpochPlan(samples.lengths, samples.targets, range(len(samples)), **limits, world=world, rank=rank)
         return self._build_loader(samples, lambda epoch: steps)
 
     def prompts(
@@ -408,7 +417,7 @@ class OmniData:
         transforms, layouts, chat = self._connected
         return Samples(records, transforms, layouts, chat, **(self.options | options))
 
-    def _build_loader(self, samples: Samples, plan: Callable[[int], list[Step]]) -> Loader:
+    def _build_loader(self, samples: Samples, plan: Callable[[int], Sequence[Step]]) -> Loader:
         return Loader(
             samples,
             plan,
@@ -417,10 +426,6 @@ class OmniData:
             pin_memory=torch.cuda.is_available(),
             prefetch_factor=4 if self.num_workers else None,
         )
-
-    def _packing_options(self) -> dict[str, int]:
-        world, rank = self._world_and_rank()
-        return {"batch_size": self.batch_size, "max_tokens": self.max_tokens, "world": world, "rank": rank}
 
     def _world_and_rank(self) -> tuple[int, int]:
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)

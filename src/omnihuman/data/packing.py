@@ -1,9 +1,17 @@
 """Assign samples to the micro-batches of each step on each rank: a pure function of seed and epoch."""
 
 import random
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heapreplace
+from typing import overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Indices = NDArray[np.int32]
+"""Numbers of samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +35,47 @@ Step = tuple[MicroBatch, ...]
 """The micro-batches of one rank in an optimizer step."""
 
 
-def shuffle_indices(count: int, seed: int, epoch: int) -> list[int]:
-    """Return ``range(count)`` in the order of an epoch."""
-    order = list(range(count))
+def shuffle_indices(count: int, seed: int, epoch: int) -> Indices:
+    """Return ``range(count)`` in the order of an epoch.
+
+    >>> shuffle_indices(5, 42, 0).tolist()
+    [4, 1, 0, 3, 2]
+    """
+    order = array("i", range(count))  # 4 bytes a sample, where a list has 36
     random.Random(f"{seed}/{epoch}").shuffle(order)
-    return order
+    return np.array(order, np.int32)
 
 
-def check_lengths(lengths: Sequence[int], max_tokens: int) -> None:
+def sort_windows(order: Indices, lengths: ArrayLike, batch_size: int, window: int, seed: int, epoch: int) -> Indices:
+    """Return the order of an epoch with samples of like length in a step, so that all ranks work as long in it.
+
+    The samples of ``window`` steps are sorted by length and divided into steps again, which are shuffled. Samples stay
+    within their window, and a step that is not full stays the last one.
+
+    >>> sort_windows(np.arange(6), [1, 9, 2, 8, 3, 7], batch_size=2, window=3, seed=2, epoch=0).tolist()
+    [5, 4, 2, 0, 1, 3]
+    """
+    lengths = np.asarray(lengths)
+    generator = random.Random(f"{seed}/{epoch}/windows")
+    parts = [np.empty(0, np.int32)]
+    for start in range(0, len(order), batch_size * window):
+        members = order[start : start + batch_size * window]
+        members = members[np.argsort(-lengths[members], kind="stable")]
+        num_full = len(members) // batch_size
+        numbers = list(range(num_full))
+        generator.shuffle(numbers)
+        parts += [members[number * batch_size : (number + 1) * batch_size] for number in numbers]
+        parts.append(members[num_full * batch_size :])
+    return np.concatenate(parts)
+
+
+def check_lengths(lengths: ArrayLike, max_tokens: int) -> None:
     """Check that every sample fits into a packed sequence.
 
     Raises:
         ValueError: one has more than ``max_tokens``.
     """
-    longest = max(lengths, default=0)
+    longest = int(np.asarray(lengths).max(initial=0))
     if longest > max_tokens:
         raise ValueError(
             f"the longest sample has {longest} tokens, a packed sequence holds {max_tokens}: raise recipe.max_tokens, "
@@ -48,65 +83,118 @@ def check_lengths(lengths: Sequence[int], max_tokens: int) -> None:
         )
 
 
-def pack_epoch(
-    lengths: Sequence[int],
-    targets: Sequence[int],
-    order: Sequence[int],
-    *,
-    batch_size: int,
-    max_tokens: int,
-    world: int,
-    rank: int,
-    epoch: int = 0,
-) -> list[Step]:
-    """Return the steps of one rank in one epoch, each of ``batch_size`` samples over all ranks.
+class EpochPlan(Sequence[Step]):
+    """The steps of one rank in one epoch; each is packed when it is read.
 
     A step has the same samples for any ``world``. All ranks have the same number of micro-batches in it, the least with
     which none exceeds ``max_tokens``.
 
+    Args:
+        lengths: tokens of each sample.
+        targets: supervised tokens of each sample.
+        order: of the samples in the epoch.
+        batch_size: samples of a step, over all ranks.
+        max_tokens: of a micro-batch.
+        world: number of ranks.
+        rank: whose steps.
+        epoch: its number.
+
     Raises:
         ValueError: a single sample exceeds ``max_tokens``.
 
-    >>> epoch = dict(lengths=[5, 4, 3, 2], targets=[1, 1, 1, 1], order=[0, 1, 2, 3], batch_size=4, max_tokens=7)
-    >>> [[micro_batch.indices for micro_batch in pack_epoch(**epoch, world=2, rank=rank)[0]] for rank in (0, 1)]
+    >>> options = dict(batch_size=4, max_tokens=7, world=2)
+    >>> plans = [EpochPlan([5, 4, 3, 2], [1, 1, 1, 1], [0, 1, 2, 3], rank=rank, **options) for rank in (0, 1)]
+    >>> [[micro_batch.indices for micro_batch in plan[0]] for plan in plans]
     [[(0, 3)], [(1, 2)]]
     """
-    check_lengths(lengths, max_tokens)
-    steps = []
-    for start in range(0, len(order), batch_size):
-        indices = order[start : start + batch_size]
-        step_targets = sum(targets[index] for index in indices)
-        bins = _pack_step(lengths, indices, max_tokens, world)
-        steps.append(
-            tuple(MicroBatch(tuple(members), step_targets, epoch, len(indices)) for members in bins[rank::world])
-        )
-    return steps
+
+    def __init__(
+        self,
+        lengths: ArrayLike,
+        targets: ArrayLike,
+        order: ArrayLike,
+        *,
+        batch_size: int,
+        max_tokens: int,
+        world: int = 1,
+        rank: int = 0,
+        epoch: int = 0,
+    ) -> None:
+        self.lengths, self.targets, self.order = np.asarray(lengths), np.asarray(targets), np.asarray(order)
+        self.batch_size, self.max_tokens, self.world, self.rank = batch_size, max_tokens, world, rank
+        self.epoch = epoch
+        check_lengths(self.lengths, max_tokens)
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.batch_size)
+
+    @overload
+    def __getitem__(self, position: int) -> Step: ...
+
+    @overload
+    def __getitem__(self, position: slice) -> list[Step]: ...
+
+    def __getitem__(self, position: int | slice) -> Step | list[Step]:
+        if isinstance(position, slice):
+            return [self[number] for number in range(*position.indices(len(self)))]
+        indices = self._list_indices(position)
+        step_targets = int(self.targets[indices].sum())
+        chosen = self.pack(position)[self.rank :: self.world]
+        return tuple(MicroBatch(tuple(members), step_targets, self.epoch, len(indices)) for members in chosen)
+
+    def pack(self, position: int) -> list[list[int]]:
+        """Return the samples of all micro-batches of a step, those of rank r at ``r``, ``r + world`` ..."""
+        indices = self._list_indices(position).tolist()
+        lengths = dict(zip(indices, self.lengths[indices].tolist(), strict=True))
+        count = max(1, -(-sum(lengths[index] for index in indices) // (self.world * self.max_tokens)))
+        bins, fullest = _spread(lengths, indices, self.world * count)
+        while fullest > self.max_tokens:
+            count += 1
+            bins, fullest = _spread(lengths, indices, self.world * count)
+        return bins
+
+    def _list_indices(self, position: int) -> Indices:
+        start = range(len(self))[position] * self.batch_size
+        indices: Indices = self.order[start : start + self.batch_size]
+        return indices
 
 
-def _pack_step(lengths: Sequence[int], step: Sequence[int], max_tokens: int, world: int) -> list[list[int]]:
-    """Spread the samples of a step over the fewest micro-batches for each rank that hold them."""
-    num_tokens = sum(lengths[index] for index in step)
-    count = max(1, -(-num_tokens // (world * max_tokens)))
-    bins = _spread(lengths, step, world * count)
-    while _max_load(lengths, bins) > max_tokens:
-        count += 1
-        bins = _spread(lengths, step, world * count)
-    return bins
-
-
-def _spread(lengths: Sequence[int], step: Sequence[int], count: int) -> list[list[int]]:
-    """Spread the samples of a step over bins, the longest first into the emptiest, so that all ranks work as long."""
+def _spread(lengths: dict[int, int], indices: Sequence[int], count: int) -> tuple[list[list[int]], int]:
+    """Spread samples over bins, the longest first into the emptiest; return the bins and the tokens of the fullest."""
     bins: list[list[int]] = [[] for _ in range(count)]
     loads = [(0, number) for number in range(count)]  # a heap
-    for index in sorted(step, key=lambda index: (-lengths[index], index)):
+    for index in sorted(indices, key=lambda index: (-lengths[index], index)):
         load, number = loads[0]
         bins[number].append(index)
         heapreplace(loads, (load + lengths[index], number))
-    return bins
+    return bins, max(loads)[0]
 
 
-def _max_load(lengths: Sequence[int], bins: Sequence[Sequence[int]]) -> int:
-    loads = []
-    for indices in bins:
-        loads.append(sum(lengths[index] for index in indices))
-    return max(loads)
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """Mean values of the packing of steps.
+
+    Attributes:
+        world: number of ranks.
+        micro_batches: of a step on each rank, mean.
+        fill: tokens of a micro-batch by the limit, mean.
+        balance: tokens of a rank by those of the fullest rank, mean over the steps.
+    """
+
+    world: int
+    micro_batches: float
+    fill: float
+    balance: float
+
+
+def measure_packing(plan: EpochPlan, max_steps: int = 500) -> Packing:
+    """Return how well steps are packed, the first ``max_steps`` full ones."""
+    num_steps = min(max_steps, max(1, len(plan.order) // plan.batch_size), len(plan))
+    counts, fills, balances = [], [], []
+    for number in range(num_steps):
+        bins = plan.pack(number)
+        loads = np.array([plan.lengths[members].sum() for members in bins]).reshape(-1, plan.world)
+        counts.append(len(loads))
+        fills.append(loads.mean() / plan.max_tokens)
+        balances.append((loads.mean(axis=1) / loads.max(axis=1)).mean())
+    return Packing(plan.world, float(np.mean(counts)), float(np.mean(fills)), float(np.mean(balances)))

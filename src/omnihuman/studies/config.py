@@ -130,6 +130,8 @@ def locate_study(study: str) -> Path:
     folder = folders.get(study, Path(study).expanduser())
     if folder.name == SWEEP:
         folder = folder.parent
+    if not (folder / SWEEP).is_file() and len(Path(study).parts) > 1:
+        raise ValueError(f"{study}: there is no {folder / SWEEP}; docs/guide/own_clips.md has one to begin with.")
     if not (folder / SWEEP).is_file():
         raise ValueError(f"{study}: unknown study; expected a folder with a {SWEEP} or one of {', '.join(folders)}.")
     return folder.resolve()

@@ -11,12 +11,16 @@ from omnihuman.build import build
 from omnihuman.data.ceiling import summarize_reasons
 from omnihuman.data.media import SAMPLE_RATE
 from omnihuman.data.module import OmniData
+from omnihuman.data.packing import measure_packing
 from omnihuman.data.tasks import TASK_NOT_LISTED, count_tasks
 from omnihuman.model.omni import OmniModel
 from omnihuman.model.trainable import Group, effective_table, set_trainable
 from omnihuman.training.assembly import read_trainable
 from omnihuman.training.chain import Chain
 from omnihuman.training.parents import check_parents
+
+RANKS = (1, 8, 64, 512)
+"""Numbers of ranks for which a dry run packs steps."""
 
 
 def print_dry_run(config: DictConfig, chain: Chain, console: Console) -> None:
@@ -50,6 +54,7 @@ def print_dry_run(config: DictConfig, chain: Chain, console: Console) -> None:
         f"{len(samples)} samples, {sum(samples.lengths)} tokens, {len(skipped)} skipped "
         f"({summarize_reasons(skipped) or 'none'}); an epoch has {data.steps_per_epoch} steps of {data.batch_size}"
     )
+    print_packing(data, console)
     console.print(f"the run would be written to {chain.run.folder}")
 
 
@@ -62,6 +67,18 @@ def print_parts(model: OmniModel, groups: Sequence[Group], console: Console) -> 
         style = "bold" if row.num_trainable else "dim"
         numbers = (f"{row.num_parameters:,}", f"{row.num_trainable:,}")
         table.add_row(row.part, row.class_name, *numbers, row.rate, style=style)
+    console.print(table)
+
+
+def print_packing(data: OmniData, console: Console) -> None:
+    """Print how full micro-batches are, and how long ranks wait for the fullest one, for several numbers of ranks."""
+    table = Table(title=f"micro-batches of {data.max_tokens} tokens", title_justify="left")
+    for column in ("ranks", "in a step", "full", "work of a rank by the longest"):
+        table.add_column(column, justify="right")
+    for world in RANKS:
+        packing = measure_packing(data.plan_epoch(world, 0, 0))
+        shares = (f"{packing.fill:.0%}", f"{packing.balance:.0%}")
+        table.add_row(str(world), f"{packing.micro_batches:.1f}", *shares)
     console.print(table)
 
 
