@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from omnihuman.benchmark.base import Benchmark, Prediction, Question
 from omnihuman.data import dataset
-from omnihuman.data.dataset import Planned
 from omnihuman.data.media import Header
+from omnihuman.data.planned import PlanList, Planned
 from omnihuman.data.record import Record
 from omnihuman.evaluation.answering import (
     LEADER,
@@ -63,10 +63,11 @@ class Samples(dataset.Samples):
     """Records with lengths; those whose ids are in ``bad_ids`` cannot be read."""
 
     def __init__(self, records: Sequence[Record], bad_ids: Sequence[str] = ()) -> None:
-        self.skipped: list[dict[str, str]] = []
         self.bad_ids = bad_ids
         header = Header(True, (0.0, 2.0))
-        self.planned = [Planned(record, header, {}, {}, len(record.messages[0][1]), 0) for record in records]
+        lengths = [len(record.messages[0][1]) for record in records]
+        samples = [Planned(record, header, {}, {}, length, 0) for record, length in zip(records, lengths, strict=True)]
+        self.planned = PlanList(samples)
 
     def __getitem__(self, micro_batch: Any) -> Any:
         records, skipped = [], []

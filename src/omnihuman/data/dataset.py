@@ -1,65 +1,49 @@
 """Records -> samples that are planned before anything is decoded, and decoded and packed on access."""
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from omnihuman.data import media
 from omnihuman.data.augment import AudioAugment
 from omnihuman.data.bad_sample import BadSample, explain_unexpected
-from omnihuman.data.chat import Chat, read_texts
+from omnihuman.data.chat import Chat
 from omnihuman.data.collate import Packable, pack
 from omnihuman.data.decode.sampling import Sampling
-from omnihuman.data.exclusion import FILE_REASONS, Description, Identity, identify, quarantine
+from omnihuman.data.exclusion import Description, Identity
 from omnihuman.data.face import FaceInput
 from omnihuman.data.features import FeatureIndex
 from omnihuman.data.packing import MicroBatch
+from omnihuman.data.planned import Plan, PlanList, Planned
+from omnihuman.data.planning import (
+    Layouts,
+    Planner,
+    Policy,
+    add_source,
+    describe_place,
+    describe_skipped,
+    encode_record,
+)
 from omnihuman.data.reader.base import LongAudio, ReadOptions, load_readers
 from omnihuman.data.record import Entry, Record
 from omnihuman.data.views import Missing, ViewSelection
-from omnihuman.modality import BY_FIELD, INSTRUCTION, MODALITIES, View
+from omnihuman.modality import BY_FIELD, INSTRUCTION, View
 from omnihuman.nn.tiles import Tiles
-from omnihuman.types import IGNORE_INDEX, Batch, Features, Sample
+from omnihuman.types import Batch, Features, Sample
 
 log = logging.getLogger(__name__)
 
-Policy = Literal["raise", "skip", "quarantine"]
 Transforms = Mapping[str, tuple[str, Callable[[Any], Tensor]]]
 """Encoder -> the field of a sample that it reads, and what makes time steps ``[T ...]`` of it."""
-
-Layouts = Callable[[Mapping[str, int]], Mapping[str, int]]
-"""Amounts by field -> tokens by slot."""
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """A sample whose size is known.
-
-    Attributes:
-        record: the record in one view.
-        header: of its files.
-        amounts: frames, audio samples ... by field.
-        counts: tokens by slot.
-        length: tokens of the prompt, slots expanded.
-        targets: supervised tokens among them.
-        quarantine_file: list that a bad file of the sample is added to.
-    """
-
-    record: Record
-    header: media.Header
-    amounts: Mapping[str, int]
-    counts: Mapping[str, int]
-    length: int
-    targets: int
-    quarantine_file: Path | None = None
 
 
 class Samples(Dataset[Batch]):
@@ -123,30 +107,48 @@ class Samples(Dataset[Batch]):
         self.fields = {field for field, _ in self.transforms.values() if field != INSTRUCTION}
         by_turn = any(field == INSTRUCTION for field, _ in self.transforms.values())
         self.selection = ViewSelection(self.readers, views, needs, missing, by_turn=by_turn, prompts=prompts)
-        self.excluded, self.quarantine_file = excluded or {}, quarantine_file
         self.timeout, self.prompts, self.augment = timeout, prompts, augment
-        self.skipped: list[dict[str, Any]] = []
-        self.cut_answers: list[str] = []
         self.cached: FeatureIndex | None = None
-        self.planned = list(self._plan_all(list(records)))
-        if policy != "raise" or not prompts:  # the notes of a single question are shown with its answer
-            self._log_notes()
+        self.planner: Planner | None = Planner(
+            self.readers,
+            self.fields,
+            layouts,
+            chat,
+            self.selection,
+            policy=policy,
+            excluded=excluded or {},
+            quarantine_file=quarantine_file,
+            timeout=timeout,
+            prompts=prompts,
+        )
+        self.planned: Plan
+        self.use(PlanList(self.planner(records), self.planner.report))
 
     def __len__(self) -> int:
         return len(self.planned)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"layouts": None}  # a method of the model; workers do not plan
+        return self.__dict__ | {"planner": None}  # it holds a method of the model; workers do not plan
 
     @property
-    def lengths(self) -> list[int]:
+    def lengths(self) -> NDArray[np.int32]:
         """Tokens of each sample."""
-        return [planned.length for planned in self.planned]
+        return self.planned.lengths
 
     @property
-    def targets(self) -> list[int]:
+    def targets(self) -> NDArray[np.int32]:
         """Supervised tokens of each sample."""
-        return [planned.targets for planned in self.planned]
+        return self.planned.targets
+
+    @property
+    def skipped(self) -> list[dict[str, Any]]:
+        """Descriptions of the samples that are not planned."""
+        return self.planned.report.skipped
+
+    @property
+    def cut_answers(self) -> list[str]:
+        """Places and ids of the samples of whose answers ``max_length`` has cut something."""
+        return self.planned.report.cut_answers
 
     def __getitem__(self, micro_batch: MicroBatch) -> Batch:
         """Decode and pack samples; a bad one is skipped and reported, never replaced."""
@@ -156,18 +158,15 @@ class Samples(Dataset[Batch]):
             try:
                 samples.append(self._load(planned, index, micro_batch.epoch))
             except BadSample as bad:
-                skipped.append(self._skip(planned.record, bad, planned.quarantine_file))
+                file, is_question = planned.quarantine_file, self.prompts
+                skipped.append(describe_skipped(self.policy, planned.record, bad, file, is_question=is_question))
         cached_blanks = self.cached.blanks if self.cached else None
         return pack(samples, self.blanks, micro_batch.step_targets, skipped, cached_blanks, micro_batch.step_samples)
 
     @property
     def num_unlocated(self) -> int:
         """Samples with frames whose faces an encoder reads, but no box and no detector locates."""
-        if "faces" not in self.fields:
-            return 0
-        face = self.readers["faces"].options.face
-        visible = [entry for entry in self.planned if entry.amounts["frames"] and "faces" not in entry.record.hidden]
-        return sum(not face.can_locate(entry.record.faces) for entry in visible)
+        return self.planned.report.num_unlocated
 
     @cached_property
     def blanks(self) -> dict[str, Tensor]:
@@ -184,144 +183,11 @@ class Samples(Dataset[Batch]):
         reader = self.readers["waveform"]
         return num_samples > reader.count_in_file(planned.amounts["waveform"], planned.record, planned.header) > 0
 
-    def append(self, samples: "Samples") -> None:
-        """Add samples that were planned with the same options."""
-        self.planned += samples.planned
-        self.skipped += samples.skipped
-        self.cut_answers += samples.cut_answers
-
-    # ------------------------------------------------------------------------------------------------------- planning
-
-    def _plan_all(self, records: list[Entry]) -> Iterator[Planned]:
-        headers = self._probe_all(
-            entry for entry in records if isinstance(entry, Record) and not self._is_excluded(entry)
-        )
-        for entry in records:
-            if self._is_excluded(entry):
-                self.skipped.append(dict(self.excluded[identify(entry)]))
-                continue
-            try:
-                header, views = self._list_views(entry, headers)
-            except BadSample as bad:
-                self.skipped.append(self._skip(entry, bad, self.quarantine_file))
-                continue
-            for record, fillers in views:
-                yield from self._plan_view(record, header, fillers)
-
-    def _is_excluded(self, entry: Entry) -> bool:
-        """Return true if a record is excluded in all of its views."""
-        description = self.excluded.get(identify(entry))
-        return description is not None and not description.get("is_view")
-
-    def _probe_all(self, records: Iterable[Record]) -> dict[Path, media.Header | BadSample]:
-        files: dict[Path, None] = {}
-        for record in records:
-            files.update(dict.fromkeys(record.files))
-
-        def probe(file: Path) -> media.Header | BadSample:
-            try:
-                return media.probe(file, self.timeout)
-            except BadSample as bad:
-                return bad
-            except Exception as error:
-                unusable = explain_unexpected(error, str(file), self.policy)
-                if isinstance(unusable, BadSample):
-                    return unusable
-                raise unusable from error
-
-        with ThreadPoolExecutor(8) as pool:
-            return dict(zip(files, pool.map(probe, files), strict=True))
-
-    def _list_views(
-        self, entry: Entry, headers: Mapping[Path, media.Header | BadSample]
-    ) -> tuple[media.Header, list[tuple[Record, list[str]]]]:
-        """Return the header of a record, and the record in each view with its fillers.
-
-        Raises:
-            BadSample: the record cannot be used in any view.
-        """
-        if not isinstance(entry, Record):
-            raise entry[1]
-        try:
-            header = media.merge_headers(entry, headers)
-        except BadSample as bad:
-            raise _with_source(bad, entry) from bad
-        return header, list(self.selection.select(entry, header))
-
-    def _plan_view(self, record: Record, header: media.Header, fillers: Collection[str]) -> Iterator[Planned]:
-        """Yield the sample of a record in one view, unless it is excluded or bad."""
-        if description := self.excluded.get(identify(record)):
-            self.skipped.append(dict(description))
-            return
-        try:
-            planned = self._plan(record, header, fillers)
-        except BadSample as bad:
-            self.skipped.append(self._skip(record, bad, self.quarantine_file) | {"is_view": True})
-        else:
-            yield planned
-
-    def _plan(self, record: Record, header: media.Header, fillers: Collection[str]) -> Planned:
-        try:
-            self._check_hidden(record)
-            for field in self.fields:
-                record = self.readers[field].prepare(record, header)
-            amounts = self._count(record, header, fillers)
-            counts = self.layouts(amounts)
-            if empty := [slot for slot in record.slots if not counts.get(slot)]:
-                raise BadSample("no_slot", f"this model has no encoder for {empty}; choose other data.views.")
-            ids, labels = self._encode(record, counts)
-        except BadSample as bad:
-            raise _with_source(bad, record) from bad
-        except Exception as error:
-            raise explain_unexpected(error, _place(record), self.policy) from error
-        targets = count_targets(labels)
-        if self._is_cut(record, counts, len(ids), targets):
-            self.cut_answers.append(f"{record.location} ({record.id})")
-        return Planned(record, header, amounts, counts, len(ids), targets, self.quarantine_file)
-
-    def _check_hidden(self, record: Record) -> None:
-        """Check that an encoder reads something of every slot of which the view hides a part."""
-        for slot in {BY_FIELD[field].slot for field in record.hidden}:
-            visible = [row for row in MODALITIES if row.slot == slot and row.field not in record.hidden]
-            if not any(row.field in self.fields and self.readers[row.field].is_enabled for row in visible):
-                nouns = " or ".join(row.noun for row in visible)
-                message = f"this model has no encoder that reads {nouns}, and the view hides the rest of the {slot}"
-                raise BadSample("no_slot", f"{message}; choose another view (data.views).")
-
-    def _count(self, record: Record, header: media.Header, fillers: Collection[str]) -> dict[str, int]:
-        """Return the amounts from which tokens are planned, by field."""
-        amounts = {}
-        for modality in MODALITIES:
-            if modality.planned_from != modality.field:
-                continue
-            reader = self.readers[modality.field]
-            amount = 0
-            if modality.slot in fillers:
-                amount = reader.filler_amount
-            elif modality.slot in record.slots:
-                amount = reader.count(record, header)
-            amounts[modality.field] = amount
-        return amounts
-
-    def _encode(self, record: Record, counts: Mapping[str, int]) -> tuple[list[int], list[int]]:
-        texts = read_texts(record.meta)
-        if self.prompts:
-            ids = self.chat.prompt(record.messages, counts, record.meta.get("prime", ""), **texts)
-            return ids, [IGNORE_INDEX] * len(ids)
-        for number, (role, text) in enumerate(record.messages):
-            if role == "assistant" and not text.strip():
-                raise BadSample(
-                    "empty_answer", f"the answer of turn {number} is empty; write it, or remove the record."
-                )
-        return self.chat.encode(record.messages, counts, num_context=record.num_context, **texts)
-
-    def _is_cut(self, record: Record, counts: Mapping[str, int], length: int, targets: int) -> bool:
-        """Return true if ``max_length`` has cut supervised tokens off."""
-        if self.prompts or length < self.chat.max_length:
-            return False
-        unlimited = replace(self.chat, max_length=Chat.max_length)
-        _, labels = unlimited.encode(record.messages, counts, num_context=record.num_context, **read_texts(record.meta))
-        return count_targets(labels) > targets
+    def use(self, plan: Plan) -> None:
+        """Take a plan that was made with these options."""
+        self.planned = plan
+        if self.policy != "raise" or not self.prompts:  # the notes of a single question are shown with its answer
+            self._log_notes()
 
     # ------------------------------------------------------------------------------------------------------- decoding
 
@@ -360,7 +226,7 @@ class Samples(Dataset[Batch]):
 
     def to_packable(self, planned: Planned, sample: Sample, features: Mapping[str, Features] | None = None) -> Packable:
         """Return a decoded sample as signals and ids; encoders with cached features get no signal."""
-        ids, labels = self._encode(planned.record, planned.counts)
+        ids, labels = encode_record(self.chat, planned.record, planned.counts, prompts=self.prompts)
         features = features or {}
         signals, masks = self._to_signals(planned, sample, features)
         more = []
@@ -400,48 +266,13 @@ class Samples(Dataset[Batch]):
             sample = self.sample(planned, fields)
             packable = self.to_packable(planned, sample, features)
         except BadSample as bad:
-            raise _with_source(bad, planned.record) from bad
+            raise add_source(bad, planned.record) from bad
         except Exception as error:
-            raise explain_unexpected(error, _place(planned.record), self.policy) from error
+            raise explain_unexpected(error, describe_place(planned.record), self.policy) from error
         return replace(packable, meta={**packable.meta, "times": packable.meta["times"] or times})
-
-    # ---------------------------------------------------------------------------------------------------- bad samples
-
-    def _skip(self, entry: Entry, bad: BadSample, quarantine_file: Path | None) -> dict[str, Any]:
-        """Apply the policy to a bad sample: raise it, or return its description."""
-        if self.policy == "raise" and self.prompts:
-            raise bad
-        if self.policy == "raise":
-            cure = "data.on_bad_sample=skip skips and counts such samples"
-            raise BadSample(bad.reason, f"{bad} ({cure}.)")
-        name, file = identify(entry)
-        description = {"id": name, "reason": bad.reason, "file": file, "message": str(bad)}
-        if self.policy == "quarantine" and bad.reason in FILE_REASONS:
-            assert quarantine_file is not None
-            quarantine(quarantine_file, description)
-        return description
 
     def _log_notes(self) -> None:
         """Log how many files have several streams of a kind, and which one of the first is read."""
-        notes: dict[str, None] = {}
-        for planned in self.planned:
-            notes.update(dict.fromkeys(planned.header.notes))
+        notes = self.planned.report.stream_notes
         if notes:
             log.warning("several streams of a kind in %d places: %s", len(notes), next(iter(notes)))
-
-
-def count_targets(labels: Sequence[int]) -> int:
-    """Return the number of supervised tokens; the first token follows no other one.
-
-    >>> count_targets([5, IGNORE_INDEX, 6, 7])
-    2
-    """
-    return sum(label != IGNORE_INDEX for label in labels[1:])
-
-
-def _place(record: Record) -> str:
-    return f"{record.location} ({record.id}): {record.file}"
-
-
-def _with_source(bad: BadSample, record: Record) -> BadSample:
-    return BadSample(bad.reason, f"{record.location} ({record.id}): {bad}")

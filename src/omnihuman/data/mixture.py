@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from omnihuman.data.packing import Indices, shuffle_indices
+from omnihuman.data.planned import TaskColumn
 from omnihuman.data.tasks import RecordSource, Tasks, task_weight
 
 MixtureEntry = str | RecordSource | Mapping[str, Any]
@@ -40,7 +41,7 @@ class MixturePart:
 
     location: str
     task: str | None
-    indices: Sequence[int]
+    indices: Indices
     weight: float
 
     @property
@@ -110,26 +111,23 @@ def build_source(source: Callable[[str, Any], RecordSource] | None, root: str | 
     return source(path, root)
 
 
-def plan_mixture(
-    sources: Sequence[WeightedSource], planned: Sequence[Sequence[str | None]], tasks: Tasks
-) -> list[MixturePart]:
+def plan_mixture(sources: Sequence[WeightedSource], planned: Sequence[TaskColumn], tasks: Tasks) -> list[MixturePart]:
     """Return the parts of a mixture: the samples of every source and task, numbered over all sources.
 
     Args:
         sources: of the samples.
-        planned: the task of every sample of each source.
+        planned: the tasks of the samples of each source.
         tasks: how often each task is used.
     """
     parts: list[MixturePart] = []
     start = 0
-    for entry, sample_tasks in zip(sources, planned, strict=True):
-        indices_by_task: dict[str | None, list[int]] = {}
-        for index, task in enumerate(sample_tasks, start):
-            indices_by_task.setdefault(task, []).append(index)
-        start += len(sample_tasks)
-        for task, indices in indices_by_task.items():
+    for entry, column in zip(sources, planned, strict=True):
+        codes, firsts = np.unique(column.codes, return_index=True)
+        for code in codes[np.argsort(firsts)]:  # a task comes where its first sample does
+            task, indices = column.names[code], np.flatnonzero(column.codes == code) + start
             weight = entry.weight * task_weight(tasks, task)
-            parts.append(MixturePart(entry.source.location, task, indices, weight))
+            parts.append(MixturePart(entry.source.location, task, indices.astype(np.int32), weight))
+        start += len(column.codes)
     return parts
 
 
@@ -141,10 +139,11 @@ def select_epoch(mixture: Sequence[MixturePart], seed: int, epoch: int) -> Indic
         seed: of the order, and of the choice where a weight is no whole number.
         epoch: its number.
     """
-    chosen: list[int] = []
+    chosen: list[Indices] = []
     for number, part in enumerate(mixture):
-        repeats = int(part.weight)
-        more = shuffle_indices(len(part.indices), seed + 1 + number, epoch)[: part.num_extra]
-        chosen += [*part.indices] * repeats
-        chosen += [part.indices[position] for position in more]
-    return np.array(chosen, np.int32)[shuffle_indices(len(chosen), seed, epoch)]
+        chosen += [part.indices] * int(part.weight)
+        if part.num_extra:
+            more = shuffle_indices(len(part.indices), seed + 1 + number, epoch)[: part.num_extra]
+            chosen.append(part.indices[more])
+    indices = np.concatenate([np.empty(0, np.int32), *chosen])
+    return indices[shuffle_indices(len(indices), seed, epoch)]

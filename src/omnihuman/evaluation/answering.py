@@ -19,8 +19,9 @@ from filelock import FileLock, Timeout
 from torch.utils.data import DataLoader
 
 from omnihuman.benchmark.base import Benchmark, Prediction, Question
-from omnihuman.data.dataset import Planned, Samples
+from omnihuman.data.dataset import Samples
 from omnihuman.data.packing import MicroBatch
+from omnihuman.data.planned import Planned
 from omnihuman.data.record import Record
 from omnihuman.evaluation.control import apply_view, select_donors
 from omnihuman.evaluation.folder import read_predictions, repair_last_line

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omnihuman.data.dataset import Planned, Samples
+from omnihuman.data.dataset import Samples
 from omnihuman.data.face import build_track, interpolate_box
 from omnihuman.data.media import Header
 from omnihuman.data.module import OmniData
+from omnihuman.data.planned import Planned
 from omnihuman.data.record import BadSample, Record
 from omnihuman.modality import BY_FIELD
 from omnihuman.types import Sample
