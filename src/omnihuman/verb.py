@@ -32,7 +32,6 @@ EXTRAS = {
     "faces": "cv2 mediapipe",
     "heif": "pillow_heif",
     "judge": "json_repair openai tenacity",
-    "parquet": "pyarrow",
     "wheels": "openpyxl",
     "quantize": "bitsandbytes",
 }

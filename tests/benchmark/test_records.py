@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from omnihuman.benchmark.base import Prediction
 from omnihuman.benchmark.records import Records
@@ -25,8 +27,7 @@ def write(tmp_path: Path, clip: Path) -> Callable[..., str]:
         if path.suffix == ".jsonl":
             path.write_text("".join(f"{json.dumps(record)}\n" for record in records))
         elif path.suffix == ".parquet":
-            parquet = pytest.importorskip("pyarrow.parquet")
-            parquet.write_table(pytest.importorskip("pyarrow").Table.from_pylist(records), path)
+            parquet.write_table(pyarrow.Table.from_pylist(records), path)
         else:
             path.write_text(json.dumps(records))
         return str(path)

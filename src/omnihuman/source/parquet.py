@@ -5,6 +5,8 @@ from typing import Any
 
 from omnihuman.source.files import FileSource
 
+ROWS_AT_ONCE = 4096
+
 
 class ParquetSource(FileSource):
     """The records of a ``.parquet`` file, one a row; a null is a missing key."""
@@ -12,14 +14,15 @@ class ParquetSource(FileSource):
     suffix = ".parquet"
 
     def entries(self) -> Iterator[tuple[str, Any]]:
+        from pyarrow import parquet
+
+        number = 0
         try:
-            from pyarrow import parquet
-        except ImportError as error:
-            raise ValueError(f'{self.path}: reading it needs pyarrow: pip install "omnihuman[parquet]".') from error
-        try:
-            rows = parquet.read_table(self.path).to_pylist()
+            with parquet.ParquetFile(self.path) as file:
+                for batch in file.iter_batches(ROWS_AT_ONCE):
+                    for row in batch.to_pylist():
+                        yield f"{self.path}[{number}]", {key: value for key, value in row.items() if value is not None}
+                        number += 1
         except (ValueError, OSError) as error:  # the errors of pyarrow are among them
             reason = str(error).partition("\n")[0]
             raise ValueError(f"{self.path}: no Parquet file, or cut off ({reason}).") from error
-        for number, row in enumerate(rows):
-            yield f"{self.path}[{number}]", {key: value for key, value in row.items() if value is not None}
