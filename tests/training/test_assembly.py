@@ -6,8 +6,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from omnihuman.data.media import Header
+from omnihuman.data.planned import PlanList, Planned
 from omnihuman.data.record import Record
-from omnihuman.training.assembly import build_next_command, build_question
+from omnihuman.training.assembly import build_next_command, build_question, find_record
 
 
 def build_record(file: str, task: str | None, **fields: Any) -> Record:
@@ -16,7 +18,8 @@ def build_record(file: str, task: str | None, **fields: Any) -> Record:
 
 
 def ask(*records: Record, tasks: tuple[str, ...] = ("emotion",)) -> list[str]:
-    return shlex.split(build_question(records, tasks))
+    plan = PlanList(Planned(record, Header(True), {"frames": 1}, {}, 1, 1) for record in records)
+    return shlex.split(build_question(find_record(plan, tasks)))
 
 
 def test_a_question_of_a_scored_task_comes_first() -> None:
@@ -35,19 +38,19 @@ KEYS = {"name": "one", "size": "7b", "runs": "runs", "variant": None, "next": No
 
 
 def test_the_model_is_asked_before_the_next_stage() -> None:
-    records = [build_record("a.mp4", "emotion")]
+    record = build_record("a.mp4", "emotion")
     config = OmegaConf.create({**KEYS, "next": "two", "data": {}})
-    ask_line, train_line = build_next_command(config, records).splitlines()
+    ask_line, train_line = build_next_command(config, record).splitlines()
     assert ask_line.startswith("omnihuman generate run=one size=7b video=a.mp4 ")
     assert train_line == "omnihuman train +experiment=two size=7b"
     config.variant, config.next = "recipe.lr=1e-3", None
-    assert " run=runs/7b/one/recipe.lr=1e-3 " in build_next_command(config, records)
+    assert " run=runs/7b/one/recipe.lr=1e-3 " in build_next_command(config, record)
 
 
 def test_the_test_split_is_evaluated_where_there_is_one(tmp_path: Path) -> None:
     config = OmegaConf.create({**KEYS, "data": {"path": str(tmp_path)}})
-    records = [build_record("a.mp4", "emotion")]
-    assert "evaluate" not in build_next_command(config, records)
+    record = build_record("a.mp4", "emotion")
+    assert "evaluate" not in build_next_command(config, record)
     (tmp_path / "test.json").write_text("[]")
-    line = build_next_command(config, records).splitlines()[1]
+    line = build_next_command(config, record).splitlines()[1]
     assert shlex.split(line)[-1] == f"benchmark.path={tmp_path / 'test.json'}"

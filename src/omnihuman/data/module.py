@@ -13,7 +13,7 @@ import torch
 from omnihuman.data.augment import AudioAugment
 from omnihuman.data.ceiling import check_positive, check_share, check_skipped, summarize_reasons
 from omnihuman.data.chat import Chat, Markers, describe_difference
-from omnihuman.data.dataset import Layouts, Policy, Samples, Transforms
+from omnihuman.data.dataset import Samples, Transforms
 from omnihuman.data.decode.sampling import Sampling
 from omnihuman.data.exclusion import Description, Exclusions
 from omnihuman.data.face import FaceInput
@@ -29,10 +29,13 @@ from omnihuman.data.mixture import (
     select_epoch,
 )
 from omnihuman.data.packing import EpochPlan, Indices, MicroBatch, Step, check_lengths, sort_windows
+from omnihuman.data.planned import JoinedPlan, TaskColumn
+from omnihuman.data.planning import Layouts, Policy
 from omnihuman.data.reader.base import LongAudio
 from omnihuman.data.record import BadSample, Entry, Record
 from omnihuman.data.resume import build_state, check_state
-from omnihuman.data.tasks import RecordSource, Tasks, TaskSelection, count_tasks, explain_no_sample
+from omnihuman.data.source_plans import SourcePlans
+from omnihuman.data.tasks import RecordSource, Tasks, TaskSelection, count_tasks, explain_no_sample, select_questions
 from omnihuman.data.views import Missing
 from omnihuman.modality import View
 from omnihuman.nn.tiles import parse_tiles
@@ -81,6 +84,7 @@ class OmniData:
         timeout: seconds per file.
         seed: of order and mixture.
         features: folder in which features of frozen encoders are cached, for all runs; ``None`` for no cache.
+        index_folder: folder of the tables of planned samples, for all runs; ``None`` plans in memory.
 
     Attributes:
         trainer: Lightning's, which knows ranks and device; ``None`` outside of a training.
@@ -123,6 +127,7 @@ class OmniData:
         timeout: float = 60.0,
         seed: int = 42,
         features: str | None = None,
+        index_folder: str | None = None,
     ) -> None:
         self.trainer: Any = None
         counts = {"num_frames": num_frames, "batch_size": batch_size, "max_tokens": max_tokens}
@@ -137,6 +142,7 @@ class OmniData:
         self.val_source = None if val_records is None else parse_source(val_records, build, "data.val_records")
         self.batch_size, self.max_tokens, self.seed, self.val_limit = batch_size, max_tokens, seed, val_limit
         self.tasks, self.views = TaskSelection(tasks), [View.parse(view, "data.views") for view in views]
+        self.plans = SourcePlans(index_folder, self.exclusions, self.tasks)
         self.options = dict[str, Any](num_frames=num_frames, sampling=sampling, time_instruction=time_instruction)
         self.options |= dict(face=face, missing=missing, long_audio=long_audio, policy=on_bad_sample, timeout=timeout)
         self.options["tiles"] = parse_tiles(tiles)
@@ -202,7 +208,7 @@ class OmniData:
         if "train" not in self._cache:
             samples, self._mixture = self._plan_mixture()
             self._cache["train"] = samples
-            num_with_frames = sum(planned.amounts["frames"] > 0 for planned in samples.planned)
+            num_with_frames = samples.planned.report.num_with_frames
             if num_with_frames and samples.num_unlocated == num_with_frames:
                 raise ValueError(
                     f"the model reads faces, but none of the {num_with_frames} samples has boxes (`faces`): "
@@ -221,15 +227,16 @@ class OmniData:
 
     def _plan_mixture(self) -> tuple[Samples, list[MixturePart]]:
         """Return the samples of all sources, and the parts of the mixture."""
-        planned, tasks = list[Samples](), list[list[str | None]]()
-        for entry in self.sources:
-            samples = self._plan_source(entry.source, self.tasks.select(entry.source, "train"), augment=self.augment)
+        planned, tasks = list[Samples](), list[TaskColumn]()
+        for number, entry in enumerate(self.sources):
+            build = partial(self._plan_samples, views=self.views, augment=self.augment)
+            samples = self.plans.plan_split(f"train/{number}", entry.source, "train", build)
             self._skipped.setdefault(entry.source.location, []).extend(samples.skipped)
             planned.append(samples)
-            tasks.append([sample.record.task for sample in samples.planned])
+            tasks.append(samples.planned.tasks)
         mixture = plan_mixture(self.sources, tasks, self.tasks.tasks)
-        for samples in planned[1:]:
-            planned[0].append(samples)
+        if len(planned) > 1:
+            planned[0].planned = JoinedPlan([samples.planned for samples in planned])
         return planned[0], mixture
 
     @property
@@ -258,24 +265,29 @@ class OmniData:
         """
         check_lengths(self.train_samples.lengths, self.max_tokens)
 
-    def freeze(self, file: Path, *, is_resumed: bool, is_main: bool) -> None:
+    def freeze(self, file: Path, *, is_resumed: bool, is_main: bool, start: str = "") -> None:
         """Plan the training samples, and exclude from now on the same ones as the first start of the run.
 
         Args:
             file: list of the excluded samples, in the folder of the run.
             is_resumed: the run goes on, so the list of its start counts.
             is_main: this process writes the list, which the others read.
+            start: of the run, equal for all its processes and another one for every start.
         """
+        shared = self.plans.share(file.with_name("plans.json"), start, is_resumed=is_resumed, is_main=is_main)
+        if shared is not None and not is_main:
+            shared.wait("excluded")
         has_list = file.is_file() and (is_resumed or not is_main)
         if has_list:
             self.exclusions.restore(file)
         _ = self.train_samples  # plans them
-        if has_list or not is_main:
-            return
-        if self.val_source is not None:
-            location = self.val_source.location
-            self._skipped.setdefault(location, list(self.exclusions.read(location).values()))
-        self.exclusions.freeze(file, self._skipped)
+        if is_main and not has_list:
+            if self.val_source is not None:
+                location = self.val_source.location
+                self._skipped.setdefault(location, list(self.exclusions.read(location).values()))
+            self.exclusions.freeze(file, self._skipped)
+        if shared is not None and is_main:
+            shared.publish("excluded", file)
 
     def state_dict(self) -> dict[str, Any]:
         return build_state(self.train_samples, self.exclusions)
@@ -286,7 +298,7 @@ class OmniData:
     @property
     def fingerprint(self) -> str:
         """A hash of the samples of the first epoch in their order."""
-        ids = [self.train_samples.planned[index].record.id for index in self.order(0)]
+        ids = self.train_samples.planned.read_ids(self.order(0))
         return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
 
     @property
@@ -316,10 +328,10 @@ class OmniData:
     def val_samples(self) -> Samples:
         """All validation samples, planned."""
         if "val" not in self._cache:
-            records: Iterator[Entry] = iter(())
+            samples = self._plan_samples(())
             if self.val_source is not None:
-                records = islice(self.tasks.select(self.val_source, "val"), self.val_limit)
-            samples = self._plan_source(self.val_source, records)
+                build = partial(self._plan_samples, views=self.views)
+                samples = self.plans.plan_split("val", self.val_source, "val", build, self.val_limit)
             self._check_skipped(samples, "data.val_records")
             self._cache["val"] = samples
         return self._cache["val"]
@@ -359,13 +371,11 @@ class OmniData:
             return
         key = (tuple(tasks), view, tuple(needs), limit)
         if key not in self._cache:
-            records = []
-            for record in self.val_source.records():
-                if isinstance(record, Record) and record.task in tasks and not set(needs) - set(record.slots):
-                    records.append(record)
-            records = [record for record in records if record.restrict(view) is not None]
-            options = {"views": [view], "needs": needs, "prompts": True}
-            self._cache[key] = self._plan_source(self.val_source, records[:limit], **options)
+            select = partial(select_questions, self.val_source, *key)
+            build = partial(self._plan_samples, views=[view], needs=needs, prompts=True)
+            choice = {"tasks": list(tasks), "limit": limit}
+            name = f"prompts/{','.join(tasks)}/{view}/{','.join(needs)}/{limit}"
+            self._cache[key] = self.plans.plan(name, self.val_source, select, choice, build)
         samples = self._cache[key]
         indices = range(rank, len(samples), world)
         self.cache_features(samples, indices)
@@ -398,14 +408,6 @@ class OmniData:
     def plan_entries(self, entries: Sequence[Entry]) -> Samples:
         """Return entries as training plans them; those that cannot be used are in ``skipped``."""
         return self._plan_samples(entries, views=self.views, policy="skip", augment=self.augment)
-
-    def _plan_source(self, source: RecordSource | None, records: Iterable[Entry], **options: Any) -> Samples:
-        """Return records of a source, planned without those that are excluded."""
-        options = {"views": self.views} | options
-        if source is not None:
-            options["excluded"] = self.exclusions.read(source.location)
-            options["quarantine_file"] = self.exclusions.find_list(source.location)
-        return self._plan_samples(records, **options)
 
     def _check_skipped(self, samples: Samples, place: str) -> None:
         cause = summarize_reasons(samples.skipped)

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from omnihuman.data.exclusion import Description
 from omnihuman.data.record import Entry, Record
+from omnihuman.modality import View
 
 TASK_NOT_LISTED = "task_not_listed"
 """Reason of a record that is skipped as ``data.tasks`` does not list its task. The config has chosen so: it counts for
@@ -79,11 +80,12 @@ class TaskSelection:
 
     def __init__(self, tasks: Tasks) -> None:
         self.tasks = check_tasks(tasks)
-        self.skipped: dict[str, dict[str, list[Description]]] = {"train": {}, "val": {}}
+        self.skipped: dict[str, dict[str, Sequence[Description]]] = {"train": {}, "val": {}}
 
     def select(self, source: RecordSource, split: str) -> Iterator[Entry]:
         """Yield the entries of a source to use."""
-        skipped = self.skipped[split][source.location] = []
+        skipped = list[Description]()
+        self.skipped[split][source.location] = skipped
         for entry in source.records():
             if isinstance(entry, Record) and not self._is_listed(entry.task):
                 skipped.append(describe_unlisted(entry))
@@ -107,6 +109,17 @@ class TaskSelection:
         yield from describe_unlisted_tasks(self.skipped["train"] | self.skipped["val"])
         if used:
             yield from describe_absent_tasks(self.tasks, used, count_tasks(self.unlisted))
+
+
+def select_questions(
+    source: RecordSource, tasks: Sequence[str], view: View, needs: Sequence[str], limit: int | None
+) -> list[Record]:
+    """Return the records of tasks whose text names all slots of ``needs`` and of which a view leaves something."""
+    records = []
+    for record in source.records():
+        if isinstance(record, Record) and record.task in tasks and not set(needs) - set(record.slots):
+            records.append(record)
+    return [record for record in records if record.restrict(view) is not None][:limit]
 
 
 def describe_unlisted(record: Record) -> Description:

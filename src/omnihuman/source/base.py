@@ -1,8 +1,9 @@
 """Source: records from one place."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from omnihuman.data.record import Entry, Record
 from omnihuman.source.sheet import Sheet, draw_records
@@ -26,6 +27,10 @@ class Source(ABC):
         Raises:
             ValueError: there is no record to read at all, such as in a missing file.
         """
+
+    def fingerprint(self) -> Mapping[str, Any] | None:
+        """Return plain values that decide the records, known without reading each of them; ``None``: there are none."""
+        return None
 
     def draw_sheet(self, file: Path, num_records: int = 12, num_frames: int = 4) -> Sheet:
         """Draw records from all over the source, one in a line, and return the images with the errors of single clips.

@@ -1,7 +1,8 @@
 """Data files: entries of a file -> records, or errors that name their place."""
 
+import hashlib
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -56,6 +57,12 @@ class FileSource(Source):
                 yield parse_record(raw, name, self.root, place, **self.options)
             except BadSample as bad:
                 yield name, bad
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        self._check_path()
+        with self.path.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        return {"path": str(self.path), "sha256": digest, "root": str(self.root.resolve()), **self.options}
 
     @abstractmethod
     def entries(self) -> Iterator[tuple[str, Any]]:

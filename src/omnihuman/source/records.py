@@ -1,7 +1,8 @@
 """The records of a data file, of the kind that its suffix names, or the training records of a records folder."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from omnihuman.data.record import Entry
 from omnihuman.source.base import Source
@@ -49,3 +50,6 @@ class RecordsSource(Source):
 
     def records(self) -> Iterator[Entry]:
         return self.source.records()
+
+    def fingerprint(self) -> Mapping[str, Any] | None:
+        return self.source.fingerprint()

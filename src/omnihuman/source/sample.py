@@ -1,8 +1,9 @@
 """The built-in corpus, which is written on first use."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -36,12 +37,19 @@ class SampleSource(Source):
     def location(self) -> str:
         return str(self.root / f"{self.split}.json")
 
+    def fingerprint(self) -> Mapping[str, Any]:
+        return self._write().fingerprint()
+
     def records(self) -> Iterator[Entry]:
+        return self._write().records()
+
+    def _write(self) -> JsonSource:
+        """Return the records of the split, whose corpus is written if it is missing."""
         if not is_complete(self.root, self.seed):
             self.root.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{self.root}.lock"):  # cells of a sweep and ranks of a run may start at once
                 write_corpus(self.root, seed=self.seed)
-        yield from JsonSource(self.location, self.root).records()
+        return JsonSource(self.location, self.root)
 
     def draw_sheet(self, file: Path, num_records: int = 12, num_frames: int = 4) -> Sheet:
         """Draw records of the split and, beside them, the topics and the audio of the whole corpus."""

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
@@ -16,6 +17,7 @@ from omnihuman.build import build
 from omnihuman.data.ceiling import summarize_reasons
 from omnihuman.data.dataset import Samples
 from omnihuman.data.module import OmniData
+from omnihuman.data.planned import Plan
 from omnihuman.data.record import Record
 from omnihuman.modality import strip_tags
 from omnihuman.model.omni import OmniModel
@@ -35,7 +37,7 @@ from omnihuman.training.interruption import Interruption
 from omnihuman.training.model_folder import build_with_weights
 from omnihuman.training.option_metrics import build_option_metrics
 from omnihuman.training.precision import build_precision
-from omnihuman.training.runs import Run, is_main_process
+from omnihuman.training.runs import Run, identify_start, is_main_process
 from omnihuman.training.saver import CheckpointFolders, Saver
 from omnihuman.training.selection import RULES, Selection, unknown_monitor
 from omnihuman.training.sharded import ShardedStrategy
@@ -119,7 +121,7 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
     chosen = build_all(config.callback)
     selection = build_selection(config, data, generation, chosen, run.folder / "best", write)
     interruption, saver = _build_savers(config, run, data, selection)
-    weights = FusionWeights(model.all_fusions.values(), [entry.record.task for entry in data.train_samples.planned])
+    weights = FusionWeights(model.all_fusions.values(), data.train_samples.planned.tasks.names)
     callbacks = [throughput, counter, bad_loss, generation, weights]
     # the selection comes before averages, which put the parameters back at the end of a validation
     callbacks += [selection, *chosen, interruption, saver, build_progress_bar(is_rich=is_terminal)]
@@ -141,7 +143,9 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
         has_validation=has_validation(config, data),
         validate_first=config.validate_first,
         write_weights=write,
-        next_command=build_next_command(config, list_records(data)),
+        next_command=build_next_command(
+            config, find_record(data.val_samples.planned or data.train_samples.planned, config.validation.metrics)
+        ),
     )
 
 
@@ -164,7 +168,8 @@ def _build_data(config: DictConfig, model: OmniModel, run: Run, *, is_resumed: b
     """Build the data and plan its samples; a resumed run excludes those that it excluded at its start."""
     data: OmniData = build(config.data)
     data.connect(model.transforms, model.count_tokens, model.llm.tokenizer, model.llm.template, model.frozen_encoders)
-    data.freeze(run.folder / "excluded.jsonl", is_resumed=is_resumed, is_main=is_main_process())
+    file, start = run.folder / "excluded.jsonl", identify_start()
+    data.freeze(file, is_resumed=is_resumed, is_main=is_main_process(), start=start)
     data.check_lengths()
     log_samples(data.train_samples)
     for line in data.describe_tasks():
@@ -237,13 +242,13 @@ def count_steps(config: DictConfig, data: OmniData) -> int:
     return steps
 
 
-def build_next_command(config: DictConfig, records: Sequence[Record]) -> str:
+def build_next_command(config: DictConfig, record: Record) -> str:
     """Return the commands that follow a finished run, one a line: a question, the test split, and the next stage."""
     size = "" if config.size == "nano" else f" size={config.size}"
     run = f"run={config.name}{size}"
     if config.variant or config.runs != "runs":
         run = shlex.quote(f"run={Path(config.runs, config.size, config.name, config.variant or '')}")
-    commands = [f"omnihuman generate {run} {build_question(records, config.validation.metrics)}"]
+    commands = [f"omnihuman generate {run} {build_question(record)}"]
     path = config.data.get("path")
     if path and (test := read_records_folder(path).test):
         commands.append(f"omnihuman evaluate {run} benchmark=records benchmark.path={shlex.quote(str(test))}")
@@ -252,14 +257,15 @@ def build_next_command(config: DictConfig, records: Sequence[Record]) -> str:
     return "\n".join(commands)
 
 
-def list_records(data: OmniData) -> list[Record]:
-    """Return the records of the validation, those of the training if there are none."""
-    return [planned.record for planned in data.val_samples.planned or data.train_samples.planned]
+def find_record(plan: Plan, tasks: Collection[str]) -> Record:
+    """Return the first record of one of the tasks, the first of all if there is none."""
+    codes = [code for code, name in enumerate(plan.tasks.names) if name in tasks]
+    matches = np.flatnonzero(np.isin(plan.tasks.codes, codes))
+    return plan[int(matches[0]) if len(matches) else 0].record
 
 
-def build_question(records: Sequence[Record], tasks: Collection[str]) -> str:
-    """Return the arguments of ``generate`` that ask the question of a record, of one of the tasks if there is any."""
-    record = next((record for record in records if record.task in tasks), records[0])
+def build_question(record: Record) -> str:
+    """Return the arguments of ``generate`` that ask the question of a record."""
     text = strip_tags(record.messages[0][1])
     arguments = [f"instruction={' '.join(text.split())}"]
     if record.kind != "text":

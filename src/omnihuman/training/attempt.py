@@ -27,7 +27,16 @@ SUFFIX = ".new"
 MOVING = "moving"
 """File in a folder to which a process is moving the files of a run, its digest at last."""
 
-START_FILES = {DIGEST, "config.yaml", "excluded.jsonl", "checkpoints", "metrics.csv", "skipped.jsonl", "tensorboard"}
+START_FILES = {
+    DIGEST,
+    "config.yaml",
+    "excluded.jsonl",
+    "plans.json",
+    "checkpoints",
+    "metrics.csv",
+    "skipped.jsonl",
+    "tensorboard",
+}
 """Files that a run writes before its first checkpoint."""
 
 

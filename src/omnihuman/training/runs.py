@@ -59,7 +59,15 @@ PLACE_KEYS = tuple(
 STAGE_DATA_KEYS = ("tasks", "views")
 """Data options of one stage: its parents have their own."""
 
-SPEED_DATA_KEYS = ("num_workers", "quarantine_folder", "max_skipped", "timeout", "val_limit", "features")
+SPEED_DATA_KEYS = (
+    "num_workers",
+    "quarantine_folder",
+    "max_skipped",
+    "timeout",
+    "val_limit",
+    "features",
+    "index_folder",
+)
 """Data options that change the speed of a run and not its result."""
 
 FILE_DATA_KEYS = ("path", "records", "val_records", "root", "source", "_target_")
@@ -285,6 +293,15 @@ def is_main_process() -> bool:
     SLURM may have started others on its own.
     """
     return all(os.environ.get(variable, "0") == "0" for variable in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+
+
+def identify_start() -> str:
+    """Return a text that all processes of a launcher's start have, and no other start; empty without a launcher."""
+    variables = ["TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "SLURM_JOB_ID", "SLURM_STEP_ID"]
+    variables.append("SLURM_RESTART_COUNT")
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # otherwise Lightning sets it between the starts of its processes
+        variables.append("MASTER_PORT")
+    return "/".join(os.environ.get(variable, "") for variable in variables)
 
 
 def is_launched() -> bool:

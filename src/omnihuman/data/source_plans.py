@@ -1,0 +1,192 @@
+"""Plans of whole sources: from the tables that all runs share, or made in this process."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import av
+
+from omnihuman.data.dataset import Samples
+from omnihuman.data.exclusion import Exclusions
+from omnihuman.data.fingerprint import (
+    HEADER_CODE,
+    PLANNING_CODE,
+    hash_code,
+    hash_entries,
+    hash_layouts,
+    hash_tokenizer,
+    hash_values,
+)
+from omnihuman.data.headers import HeaderStore
+from omnihuman.data.index import Index, Key, SharedPlans
+from omnihuman.data.planning import CHUNK
+from omnihuman.data.record import Entry
+from omnihuman.data.tables import PlanTable, TableWriter
+from omnihuman.data.tasks import RecordSource, TaskSelection
+
+
+class SourcePlans:
+    """Plans the entries of sources, without those that are excluded.
+
+    Args:
+        folder: of the tables that all runs share; ``None`` plans in memory, in every process.
+        exclusions: of each source.
+        tasks: that are used.
+
+    Attributes:
+        shared: plans of a run of several processes; ``None`` where this process is the only one.
+    """
+
+    def __init__(self, folder: str | None, exclusions: Exclusions, tasks: TaskSelection) -> None:
+        self.index = None if folder is None else Index(Path(folder))
+        self.exclusions, self.tasks = exclusions, tasks
+        self.shared: SharedPlans | None = None
+
+    def share(self, file: Path, start: str, *, is_resumed: bool, is_main: bool) -> SharedPlans | None:
+        """Share the plans with the other processes of a run; ``None`` where they are in memory.
+
+        Args:
+            file: in the folder of the run, which names the plans.
+            start: of the run, equal for all its processes and another one for every start.
+            is_resumed: the run goes on.
+            is_main: this process makes the plans.
+        """
+        if self.index is not None:
+            self.shared = SharedPlans(file, start, is_main=is_main, is_resumed=is_resumed)
+        return self.shared
+
+    def plan_split(
+        self,
+        name: str,
+        source: RecordSource,
+        split: str,
+        build: Callable[..., Samples],
+        limit: int | None = None,
+    ) -> Samples:
+        """Return the samples of the entries of a source whose tasks are used.
+
+        Args:
+            name: of the plan in the run.
+            source: of the records.
+            split: ``train`` or ``val``.
+            build: entries and options of ``Samples`` -> samples.
+            limit: number of entries, ``None`` for all.
+        """
+        choice = {"split": split, "tasks": self.tasks.tasks, "limit": limit}
+        samples = self.plan(
+            name, source, lambda: islice(self.tasks.select(source, split), limit), choice, build, split=split
+        )
+        if isinstance(samples.planned, PlanTable):
+            self.tasks.skipped[split][source.location] = samples.planned.unlisted
+        return samples
+
+    def plan(
+        self,
+        name: str,
+        source: RecordSource,
+        select: Callable[[], Iterable[Entry]],
+        choice: Mapping[str, Any],
+        build: Callable[..., Samples],
+        split: str | None = None,
+    ) -> Samples:
+        """Return the samples of selected entries of a source.
+
+        Args:
+            name: of the plan in the run.
+            source: of the records.
+            select: returns the entries.
+            choice: plain values that decide which they are.
+            build: entries and options of ``Samples`` -> samples.
+            split: whose unlisted records are written with the plan.
+        """
+        excluded = self.exclusions.read(source.location)
+        options = {"excluded": excluded, "quarantine_file": self.exclusions.find_list(source.location)}
+        if self.index is None:
+            return build(select(), **options)
+        index, samples = self.index, build((), **options)
+
+        def make(earlier: PlanTable | None) -> PlanTable:
+            key = {
+                "source": _describe_source(source),
+                "choice": dict(choice),
+                "samples": describe_samples(samples),
+                "excluded": hash_values(sorted(map(str, excluded.items()))) if excluded else None,
+            }
+            if earlier is not None and _is_same(earlier.key, key) and earlier.find_changed_file() is None:
+                return earlier
+
+            def write(writer: TableWriter) -> None:
+                write_plan(writer, samples, select(), index.headers)
+                unlisted = self.tasks.skipped[split][source.location] if split else ()
+                assert samples.planner is not None
+                writer.finish(samples.planner.report, unlisted, key)
+
+            return index.get(key, write, options["quarantine_file"])
+
+        if self.shared is None:
+            samples.use(make(None))
+        else:
+            samples.use(self.shared.get(name, make, options["quarantine_file"]))
+        return samples
+
+
+def write_plan(writer: TableWriter, samples: Samples, entries: Iterable[Entry], headers: Path) -> None:
+    """Plan entries and write their samples to tables.
+
+    Args:
+        writer: of the tables.
+        samples: whose options count.
+        entries: in order.
+        headers: folder of the headers of media files.
+    """
+    planner = samples.planner
+    assert planner is not None
+    store = HeaderStore(headers / hash_values([hash_code(*HEADER_CODE), av.__version__]), planner.probe_files)
+    planner.probe_all = store
+    try:
+        for chunk in _split(planner(entries)):
+            writer.add(chunk)
+    finally:
+        store.flush()  # also of a planning that is interrupted
+
+
+def _split(samples: Iterator[Any]) -> Iterator[list[Any]]:
+    while chunk := list(islice(samples, CHUNK)):
+        yield chunk
+
+
+def _describe_source(source: RecordSource) -> Any:
+    """Return what decides the records of a source: the contents of its file, or the records themselves."""
+    describe = getattr(source, "fingerprint", None)
+    fingerprint = None if describe is None else describe()
+    if fingerprint is None:
+        fingerprint = {"records": hash_entries(source.records())}
+    return {"class": f"{type(source).__module__}.{type(source).__qualname__}"} | dict(fingerprint)
+
+
+def describe_samples(samples: Samples) -> Key:
+    """Return what decides how records are planned: options, tokenizer, token counts and code."""
+    planner = samples.planner
+    assert planner is not None
+    options, chat = planner.readers["frames"].options, planner.chat
+    texts = [chat.template, chat.markers, chat.separator, chat.supervise_newline, chat.max_length]
+    selection = planner.selection
+    views = [list(map(str, selection.views)), list(selection.needs), selection.missing, selection.by_turn]
+    return {
+        "code": hash_code(*PLANNING_CODE),
+        "media": hash_values(options),
+        "fields": sorted(planner.fields),
+        "texts": hash_values(texts),
+        "views": hash_values(views),
+        "policy": planner.policy,
+        "prompts": planner.prompts,
+        "timeout": planner.timeout,
+        "tokenizer": hash_tokenizer(chat.tokenizer),
+        "layouts": hash_layouts(planner.layouts, options.tiles),
+    }
+
+
+def _is_same(earlier: Key, key: Key) -> bool:
+    """Return true if a plan of the run's first start holds: what was excluded or skipped then is so now."""
+    return hash_values({**earlier, "excluded": None}) == hash_values({**key, "excluded": None})

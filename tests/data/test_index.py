@@ -1,0 +1,193 @@
+"""Plans that are made once: tables equal to plans in memory, found again, shared by ranks, refused when they differ."""
+
+import json
+import os
+import pickle
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omnihuman.data import index, media
+from omnihuman.data.module import OmniData
+from omnihuman.data.tables import PlanTable
+from omnihuman.source.jsonl import JsonlSource
+
+from .conftest import write_records
+
+
+@pytest.fixture
+def build_shared(build_data: Any, tmp_path: Path) -> Callable[..., OmniData]:
+    """Return a function that builds data whose plans are tables."""
+    return lambda *args, **options: build_data(*args, index_folder=str(tmp_path / "index"), **options)
+
+
+def write_mixture(folder: Path) -> list[str]:
+    """Write sources with several tasks, faces, a bad line and a missing file."""
+    faces = [{"time": 0.0, "box": [1, 2, 30, 40]}, {"time": 0.5, "box": None}]
+    return [
+        write_records(folder / "a.jsonl", 5, "a", task="who", broken=3),
+        write_records(folder / "b.jsonl", 4, "b", task="where", faces=faces, note={"day": [1, None]}),
+        write_records(folder / "c.jsonl", 3, "c", video="gone.mp4"),
+        write_records(folder / "d.jsonl", 2, "d", task="unlisted"),
+    ]
+
+
+def assert_equal(data: OmniData, other: OmniData) -> None:
+    for name in ("train_samples", "val_samples"):
+        plan, expected = getattr(data, name).planned, getattr(other, name).planned
+        assert list(plan) == list(expected) and plan.digest == expected.digest
+        assert plan.lengths.tolist() == expected.lengths.tolist() and plan.targets.tolist() == expected.targets.tolist()
+        assert plan.report == expected.report
+    assert data.fingerprint == other.fingerprint
+    assert data.order(1).tolist() == other.order(1).tolist()
+    assert list(data.tasks.unlisted) == list(other.tasks.unlisted)
+
+
+OPTIONS = {"on_bad_sample": "skip", "max_skipped": 0.9, "views": ["VAF", "VF", "A"], "tasks": {"who": 2, "where": 0.5}}
+
+
+def test_tables_hold_what_a_plan_in_memory_holds(build_data: Any, build_shared: Any, tmp_path: Path) -> None:
+    options = {
+        "records": write_mixture(tmp_path),
+        "val_records": write_records(tmp_path / "v.jsonl", 3, "v"),
+        **OPTIONS,
+    }
+    expected, data = build_data(**options), build_shared(**options)
+    assert_equal(data, expected)
+    assert isinstance(data.val_samples.planned, PlanTable)
+    assert {skip["reason"] for skip in data.train_samples.skipped} == {"malformed_json", "missing_file"}
+    steps = [batch.meta for batch in data.train_dataloader()]
+    assert steps == [batch.meta for batch in expected.train_dataloader()]
+
+
+def test_a_plan_in_tables_is_small_for_a_worker(build_shared: Any) -> None:
+    plan = build_shared().train_samples.planned
+    text = pickle.dumps(plan)
+    assert len(text) < 1000 and list(pickle.loads(text)) == list(plan)
+
+
+def test_nothing_is_read_twice(build_shared: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = write_records(tmp_path / "a.jsonl", 6)
+    expected = build_shared(records)
+    _ = expected.train_samples
+
+    def fail(*args: Any, **options: Any) -> Any:
+        raise AssertionError("read again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(media, "probe", fail)
+        patch.setattr(JsonlSource, "records", fail)
+        assert_equal(build_shared(records), expected)
+    monkeypatch.setattr(media, "probe", fail)
+    assert len(build_shared(records, views=["VF"]).train_samples) == 6, "other options: the headers are there"
+
+
+def test_changes_make_another_plan(build_shared: Any, media_root: Path, tmp_path: Path) -> None:
+    root = tmp_path / "media"
+    root.mkdir()
+    for name in ("talk.mp4", "late.mp4"):
+        (root / name).write_bytes((media_root / name).read_bytes())
+    source = JsonlSource(write_records(tmp_path / "a.jsonl", 6), root)
+    first = build_shared(source).train_samples.planned
+    assert build_shared(source).train_samples.planned.folder == first.folder
+    os.utime(root / "late.mp4", ns=(1, 1))
+    second = build_shared(source).train_samples.planned
+    assert second.folder != first.folder and second.digest == first.digest
+    write_records(tmp_path / "a.jsonl", 7)
+    assert len(build_shared(source).train_samples) == 7
+    (root / "late.mp4").unlink()
+    assert len(build_shared(source, on_bad_sample="skip", max_skipped=0.9).train_samples) == 4
+    (root / "late.mp4").write_bytes((media_root / "late.mp4").read_bytes())
+    assert len(build_shared(source, on_bad_sample="skip", max_skipped=0.9).train_samples) == 7, "it was missing"
+
+
+def test_damaged_tables_are_made_again(build_shared: Any, caplog: pytest.LogCaptureFixture) -> None:
+    plan = build_shared().train_samples.planned
+    for name, damage in (("samples.arrow", b""), ("plan.json", b"{"), ("lengths.npy", b"x")):
+        (plan.folder / name).write_bytes(damage)
+        again = build_shared().train_samples.planned
+        assert len(again) == 13 and name.partition(".")[0] in caplog.text
+        assert not list(again.folder.parent.glob("*.partial"))
+
+
+def _interrupt(*args: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_planning_leaves_headers_and_no_plan(
+    build_shared: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("omnihuman.data.tables.TableWriter.finish", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            _ = build_shared().train_samples
+    assert list((tmp_path / "index").rglob("*.arrow")) == list((tmp_path / "index" / "headers").rglob("*.arrow")) != []
+    monkeypatch.setattr(media, "probe", None)
+    assert len(build_shared().train_samples) == 13
+
+
+def start_rank(data: OmniData, file: Path, **options: Any) -> threading.Thread:
+    thread = threading.Thread(target=data.freeze, args=(file,), kwargs={"is_resumed": False, "start": "1", **options})
+    thread.start()
+    return thread
+
+
+def test_ranks_have_the_plan_of_the_main_process(
+    build_shared: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read error of one rank would give it another plan, and the run would hang."""
+    options = {
+        "records": write_mixture(tmp_path),
+        "val_records": write_records(tmp_path / "v.jsonl", 3, "v"),
+        **OPTIONS,
+    }
+    main, other, file = build_shared(**options), build_shared(**options), tmp_path / "excluded.jsonl"
+    file.with_name("plans.json").write_text(json.dumps({"start": "0", "plans": {"train/0": "of an earlier start"}}))
+    waiting = start_rank(other, file, is_main=False)
+    waiting.join(0.3)
+    assert waiting.is_alive() and not (tmp_path / "index").exists(), "it waits and plans nothing"
+    main.freeze(file, is_resumed=False, is_main=True, start="1")
+    waiting.join(20)
+    monkeypatch.setattr(media, "probe", None)
+    assert other.train_samples.planned.digest == main.train_samples.planned.digest
+    folders = [[part.folder for part in data.train_samples.planned.parts] for data in (main, other)]
+    assert folders[0] == folders[1] and other.state_dict() == main.state_dict()
+    assert len(main.val_samples) == len(other.val_samples) == 9
+
+
+def test_a_rank_gives_up_without_a_main_process(
+    build_shared: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "PATIENCE", 0.2)
+    with pytest.raises(TimeoutError, match=r"plans\.json.*runs="):
+        build_shared().freeze(tmp_path / "excluded.jsonl", is_resumed=False, is_main=False)
+
+
+def test_a_resumed_run_keeps_its_plan(build_shared: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"records": write_mixture(tmp_path), **OPTIONS}
+    data, file = build_shared(**options), tmp_path / "excluded.jsonl"
+    data.freeze(file, is_resumed=False, is_main=True)
+    state = json.loads(json.dumps(data.state_dict()))
+    monkeypatch.setattr(media, "probe", None)
+    monkeypatch.setattr(JsonlSource, "records", None)
+    resumed = build_shared(**options)
+    resumed.freeze(file, is_resumed=True, is_main=True)
+    resumed.load_state_dict(state)
+    assert_equal(resumed, data)
+
+
+def test_edited_records_are_refused_with_what_differs(build_shared: Any, tmp_path: Path) -> None:
+    records = write_records(tmp_path / "a.jsonl", 5)
+    data, file = build_shared(records), tmp_path / "excluded.jsonl"
+    data.freeze(file, is_resumed=False, is_main=True)
+    state = data.state_dict()
+    lines = Path(records).read_text().replace("Number 1.", "Number one, I think.").splitlines()
+    lines[4] = lines[4].replace('"r4"', '"r9"')
+    Path(records).write_text("\n".join(lines))
+    resumed = build_shared(records)
+    resumed.freeze(file, is_resumed=True, is_main=True)
+    with pytest.raises(ValueError, match=r"(?s)1 new \(r9\), 1 missing \(r4\), 1 changed \(r1\).*overwrite=true"):
+        resumed.load_state_dict(state)
