@@ -136,7 +136,7 @@ def test_trained_and_skipped_samples_are_the_planned_ones(corpus: Path, tmp_path
     assert skipped == ["truncated", "missing"] and ledger["trained"] == 4
 
 
-def test_dry_run_of_7b_loads_no_weights_and_writes_no_files(
+def test_dry_run_of_7b_loads_no_weights_and_writes_no_run(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     console = Console(record=True, width=160)
@@ -146,7 +146,8 @@ def test_dry_run_of_7b_loads_no_weights_and_writes_no_files(
     assert "humanomni_stage1/weights.safetensors (missing)" in output
     assert "7,615,616,512" in output and "376,889,248" in output  # Qwen2.5-7B, one STC branch
     assert "32 frames, 10 s of audio: 3136 video tokens, 167 audio tokens" in output
-    assert not list(tmp_path.iterdir())
+    assert "micro-batches of 8192 tokens" in output
+    assert [path.name for path in tmp_path.iterdir()] == ["index"], "the plan, which the run uses"
 
 
 def train_on_one_and_two_ranks(corpus: Path, runs: Path, *more: str, trainer: str = "ddp") -> tuple[Run, Run]:
