@@ -16,10 +16,18 @@ from torch import Tensor
 
 from omnihuman.data.decode.audio import decode_audio, measure_audio
 from omnihuman.data.decode.error import explain_open_error, explain_read_error
-from omnihuman.data.decode.frames import MAX_PIXELS, decode_frames
+from omnihuman.data.decode.frames import MAX_PIXELS, DecodedFrame, Take, decode_frames, take_image
 from omnihuman.data.decode.header import Header as Header
 from omnihuman.data.decode.header import Track
-from omnihuman.data.decode.image import check_size, list_images, read_folder, read_image, read_tiles, resize
+from omnihuman.data.decode.image import (
+    check_size,
+    list_images,
+    read_folder,
+    read_image,
+    read_tiles,
+    resize,
+    show_image,
+)
 from omnihuman.data.decode.packets import Check, demux
 from omnihuman.data.decode.riff import has_open_end
 from omnihuman.data.decode.sampling import Sampling
@@ -46,6 +54,7 @@ class Clip:
         num_first: number of frames of the first video.
         scale: side of its frames divided by that in the file, below 1 for large frames.
         gaps: seconds of every gap of the audio, a time for which the file has none; there the waveform is silent.
+        steps: what was taken of each frame while it was decoded.
     """
 
     frames: UInt8[Tensor, "T 3 H W"] | None = None
@@ -54,6 +63,11 @@ class Clip:
     num_first: int = 0
     scale: float = 1.0
     gaps: tuple[float, ...] = ()
+    steps: tuple[Any, ...] = ()
+
+    def stack(self) -> "Clip":
+        """Return the clip with its frames, where ``steps`` are their images."""
+        return replace(self, frames=torch.stack(self.steps)) if self.steps else self
 
 
 def probe(path: Path, timeout: float = 60.0, max_pixels: int = MAX_PIXELS) -> Header:
@@ -124,7 +138,7 @@ def read(
     Raises:
         BadSample: the file is missing, unreadable, truncated, empty in the clip, or too slow to read.
     """
-    clip = read_file(path, num_frames, num_samples, (start, end), header or probe(path, timeout), timeout)
+    clip = read_file(path, num_frames, num_samples, (start, end), header or probe(path, timeout), timeout).stack()
     return clip.frames, list(clip.times), clip.waveform
 
 
@@ -136,17 +150,18 @@ def read_file(
     header: Header,
     timeout: float,
     sampling: Sampling = "midpoints",
+    take: Take = take_image,
 ) -> Clip:
-    """Decode one file as ``read`` does, and return its gaps and scale as well."""
+    """Decode one file as ``read`` does, and return what ``take`` makes of its frames, its gaps and its scale."""
     if not num_frames and (path.is_dir() or header.is_still):
         return Clip()
     if path.is_dir():
-        frames, times, scale = read_folder(path, num_frames, span, header.fps, sampling)
-        return Clip(frames, tuple(times), num_first=len(frames), scale=scale)
+        steps, times, scale = read_folder(path, num_frames, span, header.fps, sampling, take)
+        return Clip(times=tuple(times), num_first=len(steps), scale=scale, steps=tuple(steps))
     if header.is_still:
-        return Clip(_read_still(path, timeout)[None], (0.0,), num_first=1)
+        return Clip(times=(0.0,), num_first=1, steps=(take(show_image(_read_still(path, timeout))),))
     lead = header.audio_within(*span)[0] - header.audio[0]
-    read_streams = partial(_read_streams, path, header, span, (num_frames, num_samples), sampling)
+    read_streams = partial(_read_streams, path, header, span, (num_frames, num_samples), sampling, take)
     with _open(path, timeout) as (container, check):
         clip = read_streams(container, lead, check)
     if clip is None:
@@ -162,6 +177,7 @@ def _read_streams(
     span: Span,
     amounts: tuple[int, int],
     sampling: Sampling,
+    take: Take,
     container: Any,
     lead: float | None,
     check: Check,
@@ -183,8 +199,9 @@ def _read_streams(
     clip = Clip()
     if num_frames:
         video = streams["video"]
-        frames, times, scale = decode_frames(path, video, packets[video.index], num_frames, span, check, sampling)
-        clip = Clip(frames, tuple(times), num_first=num_frames, scale=scale)
+        decoded = packets[video.index]
+        steps, times, scale = decode_frames(path, video, decoded, num_frames, span, check, sampling, take)
+        clip = Clip(times=tuple(times), num_first=num_frames, scale=scale, steps=tuple(steps))
     if num_samples:
         audio, zero = streams["audio"], header.audio[0]
         waveform, gaps = decode_audio(path, audio, packets[audio.index], audio_span, num_samples, check, zero)
@@ -265,6 +282,7 @@ def read_clip(
     num_samples: int,
     timeout: float = 60.0,
     sampling: Sampling = "midpoints",
+    take: Take | None = None,
 ) -> Clip:
     """Decode the media of a record: frames of one or two videos, and audio of the file or of its audio track.
 
@@ -278,6 +296,7 @@ def read_clip(
         num_samples: audio samples to decode.
         timeout: seconds per file.
         sampling: of the frames; of two videos, ``ends`` takes the place of ``fps``.
+        take: makes of every frame what becomes ``Clip.steps``, and the frame is let go; ``None`` keeps all frames.
 
     Raises:
         BadSample: a file does not hold what its header promises.
@@ -286,41 +305,56 @@ def read_clip(
     frames_of_file = num_frames if header.has_video else 0
     samples_of_file = num_samples if header.has_audio else 0
     if frames_of_file or samples_of_file:
-        clip = _read_first(record, header, frames_of_file, samples_of_file, timeout, sampling)
-    if num_frames and clip.frames is None:
-        clip = replace(clip, frames=torch.zeros(1, 3, 64, 64, dtype=torch.uint8), times=(0.0,), num_first=1)
+        amounts = (frames_of_file, samples_of_file)
+        clip = _read_files(record, header, amounts, timeout, sampling, take or take_image)
+    if num_frames and not clip.steps:
+        black = show_image(torch.zeros(3, 64, 64, dtype=torch.uint8))
+        clip = replace(clip, steps=((take or take_image)(black),), times=(0.0,), num_first=1)
     if num_samples and clip.waveform is None:
         clip = replace(clip, waveform=torch.zeros(num_samples))
-    return clip
+    return clip.stack() if take is None else clip
 
 
-def _read_first(
-    record: Record, header: Header, num_frames: int, num_samples: int, timeout: float, sampling: Sampling
+def _read_files(
+    record: Record, header: Header, amounts: tuple[int, int], timeout: float, sampling: Sampling, take: Take
 ) -> Clip:
     """``read_clip`` without fillers: one open where frames and audio are the same clip of the same file."""
+    num_frames, num_samples = amounts
     num_first = num_frames
     if record.second_clip is not None:
         num_first, sampling = (num_frames + 1) // 2, "ends" if sampling == "fps" else sampling
     is_one_clip = record.audio_track is None and record.audio_span == record.span
+    sizes = list[tuple[int, int]]()
+
+    def take_first(frame: DecodedFrame) -> Any:
+        sizes.append(frame.size)
+        return take(frame)
+
     clip = Clip()
     if num_first or (num_samples and is_one_clip):
         samples_of_file = num_samples if is_one_clip else 0
-        clip = read_file(record.file, num_first, samples_of_file, record.span, header, timeout, sampling)
+        clip = read_file(record.file, num_first, samples_of_file, record.span, header, timeout, sampling, take_first)
     if num_samples and not is_one_clip:
         audio_file = record.audio_track or record.file
         audio_header = header if audio_file == record.file else replace(header, is_still=False)
         audio = read_file(audio_file, 0, num_samples, record.audio_span, audio_header, timeout)
         clip = replace(clip, waveform=audio.waveform, gaps=audio.gaps)
-    if record.second_clip is not None and clip.frames is not None:
-        second_header = Header(has_video=True, fps=record.fps)
+    if record.second_clip is not None and clip.steps:
+        second_header, span = Header(has_video=True, fps=record.fps), record.second_clip_span
         num_second = num_frames - num_first
-        span = record.second_clip_span
-        second = read_file(record.second_clip, num_second, 0, span, second_header, timeout, sampling)
-        assert second.frames is not None
-        height, width = clip.frames.shape[-2:]
-        frames = torch.cat([clip.frames, resize(second.frames, (height, width))])
-        clip = replace(clip, frames=frames, times=clip.times + second.times)
+        take_second = partial(_take_second, take, sizes[0])
+        second = read_file(record.second_clip, num_second, 0, span, second_header, timeout, sampling, take_second)
+        clip = replace(clip, steps=clip.steps + second.steps, times=clip.times + second.times)
     return clip
+
+
+def _take_second(take: Take, size: tuple[int, int], frame: DecodedFrame) -> Any:
+    """Take a frame of the second video, which has the size of the first one."""
+
+    def convert(shown: tuple[int, int]) -> UInt8[Tensor, "3 H W"]:
+        return resize(frame.image[None], size)[0] if shown == size else frame.convert(shown)
+
+    return take(replace(frame, size=size, convert=convert, is_second=True))
 
 
 @contextmanager

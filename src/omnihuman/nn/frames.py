@@ -1,8 +1,9 @@
 """Resizing and normalization of frames for an encoder."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
@@ -10,6 +11,9 @@ from torch import Tensor
 
 Aspect = Literal["pad", "squash", "crop"]
 """Treatment of frames that are not square."""
+
+GREY = 127
+"""Value of the padding, in every color."""
 
 COLORS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -22,6 +26,10 @@ COLORS = {
 class SquareFrames:
     """Frames ``[T 3 H W]`` of any shape -> square frames ``[T 3 S S]``, uint8.
 
+    Frames are resized one by one, rows first and then columns, in the layout in which a decoder leaves them (rows,
+    columns, colors): every value equals that of the padded frame resized at once, and the grey rows above and below a
+    frame are never resized across.
+
     Reference: HumanOmni pads every frame to a square with 127 in training (``image_aspect_ratio pad``), then resizes
     bicubically with antialiasing; ``squash`` resizes without padding, as its inference does. ``crop`` resizes the
     shorter side and cuts the middle out, as VideoChat2's demos do with torchvision's ``Resize`` and ``CenterCrop``.
@@ -29,6 +37,7 @@ class SquareFrames:
     Attributes:
         size: side S in pixels.
         aspect: ``pad``, ``squash`` or ``crop``.
+        is_framewise: the square of a frame depends on that frame alone, so that no other frame needs to be in memory.
 
     >>> SquareFrames(28)(torch.zeros(2, 3, 20, 30, dtype=torch.uint8)).shape
     torch.Size([2, 3, 28, 28])
@@ -36,13 +45,55 @@ class SquareFrames:
 
     size: int
     aspect: Aspect = "pad"
+    is_framewise: ClassVar[bool] = True
 
     def __call__(self, frames: UInt8[Tensor, "T 3 H W"]) -> UInt8[Tensor, "T 3 S S"]:
-        if self.aspect == "pad":
-            frames = pad_to_square(frames)
+        return self._stack([self._resize(_to_rows(frame)) for frame in frames])
+
+    def fit(self, height: int, width: int) -> tuple[int, int]:
+        """Return height and width to which a frame is scaled before ``place``.
+
+        >>> SquareFrames(384).fit(720, 1280), SquareFrames(384, "crop").fit(720, 1280)
+        ((216, 384), (384, 682))
+        """
+        if self.aspect == "squash":
+            return self.size, self.size
         if self.aspect == "crop":
-            return _crop_center(resize_frames(frames, _scale_shorter(frames, self.size)), self.size)
-        return resize_frames(frames, (self.size, self.size))
+            return _scale_shorter(height, width, self.size)
+        longer = max(height, width)
+        return max(1, round(height * self.size / longer)), max(1, round(width * self.size / longer))
+
+    def place(self, frames: UInt8[Tensor, "T 3 h w"]) -> UInt8[Tensor, "T 3 S S"]:
+        """Return the squares of frames that are scaled as ``fit`` says: padded, or their middle."""
+        center = _crop_center if self.aspect == "crop" else _pad
+        return self._stack([center(_to_rows(frame), (self.size, self.size)) for frame in frames])
+
+    def _resize(self, rows: UInt8[Tensor, "H W 3"]) -> UInt8[Tensor, "S S 3"]:
+        height, width, size = *rows.shape[:2], self.size
+        if self.aspect == "crop":
+            return _crop_center(_resize_rows(rows, _scale_shorter(height, width, size)), (size, size))
+        if self.aspect == "pad" and height < width:  # across first, as Pillow does, without the grey rows
+            rows = _pad(_resize_rows(rows, (height, size)), (width, size))
+        elif self.aspect == "pad":
+            rows = _pad(rows, (height, height))
+        return _resize_rows(rows, (size, size))
+
+    def _stack(self, squares: list[Tensor]) -> UInt8[Tensor, "T 3 S S"]:
+        planes = np.empty((len(squares), 3, self.size, self.size), np.uint8)
+        for frame, rows in zip(planes, squares, strict=True):
+            for color, plane in enumerate(frame):
+                plane[:] = rows.numpy()[..., color]  # by numpy, twice as fast as by torch
+        return torch.from_numpy(planes)
+
+
+def _to_rows(frame: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "H W 3"]:
+    """Return a frame in the layout in which a decoder leaves it, without a copy where it has it."""
+    return frame.permute(1, 2, 0).contiguous()
+
+
+def _resize_rows(rows: UInt8[Tensor, "H W 3"], size: tuple[int, int]) -> UInt8[Tensor, "Y X 3"]:
+    """Return an image of another height and width, in the same layout of memory."""
+    return resize_frames(rows[None].permute(0, 3, 1, 2), size)[0].permute(1, 2, 0)
 
 
 def resize_frames(frames: UInt8[Tensor, "T 3 H W"], size: tuple[int, int]) -> UInt8[Tensor, "T 3 Y X"]:
@@ -53,18 +104,27 @@ def resize_frames(frames: UInt8[Tensor, "T 3 H W"], size: tuple[int, int]) -> UI
     return F.interpolate(frames, size, mode="bicubic", antialias=True)
 
 
-def _scale_shorter(frames: UInt8[Tensor, "T 3 H W"], size: int) -> tuple[int, int]:
+def _scale_shorter(height: int, width: int, size: int) -> tuple[int, int]:
     """Return height and width that keep the aspect ratio, where the shorter one is ``size``."""
-    height, width = frames.shape[-2:]
     if height <= width:
         return size, int(size * width / height)
     return int(size * height / width), size
 
 
-def _crop_center(frames: UInt8[Tensor, "T 3 H W"], size: int) -> UInt8[Tensor, "T 3 S S"]:
-    height, width = frames.shape[-2:]
-    top, left = round((height - size) / 2), round((width - size) / 2)
-    return frames[..., top : top + size, left : left + size]
+def _crop_center(rows: UInt8[Tensor, "H W 3"], size: tuple[int, int]) -> UInt8[Tensor, "Y X 3"]:
+    top, left = (round((side - smaller) / 2) for side, smaller in zip(rows.shape, size, strict=False))
+    return rows[top : top + size[0], left : left + size[1]]
+
+
+def _pad(rows: UInt8[Tensor, "H W 3"], size: tuple[int, int]) -> UInt8[Tensor, "Y X 3"]:
+    """Return an image in the middle of a larger grey one."""
+    height, width = rows.shape[:2]
+    if (height, width) == size:
+        return rows
+    padded = rows.new_full((*size, 3), GREY)
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    padded[top : top + height, left : left + width] = rows
+    return padded
 
 
 def pad_to_square(frames: UInt8[Tensor, "T 3 H W"]) -> UInt8[Tensor, "T 3 _ _"]:
@@ -73,9 +133,9 @@ def pad_to_square(frames: UInt8[Tensor, "T 3 H W"]) -> UInt8[Tensor, "T 3 _ _"]:
     difference = abs(height - width)
     before, after = difference // 2, difference - difference // 2
     if width > height:
-        return F.pad(frames, (0, 0, before, after), value=127)
+        return F.pad(frames, (0, 0, before, after), value=GREY)
     if height > width:
-        return F.pad(frames, (before, after, 0, 0), value=127)
+        return F.pad(frames, (before, after, 0, 0), value=GREY)
     return frames
 
 

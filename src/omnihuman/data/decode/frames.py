@@ -2,8 +2,9 @@
 
 import math
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,39 @@ MAX_PIXELS = 1 << 26
 """Pixels of a decoded clip: a larger frame is refused, and the frames of a longer clip are scaled down to fit."""
 
 
+@dataclass(frozen=True)
+class DecodedFrame:
+    """A frame as it leaves the decoder, upright. Nothing is converted before its pixels are needed.
+
+    Attributes:
+        time: second at which it is shown in its file.
+        size: height and width of ``image``.
+        convert: height and width, or ``None`` for those in the file -> pixels ``[3 H W]``, scaled by swscale.
+        scale: side of ``image`` divided by that in the file.
+        is_second: it is a frame of the second file of a record.
+    """
+
+    time: float
+    size: tuple[int, int]
+    convert: Callable[[tuple[int, int]], UInt8[Tensor, "3 H W"]]
+    scale: float = 1.0
+    is_second: bool = False
+
+    @cached_property
+    def image(self) -> UInt8[Tensor, "3 H W"]:
+        """Pixels in the order of a decoder: rows, columns, colors."""
+        return self.convert(self.size)
+
+
+Take = Callable[[DecodedFrame], Any]
+"""Makes of a frame what stays of it. It is called once for each selected frame, in the order of decoding."""
+
+
+def take_image(frame: DecodedFrame) -> UInt8[Tensor, "3 H W"]:
+    """Return the pixels of a frame."""
+    return frame.image
+
+
 def decode_frames(
     path: Path,
     stream: Any,
@@ -37,8 +71,9 @@ def decode_frames(
     span: Span,
     check: Check,
     sampling: Sampling = "midpoints",
-) -> tuple[UInt8[Tensor, "T 3 H W"], list[float], float]:
-    """Return the selected frames of the clip, the seconds at which they are shown, and their scale.
+    take: Take = take_image,
+) -> tuple[list[Any], list[float], float]:
+    """Return what ``take`` makes of the selected frames of the clip, their seconds, and their scale.
 
     Frames are upright. Their scale is below 1 where ``num_frames`` of the size in the file exceed ``MAX_PIXELS``.
 
@@ -48,7 +83,7 @@ def decode_frames(
     num_promised = _count_indexed(stream)
     if span == (0.0, None) and len(packets) < num_promised:
         raise BadSample("truncated", f"{path}: {len(packets)} of {num_promised} frames are there; the file is cut.")
-    convert = _Converter(MAX_PIXELS // num_frames)
+    convert = _Converter(MAX_PIXELS // num_frames, take)
     select = partial(select_frames, path, num_frames=num_frames, span=span, sampling=sampling)
     beginning = _decode_all(stream, packets[:MAX_REORDER], check)
     is_timed = has_display_times(stream, packets, beginning)
@@ -58,11 +93,11 @@ def decode_frames(
     if num_missing := len(set(selected) - set(images)):
         message = f"{num_missing} of {len(set(selected))} selected frames cannot be decoded; the file is damaged."
         raise BadSample("truncated" if images else "no_frames", f"{path}: {message}")
-    return torch.stack([images[key] for key in selected]), [times[key] for key in selected], convert.scale
+    return [images[key] for key in selected], [times[key] for key in selected], convert.scale
 
 
-Selection = tuple[list[int], dict[int, Tensor], dict[int, float]]
-"""Keys of the selected frames, their images, and the seconds of all frames."""
+Selection = tuple[list[int], dict[int, Any], dict[int, float]]
+"""Keys of the selected frames, what is taken of each, and the seconds of all frames."""
 
 Select = Callable[[dict[int, float]], list[int]]
 """Seconds of all frames of a file by key -> keys of the selected ones."""
@@ -78,12 +113,12 @@ def _decode_by_time(
     check_reach(path, stream, list(times.values()), span)
     selected = select(times)
     keyed = ((frame.pts, frame) for frame in _decode_needed(stream, packets, set(selected), check))
-    images = _collect(keyed, selected, convert)
+    images = _collect(keyed, selected, times, convert)
     if len(images) < len(set(selected)):  # frames that build up over several groups of pictures
         stream.codec_context.flush_buffers()
         stream.codec_context.skip_frame = "DEFAULT"
         keyed = ((frame.pts, frame) for frame in _decode_all(stream, packets, check))
-        images = _collect(keyed, selected, convert)
+        images = _collect(keyed, selected, times, convert)
     return selected, images, times
 
 
@@ -96,7 +131,8 @@ def _decode_by_number(
     times = dict(enumerate(assign_display_times(stream, packets, frame_times)))
     check_reach(path, stream, list(times.values()), span)
     selected = select(times)
-    return selected, _collect(enumerate(_decode_all(stream, packets, check)), selected, convert), times
+    keyed = enumerate(_decode_all(stream, packets, check))
+    return selected, _collect(keyed, selected, times, convert), times
 
 
 def select_frames(
@@ -120,12 +156,14 @@ def select_frames(
     return [inside[index] for index in select_indices(len(inside), num_frames, sampling, fps)]
 
 
-def _collect(frames: Iterable[tuple[int, Any]], selected: Sequence[int], convert: "_Converter") -> dict[int, Tensor]:
-    """Return the selected ones of decoded frames by their key."""
-    images: dict[int, Tensor] = {}
+def _collect(
+    frames: Iterable[tuple[int, Any]], selected: Sequence[int], times: Mapping[int, float], convert: "_Converter"
+) -> dict[int, Any]:
+    """Return what is taken of the selected ones of decoded frames, by their key."""
+    images: dict[int, Any] = {}
     for key, frame in frames:
         if key in selected and key not in images and not frame.is_corrupt:
-            images[key] = convert(frame)
+            images[key] = convert(frame, times[key])
             if len(images) == len(set(selected)):
                 break
     return images
@@ -180,27 +218,28 @@ def _split_groups(packets: list[Any], selected: set[int]) -> tuple[list[list[Any
 
 
 class _Converter:
-    """Converts frames of one clip to images ``[3 H W]`` of one size, upright.
+    """Takes frames of one clip, as images of one size, upright.
 
     Args:
         max_pixels: of an image; larger frames are scaled down.
+        take: makes of a frame what stays of it.
 
     Attributes:
         scale: side of an image divided by that of its frame.
     """
 
-    def __init__(self, max_pixels: int) -> None:
-        self.max_pixels = max_pixels
+    def __init__(self, max_pixels: int, take: Take) -> None:
+        self.max_pixels, self.take = max_pixels, take
         self.scale = 1.0
         self._size: tuple[int, int] | None = None
 
-    def __call__(self, frame: Any) -> UInt8[Tensor, "3 H W"]:
+    def __call__(self, frame: Any, time: float) -> Any:
         if self._size is None:
             self.scale = min(1.0, math.sqrt(self.max_pixels / (frame.width * frame.height)))
-            width, height = (max(1, int(side * self.scale)) for side in (frame.width, frame.height))
+            height, width = (max(1, int(side * self.scale)) for side in (frame.height, frame.width))
             is_transposed, _, _ = read_orientation(frame)
-            self._size = (height, width) if is_transposed else (width, height)
-        return _to_tensor(frame, self._size)
+            self._size = (width, height) if is_transposed else (height, width)
+        return self.take(DecodedFrame(time, self._size, partial(_to_tensor, frame), self.scale))
 
 
 def read_orientation(frame: Any) -> tuple[bool, bool, bool]:
@@ -222,9 +261,9 @@ def read_orientation(frame: Any) -> tuple[bool, bool, bool]:
 
 
 def _to_tensor(frame: Any, size: tuple[int, int]) -> UInt8[Tensor, "3 H W"]:
-    """Return a decoded frame, upright, with this width and height."""
+    """Return a decoded frame, upright, with this height and width."""
     is_transposed, is_mirrored, is_flipped = read_orientation(frame)
-    width, height = reversed(size) if is_transposed else size
+    height, width = reversed(size) if is_transposed else size
     # A scaler of its own with one thread: PyAV's shared one may hold threads that a forked worker would wait for.
     scaled = VideoReformatter().reformat(frame, format="rgb24", width=width, height=height, threads=1)
     pixels = scaled.to_ndarray()
@@ -234,4 +273,4 @@ def _to_tensor(frame: Any, size: tuple[int, int]) -> UInt8[Tensor, "3 H W"]:
         pixels = pixels[:, ::-1]
     if is_flipped:
         pixels = pixels[::-1]
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from omnihuman.data.decode.frames import MAX_PIXELS, select_frames
+from omnihuman.data.decode.frames import MAX_PIXELS, DecodedFrame, Take, select_frames, take_image
 from omnihuman.data.decode.sampling import Sampling
 from omnihuman.data.record import BadSample, Span
 
@@ -77,7 +78,7 @@ def _open_image(path: Path, formats: tuple[str, ...], max_pixels: int) -> UInt8[
             if image.mode in ("I", "F"):
                 raise BadSample("unreadable", f"{path}: pixels of 32 bits have no known range; convert it to 8 bits.")
             ImageOps.exif_transpose(image, in_place=True)
-            return torch.from_numpy(_to_rgb(image)).permute(2, 0, 1).contiguous()
+            return torch.from_numpy(_to_rgb(image)).permute(2, 0, 1)
     except Image.DecompressionBombError as error:
         raise BadSample("too_large", f"{path}: more than {max_pixels} pixels ({error}). Scale it down.") from error
     except BadSample:
@@ -120,9 +121,14 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def read_folder(
-    folder: Path, num_frames: int, span: Span, fps: float, sampling: Sampling = "midpoints"
-) -> tuple[UInt8[Tensor, "T 3 H W"], list[float], float]:
-    """Return the selected images of a folder, their seconds, and their scale.
+    folder: Path,
+    num_frames: int,
+    span: Span,
+    fps: float,
+    sampling: Sampling = "midpoints",
+    take: Take = take_image,
+) -> tuple[list[Any], list[float], float]:
+    """Return what ``take`` makes of the selected images of a folder, their seconds, and their scale.
 
     They get the size of the first one, or a smaller one where ``num_frames`` of that size exceed ``MAX_PIXELS``.
 
@@ -135,23 +141,31 @@ def read_folder(
         message = f"the clip starts at {span[0]:g} s, the {len(files)} images end at {len(files) / fps:g} s"
         raise BadSample("empty_clip", f"{folder}: {message}; correct start or fps.")
     selected = select_frames(folder, times, num_frames, span, sampling)
-    images: dict[int, Tensor] = {}
+    images: dict[int, Any] = {}
     scale, size = 1.0, (0, 0)
     for number in selected:
         if number in images:
             continue
-        image = read_image(files[number])[None]
+        image = read_image(files[number])
         if not images:
             height, width = image.shape[-2:]
             scale = min(1.0, (MAX_PIXELS / num_frames / (height * width)) ** 0.5)
             size = (max(1, int(height * scale)), max(1, int(width * scale)))
-        images[number] = resize(image, size)
-    return torch.cat([images[number] for number in selected]), [times[number] for number in selected], scale
+        images[number] = take(show_image(image, times[number], size, scale))
+    return [images[number] for number in selected], [times[number] for number in selected], scale
+
+
+def show_image(
+    image: UInt8[Tensor, "3 H W"], time: float = 0.0, size: tuple[int, int] | None = None, scale: float = 1.0
+) -> DecodedFrame:
+    """Return an image as a frame of a clip, of its own or another height and width."""
+    height, width = size or image.shape[-2:]
+    return DecodedFrame(time, (height, width), lambda size: resize(image[None], size)[0], scale)
 
 
 def resize(frames: UInt8[Tensor, "T 3 H W"], size: tuple[int, int]) -> UInt8[Tensor, "T 3 Y X"]:
     """Return frames of another height and width."""
     if tuple(frames.shape[-2:]) == size:
         return frames
-    resized = F.interpolate(frames.float(), size=size, mode="bilinear", antialias=True)
+    resized = F.interpolate(frames.contiguous().float(), size=size, mode="bilinear", antialias=True)
     return resized.round().clamp(0, 255).to(torch.uint8)
