@@ -9,12 +9,12 @@ from omnihuman.types import Batch, Features, Sample, Signal
 def build_batch() -> Batch:
     ids = torch.arange(4)[None]
     signal = Signal(torch.zeros(1, 2, 3), torch.ones(1, 2, dtype=torch.bool))
-    return Batch({"video": signal}, ids, ids, ids, torch.tensor([0, 4]), step_targets=4, meta=({"id": "a"},))
+    return Batch({"video": signal}, ids, ids, ids, (0, 4), step_targets=4, meta=({"id": "a"},))
 
 
 def test_a_batch_moves_with_all_its_tensors() -> None:
     moved = build_batch().to("meta")
-    tensors = [moved.input_ids, moved.labels, moved.position_ids, moved.bounds]
+    tensors = [moved.input_ids, moved.labels, moved.position_ids]
     tensors += [moved.signals["video"].values, moved.signals["video"].mask]
     assert all(tensor.is_meta for tensor in tensors)
     assert moved.meta == build_batch().meta and moved.step_targets == 4

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from einops import rearrange
@@ -202,7 +203,7 @@ class Batch:
         input_ids: all samples one after the other; a placeholder is a run of its slot's id in ``SLOTS``, one per token.
         labels: the id to be predicted AT this position (not shifted), ``IGNORE_INDEX`` where unsupervised.
         position_ids: start again at 0 with every sample.
-        bounds: start of every sample, and the end: S + 1 numbers for S >= 1 samples.
+        bounds: start of every sample, and the end: S + 1 numbers for S >= 1 samples, on the host.
         step_targets: supervised tokens of the whole optimizer step, over all ranks and micro-batches.
         has_gaps: the same of the cached features as ``Signal.has_gaps``.
         meta: one entry per sample.
@@ -216,7 +217,7 @@ class Batch:
     input_ids: Int[Tensor, "1 L"]
     labels: Int[Tensor, "1 L"]
     position_ids: Int[Tensor, "1 L"]
-    bounds: Int[Tensor, " S1"]
+    bounds: Sequence[int]
     step_targets: int
     meta: tuple[Mapping[str, Any], ...] = ()
     skipped: tuple[Mapping[str, Any], ...] = ()
@@ -225,6 +226,16 @@ class Batch:
     rows: tuple[int, ...] = ()
     step_samples: int = 0
     tilings: Int[Tensor, "R 4"] | None = None
+
+    @property
+    def lengths(self) -> list[int]:
+        """Positions of every sample."""
+        return [end - start for start, end in pairwise(self.bounds)]
+
+    @property
+    def may_drop(self) -> bool:
+        """Whether a placeholder may have no token; known without a look at the device."""
+        return self.has_gaps or any(signal.has_gaps for signal in self.signals.values())
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:
         """Return the batch with every tensor moved by ``Tensor.to``."""

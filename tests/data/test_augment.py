@@ -55,8 +55,8 @@ def load(loader: Any, epochs: Iterable[int]) -> list[Batch]:
 
 def is_equal(batch: Batch, other: Batch) -> bool:
     signals = [(signal.values, other.signals[name].values) for name, signal in batch.signals.items()]
-    pairs = [(batch.input_ids, other.input_ids), (batch.labels, other.labels), (batch.bounds, other.bounds), *signals]
-    return all(torch.equal(a, b) for a, b in pairs)
+    pairs = [(batch.input_ids, other.input_ids), (batch.labels, other.labels), *signals]
+    return batch.bounds == other.bounds and all(torch.equal(a, b) for a, b in pairs)
 
 
 def select_audio(batches: Iterable[Batch]) -> dict[str, list[torch.Tensor]]:

@@ -17,7 +17,7 @@ def test_samples_are_concatenated():
     batch = pack([video_sample, audio_sample], BLANKS, step_targets=9, skipped=[{"id": "c"}])
     assert batch.input_ids.tolist() == [[1, V, V, 2, 3, 4]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 3, 0, 1]]
-    assert batch.bounds.tolist() == [0, 4, 6]
+    assert batch.bounds == (0, 4, 6) and batch.lengths == [4, 2]
     assert batch.step_targets == 9 and [meta["id"] for meta in batch.meta] == ["a", "b"]
     assert batch.skipped == ({"id": "c"},)
     video, audio = batch.signals["video"], batch.signals["audio"]
@@ -28,7 +28,7 @@ def test_samples_are_concatenated():
 
 def test_no_samples_give_a_blank_batch():
     batch = pack([], BLANKS, step_targets=4)
-    assert batch.labels.tolist() == [[IGNORE_INDEX]] and batch.bounds.tolist() == [0, 1] and batch.meta == ()
+    assert batch.labels.tolist() == [[IGNORE_INDEX]] and batch.bounds == (0, 1) and batch.meta == ()
     for signal in batch.signals.values():
         assert not signal.mask.any() and signal.values.shape[:2] == (1, 1)
 
@@ -36,5 +36,5 @@ def test_no_samples_give_a_blank_batch():
 def test_a_batch_moves_with_its_signals():
     sample = Packable({"video": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)}, [1], [1], {"id": "a"})
     moved = pack([sample], BLANKS, 1).to("meta")
-    tensors = [moved.input_ids, moved.bounds, moved.signals["video"].values, moved.signals["audio"].mask]
+    tensors = [moved.input_ids, moved.signals["video"].values, moved.signals["audio"].mask]
     assert {tensor.device.type for tensor in tensors} == {"meta"} and moved.meta[0]["id"] == "a"

@@ -166,7 +166,7 @@ def test_the_model_splices_every_image_into_its_place(record: Record) -> None:
         embeds, mask, _ = model.embed(batch)
         weights = model.last_fusion_weights()["gate"]
         loss = model(batch).loss
-    bounds = batch.bounds.tolist()
+    bounds = batch.bounds
     places = []
     for start, end in pairwise(bounds):
         places.append(embeds[0, start:end][batch.input_ids[0, start:end] == VIDEO])

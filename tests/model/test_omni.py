@@ -51,7 +51,7 @@ def make_batch(model: OmniModel, indices: list[int]) -> Batch:
     labels = torch.where((packed == 13) | (packed.roll(-1) == 13), packed, IGNORE_INDEX)
     positions = torch.cat([torch.arange(end - start) for start, end in itertools.pairwise(bounds)])[None]
     padded = {name: pad_signal(values, blanks[name]) for name, values in signals.items()}
-    return Batch(padded, packed, labels, positions, torch.tensor(bounds), step_targets=1)
+    return Batch(padded, packed, labels, positions, tuple(bounds), step_targets=1)
 
 
 def pad_signal(samples: list[torch.Tensor], blank: torch.Tensor) -> Signal:

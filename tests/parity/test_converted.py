@@ -232,7 +232,7 @@ def make_batch(model: OmniModel, samples: Sequence[Sample]) -> Batch:
         "audio": pad(mels, torch.zeros(6, NUM_BINS)),
     }
     positions = torch.cat([torch.arange(length) for length in torch.tensor(bounds).diff()])
-    return Batch(signals, torch.tensor([ids]), torch.tensor([labels]), positions[None], torch.tensor(bounds), 1)
+    return Batch(signals, torch.tensor([ids]), torch.tensor([labels]), positions[None], tuple(bounds), 1)
 
 
 def run_model(model: OmniModel, samples: Sequence[Sample]) -> tuple[list[Tensor], Tensor, Tensor]:
@@ -242,7 +242,7 @@ def run_model(model: OmniModel, samples: Sequence[Sample]) -> tuple[list[Tensor]
     batch = make_batch(model, samples)
     output = model(batch)
     hook.remove()
-    embeddings = inputs[0][0].split(batch.bounds.diff().tolist())
+    embeddings = inputs[0][0].split(batch.lengths)
     return list(embeddings), output.loss / output.targets, model.last_fusion_weights()["gate"]
 
 

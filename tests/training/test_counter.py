@@ -27,8 +27,7 @@ def describe(count: int, reason: str = "missing_file") -> tuple[dict[str, str], 
 
 def build_batch(num_used: int, num_skipped: int) -> Batch:
     ids = torch.zeros(1, 0, dtype=torch.long)
-    bounds = torch.zeros(1, dtype=torch.long)
-    return Batch({}, ids, ids, ids, bounds, 1, meta=({},) * num_used, skipped=describe(num_skipped))
+    return Batch({}, ids, ids, ids, (0,), 1, meta=({},) * num_used, skipped=describe(num_skipped))
 
 
 def train(counter: SampleCounter, num_trained: int, num_skipped: int = 0, steps: int = 1) -> None:

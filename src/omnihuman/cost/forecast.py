@@ -270,7 +270,7 @@ def build_sample(model: OmniModel, frames: int, audio_seconds: float, text_token
         input_ids=torch.tensor([ids]),
         labels=torch.tensor([labels]),
         position_ids=torch.arange(len(ids))[None],
-        bounds=torch.tensor([0, len(ids)]),
+        bounds=(0, len(ids)),
         step_targets=answer_tokens,
     )
 

@@ -56,8 +56,8 @@ def pack(
 
     >>> sample = Packable({}, [1, 2], [IGNORE_INDEX, 2])
     >>> batch = pack([sample, sample], {"video": torch.zeros(1, 3, 8, 8)}, step_targets=2)
-    >>> batch.input_ids.tolist(), batch.position_ids.tolist(), batch.bounds.tolist()
-    ([[1, 2, 1, 2]], [[0, 1, 0, 1]], [0, 2, 4])
+    >>> batch.input_ids.tolist(), batch.position_ids.tolist(), batch.bounds
+    ([[1, 2, 1, 2]], [[0, 1, 0, 1]], (0, 2, 4))
     >>> batch.signals["video"].values.shape
     torch.Size([2, 1, 3, 8, 8])
     """
@@ -81,7 +81,7 @@ def pack(
         input_ids=torch.tensor([input_ids]),
         labels=torch.tensor([labels]),
         position_ids=torch.tensor([positions]),
-        bounds=torch.tensor(bounds),
+        bounds=tuple(bounds),
         step_targets=step_targets,
         meta=meta,
         skipped=tuple(skipped),

@@ -1,6 +1,7 @@
 """A transformers model around our models: built from a released folder, called with plain tensors."""
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +90,7 @@ class OmniHumanForCausalLM(PreTrainedModel, GenerationMixin):
             num_items_in_batch: divide the summed loss by this number of tokens instead of the number of labels.
             signals: ``<encoder>_values`` and ``<encoder>_mask`` of every encoder, and what else the processor returns.
         """
+        from omnihuman.llm.packed import Segments
         from omnihuman.model.splice import drop_positions
 
         for option in ("return_dict", "use_cache"):
@@ -100,9 +102,12 @@ class OmniHumanForCausalLM(PreTrainedModel, GenerationMixin):
                 {slot for slot, number in SLOTS.items() if (batch.input_ids == number).any()}
             )
         embeds, mask, _ = self.omni.embed(batch, parts)
-        bounds, position_ids, (embeds, targets) = drop_positions(mask, batch.bounds.tolist(), embeds, batch.labels)
+        bounds, position_ids, (embeds, targets) = drop_positions(mask, batch.bounds, embeds, batch.labels)
         logits = self.llm.model(
-            inputs_embeds=embeds, position_ids=position_ids, use_cache=False, bounds=tuple(bounds)
+            inputs_embeds=embeds,
+            position_ids=position_ids,
+            use_cache=False,
+            segments=Segments(bounds, embeds.device),
         ).logits[0]
         loss = None
         if labels is not None:
@@ -176,15 +181,15 @@ class OmniHumanForCausalLM(PreTrainedModel, GenerationMixin):
             attention_mask = torch.ones_like(input_ids)
         if labels is None:
             labels = torch.full_like(input_ids, IGNORE_INDEX)
-        lengths = attention_mask.sum(dim=1)
+        lengths = attention_mask.sum(dim=1).tolist()
         positions = attention_mask.flatten().nonzero().squeeze(-1)
-        position_ids = [torch.arange(length, device=input_ids.device) for length in lengths.tolist()]
+        position_ids = [torch.arange(length, device=input_ids.device) for length in lengths]
         batch = Batch(
             signals=self._select_signals(signals),
             input_ids=input_ids.flatten()[positions][None],
             labels=labels.flatten()[positions][None],
             position_ids=torch.cat(position_ids)[None],
-            bounds=F.pad(lengths.cumsum(0), (1, 0)),
+            bounds=(0, *accumulate(lengths)),
             step_targets=0,
             rows=tuple(signals[ROWS].tolist()) if ROWS in signals else (),
             tilings=signals.get(TILINGS),

@@ -307,7 +307,7 @@ def check_data_options(data: Any, folder: Path) -> dict[str, Any]:
 
 def pad_batch(batch: Batch, tokenizer: Any, has_labels: bool = False) -> dict[str, Tensor]:
     """Return the samples of a packed sequence as ``[B L]``, padded on the left, and the signals."""
-    lengths = batch.bounds.diff().tolist()
+    lengths = batch.lengths
     pad_id = tokenizer.pad_token_id
     if pad_id is None:
         pad_id = tokenizer.eos_token_id or 0

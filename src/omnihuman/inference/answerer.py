@@ -334,7 +334,7 @@ class Answerer:
         end_ids = {*self.model.llm.end_ids}
         lengths = [_find_end(tokens, end_ids) for tokens in generated]
         ids = [tuple(tokens[:length]) for tokens, length in zip(generated, lengths, strict=True)]
-        texts, prompt_tokens = self.model.llm.decode(ids), batch.bounds.diff().tolist()
+        texts, prompt_tokens = self.model.llm.decode(ids), batch.lengths
         seconds = time.perf_counter() - started
         answers = []
         for index, text in enumerate(texts):

@@ -137,16 +137,17 @@ class CausalLM(nn.Module):
         Logits are computed only at positions whose next token is supervised: with a vocabulary of 152k they need most
         of the memory otherwise. The first token of a sample is never supervised.
         """
+        segments = packed.Segments(bounds, labels.device)
         next_labels = labels[0].roll(-1)
         # after the roll, the last position of a sample has the first label of the next sample
-        next_labels[torch.tensor(bounds[1:], device=labels.device) - 1] = IGNORE_INDEX
+        next_labels[segments.cumulative[1:] - 1] = IGNORE_INDEX
         supervised = (next_labels != IGNORE_INDEX).nonzero().squeeze(-1)
         logits = self.model(
             inputs_embeds=embeds,
             position_ids=position_ids,
             use_cache=False,
             logits_to_keep=supervised,
-            bounds=tuple(bounds),
+            segments=segments,
         ).logits
         log_probs = -F.cross_entropy(_at_least_float32(logits[0]), next_labels[supervised], reduction="none")
         return log_probs, supervised + 1
@@ -198,7 +199,7 @@ class CausalLM(nn.Module):
             position_ids=positions[None],
             use_cache=False,
             logits_to_keep=positions[len(prompt) - 1 : -1],
-            bounds=(0, len(sequence)),
+            segments=packed.Segments((0, len(sequence)), sequence.device),
         ).logits
         return float(_at_least_float32(logits[0]).log_softmax(dim=-1).gather(1, ids[:, None]).sum())
 

@@ -79,8 +79,8 @@ class OmniModel(nn.Module):
     def forward(self, batch: Batch) -> Output:
         """Return the log-probabilities of the supervised tokens of the packed sequence."""
         embeds, mask, streams = self.embed(batch)
-        bounds, positions, labels = batch.bounds.tolist(), batch.position_ids, batch.labels
-        if not mask.all():
+        bounds, positions, labels = batch.bounds, batch.position_ids, batch.labels
+        if batch.may_drop and not mask.all():
             bounds, positions, (embeds, labels) = drop_positions(mask, bounds, embeds, labels)
         log_probs, token_positions = self.llm(embeds, labels, positions, bounds)
         return Output(log_probs, token_positions, bounds, streams)
@@ -129,7 +129,7 @@ class OmniModel(nn.Module):
             slots = {slot for slot, slot_id in SLOTS.items() if bool((batch.input_ids == slot_id).any())}
             parts = self.select_parts(slots)
         embeds, mask, _ = self.embed(batch, parts)
-        bounds, _, (embeds,) = drop_positions(mask, batch.bounds.tolist(), embeds)
+        bounds, _, (embeds,) = drop_positions(mask, batch.bounds, embeds)
         return embeds, bounds
 
     @torch.no_grad()
@@ -275,9 +275,8 @@ class OmniModel(nn.Module):
 
     def _splice(self, batch: Batch, streams: Streams) -> tuple[Tensor, Tensor, Streams]:
         slots = {slot: streams[slot] for slot in SLOTS if slot in streams}
-        has_gaps = batch.has_gaps or any(signal.has_gaps for signal in batch.signals.values())
         embeds = self.llm.embed(batch.input_ids)
-        embeds, mask = splice(embeds, batch.input_ids, batch.bounds.tolist(), slots, has_gaps, batch.rows)
+        embeds, mask = splice(embeds, batch.input_ids, batch.bounds, slots, batch.may_drop, batch.rows)
         return embeds, mask, slots
 
     def _parts(self, group: str) -> dict[str, Any]:

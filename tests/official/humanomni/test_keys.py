@@ -129,7 +129,7 @@ def make_batch(model: OmniModel) -> Batch:
         input_ids=torch.tensor([ids]),
         labels=torch.tensor([[-100] * (len(ids) - 1) + [7]]),
         position_ids=torch.arange(len(ids))[None],
-        bounds=torch.tensor([0, len(ids)]),
+        bounds=(0, len(ids)),
         step_targets=1,
     )
 

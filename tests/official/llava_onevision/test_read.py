@@ -16,6 +16,7 @@ from transformers.models.llava_onevision.image_processing_llava_onevision import
 import omnihuman
 from omnihuman.hub.export import export
 from omnihuman.inference.answerer import Answerer
+from omnihuman.llm.packed import Segments
 from omnihuman.model.omni import OmniModel
 from omnihuman.official.conversion import Request, convert
 from omnihuman.training.model_folder import load_model, read_config
@@ -69,7 +70,10 @@ def test_features_and_logits_equal_those_of_transformers(
         torch.testing.assert_close(tokens, expected, rtol=0, atol=1e-5)
         ids = torch.randint(0, 300, (1, 20), generator=torch.Generator().manual_seed(1))
         logits = model.llm.model(
-            inputs_embeds=model.llm.embed(ids), position_ids=torch.arange(20)[None], use_cache=False, bounds=(0, 20)
+            inputs_embeds=model.llm.embed(ids),
+            position_ids=torch.arange(20)[None],
+            use_cache=False,
+            segments=Segments((0, 20), ids.device),
         ).logits
         torch.testing.assert_close(logits, official(input_ids=ids).logits, rtol=0, atol=1e-5)
     lines = (out / "keys.tsv").read_text().splitlines()[1:]

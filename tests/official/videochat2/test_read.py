@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from omnihuman.llm.packed import Segments
 from omnihuman.model.omni import OmniModel
 from omnihuman.official.conversion import Request, convert
 from omnihuman.official.videochat2.read import infer_lora, infer_qformer_sizes
@@ -38,7 +39,7 @@ def compute_logits(model: OmniModel, ids: Tensor) -> Tensor:
         inputs_embeds=model.llm.embed(ids),
         position_ids=torch.arange(length)[None],
         use_cache=False,
-        bounds=(0, length),
+        segments=Segments((0, length), torch.device("cpu")),
     )
     logits: Tensor = output.logits
     return logits
