@@ -108,7 +108,15 @@ def test_every_stage_has_its_own_recipe(official: str, make_base: Callable[[str]
     model, source = runs[last].config.model, read_config(base).model
     for part in TAKEN[official]:
         node, expected = OmegaConf.select(model, part), OmegaConf.select(source, part)
-        for key in set(node) - {"inputs", "output", "condition", "activation_checkpointing", "lora", "dtype"}:
+        for key in set(node) - {
+            "inputs",
+            "output",
+            "condition",
+            "activation_checkpointing",
+            "compile",
+            "lora",
+            "dtype",
+        }:
             assert node[key] == expected[key], f"{part}.{key}"
 
 

@@ -46,7 +46,7 @@ def build_graph(config: DictConfig, model: OmniModel) -> tuple[dict[str, Any], d
                 )
             node["tokenizer"] = INSTRUCTION_TOKENIZER
     llm = graph["llm"]
-    for key in ("weights", "lora", "activation_checkpointing"):
+    for key in ("weights", "lora", "activation_checkpointing", "compile"):
         llm.pop(key, None)
     architecture = {}
     for key, value in model.llm.model.config.to_diff_dict().items():

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from omnihuman.llm import packed
+from omnihuman.llm.blocks import check_share, set_blocks
 from omnihuman.nn.finite import check_parameters
 from omnihuman.template import build_template
 from omnihuman.types import IGNORE_INDEX
@@ -46,14 +47,16 @@ class CausalLM(nn.Module):
         weights: folder or hub id of a model; ``null`` initializes ``architecture`` at random.
         architecture: fields of transformers' config of the model, including ``model_type``.
         lora: fields of a peft ``LoraConfig``; ``null`` adds no adapters.
-        activation_checkpointing: recompute every block in the backward pass instead of storing its activations.
+        activation_checkpointing: recompute blocks in the backward pass instead of storing their activations: all, or
+            a share of them, such as 0.5; fewer need more memory and less time.
+        compile: backend of ``torch.compile`` for the blocks, such as ``inductor``; ``null`` compiles nothing.
         dtype: of the parameters, ``float32`` or ``bfloat16``.
         generation: fields of transformers' generation config, such as ``repetition_penalty``; ``null`` uses that of the
             weights.
 
     Raises:
         ValueError: neither weights nor an architecture is set, the weights are not finite, the vocabulary is too small
-            for the tokenizer, or the template is invalid.
+            for the tokenizer, the template, the share or the backend is invalid.
     """
 
     def __init__(
@@ -64,7 +67,8 @@ class CausalLM(nn.Module):
         weights: str | None = None,
         architecture: Mapping[str, Any] | None = None,
         lora: Mapping[str, Any] | None = None,
-        activation_checkpointing: bool = False,
+        activation_checkpointing: Any = False,
+        compile: str | None = None,
         dtype: str = "float32",
         generation: Mapping[str, Any] | None = None,
     ) -> None:
@@ -96,9 +100,7 @@ class CausalLM(nn.Module):
             from peft import LoraConfig, inject_adapter_in_model
 
             self.model = inject_adapter_in_model(LoraConfig(**lora), self.model)
-        if activation_checkpointing:
-            enable = getattr(self.model, "activation_checkpointing_enable", None)  # its name since transformers 5.23
-            (enable or self.model.gradient_checkpointing_enable)()
+        set_blocks(self.model, check_share(activation_checkpointing), compile)
 
     @property
     def end_id(self) -> int:

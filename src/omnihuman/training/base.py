@@ -28,7 +28,7 @@ MODEL_DATA_KEYS = (
 )
 """Data options that belong to a whole model: its inputs must be built as in its training."""
 
-RECIPE_KEYS = ("inputs", "output", "condition", "activation_checkpointing", "dtype")
+RECIPE_KEYS = ("inputs", "output", "condition", "activation_checkpointing", "compile", "dtype")
 """Options of a part that are not its own: how an experiment wires and trains it."""
 
 

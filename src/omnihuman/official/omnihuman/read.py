@@ -92,6 +92,7 @@ def _build_config(
         **graph["llm"],
         "tokenizer": "${folder}/tokenizer",
         "activation_checkpointing": "${recipe.activation_checkpointing}",
+        "compile": None,
     }
     views = _supported_views(model)
     config = compose_config(["+experiment=humanomni_stage3"])
