@@ -123,7 +123,11 @@ class Objective(pl.LightningModule, ABC):
 
     def configure_optimizers(self) -> dict[str, Any]:
         parameters = {strip_wrappers(name): parameter for name, parameter in self.model.named_parameters()}
-        optimizer = self.build_optimizer(list(_optimizer_groups(self.groups, parameters)))
+        groups = list(_optimizer_groups(self.groups, parameters))
+        optimizer = self.build_optimizer(groups, **_choose_fused(self.build_optimizer, groups))
+        # a fused optimizer could unscale the gradients of float16 itself; Lightning then clips none, whatever the
+        # precision, but ends the training
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         scheduler = self.build_scheduler(optimizer, total_steps=self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -224,6 +228,15 @@ class Objective(pl.LightningModule, ABC):
 def _names(groups: Sequence[Group]) -> Iterator[str]:
     for group in groups:
         yield from group.names
+
+
+def _choose_fused(optimizer: Callable[..., Optimizer], groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return ``fused`` for an optimizer whose config leaves it open, if all parameters are on CUDA."""
+    options = getattr(optimizer, "keywords", {})
+    is_open = "fused" in options and options["fused"] is None
+    if is_open and all(parameter.is_cuda for group in groups for parameter in group["params"]):
+        return {"fused": True}
+    return {}
 
 
 def _optimizer_groups(groups: Sequence[Group], parameters: Mapping[str, nn.Parameter]) -> Iterator[dict[str, Any]]:
