@@ -50,6 +50,9 @@ faults: $(DEV) ## trainings that are killed and stopped at random moments (an ho
 combinations: $(READY) ## a forward pass of every swap and combination of parts (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python experiments/composition/combinations.py
 
+scale: $(READY) ## the losses of every stage on 1, 2 and 4 processes (an hour; goes on where it was stopped)
+	OMP_NUM_THREADS=1 $(BIN)/python experiments/scale/measure.py
+
 train: $(READY) ## HumanOmni's first stage at nano size, from nothing
 	$(BIN)/python -m omnihuman.train +experiment=humanomni_stage1
 
@@ -69,4 +72,4 @@ clean: ## remove the environment, caches and builds; runs/ and data/ stay
 	rm -rf .venv build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup check test test-slow faults combinations train reproduce docs clean
+.PHONY: help setup check test test-slow faults combinations scale train reproduce docs clean
