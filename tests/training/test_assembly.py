@@ -1,15 +1,20 @@
-"""The commands that follow a run."""
+"""The commands that follow a run, and what is said when it is resumed."""
 
+import logging
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from omegaconf import OmegaConf
 
 from omnihuman.data.media import Header
 from omnihuman.data.planned import PlanList, Planned
 from omnihuman.data.record import Record
+from omnihuman.training import assembly
 from omnihuman.training.assembly import build_next_command, build_question, find_record
+from omnihuman.training.callbacks import MetricsTable
 
 
 def build_record(file: str, task: str | None, **fields: Any) -> Record:
@@ -54,3 +59,19 @@ def test_the_test_split_is_evaluated_where_there_is_one(tmp_path: Path) -> None:
     (tmp_path / "test.json").write_text("[]")
     line = build_next_command(config, record).splitlines()[1]
     assert shlex.split(line)[-1] == f"benchmark.path={tmp_path / 'test.json'}"
+
+
+@pytest.mark.parametrize(("step", "rows", "is_said"), [(2, (), True), (2, (2,), False), (3, (), False), (4, (), False)])
+def test_a_validation_that_was_interrupted_is_said(
+    step: int, rows: tuple[int, ...], is_said: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One follows every second step; that after the last one, 4, is repeated."""
+    trainer = {"limit_val_batches": 1.0, "max_epochs": 1, "max_steps": 4, "check_val_every_n_epoch": 1}
+    config = OmegaConf.create({"val_every": 2, "trainer": trainer})
+    metrics = MetricsTable(tmp_path / "metrics.csv")
+    for row in rows:
+        metrics.log_metrics({"val/loss": 1.0}, step=row)
+    data = SimpleNamespace(steps_per_epoch=9, val_samples=["a"])
+    with caplog.at_level(logging.WARNING):
+        assembly._warn_of_interrupted_validation(config, data, step, metrics)
+    assert ("after step 2 was interrupted" in caplog.text) == is_said

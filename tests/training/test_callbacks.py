@@ -10,6 +10,7 @@ import pytest
 from omnihuman.pl import pl
 from omnihuman.training.callbacks import (
     MetricsTable,
+    Throughput,
     TrainableEMA,
     build_progress_bar,
     count_steps_of_epoch,
@@ -20,6 +21,34 @@ from omnihuman.training.callbacks import (
 def read_rows(file: Path) -> list[dict[str, str]]:
     with file.open(newline="") as lines:
         return list(csv.DictReader(lines))
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seconds = 0.0
+        monkeypatch.setattr("time.perf_counter", lambda: self.seconds)
+
+
+def test_throughput_counts_the_samples_of_all_ranks_and_no_time_before_a_resume(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    logged: dict[str, float] = {}
+    module = SimpleNamespace(log=lambda name, value, **options: logged.update({name: value}))
+    trainer, clock = SimpleNamespace(), Clock(monkeypatch)
+    first = Throughput(SimpleNamespace(step_tokens=120, step_samples=6))  # of two ranks that have 80 and 40 tokens
+    second = Throughput(SimpleNamespace(step_tokens=60, step_samples=3))
+    for callback, start in ((first, 1000.0), (second, 2000.0)):
+        callback.load_state_dict(first.state_dict())
+        clock.seconds = start  # a training that resumes within an epoch does not start the epoch
+        callback.on_train_start(trainer, module)
+        clock.seconds += 1
+        callback.on_train_batch_start(trainer, module, None, 0)
+        clock.seconds += 3
+        callback.on_train_batch_end(trainer, module, None, None, 0)
+    assert logged == {"train/tokens_per_second": 15.0, "train/samples_per_second": 0.75, "train/data_wait": 0.25}
+    assert second.summary() == {"tokens_per_second": 22.5, "samples_per_second": 1.125, "data_wait": 0.25}
 
 
 def test_metrics_of_one_step_share_a_row(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def describe(count: int, reason: str = "missing_file") -> tuple[dict[str, str], 
 
 
 def build_batch(num_used: int, num_skipped: int) -> Batch:
-    ids = torch.zeros(1, 0, dtype=torch.long)
+    ids = torch.zeros(1, 5, dtype=torch.long)
     return Batch({}, ids, ids, ids, (0,), 1, meta=({},) * num_used, skipped=describe(num_skipped))
 
 
@@ -75,6 +75,7 @@ def test_gaps_are_those_of_all_ranks_also_after_a_resume(tmp_path: Path) -> None
     counter = SampleCounter(tmp_path / "skipped.jsonl")
     counter.on_train_batch_end(two_ranks, MODULE, None, (batch,), 0)
     assert counter.audio_gaps == {"samples": 2, "gaps": 4, "seconds": 3.0}
+    assert (counter.step_samples, counter.step_tokens) == (6, 2 * batch.input_ids.numel())
     resumed = SampleCounter(counter.file)
     resumed.load_state_dict(counter.state_dict())
     resumed.on_train_batch_end(two_ranks, MODULE, None, (batch,), 0)

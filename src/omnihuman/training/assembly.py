@@ -114,7 +114,8 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
     checkpoint = None if config.overwrite else run.find_checkpoint(check_content=True)
     data = _build_data(config, model, run, is_resumed=checkpoint is not None)
     objective = _build_objective(config, model, groups, count_steps(config, data))
-    throughput, counter = Throughput(), SampleCounter(run.folder / "skipped.jsonl", data.max_skipped)
+    counter = SampleCounter(run.folder / "skipped.jsonl", data.max_skipped)
+    throughput = Throughput(counter)
     bad_loss = BadLossPolicy(run.folder, counter, config.on_bad_loss, cure=BAD_LOSS_CURE)
     write = _build_writer(config, run, objective, inherited)
     generation = _build_generation_metrics(config, data)
@@ -122,10 +123,12 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
     selection = build_selection(config, data, generation, chosen, run.folder / "best", write)
     interruption, saver = _build_savers(config, run, data, selection)
     weights = FusionWeights(model.all_fusions.values(), data.train_samples.planned.tasks.names)
-    callbacks = [throughput, counter, bad_loss, generation, weights]
+    callbacks = [counter, throughput, bad_loss, generation, weights]
     # the selection comes before averages, which put the parameters back at the end of a validation
     callbacks += [selection, *chosen, interruption, saver, build_progress_bar(is_rich=is_terminal)]
     metrics = MetricsTable(run.folder / "metrics.csv", resume_at=checkpoint_step(checkpoint) if checkpoint else 0)
+    if checkpoint is not None:
+        _warn_of_interrupted_validation(config, data, checkpoint_step(checkpoint), metrics)
     trainer = _build_trainer(config, precision, saver.background, callbacks, metrics)
     return Stage(
         name=config.name,
@@ -288,6 +291,19 @@ def _build_generation_metrics(config: DictConfig, data: OmniData) -> GenerationM
 def has_validation(config: DictConfig, data: OmniData) -> bool:
     """Return true if a run has validation data and uses it."""
     return bool(config.trainer.limit_val_batches and len(data.val_samples))
+
+
+def validates_after(config: DictConfig, data: OmniData, step: int) -> bool:
+    """Return true if a validation follows an optimizer step."""
+    every: int = config.val_every or data.steps_per_epoch * config.trainer.check_val_every_n_epoch
+    return has_validation(config, data) and step % every == 0
+
+
+def _warn_of_interrupted_validation(config: DictConfig, data: OmniData, step: int, metrics: MetricsTable) -> None:
+    """Warn where the row of the checkpoint's validation is missing; the one at the end of the run is repeated."""
+    is_last = step >= count_steps(config, data)
+    if not is_last and validates_after(config, data, step) and not metrics.has_validation(step):
+        log.warning("the validation after step %d was interrupted: it is not repeated, and has no scores", step)
 
 
 def build_selection(

@@ -3,7 +3,7 @@
 import csv
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -15,14 +15,25 @@ PROGRESS_BAR_NAMES = {"train/tokens_per_second": "tokens/s", "train/data_wait": 
 """Short names of metrics in the progress bar."""
 
 
+class StepCounter(Protocol):
+    """Counts what all ranks have trained: a ``SampleCounter``."""
+
+    step_tokens: int
+    step_samples: int
+
+
 class Throughput(pl.Callback):
     """Tokens and samples per second, and the share of the time in which training waits for data.
 
-    Logs ``train/tokens_per_second``, ``train/samples_per_second`` and ``train/data_wait`` with every optimizer step,
-    over all ranks. All tokens count: a packed sequence has no padding.
+    Logs ``train/tokens_per_second``, ``train/samples_per_second`` and ``train/data_wait`` with every optimizer step:
+    tokens and samples of all ranks, and the wait of this one. All tokens count: a packed sequence has no padding.
+
+    Args:
+        counter: has the sums over all ranks at the end of a step; it comes before this callback.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, counter: StepCounter) -> None:
+        self.counter = counter
         self.wait_seconds = self.work_seconds = 0.0
         self.tokens = self.samples = 0
         self._last_time = self._step_wait = 0.0
@@ -48,18 +59,15 @@ class Throughput(pl.Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batches, batch_idx: int) -> None:
         work = self._seconds_since_last()
-        num_tokens = sum(micro_batch.input_ids.numel() for micro_batch in batch)
-        num_samples = sum(len(micro_batch.meta) for micro_batch in batch)
+        tokens, samples = self.counter.step_tokens, self.counter.step_samples
         seconds = max(self._step_wait + work, 1e-9)
-        tokens = num_tokens / seconds * trainer.world_size
-        samples = num_samples / seconds * trainer.world_size
-        pl_module.log("train/tokens_per_second", tokens, prog_bar=True, batch_size=1)
-        pl_module.log("train/samples_per_second", samples, batch_size=1)
+        pl_module.log("train/tokens_per_second", tokens / seconds, prog_bar=True, batch_size=1)
+        pl_module.log("train/samples_per_second", samples / seconds, batch_size=1)
         pl_module.log("train/data_wait", self._step_wait / seconds, prog_bar=True, batch_size=1)
         self.wait_seconds += self._step_wait
         self.work_seconds += work
-        self.tokens += num_tokens
-        self.samples += num_samples
+        self.tokens += tokens
+        self.samples += samples
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         self.ignore_time()
@@ -221,6 +229,10 @@ class MetricsTable(pl.loggers.Logger):
                     values = {key: value for key, value in values.items() if not key.startswith("train/")}
                 if step < resume_at or (len(values) > 1 and step == resume_at):
                     self.rows[step] = values
+
+    def has_validation(self, step: int) -> bool:
+        """Return true if the row of a step has the scores of a validation."""
+        return any(name.startswith(SCORED) for name in self.rows.get(step, ()))
 
     @property
     def name(self) -> str:

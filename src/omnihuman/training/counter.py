@@ -4,6 +4,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +31,31 @@ NO_GAPS = {"samples": 0.0, "gaps": 0.0, "seconds": 0.0}
 """Samples whose audio has gaps, times for which a file has no packets and which are silent; the gaps; their seconds."""
 
 
+@dataclass
+class _Sums:
+    """What the ranks have used since the sums before: samples, descriptions of skipped ones, tokens, gaps of audio."""
+
+    used: int = 0
+    skipped: list[Mapping[str, Any]] = field(default_factory=list)
+    tokens: int = 0
+    gaps: dict[str, float] = field(default_factory=lambda: dict(NO_GAPS))
+
+
 class _Tally:
     """Used samples of this rank and descriptions of its skipped ones, since the last call of ``gather``."""
 
     def __init__(self) -> None:
-        self.num_used = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self.num_used = self.num_tokens = 0
         self.skipped: list[Mapping[str, Any]] = []
         self.gaps = dict(NO_GAPS)
 
     def add(self, step: Batches) -> None:
         for batch in step:
             self.num_used += len(batch.meta)
+            self.num_tokens += batch.input_ids.numel()
             self.skipped += batch.skipped
             self._add_gaps(batch)
 
@@ -51,18 +66,17 @@ class _Tally:
                 self.gaps["gaps"] += len(gaps)
                 self.gaps["seconds"] += sum(gaps)
 
-    def gather(self, trainer: Any, device: torch.device) -> tuple[int, list[Mapping[str, Any]], dict[str, float]]:
-        """Return the samples and gaps of all ranks; descriptions are sent only if there are any."""
-        counts = [self.num_used, len(self.skipped), *self.gaps.values()]
+    def gather(self, trainer: Any, device: torch.device) -> _Sums:
+        """Return the sums over all ranks; descriptions are sent only if there are any."""
+        counts = [self.num_used, self.num_tokens, len(self.skipped), *self.gaps.values()]
         local = torch.tensor(counts, dtype=torch.float64, device=device)
-        num_used, num_skipped, *sums = trainer.strategy.reduce(local, reduce_op="sum").tolist()
-        gaps = dict(zip(NO_GAPS, sums, strict=True))
-        skipped: list[Mapping[str, Any]] = []
+        num_used, num_tokens, num_skipped, *gaps = trainer.strategy.reduce(local, reduce_op="sum").tolist()
+        sums = _Sums(int(num_used), [], int(num_tokens), dict(zip(NO_GAPS, gaps, strict=True)))
         if num_skipped:
             for entries in gather_over_ranks(self.skipped):
-                skipped += entries
-        self.num_used, self.skipped, self.gaps = 0, [], dict(NO_GAPS)
-        return int(num_used), skipped, gaps
+                sums.skipped += entries
+        self._clear()
+        return sums
 
 
 class SampleCounter(pl.Callback):
@@ -80,11 +94,13 @@ class SampleCounter(pl.Callback):
         skipped: samples by reason.
         val_skipped: skipped samples of all validations, by reason.
         audio_gaps: of the trained samples, see ``NO_GAPS``.
+        step_samples: trained samples of the last optimizer step, over all ranks ...
+        step_tokens: ... and their tokens.
     """
 
     def __init__(self, file: Path, max_skipped: float = 1.0) -> None:
         self.file, self.max_skipped = file, max_skipped
-        self.num_trained = 0
+        self.num_trained = self.step_samples = self.step_tokens = 0
         self.skipped: Counter[str] = Counter()
         self.val_skipped: Counter[str] = Counter()
         self.audio_gaps = dict(NO_GAPS)
@@ -127,15 +143,16 @@ class SampleCounter(pl.Callback):
         self._train.skipped += samples
 
     def _add_step(self, trainer: Any, pl_module: Any) -> None:
-        num_trained, skipped, gaps = self._train.gather(trainer, pl_module.device)
-        for name, count in gaps.items():
+        sums = self._train.gather(trainer, pl_module.device)
+        for name, count in sums.gaps.items():
             self.audio_gaps[name] += count
-        self.num_trained += num_trained
-        self._add(skipped, self.skipped, trainer.is_global_zero)
-        bad_samples = [sample for sample in skipped if sample["reason"] != BAD_LOSS]
-        self._window_trained += num_trained
+        self.step_samples, self.step_tokens = sums.used, sums.tokens
+        self.num_trained += sums.used
+        self._add(sums.skipped, self.skipped, trainer.is_global_zero)
+        bad_samples = [sample for sample in sums.skipped if sample["reason"] != BAD_LOSS]
+        self._window_trained += sums.used
         self._window_skipped += bad_samples
-        self._streak = 0 if num_trained else self._streak + len(bad_samples)
+        self._streak = 0 if sums.used else self._streak + len(bad_samples)
         if self._streak >= MIN_SKIPPED:  # a disk that is away, noticed before the window or a checkpoint is full of it
             self._window_trained = 0
             self._window_skipped = self._window_skipped[-self._streak :]
@@ -153,13 +170,13 @@ class SampleCounter(pl.Callback):
         self._val.add(batch)
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        num_used, skipped, _ = self._val.gather(trainer, pl_module.device)
-        if skipped:
-            entries = [{**entry, "split": "val"} for entry in skipped]
+        sums = self._val.gather(trainer, pl_module.device)
+        if sums.skipped:
+            entries = [{**entry, "split": "val"} for entry in sums.skipped]
             self._add(entries, self.val_skipped, trainer.is_global_zero)
-            cause = summarize_reasons(skipped)
-            log.warning("validation without %d samples: %s", len(skipped), cause)
-            check_skipped(num_used, len(skipped), self.max_skipped, "validation", cause, is_final=True)
+            cause = summarize_reasons(sums.skipped)
+            log.warning("validation without %d samples: %s", len(sums.skipped), cause)
+            check_skipped(sums.used, len(sums.skipped), self.max_skipped, "validation", cause, is_final=True)
 
     def add_unplanned(self, samples: Sequence[Mapping[str, Any]], is_main: bool) -> None:
         """Count the samples that were skipped before the training, at its end.
