@@ -16,6 +16,7 @@ from omnihuman.training.attempt import (
     restore_finished,
     take_over,
 )
+from omnihuman.training.checkpoint import RUN
 from omnihuman.training.runs import FINISHED, Run
 from tests.training.test_checkpoint import write_text
 
@@ -34,7 +35,7 @@ def write_run(run: Run, *, is_finished: bool = True) -> Run:
         (run.folder / "ledger.json").write_text(json.dumps({"command": f"train {run.digest}"}))
         run.finish()
     else:
-        write_text(run.checkpoints / "step=2.ckpt", run.digest)
+        write_text(run.checkpoints / "step=2.ckpt", json.dumps({RUN: run.digest}))
     return run
 
 

@@ -139,7 +139,7 @@ def test_newest_checkpoint_of_an_interrupted_run_is_found(tmp_path: Path) -> Non
     assert run.find_checkpoint() is None
     run.open(OmegaConf.create({}))
     for step in (9, 100, 20):
-        write_text(run.checkpoints / f"step={step}.ckpt", "{}")
+        write_text(run.checkpoints / f"step={step}.ckpt", '{"run": "aaa"}')
     assert run.find_checkpoint() == run.checkpoints / "step=100.ckpt"
     assert Run(run.folder, "bbb").find_checkpoint() is None
     run.weights.touch()

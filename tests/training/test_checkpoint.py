@@ -12,6 +12,7 @@ import torch
 from omnihuman.training.checkpoint import (
     COMPLETE,
     PARTIAL,
+    RUN,
     STATE,
     TENSORS,
     Background,
@@ -69,6 +70,31 @@ def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path, caplog
     DAMAGES[damage](older)
     with pytest.raises(ValueError, match=r"step=10\.ckpt.*step=9\.ckpt.*overwrite=true"):
         find_newest(tmp_path, check_content=True)
+
+
+def test_a_checkpoint_of_another_run_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    older = write(tmp_path / "step=2.ckpt", {RUN: "ours"})
+    write(tmp_path / "step=4.ckpt", {RUN: "other"})
+    with caplog.at_level(logging.WARNING):
+        assert find_newest(tmp_path, run="ours") == older
+    assert "step=4.ckpt: it belongs to another run" in caplog.text
+
+
+def test_files_of_another_program_are_no_checkpoints_and_stay(tmp_path: Path) -> None:
+    names = ["step=4-v1.ckpt", "step=last.ckpt", "epoch=0-step=4.ckpt"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"other")
+    newest = write(tmp_path / "step=2.ckpt")
+    delete_old(tmp_path, 1)
+    assert find_newest(tmp_path) == newest and all((tmp_path / name).is_file() for name in names)
+
+
+def test_a_file_in_the_place_of_a_checkpoint_makes_room(tmp_path: Path) -> None:
+    for step in (2, 4):
+        (tmp_path / f"step={step}.ckpt").write_bytes(b"other")
+    newest = write(tmp_path / "step=4.ckpt")
+    delete_old(tmp_path, 1)
+    assert list_checkpoints(tmp_path) == [newest]
 
 
 def test_the_newest_stay(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from omnihuman.training.checkpoint import Background, find_newest, list_checkpoints
+from omnihuman.training.runs import Run
 from omnihuman.training.saver import CheckpointFolders, Saver
 
 
@@ -35,20 +36,20 @@ def train(saver: Saver, trainer: Trainer, num_steps: int, *, validates_every: in
 @pytest.mark.parametrize("is_asynchronous", [False, True])
 def test_the_newest_checkpoints_stay(is_asynchronous: bool, tmp_path: Path) -> None:
     background = Background(is_asynchronous)
-    saver = Saver(tmp_path, 2, lambda step: False, background)
+    saver = Saver(Run(tmp_path, "aaa"), 2, lambda step: False, background)
     train(saver, Trainer(CheckpointFolders(2, background)), 7)
-    assert [path.name for path in list_checkpoints(tmp_path)] == ["step=6.ckpt", "step=4.ckpt"]
+    assert [path.name for path in list_checkpoints(saver.folder)] == ["step=6.ckpt", "step=4.ckpt"]
 
 
 def test_a_checkpoint_waits_for_the_validation_that_decides_something(tmp_path: Path) -> None:
     background = Background(False)
-    saver = Saver(tmp_path, 2, lambda step: step == 4, background)
+    saver = Saver(Run(tmp_path, "aaa"), 2, lambda step: step == 4, background)
     trainer = Trainer(CheckpointFolders(9, background))
     saver.on_validation_end(trainer, None)
     train(saver, trainer, 4, validates_every=9)
-    assert find_newest(tmp_path) == tmp_path / "step=2.ckpt"
+    assert find_newest(saver.folder) == saver.folder / "step=2.ckpt"
     saver.on_validation_end(trainer, None)
-    assert find_newest(tmp_path) == tmp_path / "step=4.ckpt"
+    assert find_newest(saver.folder) == saver.folder / "step=4.ckpt"
 
 
 def load(saver: Saver, states: list[dict[str, torch.Tensor]], rank: int, world_size: int) -> float:
@@ -59,7 +60,7 @@ def load(saver: Saver, states: list[dict[str, torch.Tensor]], rank: int, world_s
 
 
 def test_random_numbers_go_on_on_every_rank(tmp_path: Path) -> None:
-    saver = Saver(tmp_path, 2, lambda step: False, Background(False))
+    saver = Saver(Run(tmp_path, "aaa"), 2, lambda step: False, Background(False))
     states, expected = [], []
     for seed in (3, 4):
         torch.manual_seed(seed)

@@ -355,13 +355,11 @@ def build_selection(
 
 
 def _build_savers(config: DictConfig, run: Run, data: OmniData, selection: Selection) -> tuple[Interruption, Saver]:
-    every = config.val_every or data.steps_per_epoch * config.trainer.check_val_every_n_epoch
-
     def is_deferred(step: int) -> bool:
-        return selection.monitor is not None and step % every == 0
+        return selection.monitor is not None and validates_after(config, data, step)
 
     background = Background(config.trainer.checkpoint_async)
-    saver = Saver(run.checkpoints, config.trainer.checkpoint_every, is_deferred, background)
+    saver = Saver(run, config.trainer.checkpoint_every, is_deferred, background)
     return Interruption(saver), saver
 
 

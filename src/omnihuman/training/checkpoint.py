@@ -8,11 +8,13 @@ lists its files with their sizes and checksums. It is written last, and only the
 import json
 import logging
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +27,12 @@ PARTIAL = "partial."
 
 CHUNK = 2**24
 """Bytes that are read at a time for a checksum."""
+
+RUN = "run"
+"""Key of the state with the digest of the run that it belongs to."""
+
+NAME = re.compile(r"step=(\d+)\.ckpt")
+"""Name of a checkpoint, with the number of optimizer steps before it."""
 
 
 def open_partial(folder: Path) -> Path:
@@ -58,13 +66,12 @@ def seal(partial: Path, folder: Path, checksums: Mapping[str, int]) -> None:
     (partial / COMPLETE).write_text(json.dumps(files))
     sync(partial / COMPLETE)
     sync(partial)
-    if folder.exists():  # of an earlier start of the run that was resumed from a checkpoint before it
-        shutil.rmtree(folder)
+    remove(folder)  # of an earlier start of the run that was resumed from a checkpoint before it
     partial.rename(folder)
     sync(folder.parent)
 
 
-def find_newest(folder: Path, *, check_content: bool = False) -> Path | None:
+def find_newest(folder: Path, *, check_content: bool = False, run: str | None = None) -> Path | None:
     """Return the newest checkpoint of a folder that is complete, ``None`` if there is none.
 
     What is passed over is logged.
@@ -72,6 +79,7 @@ def find_newest(folder: Path, *, check_content: bool = False) -> Path | None:
     Args:
         folder: of the checkpoints.
         check_content: read every file and compare its checksum, not its size alone.
+        run: digest of the run whose checkpoint it must be; ``None`` for any.
 
     Raises:
         ValueError: there are checkpoints, but all of them are damaged.
@@ -79,6 +87,8 @@ def find_newest(folder: Path, *, check_content: bool = False) -> Path | None:
     problems: list[str] = []
     for checkpoint in list_checkpoints(folder):
         problem = find_damage(checkpoint, check_content=check_content)
+        if problem is None and run is not None and _read_run(checkpoint) != run:
+            problem = "it belongs to another run"
         if problem is None:
             for line in problems:
                 log.warning("passed over: %s", line)
@@ -91,7 +101,8 @@ def find_newest(folder: Path, *, check_content: bool = False) -> Path | None:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return everything in a folder that is named like a checkpoint, the newest first."""
-    return sorted(folder.glob("step=*.ckpt"), key=checkpoint_step, reverse=True)
+    checkpoints = [path for path in folder.glob("step=*.ckpt") if NAME.fullmatch(path.name)]
+    return sorted(checkpoints, key=checkpoint_step, reverse=True)
 
 
 def checkpoint_step(path: Path) -> int:
@@ -122,11 +133,27 @@ def delete_old(folder: Path, num_kept: int) -> None:
     complete = 0
     for checkpoint in list_checkpoints(folder):
         if complete >= num_kept:
-            shutil.rmtree(checkpoint)
+            remove(checkpoint)
         elif find_damage(checkpoint) is None:
             complete += 1
     for partial in folder.glob(f"{PARTIAL}*"):
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _read_run(checkpoint: Path) -> Any:
+    """Return the digest of the run that a checkpoint belongs to, ``None`` where it has none."""
+    try:
+        return json.loads((checkpoint / STATE).read_text()).get(RUN)
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def remove(path: Path) -> None:
+    """Delete a folder, or a file that was named like one, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def compute_checksum(path: Path) -> int:

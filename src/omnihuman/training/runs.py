@@ -198,7 +198,7 @@ class Run:
         """
         if self.read_digest() != self.digest or self.is_complete():
             return None
-        return find_newest(self.checkpoints, check_content=check_content)
+        return find_newest(self.checkpoints, check_content=check_content, run=self.digest)
 
     def open(self, config: DictConfig) -> None:
         """Create the folder with the identity and the config of the run."""

@@ -9,7 +9,8 @@ import torch
 
 from omnihuman.pl import pl
 from omnihuman.training.callbacks import gather_over_ranks
-from omnihuman.training.checkpoint import Background, open_partial
+from omnihuman.training.checkpoint import RUN, Background, open_partial
+from omnihuman.training.runs import Run
 from omnihuman.training.state import complete, encode, explain_failure, read_state
 
 
@@ -19,17 +20,19 @@ class Saver(pl.callbacks.Checkpoint):
     Where a validation follows the same step and decides what is selected, the checkpoint is written after it: Lightning
     does not repeat a validation that was interrupted.
 
-    Beside Lightning's state, which counts optimizer steps, a checkpoint holds the random generators of all ranks.
+    Beside Lightning's state, which counts optimizer steps, a checkpoint holds the digest of its run and the random
+    generators of all ranks.
 
     Args:
-        folder: of the checkpoints.
+        run: whose checkpoints they are.
         every: optimizer steps.
         is_deferred: optimizer step -> a validation that decides something follows it.
         background: in which they are written.
     """
 
-    def __init__(self, folder: Path, every: int, is_deferred: Callable[[int], bool], background: Background) -> None:
-        self.folder, self.every, self.is_deferred, self.background = folder, every, is_deferred, background
+    def __init__(self, run: Run, every: int, is_deferred: Callable[[int], bool], background: Background) -> None:
+        self.folder, self.digest = run.checkpoints, run.digest
+        self.every, self.is_deferred, self.background = every, is_deferred, background
         self.last_step = 0
 
     def save(self, trainer: Any) -> None:
@@ -59,6 +62,7 @@ class Saver(pl.callbacks.Checkpoint):
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         for logger in trainer.loggers:
             logger.save()  # rows of steps before a checkpoint are not logged again
+        checkpoint[RUN] = self.digest
         checkpoint["rng"] = gather_over_ranks(_read_generators(pl_module.device))
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
