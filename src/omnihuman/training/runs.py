@@ -179,12 +179,20 @@ class Run:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Admit one main process at a time: cells of a sweep with the same missing parent train it once."""
+        """Admit one main process at a time: cells of a sweep with the same missing parent train it once.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
         if not is_main_process():
             yield
             return
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self.folder}.lock"):
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(f"{self.folder}.lock").acquire()
+        except OSError as error:
+            raise OSError(f"{self.folder} cannot be written ({error}): runs=<folder> names another place.") from error
+        with lock:
             yield
 
     def find_checkpoint(self, *, check_content: bool = False) -> Path | None:
