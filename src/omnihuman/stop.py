@@ -7,6 +7,11 @@ REQUEUE = 85
 """Exit code of a training that was saved after SIGTERM or SIGUSR1: the same command goes on with it."""
 
 
+def is_child() -> bool:
+    """Return true in a process that Lightning has started in the first one of its node, not torchrun or srun."""
+    return os.environ.get("LOCAL_RANK", "0") != "0" and "RANK" not in os.environ
+
+
 class Interrupted(Exception):
     """A signal has ended the work, and what was done is saved.
 
@@ -26,6 +31,6 @@ class Interrupted(Exception):
         A process that Lightning has started returns 0: it kills the other processes, which may still be writing, as
         soon as one fails.
         """
-        if os.environ.get("LOCAL_RANK", "0") != "0" and "RANK" not in os.environ:
+        if is_child():
             return 0
         return 128 + signal.SIGINT if self.number == signal.SIGINT else REQUEUE

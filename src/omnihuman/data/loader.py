@@ -1,6 +1,7 @@
 """Loader of packed batches, resumable in the middle of an epoch."""
 
 import gc
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain, islice
@@ -13,6 +14,9 @@ from omnihuman.data.dataset import Samples
 from omnihuman.data.packing import MicroBatch, Step
 from omnihuman.data.record import BadSample
 from omnihuman.types import Batch, Batches
+
+TIMED_OUT = re.compile(r"DataLoader timed out after ([\d.]+) seconds")
+"""Message of a loader whose worker hangs."""
 
 
 class Loader(DataLoader[Any]):
@@ -75,7 +79,7 @@ class Loader(DataLoader[Any]):
                     raise batch
                 yield batch
         except RuntimeError as error:
-            raise _explain_worker_error(error, self.timeout) from error
+            raise explain_worker_error(error) from error
 
     def remaining_steps(self) -> Iterator[Step]:
         """Return the steps of the epoch that are not yielded yet at this moment; each is packed when it comes."""
@@ -104,11 +108,11 @@ class Loader(DataLoader[Any]):
             self.epoch, self.num_yielded, self.is_restored = epoch, 0, False
 
 
-def _explain_worker_error(error: RuntimeError, timeout: int | float) -> Exception:
+def explain_worker_error(error: RuntimeError) -> Exception:
     """Return the error of a worker that hangs or was killed; another one as it is."""
-    if "timed out" in str(error):
+    if match := TIMED_OUT.search(str(error)):
         return TimeoutError(
-            f"a data worker has not answered for {timeout:g} s: the disk of data.root does not answer, or data.timeout "
+            f"a data worker has not answered for {match[1]} s: the disk of data.root does not answer, or data.timeout "
             "is too short. The same command resumes from the last checkpoint."
         )
     if "exited unexpectedly" in str(error) or "killed by signal" in str(error):

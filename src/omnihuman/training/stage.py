@@ -23,6 +23,7 @@ from omnihuman.training.data_module import DataModule
 from omnihuman.training.devices import check_devices
 from omnihuman.training.dry_run import print_dry_run, print_parts
 from omnihuman.training.parents import check_parents
+from omnihuman.training.ranks import end_with_launcher, explain_ended_process
 from omnihuman.training.replay import replay_batches
 from omnihuman.training.runs import Run, is_launched, is_main_process
 from omnihuman.training.selection import copy_file
@@ -45,6 +46,7 @@ def run_stage(config: DictConfig, overrides: Sequence[str], callbacks: Sequence[
         ValueError: the config is invalid; the message names the key.
     """
     _configure_logging()
+    end_with_launcher()
     chain = resolve_chain(config, overrides)
     run, config = chain.run, chain.config
     if config.dry_run:
@@ -65,13 +67,14 @@ def run_stage(config: DictConfig, overrides: Sequence[str], callbacks: Sequence[
             return run
         stage = _open_and_build(config, chain)
         stage.trainer.callbacks += callbacks
-        seconds = fit(stage)
-        facts = write_results(stage, seconds)
-        if is_main_process():
-            if stage.run != run:
-                take_over(run)
-            print_summary(run.folder, facts, console)
-        stage.trainer.strategy.barrier()  # a child that starts now finds the run in its folder
+        with explain_ended_process(stage.trainer):
+            seconds = fit(stage)
+            facts = write_results(stage, seconds)
+            if is_main_process():
+                if stage.run != run:
+                    take_over(run)
+                print_summary(run.folder, facts, console)
+            stage.trainer.strategy.barrier()  # a child that starts now finds the run in its folder
     return run
 
 
