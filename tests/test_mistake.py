@@ -55,7 +55,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def list_runs(folder: Path) -> dict[str, bytes]:
     """Return path -> content of the files of all runs."""
-    files = [path for path in (folder / "runs").rglob("*") if path.is_file() and path.suffix != ".lock"]
+    runs = folder / "runs"
+    files = [path for path in runs.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    files = [path for path in files if runs / "index" not in path.parents]  # plans, for all runs
     return {str(path): path.read_bytes() for path in files}
 
 

@@ -118,7 +118,7 @@ def test_batched_generation_equals_single_samples(llm: CausalLM) -> None:
 
 
 def test_packed_attention_without_bounds_raises(llm: CausalLM) -> None:
-    with pytest.raises(ValueError, match=r"bounds .*no attention_mask"):
+    with pytest.raises(ValueError, match=r"segments .*no attention_mask"):
         llm.model(inputs_embeds=torch.randn(1, 4, 32), use_cache=False)
 
 
