@@ -1,7 +1,12 @@
 """Paths of media files, which stay below a root folder."""
 
 import os
+import stat
+import time
+from functools import lru_cache
 from pathlib import Path
+
+from omnihuman.data.machine import MACHINE_ERRORS, retry
 
 FOLLOW_LINKS = "data.source.follow_links=true"
 """Override that allows links out of the root."""
@@ -33,22 +38,55 @@ def resolve_path(root: Path, name: str, *, allow_folder: bool = False, follow_li
         PathError: the path is invalid, leaves the root or does not exist.
     """
     try:
-        lexical_root = Path(os.path.abspath(root))
-        lexical = Path(os.path.abspath(lexical_root / name))
-        file = lexical if follow_links else (root / name).resolve()
-        is_folder = file.is_dir()
-        exists = file.is_file() or (allow_folder and is_folder)
-    except (OSError, ValueError, RuntimeError) as error:  # a name too long, with a null byte, a loop of links
+        file = os.path.abspath(os.path.join(root, name)) if follow_links else _resolve(os.path.join(root, name))
+        mode = retry(lambda: _read_mode(file), _is_passing)
+    except (OSError, ValueError) as error:  # a name too long, with a null byte, a loop of links
         reason = getattr(error, "strerror", None) or str(error)
         raise PathError("missing_file", f"not a valid path ({reason:.80}).") from error
-    base = lexical_root if follow_links else root.resolve()
-    if not file.is_relative_to(base):
-        raise PathError("outside_root", _describe_outside(root, lexical, lexical_root, file))
-    if not exists:
+    base = os.path.abspath(root) if follow_links else _resolve_folder(str(root))
+    if file != base and not file.startswith(os.path.join(base, "")):
+        lexical_root = Path(os.path.abspath(root))
+        lexical = Path(os.path.abspath(lexical_root / name))
+        raise PathError("outside_root", _describe_outside(root, lexical, lexical_root, Path(file)))
+    is_folder = stat.S_ISDIR(mode)
+    if not (stat.S_ISREG(mode) or (allow_folder and is_folder)):
         raise PathError("missing_file", f"there is no such file in data.root ({root}){_find_cure(name, is_folder)}.")
     if is_folder and not follow_links:
-        _check_folder(root, file, base)
-    return file
+        _check_folder(root, Path(file), Path(base))
+    return Path(file)
+
+
+def _resolve(path: str) -> str:
+    """Return the path without links; the folder, which holds many files of a corpus, is resolved once a second."""
+    folder, base = os.path.split(path)
+    if base in ("", os.curdir, os.pardir) or os.path.islink(path):
+        return os.path.realpath(path)
+    return os.path.join(_resolve_folder(folder), base)
+
+
+def _resolve_folder(folder: str) -> str:
+    return _resolve_in_second(folder, int(time.monotonic()))
+
+
+@lru_cache(maxsize=4096)
+def _resolve_in_second(folder: str, second: int) -> str:
+    return os.path.realpath(folder)
+
+
+def _read_mode(file: str) -> int:
+    """Return the mode of a file, 0 if there is none.
+
+    Raises:
+        OSError: the path is invalid, or the disk does not answer.
+    """
+    try:
+        return os.stat(file).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
+def _is_passing(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in MACHINE_ERRORS
 
 
 def _describe_outside(root: Path, lexical: Path, lexical_root: Path, file: Path) -> str:

@@ -11,6 +11,7 @@ from omnihuman.data import media
 from omnihuman.data.bad_sample import BadSample, explain_unexpected
 from omnihuman.data.chat import Chat, read_texts
 from omnihuman.data.exclusion import FILE_REASONS, Description, Identity, identify, quarantine
+from omnihuman.data.machine import retry
 from omnihuman.data.planned import Planned, PlanReport
 from omnihuman.data.reader.base import Reader
 from omnihuman.data.record import Entry, Record
@@ -28,6 +29,19 @@ Headers = Mapping[Path, media.Header | BadSample]
 
 CHUNK = 4096
 """Records that are planned at a time."""
+
+HEADER_FIELDS = (
+    "file",
+    "more_images",
+    "audio_track",
+    "second_clip",
+    "kind",
+    "slots",
+    "video_stream",
+    "audio_stream",
+    "fps",
+)
+"""Fields of a record that decide its header."""
 
 MAX_LAYOUTS = 2**16
 """Amounts whose tokens are remembered."""
@@ -73,6 +87,7 @@ class Planner:
         self.probe_all: Callable[[Iterable[Path]], Headers] = self.probe_files
         self.report = PlanReport()
         self._counts: dict[Any, Mapping[str, int]] = {}
+        self._merged: tuple[Any, media.Header] | None = None
 
     def __call__(self, entries: Iterable[Entry]) -> Iterator[Planned]:
         """Yield the samples of records; ``report`` has those that are skipped.
@@ -89,6 +104,7 @@ class Planner:
             headers = self.probe_all(files)
             for entry in chunk:
                 yield from self._plan_entry(entry, headers)
+            self._merged = None
         self.report.num_dropped = self.selection.num_dropped
 
     def _plan_entry(self, entry: Entry, headers: Headers) -> Iterator[Planned]:
@@ -116,7 +132,7 @@ class Planner:
 
     def _probe(self, file: Path) -> media.Header | BadSample:
         try:
-            return media.probe(file, self.timeout)
+            return retry(lambda: media.probe(file, self.timeout), _is_passing)
         except BadSample as bad:
             return bad
         except Exception as error:
@@ -133,10 +149,13 @@ class Planner:
         """
         if not isinstance(entry, Record):
             raise entry[1]
-        try:
-            header = media.merge_headers(entry, headers)
-        except BadSample as bad:
-            raise add_source(bad, entry) from bad
+        key = tuple(getattr(entry, name) for name in HEADER_FIELDS)
+        if self._merged is None or self._merged[0] != key:  # otherwise it is another instruction on the same clip
+            try:
+                self._merged = key, media.merge_headers(entry, headers)
+            except BadSample as bad:
+                raise add_source(bad, entry) from bad
+        header = self._merged[1]
         return header, list(self.selection.select(entry, header))
 
     def _plan_view(self, record: Record, header: media.Header, fillers: Collection[str]) -> Iterator[Planned]:
@@ -236,6 +255,10 @@ class Planner:
     def _skip(self, entry: Entry, bad: BadSample, *, is_view: bool = False) -> None:
         description = describe_skipped(self.policy, entry, bad, self.quarantine_file, is_question=self.prompts)
         self.report.skipped.append(description | {"is_view": True} if is_view else description)
+
+
+def _is_passing(error: Exception) -> bool:
+    return isinstance(error, BadSample) and error.reason == "unavailable"
 
 
 def encode_record(

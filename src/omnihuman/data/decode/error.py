@@ -1,6 +1,5 @@
 """Errors of FFmpeg as bad samples: an invalid file, a format that is not read, or a machine that cannot read now."""
 
-import errno
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -10,21 +9,7 @@ import av
 from av.format import ContainerFormat
 
 from omnihuman.data.bad_sample import BadSample
-
-MACHINE_ERRORS = {
-    errno.EACCES,
-    errno.EIO,
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENODEV,
-    errno.ENOMEM,
-    errno.ENOTCONN,
-    errno.ESTALE,
-    errno.ETIMEDOUT,
-}
-"""Errors of a disk, a permission or a limit, which say nothing about the contents of a file.
-
-EPERM is none of them: it is -1, by which formats of FFmpeg mean a damaged file."""
+from omnihuman.data.machine import MACHINE_ERRORS
 
 
 def explain_open_error(path: Path, error: Any, formats: str) -> BadSample:
