@@ -216,7 +216,7 @@ class OmniData:
                 )
             locations = [entry.source.location for entry in self.sources]
             self._check_skipped(samples, ", ".join(locations))
-            if not len(self.order(0)):
+            if not self._epoch_size:
                 views = list(map(str, self.views))
                 raise ValueError(
                     explain_no_sample(self.tasks.tasks, count_tasks(self.tasks.unlisted), locations)
@@ -302,13 +302,17 @@ class OmniData:
         return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
 
     @property
+    def _epoch_size(self) -> int:
+        return sum(part.num_used for part in self.mixture)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of an epoch."""
-        return -(-len(self.order(0)) // self.batch_size)
+        return -(-self._epoch_size // self.batch_size)
 
     def count_planned(self, steps: int) -> int:
         """Return the number of samples that are planned for so many optimizer steps."""
-        size = len(self.order(0))
+        size = self._epoch_size
         epochs, rest = divmod(steps, self.steps_per_epoch)
         return epochs * size + min(size, rest * self.batch_size)
 

@@ -151,8 +151,9 @@ class Record:
             return None
         if not slots:
             return None if view else replace(self.drop_slots(self.slots), kind="text", hidden=())
-        dropped = tuple(slot for slot in self.slots if slot not in slots)
-        return replace(self.drop_slots(dropped), hidden=view.hidden(slots))
+        record = self if slots == self.slots else self.drop_slots([slot for slot in self.slots if slot not in slots])
+        hidden = view.hidden(slots)
+        return record if record.hidden == hidden else replace(record, hidden=hidden)
 
     def prepare(self, view: View | None, model_view: View, model_name: str) -> "tuple[Record, tuple[str, ...]]":
         """Return the record as a question for a model, and the slots that it loses as the model cannot fill them.

@@ -38,6 +38,9 @@ def stat_file(file: Path | str) -> Stat:
     return stat.st_size, stat.st_mtime_ns
 
 
+COLUMN_DTYPES = {"int32": np.int32, "int64": np.int64, "uint64": np.uint64, "double": np.float64}
+
+
 class ArrowFile:
     """A table that is written batch by batch, as an Arrow IPC file without compression.
 
@@ -60,9 +63,11 @@ class ArrowFile:
 
         if not rows:
             return
-        columns = zip(self.schema, zip(*rows, strict=True), strict=True)
-        arrays = [pyarrow.array(values, field.type) for field, values in columns]
-        self.writer.write_batch(pyarrow.record_batch(arrays, schema=self.schema))
+        arrays = []
+        for field, values in zip(self.schema, zip(*rows, strict=True), strict=True):
+            buffers = [None, *map(pyarrow.py_buffer, _to_buffers(values, str(field.type)))]
+            arrays.append(pyarrow.Array.from_buffers(field.type, len(rows), buffers))  # ``array`` would import pandas
+        self.writer.write_batch(pyarrow.RecordBatch.from_arrays(arrays, schema=self.schema))
         self.num_rows += len(rows)
 
     def close(self) -> None:
@@ -70,6 +75,15 @@ class ArrowFile:
         self.writer.close()
         os.fsync(self.sink.fileno())
         self.sink.close()
+
+
+def _to_buffers(values: Sequence[Any], kind: str) -> list[Any]:
+    """Return the buffers of a column: its numbers, or where each value begins and all values."""
+    if kind != "binary":
+        return [np.array(values, COLUMN_DTYPES[kind])]
+    starts = np.zeros(len(values) + 1, np.int32)
+    np.cumsum([len(value) for value in values], out=starts[1:])
+    return [starts, b"".join(values)]
 
 
 def open_table(file: Path) -> Any:
@@ -92,7 +106,7 @@ CLIP_COLUMNS = {
     "seconds": "float64",
     "fps": "float64",
     "num_frames": "int64",
-    "height": "int32",  # of an image
+    "height": "int32",  # of an image, 0 of a video
     "width": "int32",
     "audio_start": "float64",
     "audio_end": "float64",
@@ -143,6 +157,9 @@ class TableWriter:
         self.tracks = _UniqueRows(folder / "tracks.arrow", TRACK_COLUMNS)
         self.columns: dict[str, list[NDArray[np.int32]]] = {"lengths": [], "targets": [], "tasks": []}
         self.tasks: dict[str | None, int] = {}
+        self._last_header: Header | None = None
+        self._last_files: tuple[Path, ...] = ()
+        self._last_clip = 0
         self.digest, self.content = hashlib.sha256(), hashlib.sha256()
 
     def add(self, samples: Sequence[Planned]) -> None:
@@ -169,11 +186,15 @@ class TableWriter:
 
     def _add_clip(self, planned: Planned) -> int:
         record, header = planned.record, planned.header
+        if header is self._last_header and record.files == self._last_files:  # another instruction on the same clip
+            return self._last_clip
         for file in record.files:
             name = os.fsencode(file)
             self.files.add(name, partial(_describe_file, name))
         name, text = os.fsencode(record.file), codec.encode_header(header)
-        return self.clips.add(name + b"\0" + text, lambda: (name, *_describe_header(header), text))
+        number = self.clips.add(name + b"\0" + text, lambda: (name, *_describe_header(header), text))
+        self._last_header, self._last_files, self._last_clip = header, record.files, number
+        return number
 
     def _add_track(self, planned: Planned) -> int:
         if planned.record.faces is None:
@@ -223,7 +244,7 @@ def _describe_file(name: bytes) -> tuple[Any, ...]:
 
 def _describe_header(header: Header) -> tuple[Any, ...]:
     seconds = max(header.audio[1], header.num_frames / header.fps)
-    height, width = header.size or (None, None)
+    height, width = header.size or (0, 0)
     return seconds, header.fps, header.num_frames, height, width, *header.audio
 
 
