@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -168,10 +169,10 @@ def measure(cells: Sequence[Cell], out: Path) -> dict[str, Any]:
     """Return the results of all cells by name and trainer; those of an earlier call are taken from its file."""
     file = out / "results.json"
     results: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    saves = [replace(SAVED, name=name, overrides=(*SAVED.overrides, option)) for name, option in SAVES.items()]
-    pairs = [(cell, trainer) for cell in cells for trainer in (("auto", 1), *TRAINERS)]
-    if any(cell.experiment == SAVED.experiment for cell in cells):
-        pairs += [(cell, trainer) for cell in saves for trainer in (("auto", 1), ("ddp", 2), ("fsdp", 2))]
+    pairs = list(product(cells, (("auto", 1), *TRAINERS)))
+    if SAVED.experiment in [cell.experiment for cell in cells]:
+        saves = [replace(SAVED, name=name, overrides=(*SAVED.overrides, option)) for name, option in SAVES.items()]
+        pairs += product(saves, (("auto", 1), ("ddp", 2), ("fsdp", 2)))
     for cell, (strategy, num_ranks) in pairs:
         row, key = results.setdefault(cell.name, {}), f"{strategy}{num_ranks}"
         if "losses" not in row.get(key, {}):
@@ -231,14 +232,18 @@ def format_collectives(results: dict[str, Any], cells: Sequence[Cell]) -> list[s
     return format_table(["stage", "DDP all-reduces: MB", "FSDP2 all-gathers: MB", "FSDP2 reduce-scatters: MB"], rows)
 
 
+def find_largest(result: dict[str, Any]) -> int:
+    """Return the bytes of the rank that has taken most memory."""
+    return max(rank["memory"] for rank in result["ranks"])
+
+
 def format_memory(results: dict[str, Any], cells: Sequence[Cell]) -> list[str]:
     keys = ("auto1", "fsdp2", "fsdp4")
     rows = []
     for cell in cells:
         row = results.get(cell.name, {})
         if is_trained(row, *keys):
-            peaks = [max(rank["memory"] for rank in row[key]["ranks"]) / 2**20 for key in keys]
-            rows.append([cell.name, *(f"{peak:.0f}" for peak in peaks)])
+            rows.append([cell.name, *(f"{find_largest(row[key]) / 2**20:.0f}" for key in keys)])
     return format_table(["stage", "1", "FSDP2, 2", "FSDP2, 4"], rows)
 
 

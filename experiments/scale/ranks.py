@@ -47,8 +47,12 @@ class Collectives(TorchDispatchMode):
         if func.namespace == "c10d":
             name = func.__name__.partition(".")[0].strip("_")
             self.calls[name] += 1
-            self.bytes[name] += max(sum(tensor.nbytes for tensor in _list_tensors(arg)) for arg in args)
+            self.bytes[name] += max(map(_count_bytes, args))
         return func(*args, **(kwargs or {}))
+
+
+def _count_bytes(value: Any) -> int:
+    return sum(tensor.nbytes for tensor in _list_tensors(value))
 
 
 def _list_tensors(value: Any) -> Iterator[torch.Tensor]:

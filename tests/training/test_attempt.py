@@ -166,3 +166,10 @@ def test_other_ranks_wait_for_the_main_process(old: Run, new: Run, monkeypatch: 
     rank.join(5)
     assert results == [False]
     monkeypatch.setenv("RANK", "0")
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "runs").touch()
+    run = Run(tmp_path / "runs" / "x", "ours")
+    with pytest.raises(OSError, match=r"runs/x .*Not a directory.*runs="), run.lock():
+        pytest.fail("the lock was taken")

@@ -33,7 +33,7 @@ NO_GAPS = {"samples": 0.0, "gaps": 0.0, "seconds": 0.0}
 
 @dataclass
 class _Sums:
-    """What the ranks have used since the sums before: samples, descriptions of skipped ones, tokens, gaps of audio."""
+    """Samples, descriptions of skipped ones, tokens and gaps of audio of all ranks since the sums before."""
 
     used: int = 0
     skipped: list[Mapping[str, Any]] = field(default_factory=list)
