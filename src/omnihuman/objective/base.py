@@ -97,8 +97,8 @@ class Objective(pl.LightningModule, ABC):
     def configure_model(self) -> None:
         """Shard the model over the data-parallel ranks if the strategy is FSDP2.
 
-        Under ``bf16-mixed`` a rank stores its shard in float32, parameters are gathered in bfloat16, and gradients are
-        reduced in float32.
+        Under ``bf16`` and ``bf16-mixed`` a rank stores its shard of what trains in float32, parameters are gathered in
+        bfloat16, and gradients are reduced in float32.
         """
         mesh = getattr(self, "device_mesh", None)
         if mesh is None or self.is_sharded:
@@ -110,7 +110,7 @@ class Objective(pl.LightningModule, ABC):
             encoder.to(self.device)
         replicated = replicated_parameters(self.model)
         options = {"mesh": mesh["data_parallel"]}
-        if getattr(self.trainer.precision_plugin, "precision", None) == "bf16-mixed":
+        if getattr(self.trainer.precision_plugin, "compute_dtype", None) == torch.bfloat16:
             # autocast would cast float32 weights in every forward, after twice the bytes have been gathered
             options["mp_policy"] = MixedPrecisionPolicy(
                 param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False

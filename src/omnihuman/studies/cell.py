@@ -36,7 +36,7 @@ OWN_KEYS = {
 }
 """Keys of ``train`` that a study sets -> what to write instead."""
 
-DTYPES = {"bf16-mixed": "bfloat16", "bf16-true": "bfloat16", "16-mixed": "float16"}
+DTYPES = {"bf16": "bfloat16", "bf16-mixed": "bfloat16", "16-mixed": "float16"}
 """Precision of a training -> dtype of the weights in its evaluations; others are evaluated as saved."""
 
 FOLDER_LINE = re.compile(r"^written to (.+)$", re.MULTILINE)

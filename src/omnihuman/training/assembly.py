@@ -109,8 +109,8 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
     pl.seed_everything(config.seed, verbose=False)
     precision = build_precision(str(config.trainer.precision), config.trainer.accelerator)
     model, inherited = build_initial_model(config, chain)
-    precision.convert_module(model)  # before a checkpoint is loaded: Lightning casts after it
     groups = set_trainable(model, read_trainable(config))
+    precision.convert_module(model)  # before a checkpoint is loaded: Lightning casts after it
     checkpoint = None if config.overwrite else run.find_checkpoint(check_content=True)
     data = _build_data(config, model, run, is_resumed=checkpoint is not None)
     objective = _build_objective(config, model, groups, count_steps(config, data))

@@ -37,8 +37,8 @@ def replay_batches(config: DictConfig, chain: Chain, console: Console) -> None:
     batches = load_batches(Path(str(config.replay)))
     precision = build_precision(str(config.trainer.precision), str(config.trainer.accelerator))
     model, _ = build_initial_model(config, chain)
-    precision.convert_module(model)
     groups = set_trainable(model, read_trainable(config))
+    precision.convert_module(model)
     checkpoint = find_attempt(chain.run).find_checkpoint()
     source = "the initial weights"
     if checkpoint is not None:
