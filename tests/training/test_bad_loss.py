@@ -292,3 +292,48 @@ def test_ranks_agree_on_a_bad_step_of_one(
     run = Run(folder, "")
     assert count_samples(run) == (12, 8, {"bad_loss": 4})
     assert all(tensor.isfinite().all() for tensor in load_file(run.weights).values())
+
+
+class Step:
+    """A trainer and a module at the end of a step of one layer, on one of two ranks whose flags are the same."""
+
+    def __init__(self) -> None:
+        self.layer = nn.Linear(1, 1, bias=False)
+        self.optimizer = torch.optim.AdamW(self.layer.parameters())
+        strategy = SimpleNamespace(reduce=lambda tensor, reduce_op: tensor * 2)
+        self.trainer = SimpleNamespace(
+            strategy=strategy, global_step=0, global_rank=0, optimizers=[self.optimizer], precision_plugin=None
+        )
+        self.module = SimpleNamespace(step_losses=[torch.tensor(1.0)], is_step_skipped=False, log=lambda *a, **k: None)
+        self.module.step_batches = [pack([Packable({}, [1], [1], meta={"id": "a"})], {}, step_targets=1)]
+
+    def check(self, policy: BadLossPolicy, norm: float) -> bool:
+        """Return true if a step with this gradient norm is taken."""
+        self.layer.weight.grad = torch.full((1, 1), norm)
+        policy.on_before_optimizer_step(self.trainer, self.module, self.optimizer)
+        assert (self.layer.weight.grad is None) == self.module.is_step_skipped
+        return not self.module.is_step_skipped
+
+
+def test_spike_of_the_gradient_norm_is_a_bad_step(tmp_path: Path) -> None:
+    counter, step = SampleCounter(tmp_path / "skipped.jsonl"), Step()
+    policy = BadLossPolicy(tmp_path, counter, "skip", spike_factor=4)
+    assert step.check(policy, 90.0)  # nothing to compare it with
+    assert all(step.check(policy, 1.0 + 0.01 * number) for number in range(30))
+    assert step.check(policy, 4.0) and not step.check(policy, 5.0)
+    skipped = counter._train.skipped
+    assert [entry["id"] for entry in skipped] == ["a"] and "spike_factor" in skipped[0]["message"]
+    assert read_ids(tmp_path / "bad_loss" / "step=0.rank=0.pt") == ["a"]
+    resumed = BadLossPolicy(tmp_path, counter, "stop", spike_factor=4)
+    resumed.load_state_dict(policy.state_dict())
+    assert 5.0 not in resumed.norms and resumed.norms == policy.norms
+    with pytest.raises(ValueError, match=r"gradient norm 5 .*spike_factor=4"):
+        step.check(resumed, 5.0)
+    never = BadLossPolicy(tmp_path, counter, "stop")
+    assert all(step.check(never, norm) for norm in [1.0] * 30 + [1e6]) and not never.norms
+
+
+@pytest.mark.parametrize("factor", [1, 0.5, True, "10"])
+def test_spike_factor_must_be_above_1(factor: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="spike_factor="):
+        BadLossPolicy(tmp_path, SampleCounter(tmp_path / "skipped.jsonl"), "skip", spike_factor=factor)

@@ -116,7 +116,7 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
     objective = _build_objective(config, model, groups, count_steps(config, data))
     counter = SampleCounter(run.folder / "skipped.jsonl", data.max_skipped)
     throughput = Throughput(counter)
-    bad_loss = BadLossPolicy(run.folder, counter, config.on_bad_loss, cure=BAD_LOSS_CURE)
+    bad_loss = BadLossPolicy(run.folder, counter, config.on_bad_loss, BAD_LOSS_CURE, config.spike_factor)
     write = _build_writer(config, run, objective, inherited)
     generation = _build_generation_metrics(config, data)
     chosen = build_all(config.callback)

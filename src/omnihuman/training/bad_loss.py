@@ -1,7 +1,9 @@
-"""Steps whose loss or gradient is not finite: the training stops, or such a step is not taken."""
+"""Steps whose loss or gradient is not finite, or spikes: the training stops, or such a step is not taken."""
 
 import logging
 import math
+import statistics
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -32,6 +34,9 @@ MAX_FILES = 10
 MAX_IDS = 8
 """Sample ids that a message lists."""
 
+NUM_NORMS, MIN_NORMS = 100, 20
+"""Gradient norms of the last steps that were taken, of whose median a spike is a multiple, and the fewest of them."""
+
 
 class BadLossPolicy(pl.Callback):
     """Checks loss and gradient of every optimizer step, once, over all ranks, before the gradient is clipped.
@@ -44,16 +49,23 @@ class BadLossPolicy(pl.Callback):
         counter: counts the samples of bad steps as skipped.
         policy: ``stop`` or ``skip``.
         cure: what the user can do, for the message.
+        spike_factor: a gradient norm above so many times the running median is bad as well; ``None``: none is.
 
     Raises:
-        ValueError: the policy is unknown.
+        ValueError: the policy is unknown, or the factor is not above 1.
     """
 
-    def __init__(self, folder: Path, counter: SampleCounter, policy: str, cure: str = "") -> None:
+    def __init__(
+        self, folder: Path, counter: SampleCounter, policy: str, cure: str = "", spike_factor: float | None = None
+    ) -> None:
         if policy not in ("stop", "skip"):
             raise ValueError(f"on_bad_loss={policy}: expected stop or skip.")
+        if spike_factor is not None and not (type(spike_factor) in (int, float) and spike_factor > 1):
+            raise ValueError(f"spike_factor={spike_factor}: expected a number above 1, or null.")
         self.folder, self.counter, self.policy, self.cure = folder, counter, policy, cure
+        self.spike_factor = spike_factor
         self.num_bad = self.num_consecutive = 0
+        self.norms = deque[float](maxlen=NUM_NORMS)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """Check the step, and drop its gradient if it is bad.
@@ -64,15 +76,30 @@ class BadLossPolicy(pl.Callback):
         losses = torch.stack(pl_module.step_losses)
         norm = compute_gradient_norm(optimizer).to(losses.device)
         # AdamW's second moment is the square: where that overflows, a parameter would never move again
-        flags = torch.stack([~losses.isfinite().all(), ~norm.square().isfinite()])
-        bad_losses, bad_norms = trainer.strategy.reduce(flags.float(), reduce_op="sum").tolist()
+        flags = torch.stack([~losses.isfinite().all(), ~norm.square().isfinite(), norm > self._limit()])
+        bad_losses, bad_norms, spikes = trainer.strategy.reduce(flags.float(), reduce_op="sum").tolist()
         pl_module.log("train/grad_norm", norm, batch_size=1)
-        pl_module.is_step_skipped = bool(bad_losses or bad_norms)
+        pl_module.is_step_skipped = bool(bad_losses or bad_norms or spikes)
         if not pl_module.is_step_skipped:
             self.num_consecutive = 0
-        elif bad_losses or not _can_rescale(trainer):
-            self._handle(trainer, pl_module, losses.tolist(), float(norm), has_bad_loss=bool(bad_losses))
+            self._remember(norm)
+            return
+        if bad_losses or not (bad_norms and _can_rescale(trainer)):
+            problem = f"the gradient norm {float(norm):.3g} is above spike_factor={self.spike_factor} times the median"
+            if bad_losses or bad_norms:
+                problem = f"the gradient is not finite (norm {float(norm)})"
+            self._handle(trainer, pl_module, losses.tolist(), problem, has_bad_loss=bool(bad_losses))
             optimizer.zero_grad(set_to_none=True)  # a parameter without a gradient stays as it is
+
+    def _limit(self) -> float:
+        """Return the gradient norm above which a step is bad."""
+        if self.spike_factor is None or len(self.norms) < MIN_NORMS:
+            return math.inf
+        return self.spike_factor * statistics.median(self.norms)
+
+    def _remember(self, norm: Tensor) -> None:
+        if self.spike_factor is not None:
+            self.norms.append(float(norm))
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Check the weights before a checkpoint is written.
@@ -102,13 +129,12 @@ class BadLossPolicy(pl.Callback):
             )
 
     def _handle(
-        self, trainer: Any, pl_module: Any, losses: Sequence[float], norm: float, *, has_bad_loss: bool
+        self, trainer: Any, pl_module: Any, losses: Sequence[float], problem: str, *, has_bad_loss: bool
     ) -> None:
         self.num_bad += 1
         self.num_consecutive += 1
         step = trainer.global_step
         bad = list(pl_module.step_batches)
-        problem = f"the gradient is not finite (norm {norm})"
         if has_bad_loss:
             problem = "the loss is not finite"
             bad = [batch for batch, loss in zip(bad, losses, strict=True) if not math.isfinite(loss)]
@@ -124,13 +150,13 @@ class BadLossPolicy(pl.Callback):
         if self.policy == "stop" or self.num_consecutive >= MAX_CONSECUTIVE:
             raise ValueError(f"{message} {self.num_consecutive} in a row. {self._published()} {self.cure}")
         log.warning("%s The step is not taken.", message)
-        self._count_skipped(pl_module.step_batches, step)
+        self._count_skipped(pl_module.step_batches, f"step {step} was not taken: {problem}")
 
-    def _count_skipped(self, batches: Sequence[Batch], step: int) -> None:
+    def _count_skipped(self, batches: Sequence[Batch], message: str) -> None:
         skipped = []
         for batch in batches:
             for meta in batch.meta:
-                skipped.append({"id": meta.get("id"), "reason": BAD_LOSS, "message": f"step {step} was not taken"})
+                skipped.append({"id": meta.get("id"), "reason": BAD_LOSS, "message": message})
         self.counter.reject(skipped)
 
     def _published(self) -> str:
@@ -140,10 +166,11 @@ class BadLossPolicy(pl.Callback):
         return "Nothing is published, and there is no checkpoint yet."
 
     def state_dict(self) -> dict[str, Any]:
-        return {"bad": self.num_bad, "consecutive": self.num_consecutive}
+        return {"bad": self.num_bad, "consecutive": self.num_consecutive, "norms": list(self.norms)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.num_bad, self.num_consecutive = state_dict["bad"], state_dict["consecutive"]
+        self.norms.extend(state_dict["norms"])
 
 
 def compute_gradient_norm(optimizer: Any) -> Tensor:

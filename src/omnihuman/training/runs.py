@@ -39,6 +39,7 @@ SHARED_ROOTS = (
     "validation",
     "validate_first",
     "on_bad_loss",
+    "spike_factor",
 )
 """Config groups and keys whose overrides apply to the parents of a run as well as to the run itself."""
 
