@@ -381,3 +381,17 @@ def test_an_image_as_second_clip_raises(media_root: Path) -> None:
     record = build_record(media_root / "talk.mp4", second_clip=media_root / "image.png")
     with pytest.raises(BadSample, match=r"talk\.mp4 and .*image\.png: .*videos"):
         probe_record(record)
+
+
+def test_a_header_is_read_once_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, opened = write_clip(tmp_path / "a.mp4", num_frames=5, seconds=0), []
+    open_file = av.open
+    monkeypatch.setattr(av, "open", lambda *args, **options: opened.append(args[0]) or open_file(*args, **options))
+    assert probe(path) == probe(path) and probe(path).num_frames == 5
+    assert opened == [str(path)]
+    write_clip(path, num_frames=7, seconds=0)
+    opened.clear()
+    assert probe(path).num_frames == 7 and opened == [str(path)]
+    path.unlink()
+    with pytest.raises(BadSample, match=r"a\.mp4: there is no such file"):
+        probe(path)

@@ -35,6 +35,7 @@ TRAINING_OPTIONS = {
     "features",
     "path",
     "augment",
+    "exact",
 }
 """Options that choose the samples and load them."""
 

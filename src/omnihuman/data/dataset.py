@@ -35,6 +35,7 @@ from omnihuman.data.planning import (
 )
 from omnihuman.data.reader.base import LongAudio, ReadOptions, load_readers
 from omnihuman.data.record import Entry, Record
+from omnihuman.data.steps import FrameSteps
 from omnihuman.data.views import Missing, ViewSelection
 from omnihuman.modality import BY_FIELD, INSTRUCTION, View
 from omnihuman.nn.tiles import Tiles
@@ -72,6 +73,7 @@ class Samples(Dataset[Batch]):
         quarantine_file: list to which ``quarantine`` adds bad files, one JSON object per line.
         timeout: seconds per file.
         prompts: end every sample where the answer to its question begins, for generation.
+        exact: resize frames of videos as the official code does; false: while colors are converted, which is faster.
 
     Raises:
         BadSample: a sample cannot be used and the policy is ``raise``.
@@ -99,11 +101,11 @@ class Samples(Dataset[Batch]):
         quarantine_file: Path | None = None,
         timeout: float = 60.0,
         prompts: bool = False,
+        exact: bool = True,
     ) -> None:
-        self.transforms, self.layouts, self.chat = dict(transforms), layouts, chat
-        self.policy = policy
+        self.transforms, self.layouts, self.chat, self.policy = dict(transforms), layouts, chat, policy
         options = (num_frames, face or FaceInput(), augment, long_audio, prompts, sampling, time_instruction, tiles)
-        self.readers = load_readers(ReadOptions(*options))
+        self.readers = load_readers(ReadOptions(*options, exact))
         self.fields = {field for field, _ in self.transforms.values() if field != INSTRUCTION}
         by_turn = any(field == INSTRUCTION for field, _ in self.transforms.values())
         self.selection = ViewSelection(self.readers, views, needs, missing, by_turn=by_turn, prompts=prompts)
@@ -191,29 +193,30 @@ class Samples(Dataset[Batch]):
 
     # ------------------------------------------------------------------------------------------------------- decoding
 
-    def sample(self, planned: Planned, fields: Collection[str] | None = None) -> Sample:
+    def sample(self, planned: Planned, names: Collection[str] | None = None) -> Sample:
         """Decode one sample.
 
         Args:
             planned: the sample.
-            fields: decode only what these need, ``None`` for all that encoders read.
+            names: of encoders: decode only what these read, and frames and faces as their time steps (``data.steps``);
+                ``None`` for all encoders, with all pixels of the file.
 
         Raises:
             BadSample: a file does not hold what its header promises.
         """
-        first, *more = [self._decode(clip, planned, fields) for clip in planned.record.clips]
+        first, *more = [self._decode(clip, planned, names) for clip in planned.record.clips]
         return replace(first, more=tuple(more))
 
-    def _decode(self, record: Record, planned: Planned, fields: Collection[str] | None) -> Sample:
-        needed = self.fields - set(record.hidden)
-        if fields is not None:
-            needed &= set(fields)
+    def _decode(self, record: Record, planned: Planned, names: Collection[str] | None) -> Sample:
+        transforms = [self.transforms[name] for name in (self.transforms if names is None else names)]
+        needed = self.fields.intersection(field for field, _ in transforms) - set(record.hidden)
+        take = None if names is None else FrameSteps(record, self.readers, transforms)
         decoded = set[str]().union(*(self.readers[field].decodes for field in needed))
         amounts = {field: planned.amounts[field] for field in decoded}
         num_samples = self.readers["waveform"].count_in_file(amounts.get("waveform", 0), record, planned.header)
         num_frames = self.readers["frames"].count_in_file(amounts.get("frames", 0), record, planned.header)
         sampling = self.readers["frames"].options.sampling
-        clip = media.read_clip(record, planned.header, num_frames, num_samples, self.timeout, sampling)
+        clip = media.read_clip(record, planned.header, num_frames, num_samples, self.timeout, sampling, take)
         values = {}
         for field in BY_FIELD:
             if field in needed | decoded and field not in record.hidden:
@@ -261,9 +264,8 @@ class Samples(Dataset[Batch]):
         if self.augment:
             self.augment.start(planned.record.id, epoch)
         features, times = self.cached.load(index) if self.cached else ({}, [])
-        fields = {field for name, (field, _) in self.transforms.items() if name not in features}
         try:
-            sample = self.sample(planned, fields)
+            sample = self.sample(planned, [name for name in self.transforms if name not in features])
             packable = self.to_packable(planned, sample, features)
         except BadSample as bad:
             raise add_source(bad, planned.record) from bad

@@ -16,6 +16,9 @@ from omnihuman.data.record import BadSample, Box, FaceDetection
 
 Detector = Callable[[UInt8[Tensor, "3 H W"]], list[Box]]
 
+Crop = Callable[[UInt8[Tensor, "3 H W"], float, float], UInt8[Tensor, "3 _ _"] | None]
+"""A frame, the second at which it is shown, and its scale -> the crop of the face, ``None`` without one."""
+
 
 @dataclass(frozen=True)
 class FaceInput:
@@ -58,26 +61,26 @@ class FaceInput:
         Raises:
             BadSample: a box of the record lies outside the frame.
         """
+        crop = self.follow(detections, location)
+        return tuple(crop(frame, time, scale) for frame, time in zip(frames, times, strict=True))
+
+    def follow(self, detections: Sequence[FaceDetection] | None, location: str) -> Crop:
+        """Return what crops the face out of one frame of a clip after the other, see ``__call__``."""
         has_no_faces = detections is not None and not detections
         if self.region == "none" or has_no_faces:
-            return (None,) * len(frames)
+            return lambda frame, time, scale: None
         if self.region == "whole":
-            return tuple(frames)
-        crops: list[Tensor | None] = []
-        for frame, box in zip(frames, self._locate(frames, times, detections), strict=True):
-            box_scale = 1.0 if detections is None else scale
-            crops.append(None if box is None else self._crop(frame, box, location, box_scale))
-        return tuple(crops)
+            return lambda frame, time, scale: frame
+        track = None if detections is None else build_track(detections)
 
-    def _locate(
-        self, frames: Tensor, times: Sequence[float], detections: Sequence[FaceDetection] | None
-    ) -> list[Box | None]:
-        if detections is not None:
-            track = build_track(detections)
-            return [interpolate_box(track, time) for time in times]
-        if self.detector is None:
-            return [None] * len(frames)
-        return [select_largest(self.detector(frame)) for frame in frames]
+        def crop(frame: Tensor, time: float, scale: float) -> Tensor | None:
+            box = self._detect(frame) if track is None else interpolate_box(track, time)
+            return None if box is None else self._crop(frame, box, location, 1.0 if track is None else scale)
+
+        return crop
+
+    def _detect(self, frame: UInt8[Tensor, "3 H W"]) -> Box | None:
+        return None if self.detector is None else select_largest(self.detector(frame))
 
     def _crop(self, frame: Tensor, box: Box, location: str, scale: float) -> Tensor:
         height, width = frame.shape[-2:]
@@ -150,12 +153,10 @@ def interpolate_box(track: Sequence[tuple[float, Box | None]], time: float) -> B
     return x0, y0, x1, y1
 
 
-def faces_to_signal(
-    faces: Sequence[Tensor | None], transform: Callable[[Tensor], Tensor], blank: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return face crops as time steps ``[T ...]``, blank for a frame without a face, and the mask ``[T]``."""
-    steps = [blank if face is None else transform(face[None]) for face in faces]
-    return torch.cat(steps), torch.tensor([face is not None for face in faces])
+def stack_faces(steps: Sequence[Tensor | None], blank: Tensor) -> tuple[Tensor, Tensor]:
+    """Return faces ``[1 ...]`` as time steps ``[T ...]``, blank for a frame without a face, and the mask ``[T]``."""
+    mask = torch.tensor([step is not None for step in steps])
+    return torch.cat([blank if step is None else step for step in steps]), mask
 
 
 @dataclass(frozen=True)

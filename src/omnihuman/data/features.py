@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save  # to bytes: its files would be readable for the owner alone
 from torch import Tensor, nn
 
-from omnihuman.data import face, media
+from omnihuman.data import face, media, steps
 from omnihuman.data.decode import audio, clock, frames, image, packets, riff, streams
 from omnihuman.data.packing import MicroBatch, Step
 from omnihuman.modality import BY_FIELD
@@ -31,7 +31,7 @@ from omnihuman.types import Batches, Features, Signal
 
 log = logging.getLogger(__name__)
 
-DECISIVE_MODULES = (audio, clock, face, frames, image, media, packets, riff, streams, tiles)
+DECISIVE_MODULES = (audio, clock, face, frames, image, media, packets, riff, steps, streams, tiles)
 """Modules whose code decides what is decoded."""
 
 FORMAT = 2

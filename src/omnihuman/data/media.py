@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,8 @@ class Clip:
 def probe(path: Path, timeout: float = 60.0, max_pixels: int = MAX_PIXELS) -> Header:
     """Read the header of a file, or count the images of a folder.
 
+    A process reads the header of a file once, for as long as its size and time of change stay the same.
+
     Args:
         path: a file, or a folder of numbered images.
         timeout: seconds after which reading stops.
@@ -83,6 +85,16 @@ def probe(path: Path, timeout: float = 60.0, max_pixels: int = MAX_PIXELS) -> He
     """
     if path.is_dir():
         return Header(has_video=True, num_frames=len(list_images(path)))
+    try:
+        stat = path.stat()
+    except OSError:  # which opening explains
+        return _probe.__wrapped__(path, timeout, max_pixels)
+    return _probe(path, timeout, max_pixels, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=1 << 14)
+def _probe(path: Path, timeout: float, max_pixels: int, *version: int) -> Header:
+    """Read the header of a file; ``version`` tells apart files that had the same path."""
     with _open(path, timeout, max_pixels) as (container, check):
         if _is_image(container):
             height, width = _decode_still(path, container, max_pixels, check).shape[-2:]
@@ -351,8 +363,8 @@ def _read_files(
 def _take_second(take: Take, size: tuple[int, int], frame: DecodedFrame) -> Any:
     """Take a frame of the second video, which has the size of the first one."""
 
-    def convert(shown: tuple[int, int]) -> UInt8[Tensor, "3 H W"]:
-        return resize(frame.image[None], size)[0] if shown == size else frame.convert(shown)
+    def convert(shown: tuple[int, int], interpolation: str | None) -> UInt8[Tensor, "3 H W"]:
+        return resize(frame.image[None], size)[0] if interpolation is None else frame.scale(shown)
 
     return take(replace(frame, size=size, convert=convert, is_second=True))
 

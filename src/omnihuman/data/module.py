@@ -85,6 +85,7 @@ class OmniData:
         seed: of order and mixture.
         features: folder in which features of frozen encoders are cached, for all runs; ``None`` for no cache.
         index_folder: folder of the tables of planned samples, for all runs; ``None`` plans in memory.
+        exact: frames of videos equal those of the official code; false: about a quarter faster, and nearly equal.
 
     Attributes:
         trainer: Lightning's, which knows ranks and device; ``None`` outside of a training.
@@ -128,6 +129,7 @@ class OmniData:
         seed: int = 42,
         features: str | None = None,
         index_folder: str | None = None,
+        exact: bool = True,
     ) -> None:
         self.trainer: Any = None
         counts = {"num_frames": num_frames, "batch_size": batch_size, "max_tokens": max_tokens}
@@ -145,7 +147,7 @@ class OmniData:
         self.plans = SourcePlans(index_folder, self.exclusions, self.tasks)
         self.options = dict[str, Any](num_frames=num_frames, sampling=sampling, time_instruction=time_instruction)
         self.options |= dict(face=face, missing=missing, long_audio=long_audio, policy=on_bad_sample, timeout=timeout)
-        self.options["tiles"] = parse_tiles(tiles)
+        self.options |= dict(tiles=parse_tiles(tiles), exact=exact)
         self.chat_options = dict[str, Any](markers=markers, separator=separator, instruction=instruction)
         self.chat_options["supervise_newline"] = supervise_newline
         self.max_length, self.num_workers, self.features = max_length or max_tokens, num_workers, features

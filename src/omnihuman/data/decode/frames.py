@@ -37,21 +37,27 @@ class DecodedFrame:
     Attributes:
         time: second at which it is shown in its file.
         size: height and width of ``image``.
-        convert: height and width, or ``None`` for those in the file -> pixels ``[3 H W]``, scaled by swscale.
-        scale: side of ``image`` divided by that in the file.
+        convert: height, width and the interpolation of swscale, ``None`` for its own -> pixels ``[3 H W]``.
+        file_scale: side of ``image`` divided by that in the file.
         is_second: it is a frame of the second file of a record.
+        is_image: it was read from an image file, without swscale.
     """
 
     time: float
     size: tuple[int, int]
-    convert: Callable[[tuple[int, int]], UInt8[Tensor, "3 H W"]]
-    scale: float = 1.0
+    convert: Callable[[tuple[int, int], str | None], UInt8[Tensor, "3 H W"]]
+    file_scale: float = 1.0
     is_second: bool = False
+    is_image: bool = False
 
     @cached_property
     def image(self) -> UInt8[Tensor, "3 H W"]:
         """Pixels in the order of a decoder: rows, columns, colors."""
-        return self.convert(self.size)
+        return self.convert(self.size, None)
+
+    def scale(self, size: tuple[int, int]) -> UInt8[Tensor, "3 Y X"]:
+        """Return the frame with this height and width, scaled while its colors are converted."""
+        return self.convert(size, "AREA" if size < self.size else "BICUBIC")
 
 
 Take = Callable[[DecodedFrame], Any]
@@ -260,12 +266,13 @@ def read_orientation(frame: Any) -> tuple[bool, bool, bool]:
     return is_transposed, across < 0, down < 0
 
 
-def _to_tensor(frame: Any, size: tuple[int, int]) -> UInt8[Tensor, "3 H W"]:
+def _to_tensor(frame: Any, size: tuple[int, int], interpolation: str | None) -> UInt8[Tensor, "3 H W"]:
     """Return a decoded frame, upright, with this height and width."""
     is_transposed, is_mirrored, is_flipped = read_orientation(frame)
     height, width = reversed(size) if is_transposed else size
     # A scaler of its own with one thread: PyAV's shared one may hold threads that a forked worker would wait for.
-    scaled = VideoReformatter().reformat(frame, format="rgb24", width=width, height=height, threads=1)
+    options = {"format": "rgb24", "width": width, "height": height, "interpolation": interpolation, "threads": 1}
+    scaled = VideoReformatter().reformat(frame, **options)
     pixels = scaled.to_ndarray()
     if is_transposed:
         pixels = pixels.transpose(1, 0, 2)

@@ -160,7 +160,7 @@ def show_image(
 ) -> DecodedFrame:
     """Return an image as a frame of a clip, of its own or another height and width."""
     height, width = size or image.shape[-2:]
-    return DecodedFrame(time, (height, width), lambda size: resize(image[None], size)[0], scale)
+    return DecodedFrame(time, (height, width), lambda size, _: resize(image[None], size)[0], scale, is_image=True)
 
 
 def resize(frames: UInt8[Tensor, "T 3 H W"], size: tuple[int, int]) -> UInt8[Tensor, "T 3 Y X"]:

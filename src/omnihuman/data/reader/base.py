@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from omnihuman.data.augment import AudioAugment
+from omnihuman.data.decode.frames import DecodedFrame
 from omnihuman.data.decode.sampling import Sampling
 from omnihuman.data.face import FaceInput
 from omnihuman.data.media import Clip, Header
@@ -34,6 +35,7 @@ class ReadOptions:
         sampling: of the frames of a video.
         time_instruction: the text after a video, ``None`` for none.
         tiles: of images, ``None`` for images that are one frame.
+        exact: frames of videos are resized as the official code does; false: by swscale, while it converts colors.
     """
 
     num_frames: int
@@ -44,6 +46,7 @@ class ReadOptions:
     sampling: Sampling = "midpoints"
     time_instruction: str | None = None
     tiles: Tiles | None = None
+    exact: bool = True
 
 
 class Reader(ABC):
@@ -99,11 +102,18 @@ class Reader(ABC):
     def read(self, record: Record, clip: Clip) -> Any:
         """Return the value for the field of a sample; ``None`` if the sample lacks it."""
 
+    def take(self, record: Record) -> Callable[[DecodedFrame], Tensor | None]:
+        """Return what reads the value of one decoded frame, ``[K 3 H W]``; ``None`` for one without a value.
+
+        It is called only for a field with images.
+        """
+        raise NotImplementedError(f"{type(self).__name__} reads no frame, but its modality has images.")
+
     def to_signal(self, value: Any, transform: Callable[[Any], Tensor], blank: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the time steps ``[T ...]`` of a signal, and the mask ``[T]`` where some of them can be missing.
 
         Args:
-            value: of the field.
+            value: of the field; of a field with images also ``data.steps.Steps``.
             transform: of the encoder.
             blank: one time step ``[1 ...]`` of zeros.
         """

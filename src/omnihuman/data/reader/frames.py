@@ -1,15 +1,20 @@
 """Frames: selected frames of a clip, an image as one frame, or its tiles."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from omnihuman.data.chat import TIME_TEXT
+from omnihuman.data.decode.frames import DecodedFrame
 from omnihuman.data.decode.sampling import count_frames, count_in_span, select_indices
 from omnihuman.data.media import Clip, Header
 from omnihuman.data.reader.base import Reader
 from omnihuman.data.record import BadSample, Record
+from omnihuman.data.steps import Steps, is_framewise
+from omnihuman.modality import FRAMES
 from omnihuman.types import FrameCount
 
 
@@ -65,17 +70,32 @@ class FramesReader(Reader):
             raise BadSample("no_frame_count", f"{message}; convert the file to mp4, or leave that option out.")
         return count_in_span(header.num_frames, header.fps, record.span)
 
-    def read(self, record: Record, clip: Clip) -> Tensor | None:
-        if record.tiling is None or clip.frames is None:
-            return clip.frames
+    def read(self, record: Record, clip: Clip) -> Tensor | Steps | None:
+        if clip.frames is None:
+            return Steps(FRAMES, clip.steps) if clip.steps else None
+        return self._cut(record, clip.frames)
+
+    def take(self, record: Record) -> Callable[[DecodedFrame], Tensor | None]:
+        return lambda frame: self._cut(record, frame.image[None])
+
+    def _cut(self, record: Record, frames: Tensor) -> Tensor:
+        if record.tiling is None:
+            return frames
         assert self.options.tiles is not None
-        return self.options.tiles.cut(clip.frames, record.tiling)
+        return self.options.tiles.cut(frames, record.tiling)
+
+    def to_signal(self, value: Any, transform: Callable[[Any], Tensor], blank: Tensor) -> tuple[Tensor, Tensor | None]:
+        if not isinstance(value, Steps):
+            return transform(value), None
+        steps = torch.cat([step for step in value.select(transform) if step is not None])
+        return steps if is_framewise(FRAMES, transform) else transform(steps), None
 
     def cache_key(self, record: Record) -> dict[str, Any]:
         return {
             "file": record.file,
             "video_stream": record.video_stream,
             "span": record.span,
+            "exact": self.options.exact,
             "second_clip": record.second_clip,
             "second_clip_span": record.second_clip_span,
             "fps": record.fps,
