@@ -238,8 +238,8 @@ class Batch:
         return self.has_gaps or any(signal.has_gaps for signal in self.signals.values())
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:
-        """Return the batch with every tensor moved by ``Tensor.to``."""
-        return _map(self, lambda tensor: tensor.to(*args, **kwargs))
+        """Return the batch with every tensor moved by ``Tensor.to``; from page-locked memory without waiting."""
+        return _map(self, lambda tensor: tensor.to(*args, **{"non_blocking": tensor.is_pinned(), **kwargs}))
 
     def pin_memory(self) -> Batch:
         """Return the batch in page-locked memory."""

@@ -38,3 +38,17 @@ def test_a_batch_moves_with_its_signals():
     moved = pack([sample], BLANKS, 1).to("meta")
     tensors = [moved.input_ids, moved.signals["video"].values, moved.signals["audio"].mask]
     assert {tensor.device.type for tensor in tensors} == {"meta"} and moved.meta[0]["id"] == "a"
+
+
+def test_page_locked_memory_is_copied_without_waiting(monkeypatch: pytest.MonkeyPatch):
+    batch = pack([Packable({}, [1], [1])], BLANKS, 1)
+    locked, copies = batch.input_ids.data_ptr(), []
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda tensor: tensor.data_ptr() == locked)
+
+    def record(tensor: torch.Tensor, device: str, *, non_blocking: bool) -> torch.Tensor:
+        copies.append((tensor is batch.input_ids, non_blocking))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "to", record)
+    batch.to("cpu")
+    assert (True, True) in copies and {flag for is_locked, flag in copies if not is_locked} == {False}

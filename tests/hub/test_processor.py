@@ -30,6 +30,7 @@ TRAINING_OPTIONS = {
     "max_skipped",
     "val_limit",
     "num_workers",
+    "prefetch_mb",
     "seed",
     "source",
     "features",

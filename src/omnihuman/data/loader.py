@@ -12,8 +12,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from omnihuman.data.dataset import Samples
 from omnihuman.data.packing import MicroBatch, Step
+from omnihuman.data.prefetch import count_ahead
 from omnihuman.data.record import BadSample
 from omnihuman.types import Batch, Batches
+
+NUM_FIRST = 100
+"""Steps by which the size of the others is judged: an epoch may have a hundred thousand of them."""
 
 TIMED_OUT = re.compile(r"DataLoader timed out after ([\d.]+) seconds")
 """Message of a loader whose worker hangs."""
@@ -34,7 +38,8 @@ class Loader(DataLoader[Any]):
         pack_epoch: epoch -> its steps.
         num_workers: processes that decode; 0 decodes in this one.
         timeout: seconds per file; a worker that hangs for longer is an error.
-        options: of the DataLoader.
+        keep_workers: the workers stay from one epoch to the next.
+        prefetch_mb: 10^6 bytes of the batches that all workers load ahead; each loads at least one.
     """
 
     def __init__(
@@ -44,12 +49,15 @@ class Loader(DataLoader[Any]):
         *,
         num_workers: int = 0,
         timeout: float = 60.0,
-        **options: Any,
+        keep_workers: bool = False,
+        prefetch_mb: int | float = 1000,
     ) -> None:
         self.pack_epoch = lru_cache(maxsize=2)(pack_epoch)
         self.epoch, self.num_yielded, self.is_restored = 0, 0, False
+        first = list(chain.from_iterable(self.pack_epoch(0)[:NUM_FIRST]))
+        largest = max((len(micro_batch.indices) for micro_batch in first), default=1)
         # Reading stops by itself after `timeout`; this catches reads that cannot be stopped, as of a dead network disk.
-        worker_timeout = 60 + 2 * timeout * self._count_largest() if num_workers else 0
+        worker_timeout = 60 + 2 * timeout * largest if num_workers else 0
         super().__init__(
             _BadSamplesAsValues(samples),
             batch_size=None,
@@ -58,13 +66,15 @@ class Loader(DataLoader[Any]):
             timeout=worker_timeout,
             worker_init_fn=_freeze_inherited,
             generator=torch.Generator(),  # the global one stays untouched, so that a resumed run draws the same numbers
-            **options,
+            persistent_workers=keep_workers and num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            prefetch_factor=count_ahead(samples, first, num_workers, int(prefetch_mb * 1e6)) if num_workers else None,
         )
 
     def __iter__(self) -> Iterator[Batches]:  # type: ignore[override]
         if not self.is_restored:
             self.num_yielded = 0
-        if self.num_workers:
+        if self.num_workers and self._iterator is None:
             gc.collect()  # so that no worker inherits garbage, see _freeze_inherited
         batches = self._iterate_batches()
         for step in self.remaining_steps():
@@ -85,11 +95,6 @@ class Loader(DataLoader[Any]):
         """Return the steps of the epoch that are not yielded yet at this moment; each is packed when it comes."""
         plan = self.pack_epoch(self.epoch)
         return map(plan.__getitem__, range(self.num_yielded, len(plan)))
-
-    def _count_largest(self) -> int:
-        """Return the samples of the largest micro-batch in the first steps."""
-        micro_batches = chain.from_iterable(self.pack_epoch(0)[:100])
-        return max((len(micro_batch.indices) for micro_batch in micro_batches), default=1)
 
     def __len__(self) -> int:
         return len(self.pack_epoch(self.epoch))

@@ -8,8 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from omnihuman.data.augment import AudioAugment
 from omnihuman.data.ceiling import check_positive, check_share, check_skipped, summarize_reasons
 from omnihuman.data.chat import Chat, Markers, describe_difference
@@ -81,6 +79,7 @@ class OmniData:
         instruction: text for encoders of the instruction, see ``Chat``.
         val_limit: number of validation records, ``None`` for all.
         num_workers: processes that decode.
+        prefetch_mb: 10^6 bytes of the batches that all of them load ahead; each loads at least one.
         timeout: seconds per file.
         seed: of order and mixture.
         features: folder in which features of frozen encoders are cached, for all runs; ``None`` for no cache.
@@ -125,6 +124,7 @@ class OmniData:
         instruction: str | Mapping[str, str] = "{question}",
         val_limit: int | None = None,
         num_workers: int = 1,
+        prefetch_mb: int | float = 1000,
         timeout: float = 60.0,
         seed: int = 42,
         features: str | None = None,
@@ -133,7 +133,9 @@ class OmniData:
     ) -> None:
         self.trainer: Any = None
         counts = {"num_frames": num_frames, "batch_size": batch_size, "max_tokens": max_tokens}
-        check_positive(**counts, sort_window=sort_window, timeout=timeout, max_length=max_length)
+        check_positive(
+            **counts, sort_window=sort_window, timeout=timeout, max_length=max_length, prefetch_mb=prefetch_mb
+        )
         self.max_skipped, self.path, self.sort_window = check_share(max_skipped), path, sort_window
         self.augment = augment if augment and augment.is_enabled else None
         if self.augment:
@@ -151,6 +153,7 @@ class OmniData:
         self.chat_options = dict[str, Any](markers=markers, separator=separator, instruction=instruction)
         self.chat_options["supervise_newline"] = supervise_newline
         self.max_length, self.num_workers, self.features = max_length or max_tokens, num_workers, features
+        self.prefetch_mb = prefetch_mb
         self._connected: tuple[Transforms, Layouts, Chat] | None = None
         self._cache: dict[Any, Samples] = {}
         self._mixture: list[MixturePart] = []
@@ -319,7 +322,8 @@ class OmniData:
         return epochs * size + min(size, rest * self.batch_size)
 
     def train_dataloader(self) -> Loader:
-        return self._build_loader(self.train_samples, partial(self.plan_epoch, *self._world_and_rank()))
+        plan = partial(self.plan_epoch, *self._world_and_rank())
+        return self._build_loader(self.train_samples, plan, keep_workers=True)
 
     def plan_epoch(self, world: int, rank: int, epoch: int) -> EpochPlan:
         """Return the steps of an epoch on one of so many ranks."""
@@ -425,15 +429,9 @@ class OmniData:
         transforms, layouts, chat = self._connected
         return Samples(records, transforms, layouts, chat, **(self.options | options))
 
-    def _build_loader(self, samples: Samples, plan: Callable[[int], Sequence[Step]]) -> Loader:
-        return Loader(
-            samples,
-            plan,
-            num_workers=self.num_workers,
-            timeout=self.options["timeout"],
-            pin_memory=torch.cuda.is_available(),
-            prefetch_factor=4 if self.num_workers else None,
-        )
+    def _build_loader(self, samples: Samples, plan: Callable[[int], Sequence[Step]], **options: Any) -> Loader:
+        options |= {"num_workers": self.num_workers, "prefetch_mb": self.prefetch_mb}
+        return Loader(samples, plan, timeout=self.options["timeout"], **options)
 
     def _world_and_rank(self) -> tuple[int, int]:
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)

@@ -62,6 +62,7 @@ STAGE_DATA_KEYS = ("tasks", "views")
 
 SPEED_DATA_KEYS = (
     "num_workers",
+    "prefetch_mb",
     "quarantine_folder",
     "max_skipped",
     "timeout",
