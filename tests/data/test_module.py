@@ -231,7 +231,7 @@ def test_a_worker_that_hangs_or_dies_is_explained(
     act: Callable[[], None], timeout: float, error: type[Exception], build_data: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that does not answer cannot be interrupted by the timeout of a file."""
-    data = build_data(num_workers=1)
+    data = build_data(num_workers=1, batch_size=1)
     _ = data.train_samples
     monkeypatch.setattr("omnihuman.data.media.read_clip", lambda *args: act())
     loader = data.train_dataloader()

@@ -1,5 +1,6 @@
 """Batches that are loaded ahead are limited by their bytes."""
 
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -45,19 +46,26 @@ def test_cached_features_count_instead_of_signals(build_data: Any) -> None:
     assert measure_units(samples)[0] == ("frames", 50 * 16 * 4)
 
 
+def list_ids(loader: Any) -> list[str]:
+    ids = list[str]()
+    for batch in chain.from_iterable(loader):
+        ids += [meta["id"] for meta in batch.meta]
+    return ids
+
+
 def test_a_loader_keeps_its_workers_and_its_limit(build_data: Any) -> None:
     loader = build_data(num_workers=1, prefetch_mb=0.000001).train_dataloader()
     assert loader.prefetch_factor == 1
     workers, ids = set(), []
     for epoch in (0, 1):
         loader.sampler.set_epoch(epoch)
-        ids.append([meta["id"] for batch in loader for meta in batch.meta])
+        ids.append(list_ids(loader))
         workers.add(loader._iterator._workers[0].pid)
     assert len(workers) == 1
     assert sorted(ids[0]) == sorted(ids[1]) and ids[0] != ids[1]
     alone = build_data().train_dataloader()
     alone.sampler.set_epoch(1)
-    assert [meta["id"] for batch in alone for meta in batch.meta] == ids[1]
+    assert list_ids(alone) == ids[1]
 
 
 @pytest.mark.parametrize("value", [0, -1])
