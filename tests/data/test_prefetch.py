@@ -68,6 +68,14 @@ def test_a_loader_keeps_its_workers_and_its_limit(build_data: Any) -> None:
     assert list_ids(alone) == ids[1]
 
 
+def test_a_loader_and_its_workers_end_at_once(build_data: Any) -> None:
+    loader = build_data(num_workers=1).train_dataloader()
+    _ = next(iter(loader))
+    worker = loader._iterator._workers[0]
+    del loader
+    assert worker.exitcode == 0
+
+
 @pytest.mark.parametrize("value", [0, -1])
 def test_a_limit_is_above_zero(value: int, build_data: Any) -> None:
     with pytest.raises(ValueError, match=r"data\.prefetch_mb must be above 0"):

@@ -2,6 +2,7 @@
 
 import gc
 import re
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain, islice
@@ -61,7 +62,8 @@ class Loader(DataLoader[Any]):
         super().__init__(
             _BadSamplesAsValues(samples),
             batch_size=None,
-            sampler=_RemainingMicroBatches(self),
+            # no cycle: where the collector of garbage finds a loader, its workers no longer hear that they shall end
+            sampler=_RemainingMicroBatches(weakref.proxy(self)),
             num_workers=num_workers,
             timeout=worker_timeout,
             worker_init_fn=_freeze_inherited,
