@@ -12,9 +12,14 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 HEAVY = ["torch", "transformers", "omnihuman.training.stage", "omnihuman.inference.answerer", "omnihuman.hub.export"]
 """Modules that the server imports; no verb, because ``runpy`` warns of a program that is imported already."""
@@ -58,10 +63,7 @@ def run_program(module: str, *arguments: str, **environment: str) -> CompletedPr
 
 def run_ranks(num_ranks: int, module: str, *arguments: str) -> None:
     """Run a program on several ranks of one machine, as ``torchrun`` does; a rank that fails is shown."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    programs = []
+    port, programs = find_port(), []
     for rank in range(num_ranks):
         environment = {
             "MASTER_ADDR": "127.0.0.1",
@@ -77,6 +79,22 @@ def run_ranks(num_ranks: int, module: str, *arguments: str) -> None:
     for rank, program in enumerate(programs):
         process = program.wait()
         assert process.returncode == 0, f"rank {rank}: {process.stdout[-3000:]}{process.stderr[-3000:]}"
+
+
+def call_on_ranks(num_ranks: int, function: Callable[..., T], *arguments: Any) -> list[T]:
+    """Call a function of a module on several ranks of a process group, and return what it returns on each."""
+    port = find_port()
+    with ProcessPoolExecutor(num_ranks, mp_context=_context) as pool:
+        calls = [pool.submit(_call, rank, num_ranks, port, function, *arguments) for rank in range(num_ranks)]
+        return [call.result() for call in calls]
+
+
+def find_port() -> int:
+    """Return a port of this machine that nobody listens to."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
 
 
 def launch_two_ranks(*overrides: str) -> CompletedProcess[str]:
@@ -104,3 +122,14 @@ def _run(command: list[str], folder: str, variables: dict[str, str], work: str) 
     except BaseException:
         traceback.print_exc()
         sys.exit(1)
+
+
+def _call(rank: int, num_ranks: int, port: int, function: Callable[..., T], *arguments: Any) -> T:
+    import torch.distributed as dist
+
+    address = f"tcp://127.0.0.1:{port}"
+    dist.init_process_group("gloo", address, timedelta(minutes=2), rank=rank, world_size=num_ranks)
+    try:
+        return function(*arguments)
+    finally:
+        dist.destroy_process_group()

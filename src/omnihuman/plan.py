@@ -31,8 +31,9 @@ CONFIG_ERRORS = (ValueError, RuntimeError, HydraException, OmegaConfBaseExceptio
 MIN_CELLS_FOR_PROCESSES = 8
 FOOTNOTE = """FLOPs: 2 for a multiplication with its addition; causal attention counts half. Training: the products of a
 frozen part cost 2 x, with gradients passing through 4 x, trained 6 x the multiplications; attention 2 x or 6 x;
-checkpointed blocks once more. Activations are those of a full packed sequence, half in bf16-mixed, without attention
-scores; bf16 copies are those that autocast makes of weights. No data is read: one sample represents all."""
+checkpointed blocks once more. Activations are those of a full packed sequence, half with operations in 16 bits, and
+without attention scores; 16-bit copies are those that autocast makes of float32 weights; gathered and reduced are the
+parameters and the gradients of the units of a sharded model. No data is read: one sample represents all."""
 
 
 @program("plan")

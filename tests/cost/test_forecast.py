@@ -95,7 +95,9 @@ def test_humanomni_7b_fits_together_and_no_weights_are_loaded(
     assert parts["llm"].training / parts["llm"].forward == pytest.approx(4, abs=1e-3)
     assert parts["projectors.face"].training == 3 * parts["projectors.face"].forward
     trained = 4 * sum(part.trained for part in cost.parts)
-    assert cost.memory["weights"] == 4 * sum(part.parameters for part in cost.parts)
+    frozen = sum(part.parameters - part.trained for part in cost.parts)
+    assert trained + 2 * frozen < cost.memory["weights"] < trained + 2.01 * frozen  # vectors are in float32
+    assert 3.0e9 < cost.memory["16-bit copies"] < 3.2e9  # of one block of the LLM, its head, and the projectors
     assert (cost.memory["gradients"], cost.memory["AdamW"]) == (trained, 2 * trained)
     assert cost.gib == sum(cost.memory.values()) / 2**30
     assert cost.hours == pytest.approx(cost.training * 100_000 / 300e12 / 3600)

@@ -12,7 +12,7 @@ def test_forecast_of_one_cell_is_printed_in_full(capsys: pytest.CaptureFixture[s
     assert main(["+experiment=humanomni_stage3", "size=7b", "trainer=fsdp", "devices=8"]) == 0
     output = capsys.readouterr().out
     assert "3136 video tokens, 167 audio tokens" in output and "32 729 1152" in output
-    assert "bf16 copies" in output and "gathered" in output
+    assert "16-bit copies" not in output and "gathered" in output and "reduced" in output
     assert "hours for 100,000 samples with devices=8" in output
 
 

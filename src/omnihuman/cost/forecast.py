@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
@@ -18,13 +18,14 @@ from omnihuman.data.media import SAMPLE_RATE
 from omnihuman.data.packing import check_lengths
 from omnihuman.fusion.base import Fusion
 from omnihuman.modality import BY_FIELD, INSTRUCTION, SLOTS
+from omnihuman.model.dtypes import AUTOCAST, DTYPES, select_dtype
 from omnihuman.model.omni import OmniModel
-from omnihuman.model.sharding import replicated_parameters, sharded_blocks
+from omnihuman.model.sharding import iterate_blocks, replicated_parameters, sharded_units
 from omnihuman.model.trainable import set_trainable
 from omnihuman.types import IGNORE_INDEX, Batch, Features, Signal
 
 AUTOCAST_MODULES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-"""Modules whose weights autocast copies to bf16."""
+"""Modules whose weights autocast copies."""
 GIB = 2**30
 
 
@@ -37,7 +38,6 @@ class PartCost:
         class_name: of its module.
         parameters: number of all its parameters.
         trained: number of its trainable parameters.
-        autocast: number of its parameters that autocast copies.
         stream: name of its output.
         shape: ``[T N D]`` of its output, or ``[L D]`` of the sequence of the language model.
         forward: FLOPs of one forward pass.
@@ -50,7 +50,6 @@ class PartCost:
     class_name: str
     parameters: int
     trained: int
-    autocast: int
     stream: str
     shape: tuple[int, ...]
     forward: int
@@ -139,9 +138,15 @@ class Forecaster:
         check_lengths([length], max_tokens)  # raises where training would
         packed = min(max_tokens // length, math.ceil(config.data.batch_size / devices))
         parts = self.run_parts(model, batch)
-        shards = devices if config.trainer.strategy == "fsdp2" else 1
-        memory = compute_state_bytes(model, shards)
-        memory.update(_activation_bytes(parts, packed, str(config.trainer.precision).endswith("mixed")))
+        precision, shards = str(config.trainer.precision), 1
+        if config.trainer.strategy == "fsdp2":
+            shards, rest = divmod(devices, int(config.trainer.replicate))
+            if rest:
+                raise ValueError(f"trainer.replicate={config.trainer.replicate}: expected a divisor of {devices=}.")
+        memory = compute_state_bytes(model, precision, shards, reduces_each=bool(config.trainer.reduce_each))
+        if shards == 1 and precision in AUTOCAST:  # a sharded model gathers its parameters in the narrower dtype
+            memory["16-bit copies"] = count_copies(model, precision, parts) * 2.0
+        memory.update(_activation_bytes(parts, packed, AUTOCAST.get(precision)))
         flops = sum(part.training for part in parts)
         return Forecast(
             slots={slot: int((batch.input_ids == slot_id).sum()) for slot, slot_id in SLOTS.items()},
@@ -289,51 +294,90 @@ def _transform_blank(transform: Callable[[Any], Tensor], field: str, amount: int
     return values.to("meta")
 
 
-def compute_state_bytes(model: OmniModel, shards: int) -> dict[str, float]:
+def compute_state_bytes(
+    model: OmniModel, precision: str, shards: int = 1, *, reduces_each: bool = True
+) -> dict[str, float]:
     """Return the bytes on a device that do not depend on the batch, by purpose.
 
-    With ``shards`` above 1 the model is sharded as in ``Supervised``. Then the parameters in use are gathered: those
-    outside of blocks, one block, and the next one, which is prefetched.
+    With ``shards`` above 1 the model is sharded as by ``shard_model``. Then units are gathered: the one that has no
+    module of its own for the whole step, and beside it two others, since the next one is prefetched. Before they are
+    reduced, the gradients of a unit exist as a whole, in the dtype of the operations and in that of the reduction.
+
+    Args:
+        model: on the meta device, its trainable parameters set.
+        precision: of the trainer.
+        shards: devices over which a model is sharded.
+        reduces_each: gradients are reduced after every micro-batch.
     """
     replicated = replicated_parameters(model)
     weights = trained = 0.0
     for parameter in model.parameters():
-        size = float(parameter.nbytes)
+        size = float(parameter.numel() * select_dtype(precision, parameter).itemsize)
         if parameter not in replicated:
             size /= shards
         weights += size
         trained += size * parameter.requires_grad
     memory = {"weights": weights, "gradients": trained, "AdamW": 2 * trained}
     if shards > 1:
-        blocks = [_count_bytes(block) for block in sharded_blocks(model, replicated)]
-        rest = _count_bytes(model) - sum(parameter.nbytes for parameter in replicated) - sum(blocks)
-        memory["gathered"] = (rest + 2 * max(blocks, default=0)) * (1 - 1 / shards)
+        dtype = AUTOCAST.get(precision) or DTYPES[precision]
+        units = [count_parameters(unit) for unit in _own_parameters(model, replicated)]
+        largest = sorted(units[:-1], reverse=True)[:2]
+        gathered = units[-1][0] + sum(total for total, _ in largest)
+        memory["gathered"] = gathered * dtype.itemsize * (1 - 1 / shards)
+        reduced = max(trainable for _, trainable in units)
+        memory["reduced"] = reduced * (dtype.itemsize + max(4, dtype.itemsize))
+        if not reduces_each:
+            memory["gradients"] = trained * shards
     return memory
 
 
-def _count_bytes(module: nn.Module) -> int:
-    return sum(parameter.nbytes for parameter in module.parameters())
+def _own_parameters(model: OmniModel, replicated: set[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """Yield the parameters of every unit of a sharded model, at last those that belong to none."""
+    assigned = set(replicated)
+    for module in [*sharded_units(model), model]:
+        parameters = [parameter for parameter in module.parameters() if parameter not in assigned]
+        assigned.update(parameters)
+        yield parameters
 
 
-def _activation_bytes(parts: list[PartCost], packed: int, is_mixed: bool) -> dict[str, float]:
-    """Return the bytes on a device for a packed sequence; mixed precision halves them."""
-    divisor = 2 if is_mixed else 1
-    activations = block = copies = 0
-    for part in parts:
-        activations += part.activations
-        block = max(block, part.block)
-        if part.activations:
-            copies += 2 * part.autocast
-    memory: dict[str, float] = {}
-    if is_mixed:
-        memory["bf16 copies"] = float(copies)
-    memory["activations"] = packed * activations / divisor
-    memory["recomputed block"] = packed * block / divisor
-    return memory
+def count_copies(model: OmniModel, precision: str, parts: Iterable[PartCost]) -> int:
+    """Return the number of float32 weights of which autocast's copies exist at the same time.
+
+    The backward pass needs the copies. Of blocks that are recomputed, only those of one exist.
+    """
+    copies = 0
+    for cost in parts:
+        part = model.get_submodule(cost.name)
+        if not cost.activations:
+            continue
+        total = _count_cast(part, precision)
+        if cost.block:
+            blocks = [_count_cast(block, precision) for block in iterate_blocks(part)]
+            total += max(blocks, default=0) - sum(blocks)
+        copies += total
+    return copies
+
+
+def _count_cast(module: nn.Module, precision: str) -> int:
+    """Return the number of weights of a module that autocast casts."""
+    count = 0
+    for layer in module.modules():
+        if isinstance(layer, AUTOCAST_MODULES) and select_dtype(precision, layer.weight) == torch.float32:
+            count += layer.weight.numel()
+    return count
+
+
+def _activation_bytes(parts: list[PartCost], packed: int, dtype: torch.dtype | None) -> dict[str, float]:
+    """Return the bytes on a device for a packed sequence; operations in a 16-bit dtype halve them."""
+    share = packed if dtype is None else packed / 2
+    return {
+        "activations": share * sum(part.activations for part in parts),
+        "recomputed block": share * max(part.block for part in parts),
+    }
 
 
 def _build_part_cost(name: str, part: nn.Module, cost: CallCost, sequence: tuple[int, int]) -> PartCost:
-    parameters, trained = count_parameters(part)
+    parameters, trained = count_parameters(part.parameters())
     stream, output = name.rpartition(".")[2], cost.output
     if isinstance(part, Fusion):
         stream, output = part.output, cost.output[part.output]
@@ -342,7 +386,6 @@ def _build_part_cost(name: str, part: nn.Module, cost: CallCost, sequence: tuple
         class_name=type(part).__name__,
         parameters=parameters,
         trained=trained,
-        autocast=_count_autocast(part),
         stream=stream,
         shape=tuple(output.tokens.shape[1:]) if isinstance(output, Features) else sequence,
         forward=cost.forward,
@@ -352,18 +395,14 @@ def _build_part_cost(name: str, part: nn.Module, cost: CallCost, sequence: tuple
     )
 
 
-def count_parameters(module: nn.Module) -> tuple[int, int]:
-    """Return the number of parameters, and of those that are trainable."""
+def count_parameters(parameters: Iterable[nn.Parameter]) -> tuple[int, int]:
+    """Return the number of values of parameters, and of those that are trainable."""
     total = trainable = 0
-    for parameter in module.parameters():
+    for parameter in parameters:
         total += parameter.numel()
         if parameter.requires_grad:
             trainable += parameter.numel()
     return total, trainable
-
-
-def _count_autocast(part: nn.Module) -> int:
-    return sum(module.weight.numel() for module in part.modules() if isinstance(module, AUTOCAST_MODULES))
 
 
 def _to_plain(node: DictConfig) -> dict[str, Any]:

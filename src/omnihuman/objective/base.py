@@ -12,14 +12,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from omnihuman.model.omni import OmniModel
-from omnihuman.model.sharding import frozen_encoders, replicated_parameters, sharded_blocks
+from omnihuman.model.sharding import frozen_encoders, shard_model
 from omnihuman.model.trainable import Group, canonical_name, strip_wrappers
 from omnihuman.nn.masking import run_blanks
 from omnihuman.pl import pl
 from omnihuman.types import Batch, Batches, Output
-
-FORWARD_METHODS = ("answer_ids", "option_log_probs", "fusion_weights")
-"""Methods of the model that run its parts, beside ``forward``: a sharded model gathers its parameters for them."""
 
 
 class Objective(pl.LightningModule, ABC):
@@ -95,7 +92,7 @@ class Objective(pl.LightningModule, ABC):
         return {canonical_name(name) for name in _names(self.groups)}
 
     def configure_model(self) -> None:
-        """Shard the model over the data-parallel ranks if the strategy is FSDP2.
+        """Shard the model over the strategy's mesh if it has one.
 
         Under ``bf16`` and ``bf16-mixed`` a rank stores its shard of what trains in float32, parameters are gathered in
         bfloat16, and gradients are reduced in float32.
@@ -103,23 +100,11 @@ class Objective(pl.LightningModule, ABC):
         mesh = getattr(self, "device_mesh", None)
         if mesh is None or self.is_sharded:
             return
-        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
-
         self.is_sharded = True
         for encoder in frozen_encoders(self.model):
             encoder.to(self.device)
-        replicated = replicated_parameters(self.model)
-        options = {"mesh": mesh["data_parallel"]}
-        if getattr(self.trainer.precision_plugin, "compute_dtype", None) == torch.bfloat16:
-            # autocast would cast float32 weights in every forward, after twice the bytes have been gathered
-            options["mp_policy"] = MixedPrecisionPolicy(
-                param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
-            )
-        for block in list(sharded_blocks(self.model, replicated)):
-            fully_shard(block, **options)
-        fully_shard(self.model, ignored_params=replicated, **options)
-        for name in FORWARD_METHODS:
-            register_fsdp_forward_method(self.model, name)
+        dtype = getattr(self.trainer.precision_plugin, "compute_dtype", None)
+        shard_model(self.model, mesh, dtype if dtype == torch.bfloat16 else None)
 
     def configure_optimizers(self) -> dict[str, Any]:
         parameters = {strip_wrappers(name): parameter for name, parameter in self.model.named_parameters()}

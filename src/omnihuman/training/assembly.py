@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.build import build
@@ -30,7 +29,7 @@ from omnihuman.training.callbacks import MetricsTable, Throughput, build_progres
 from omnihuman.training.chain import Chain
 from omnihuman.training.checkpoint import Background, checkpoint_step
 from omnihuman.training.counter import SampleCounter
-from omnihuman.training.devices import select_environment
+from omnihuman.training.devices import count_ranks, select_environment
 from omnihuman.training.fusion_weights import FusionWeights
 from omnihuman.training.generation_metrics import GenerationMetrics
 from omnihuman.training.interruption import Interruption
@@ -40,7 +39,7 @@ from omnihuman.training.precision import build_precision
 from omnihuman.training.runs import Run, identify_start, is_main_process
 from omnihuman.training.saver import CheckpointFolders, Saver
 from omnihuman.training.selection import RULES, Selection, unknown_monitor
-from omnihuman.training.sharded import ShardedStrategy
+from omnihuman.training.sharded import build_sharded_strategy, check_not_sharded
 from omnihuman.training.weights import load_weights, write_weights
 
 log = logging.getLogger(__name__)
@@ -371,12 +370,15 @@ def _build_trainer(
     metrics: MetricsTable,
 ) -> pl.Trainer:
     options: Any = OmegaConf.to_container(config.trainer, resolve=True)
-    num_kept, reduces_each = options.pop("checkpoint_keep"), options.pop("reduce_each")
+    num_kept = options.pop("checkpoint_keep")
+    sharding = {key: options.pop(key) for key in ("reduce_each", "replicate")}
     del options["checkpoint_every"], options["checkpoint_async"], options["precision"]
     plugins = [precision, *select_environment()]
     if options["strategy"] == "fsdp2":
-        options["strategy"] = _build_fsdp2(options, num_kept, background, reduces_each)
+        num_ranks = count_ranks(options["devices"], options["num_nodes"])
+        options["strategy"] = build_sharded_strategy(num_kept, background, num_ranks, **sharding)
     else:
+        check_not_sharded(options["strategy"], **sharding)
         plugins.append(CheckpointFolders(num_kept, background))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     trainer = pl.Trainer(
@@ -394,18 +396,3 @@ def _build_trainer(
         trainer.val_check_interval = config.val_every
         trainer.check_val_every_n_epoch = None
     return trainer
-
-
-def _build_fsdp2(options: Mapping[str, Any], num_kept: int, background: Background, reduces_each: bool) -> Any:
-    """Return the strategy that shards over all devices.
-
-    Lightning's default would use the devices of a node for tensor parallelism.
-    """
-    devices = options["devices"]
-    if devices in ("auto", -1, "-1"):
-        devices = max(1, torch.cuda.device_count())
-    num_devices = len(devices) if isinstance(devices, list) else int(devices)
-    num_ranks = num_devices * options["num_nodes"]
-    return ShardedStrategy(
-        num_kept, background, reduces_each=reduces_each, data_parallel_size=num_ranks, tensor_parallel_size=1
-    )

@@ -56,3 +56,19 @@ def select_environment() -> list[Any]:
         return [environments.SLURMEnvironment(auto_requeue=False)]
     except RuntimeError as error:  # of a variable that srun does not set as Lightning reads it
         raise ValueError(str(error)) from error
+
+
+def count_ranks(devices: object, num_nodes: int) -> int:
+    """Return the number of processes of a trainer on all nodes.
+
+    >>> count_ranks("4", 2), count_ranks([0, 1], 1)
+    (8, 2)
+
+    Args:
+        devices: of a node: their number, a list of them, or ``auto``.
+        num_nodes: of the trainer.
+    """
+    if devices in ("auto", -1, "-1"):
+        devices = max(1, torch.cuda.device_count())
+    num_devices = len(devices) if isinstance(devices, list) else int(str(devices))
+    return num_devices * num_nodes

@@ -53,6 +53,8 @@ PLACE_KEYS = tuple(
         "precision",
         "checkpoint_keep",
         "checkpoint_async",
+        "reduce_each",
+        "replicate",
     )
 )
 """Values of the trainer that apply to parents as well: where and how they run, not for how long."""

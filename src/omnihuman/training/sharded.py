@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.device_mesh import init_device_mesh
 
 from omnihuman.pl import pl
 from omnihuman.training.checkpoint import SHARDS, Background, compute_checksum, open_partial
@@ -38,15 +39,31 @@ class ShardedStrategy(pl.strategies.ModelParallelStrategy):
         background: in which they are written.
         reduces_each: gradients are reduced after every micro-batch, so that a rank stores its shard of them alone;
             otherwise after the last one of a step, with all gradients in full on every rank until then.
+        num_replicas: groups of ranks, each of which shards a whole model; it divides the number of ranks.
         options: of Lightning's.
     """
 
-    def __init__(self, num_kept: int, background: Background, *, reduces_each: bool = True, **options: Any) -> None:
+    def __init__(
+        self,
+        num_kept: int,
+        background: Background,
+        *,
+        reduces_each: bool = True,
+        num_replicas: int = 1,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
-        self.num_kept, self.background, self.reduces_each = num_kept, background, reduces_each
+        self.num_kept, self.background = num_kept, background
+        self.reduces_each, self.num_replicas = reduces_each, num_replicas
 
     def setup_environment(self) -> None:
         super().setup_environment()
+        sizes, names = (self.world_size,), ("shard",)
+        if self.num_replicas > 1:  # consecutive ranks share a model: those of a node
+            sizes, names = (self.num_replicas, self.world_size // self.num_replicas), ("replicate", "shard")
+        # Lightning's mesh is of data and tensor parallelism
+        self._device_mesh = init_device_mesh(self.root_device.type, sizes, mesh_dim_names=names)
+        self.lightning_module._device_mesh = self._device_mesh
         # collectives of the thread that writes must not mix with those of the training
         self.writers: Any = dist.new_group(backend="gloo")
 
@@ -122,6 +139,43 @@ class ShardedStrategy(pl.strategies.ModelParallelStrategy):
         """Wait for the last checkpoint."""
         self.background.wait()
         super().teardown()
+
+
+def build_sharded_strategy(
+    num_kept: int, background: Background, num_ranks: int, *, reduce_each: bool, replicate: int
+) -> ShardedStrategy:
+    """Return the strategy of ``trainer=fsdp`` and ``trainer=hsdp`` from the values of the trainer.
+
+    Args:
+        num_kept: checkpoints that stay.
+        background: in which they are written.
+        num_ranks: over all nodes.
+        reduce_each: value of ``trainer.reduce_each``.
+        replicate: value of ``trainer.replicate``.
+
+    Raises:
+        ValueError: the ranks cannot be divided into so many replicas.
+    """
+    if type(replicate) is not int or replicate < 1 or num_ranks % replicate:
+        raise ValueError(
+            f"trainer.replicate={replicate}: expected a divisor of the number of devices on all nodes, {num_ranks}."
+        )
+    # Lightning's default would use the devices of a node for tensor parallelism
+    sizes = {"data_parallel_size": num_ranks, "tensor_parallel_size": 1}
+    return ShardedStrategy(num_kept, background, reduces_each=reduce_each, num_replicas=replicate, **sizes)
+
+
+def check_not_sharded(strategy: str, *, reduce_each: bool, replicate: int) -> None:
+    """Check that the options of a sharded model are not set for another strategy.
+
+    Raises:
+        ValueError: one is set.
+    """
+    if replicate != 1 or not reduce_each:
+        raise ValueError(
+            f"trainer.replicate={replicate} trainer.reduce_each={reduce_each}: trainer.strategy={strategy} shards no "
+            "model; choose trainer=fsdp or trainer=hsdp, or leave them out."
+        )
 
 
 def load_parameters(folder: Path, targets: Mapping[str, Tensor]) -> None:
