@@ -155,8 +155,7 @@ def test_ranks_have_the_plan_of_the_main_process(
     waiting.join(20)
     monkeypatch.setattr(media, "probe", None)
     assert other.train_samples.planned.digest == main.train_samples.planned.digest
-    folders = [[part.folder for part in data.train_samples.planned.parts] for data in (main, other)]
-    assert folders[0] == folders[1] and other.state_dict() == main.state_dict()
+    assert other.state_dict() == main.state_dict(), "the tables are the same ones"
     assert len(main.val_samples) == len(other.val_samples) == 9
 
 

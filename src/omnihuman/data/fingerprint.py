@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,8 @@ def hash_layouts(layouts: Layouts, tiles: Tiles | None) -> str:
 def _list_tilings(tiles: Tiles | None) -> Iterable[Any]:
     if tiles is None:
         return []
-    sizes = [(height, width) for height in range(100, 2100, 250) for width in (100, 300, 900, 2000)]
-    return [tiles.untiled, *(tiles.choose(*size) for size in sizes)]
+    sizes = product(range(100, 2100, 250), (100, 300, 900, 2000))
+    return [tiles.untiled, *(tiles.choose(height, width) for height, width in sizes)]
 
 
 @lru_cache

@@ -93,6 +93,9 @@ class OmniData:
         ValueError: an option, a source or the mixture is invalid.
     """
 
+    _connected: tuple[Transforms, Layouts, Chat] | None = None
+    _feature_cache: FeatureCache | None = None
+
     def __init__(
         self,
         records: MixtureEntry | Sequence[MixtureEntry],
@@ -155,11 +158,9 @@ class OmniData:
         self.max_length, self.num_workers, self.features = max_length or max_tokens, num_workers, features
         self.prefetch_mb = prefetch_mb
         self._connected: tuple[Transforms, Layouts, Chat] | None = None
-        self._cache: dict[Any, Samples] = {}
         self._mixture: list[MixturePart] = []
         self._skipped: dict[str, list[Description]] = {}
         self._frozen: Frozen = {}
-        self._feature_cache: FeatureCache | None = None
 
     def connect(
         self,

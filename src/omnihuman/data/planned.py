@@ -67,7 +67,7 @@ class TaskColumn:
 
 @dataclass(slots=True)
 class PlanReport:
-    """What was met while records were planned, besides the samples.
+    """The result of planning besides the samples.
 
     Attributes:
         skipped: descriptions of the samples that cannot be used.
