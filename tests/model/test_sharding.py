@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -110,10 +111,14 @@ def test_sharded_model_has_the_losses_and_norms_of_one_process(
         assert sharded[2] == []
 
 
+def has_gradients(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
+
+
 def measure_traffic(dtype: torch.dtype | None, num_micro_batches: int) -> tuple[Counter[str], int, int]:
     """Return the collectives of a step whose gradients are reduced at its end, gathered bytes, and trainable units."""
     model = build_model(STAGE3)
-    num_trainable = sum(any(p.requires_grad for p in unit.parameters()) for unit in sharded_units(model))
+    num_trainable = len([unit for unit in sharded_units(model) if has_gradients(unit)])
     shard_model(model, init_device_mesh("cpu", (dist.get_world_size(),)), dtype)
     with Traffic() as traffic, torch.autocast("cpu", torch.bfloat16, enabled=dtype is not None, cache_enabled=False):
         for number in range(num_micro_batches):
@@ -135,14 +140,18 @@ def test_parameters_are_gathered_in_bfloat16_and_gradients_reduced_once() -> Non
     assert several[0]["reduce_scatter_base"] == num_units
 
 
+def list_units(model: OmniModel) -> list[str]:
+    units = set(sharded_units(model))
+    return [name for name, module in model.named_modules() if module in units]
+
+
 def test_units_are_parts_blocks_and_the_ends_of_the_llm() -> None:
-    tied, untied = build_model(STAGE3), build_model(ENCODERS, *UNTIED)
-    names = [
-        [name for name, module in model.named_modules() if module in set(sharded_units(model))]
-        for model in (tied, untied)
-    ]
-    parts = {"projectors.interaction", "projectors.body", "projectors.face", "projectors.audio", "fusions.gate"}
-    assert parts <= set(names[0]) and not [name for name in names[0] if name.startswith("encoders")]
-    assert [name for name in names[0] if name.startswith("llm")] == [f"llm.model.model.layers.{i}" for i in range(4)]
-    assert {"llm.model.model.embed_tokens", "llm.model.lm_head", "encoders.video"} <= set(names[1])
-    assert not any(parameter.requires_grad for parameter in replicated_parameters(tied))
+    model = build_model(STAGE3)
+    names = list_units(model)
+    assert {"projectors.interaction", "projectors.face", "projectors.audio", "fusions.gate"} <= set(names)
+    assert not any(name.startswith("encoders") for name in names)
+    blocks = [f"llm.model.model.layers.{number}" for number in range(4)]
+    assert [name for name in names if name.startswith("llm")] == blocks  # its embedding is its head
+    assert not any(parameter.requires_grad for parameter in replicated_parameters(model))
+    untied = list_units(build_model(ENCODERS, *UNTIED))
+    assert {"llm.model.model.embed_tokens", "llm.model.lm_head", "encoders.video"} <= set(untied)
