@@ -61,11 +61,11 @@ def run_program(module: str, *arguments: str, **environment: str) -> CompletedPr
     return Program(module, *arguments, environment=environment).wait()
 
 
-def run_ranks(num_ranks: int, module: str, *arguments: str) -> None:
-    """Run a program on several ranks of one machine, as ``torchrun`` does; a rank that fails is shown."""
+def start_ranks(num_ranks: int, module: str, *arguments: str, **environment: str) -> list[Program]:
+    """Start a program on several ranks of one machine, as ``torchrun`` does."""
     port, programs = find_port(), []
     for rank in range(num_ranks):
-        environment = {
+        variables = {
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
             "WORLD_SIZE": str(num_ranks),
@@ -75,8 +75,13 @@ def run_ranks(num_ranks: int, module: str, *arguments: str) -> None:
             "GROUP_RANK": "0",
             "TORCHELASTIC_RUN_ID": "test",
         }
-        programs.append(Program(module, *arguments, environment=environment))
-    for rank, program in enumerate(programs):
+        programs.append(Program(module, *arguments, environment=variables | environment))
+    return programs
+
+
+def run_ranks(num_ranks: int, module: str, *arguments: str) -> None:
+    """Run a program on several ranks to its end; a rank that fails is shown."""
+    for rank, program in enumerate(start_ranks(num_ranks, module, *arguments)):
         process = program.wait()
         assert process.returncode == 0, f"rank {rank}: {process.stdout[-3000:]}{process.stderr[-3000:]}"
 

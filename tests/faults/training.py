@@ -1,4 +1,4 @@
-"""A training in processes of its own, as a user starts it, that tests can kill."""
+"""A training in processes of its own, as a user starts it, that tests can kill or give a fault."""
 
 import os
 import resource
@@ -8,10 +8,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from subprocess import Popen
+from subprocess import CompletedProcess, Popen
 
 from omnihuman.training.checkpoint import COMPLETE
 from omnihuman.training.runs import Run
+from tests.faults.fault import FAULT
+from tests.programs import Program, start_ranks
 from tests.smoke.test_train import build_overrides
 
 SHORT = (
@@ -45,31 +47,70 @@ class Training:
         self.overrides = [f"+experiment={experiment}", *build_overrides(corpus, runs, *SHORT, *more)]
         self.run = Run(runs / "nano" / experiment, "")
 
-    def start(self, num_ranks: int = 1, strategy: str = "fsdp", file_size: int | None = None) -> Popen[str]:
+    def start(
+        self,
+        num_ranks: int = 1,
+        strategy: str = "fsdp",
+        file_size: int | None = None,
+        fault: str | None = None,
+        limit: Callable[[], object] | None = None,
+    ) -> Popen[str]:
         """Start it in a group of processes of its own, on ranks that Lightning starts.
 
         Args:
             num_ranks: their number.
             strategy: the trainer.
             file_size: bytes after which a file cannot grow, as on a full disk.
+            fault: see ``tests.faults.fault``.
+            limit: called in the new process.
         """
 
-        def limit() -> None:
-            if file_size is not None:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+        def limit_size() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
 
-        overrides = [*self.overrides, "trainer.accelerator=cpu", f"trainer.devices={num_ranks}"]
-        if strategy != "auto":
-            overrides.append(f"trainer={strategy}")
+        if file_size is not None:
+            limit = limit_size
+        module, variables = _choose_program(fault)
         return Popen(
-            [sys.executable, "-m", "omnihuman.train", *overrides],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            [sys.executable, "-m", module, *self.build_command_line(num_ranks, strategy)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
             preexec_fn=limit,
         )
+
+    def build_command_line(self, num_ranks: int, strategy: str) -> list[str]:
+        """Return the overrides of a training on a number of ranks."""
+        overrides = [*self.overrides, "trainer.accelerator=cpu", f"trainer.devices={num_ranks}"]
+        return overrides if strategy == "auto" else [*overrides, f"trainer={strategy}"]
+
+    def run_forked(
+        self, num_ranks: int = 1, strategy: str = "fsdp", *more: str, fault: str | None = None
+    ) -> list[CompletedProcess[str]]:
+        """Run it on ranks that need not import torch again, and return how each has ended.
+
+        Args:
+            num_ranks: their number.
+            strategy: the trainer.
+            more: overrides.
+            fault: see ``tests.faults.fault``.
+        """
+        module, variables = _choose_program(fault)
+        command_line = [*self.build_command_line(num_ranks, strategy), *more]
+        if num_ranks == 1:
+            programs = [Program(module, *command_line, environment=variables)]
+        else:
+            programs = start_ranks(num_ranks, module, *command_line, **variables)
+        return [program.wait() for program in programs]
+
+    def finish_forked(self, num_ranks: int = 1, strategy: str = "fsdp", *more: str) -> str:
+        """Run it to its end on ranks that need not import torch again, and return the output of the first."""
+        ends = self.run_forked(num_ranks, strategy, *more)
+        for end in ends:
+            assert end.returncode == 0, f"{end.stdout[-3000:]}{end.stderr[-3000:]}"
+        return ends[0].stdout + ends[0].stderr
 
     def finish(self, num_ranks: int = 1, strategy: str = "fsdp") -> str:
         """Run it to its end and return its output."""
@@ -82,6 +123,10 @@ class Training:
         """Return true if a checkpoint of this step, or of a later one, is complete."""
         files = self.run.checkpoints.glob(f"step=*.ckpt/{COMPLETE}")
         return any(int(file.parent.stem.removeprefix("step=")) >= step for file in files)
+
+
+def _choose_program(fault: str | None) -> tuple[str, dict[str, str]]:
+    return ("omnihuman.train", {}) if fault is None else ("tests.faults.fault", {FAULT: fault})
 
 
 def wait_until(condition: Callable[[], bool], process: Popen[str], timeout: float = 300) -> None:
