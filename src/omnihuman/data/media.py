@@ -437,4 +437,6 @@ def _decode_still(path: Path, container: Any, max_pixels: int, check: Check) -> 
         return read_tiles(path, max_pixels)
     primary = next((item for item in items if item.disposition & Disposition.default), items[0])
     packets = [packet for packet in container.demux(primary) if packet.size]
-    return decode_frames(path, primary, packets, 1, (0.0, None), check)[0][0]
+    frames, *_ = decode_frames(path, primary, packets, 1, (0.0, None), check)
+    still: Tensor = frames[0]
+    return still

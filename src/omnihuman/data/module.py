@@ -157,7 +157,7 @@ class OmniData:
         self.chat_options["supervise_newline"] = supervise_newline
         self.max_length, self.num_workers, self.features = max_length or max_tokens, num_workers, features
         self.prefetch_mb = prefetch_mb
-        self._connected: tuple[Transforms, Layouts, Chat] | None = None
+        self._cache: dict[Any, Samples] = {}
         self._mixture: list[MixturePart] = []
         self._skipped: dict[str, list[Description]] = {}
         self._frozen: Frozen = {}

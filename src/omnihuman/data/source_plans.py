@@ -1,6 +1,7 @@
 """Plans of whole sources: from the tables that all runs share, or made in this process."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -101,10 +102,11 @@ class SourcePlans:
             split: whose unlisted records are written with the plan.
         """
         excluded = self.exclusions.read(source.location)
-        options = {"excluded": excluded, "quarantine_file": self.exclusions.find_list(source.location)}
+        quarantine_file = self.exclusions.find_list(source.location)
+        build = partial(build, excluded=excluded, quarantine_file=quarantine_file)
         if self.index is None:
-            return build(select(), **options)
-        index, samples = self.index, build((), **options)
+            return build(select())
+        index, samples = self.index, build(())
 
         def make(earlier: PlanTable | None) -> PlanTable:
             key = {
@@ -122,12 +124,12 @@ class SourcePlans:
                 assert samples.planner is not None
                 writer.finish(samples.planner.report, unlisted, key)
 
-            return index.get(key, write, options["quarantine_file"])
+            return index.get(key, write, quarantine_file)
 
         if self.shared is None:
             samples.use(make(None))
         else:
-            samples.use(self.shared.get(name, make, options["quarantine_file"]))
+            samples.use(self.shared.get(name, make, quarantine_file))
         return samples
 
 

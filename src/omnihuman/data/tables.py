@@ -232,9 +232,9 @@ class TableWriter:
             "report": facts,
             "sizes": sizes,
         }
-        with (self.folder / MANIFEST).open("w") as file:
-            json.dump(manifest, file, default=str)
-            _sync(file)
+        with (self.folder / MANIFEST).open("w") as text:
+            json.dump(manifest, text, default=str)
+            _sync(text)
         sync_folder(self.folder)
 
 
@@ -281,10 +281,10 @@ class JsonLines(Sequence[Mapping[str, Any]]):
     """
 
     def __init__(self, file: Path, count: int) -> None:
-        self.file, self.count = file, count
+        self.file, self.num_lines = file, count
 
     def __len__(self) -> int:
-        return self.count
+        return self.num_lines
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         with self.file.open() as lines:
@@ -315,7 +315,7 @@ class PlanTable(Plan):
         self.key, self.digest = manifest["key"], manifest["digest"]
         self.unlisted = JsonLines(folder / "unlisted.jsonl", manifest["num_unlisted"])
         facts = manifest["report"] | {"stream_notes": dict.fromkeys(manifest["report"]["stream_notes"])}
-        self.report = PlanReport(list(JsonLines(folder / "skipped.jsonl", manifest["num_skipped"])), **facts)
+        self.report = PlanReport(list(map(dict, JsonLines(folder / "skipped.jsonl", manifest["num_skipped"]))), **facts)
         self.lengths, self.targets, codes = (
             np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("lengths", "targets", "tasks")
         )

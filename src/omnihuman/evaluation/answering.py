@@ -14,8 +14,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
+from numpy.typing import ArrayLike
 from torch.utils.data import DataLoader
 
 from omnihuman.benchmark.base import Benchmark, Prediction, Question
@@ -307,16 +309,17 @@ class _Session:
         return replace(prediction, meta={**prediction.meta, "card": files})
 
 
-def group_by_length(lengths: Sequence[int], batch_size: int, max_tokens: int) -> Iterator[MicroBatch]:
+def group_by_length(lengths: ArrayLike, batch_size: int, max_tokens: int) -> Iterator[MicroBatch]:
     """Yield batches of samples of similar length, the longest first, within ``max_tokens`` including padding.
 
     >>> [batch.indices for batch in group_by_length([5, 9, 5, 2], batch_size=2, max_tokens=12)]
     [(1,), (0, 2), (3,)]
     """
+    tokens: list[int] = np.asarray(lengths).tolist()
     indices: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+    for index in sorted(range(len(tokens)), key=lambda index: -tokens[index]):
         is_full = len(indices) == batch_size
-        if indices and (is_full or (len(indices) + 1) * lengths[indices[0]] > max_tokens):
+        if indices and (is_full or (len(indices) + 1) * tokens[indices[0]] > max_tokens):
             yield MicroBatch(tuple(indices), 0)
             indices = []
         indices.append(index)

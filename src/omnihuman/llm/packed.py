@@ -158,7 +158,7 @@ def _differentiate(
     gradients = [torch.empty_like(tensor) for tensor in (query, key, value)]
     for start, end in itertools.pairwise(cumulative.tolist()):
         place = slice(start, end)
-        q, g = (tensor[:, :, place].unflatten(1, (-1, groups)) for tensor in (query, grad))
+        q, g = (torch.unflatten(tensor[:, :, place], 1, (-1, groups)) for tensor in (query, grad))
         k, v = (tensor[:, :, None, place] for tensor in (key, value))
         future = torch.ones(end - start, end - start, dtype=torch.bool, device=q.device).triu(1)
         weights = (q @ k.mT * scale).masked_fill(future, -torch.inf).softmax(dim=-1)

@@ -58,7 +58,8 @@ class ShardedStrategy(pl.strategies.ModelParallelStrategy):
 
     def setup_environment(self) -> None:
         super().setup_environment()
-        sizes, names = (self.world_size,), ("shard",)
+        sizes: tuple[int, ...] = (self.world_size,)
+        names: tuple[str, ...] = ("shard",)
         if self.num_replicas > 1:  # consecutive ranks share a model: those of a node
             sizes, names = (self.num_replicas, self.world_size // self.num_replicas), ("replicate", "shard")
         # Lightning's mesh is of data and tensor parallelism

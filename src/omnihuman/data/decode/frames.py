@@ -271,8 +271,7 @@ def _to_tensor(frame: Any, size: tuple[int, int], interpolation: str | None) -> 
     is_transposed, is_mirrored, is_flipped = read_orientation(frame)
     height, width = reversed(size) if is_transposed else size
     # A scaler of its own with one thread: PyAV's shared one may hold threads that a forked worker would wait for.
-    options = {"format": "rgb24", "width": width, "height": height, "interpolation": interpolation, "threads": 1}
-    scaled = VideoReformatter().reformat(frame, **options)
+    scaled = VideoReformatter().reformat(frame, width, height, "rgb24", interpolation=interpolation, threads=1)
     pixels = scaled.to_ndarray()
     if is_transposed:
         pixels = pixels.transpose(1, 0, 2)
