@@ -68,6 +68,15 @@ def check_axes(config: DictConfig, overrides: Sequence[str]) -> None:
             raise ValueError(f"{key}={','.join(unknown)}: unknown in the study {config.study}; expected {known}.")
 
 
+def select_axes(config: DictConfig, overrides: Sequence[str]) -> dict[str, Sequence[str]]:
+    """Return the cells and the seeds that the command line selects, or all."""
+    axes: dict[str, Sequence[str]] = {"cell": list(read_cells(config)), "cell_seed": list(map(str, list_seeds(config)))}
+    for key in axes:
+        for override in select_keys(overrides, key):
+            axes[key] = override.choices
+    return axes
+
+
 def quote_for_shell(argument: str) -> str:
     """Quote an argument for a shell where it is necessary, in double quotes where it has single ones of Hydra.
 
@@ -88,10 +97,8 @@ def print_commands(config: DictConfig, overrides: Sequence[str]) -> None:
     from omnihuman.studies.cell import list_commands
     from omnihuman.studies.check import check_names
 
-    names = {"cell": check_names(config), "cell_seed": list(map(str, list_seeds(config)))}
-    for key in names:
-        for override in select_keys(overrides, key):
-            names[key] = override.choices
+    check_names(config)
+    names = select_axes(config, overrides)
     for cell in names["cell"]:
         for seed in names["cell_seed"]:
             print(f"# {name_outcome(cell, int(seed))}")
@@ -113,7 +120,7 @@ def add_size(config: DictConfig, overrides: Sequence[str]) -> list[str]:
 
 @program("study")
 def main(arguments: Sequence[str]) -> int:
-    """Run all cells and write the table; return 1 where a cell failed."""
+    """Run the selected cells and write the table; return 1 where one of them failed."""
     if not arguments or arguments[0].startswith("-"):
         usage = str(__doc__).replace("``", "")
         print(f"{usage}\nStudies: {', '.join(find_studies())}. Keys of a study: conf/study.yaml.")
@@ -141,7 +148,9 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     from omnihuman.studies.report import report_study
 
-    return int(not report_study(config))
+    results, selected = report_study(config), select_axes(config, overrides)
+    seeds = list(map(int, selected["cell_seed"]))
+    return int(not all(results[cell].is_complete(seeds) for cell in selected["cell"]))
 
 
 if __name__ == "__main__":

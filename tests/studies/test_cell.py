@@ -1,8 +1,10 @@
 """Cells of a study: selection by successive halving, and the processes of its rungs."""
 
 import json
+from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
@@ -66,7 +68,8 @@ def test_every_rung_runs_in_a_process_and_starts_no_other(monkeypatch: pytest.Mo
     command_lines: list[list[str]] = []
     monkeypatch.setattr(verb.subprocess, "run", lambda command, check: command_lines.append(command[3:]))
     monkeypatch.setattr(verb, "run", lambda arguments: None)
-    monkeypatch.setattr("omnihuman.studies.report.report_study", lambda config: True)
+    complete = SimpleNamespace(is_complete=lambda seeds: True)
+    monkeypatch.setattr("omnihuman.studies.report.report_study", lambda config: defaultdict(lambda: complete))
     monkeypatch.setattr("omnihuman.studies.check.check_study", lambda config: None)
     monkeypatch.setattr(verb, "store_study", lambda config: None)
     monkeypatch.setattr(verb.sys, "argv", ["study"])

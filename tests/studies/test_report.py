@@ -147,6 +147,8 @@ def test_a_cell_without_some_seeds_is_unfinished(seeded: DictConfig) -> None:
     (locate_results(seeded) / "poor,seed=2.json").unlink()
     report_study(seeded)
     table = (locate_results(seeded) / "table.md").read_text()
+    poor = report_study(seeded)["poor"]
+    assert not poor.is_complete() and not poor.is_complete([2]) and poor.is_complete([1, 3])
     assert "POOR, seed 2: not run yet" in table and "| 2 of 3 seeds |" in table
     assert check_claims(seeded, read_results(seeded))[0].verdict == "2 seeds: runs, no verdict"
 
@@ -166,7 +168,7 @@ def test_the_table_is_printed_in_a_format(
 
 
 def test_the_table_describes_every_cell_and_claim(toy: DictConfig) -> None:
-    assert not report_study(toy)
+    assert not report_study(toy)["crashed"].is_complete()
     table = (locate_results(toy) / "table.md").read_text()
     for text in (
         "| GOOD | **90.0** [",

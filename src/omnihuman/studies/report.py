@@ -38,8 +38,10 @@ claim that is not shown here may still be true at the papers' size; a contradict
 FORMATS = ("markdown", "latex", "csv")
 
 
-def report_study(config: DictConfig, publish: bool = False, output_format: str = "markdown") -> bool:
-    """Write the tables, the charts and ``claims.json`` of a study; return whether all cells are complete.
+def report_study(
+    config: DictConfig, publish: bool = False, output_format: str = "markdown"
+) -> Mapping[str, CellResult]:
+    """Write the tables, the charts and ``claims.json`` of a study; return its results by cell.
 
     The files are ``table.{md,tex,csv}`` and ``chart.{png,pdf,svg}`` in the results folder. The LaTeX table is that of a
     paper: without the costs.
@@ -75,7 +77,7 @@ def report_study(config: DictConfig, publish: bool = False, output_format: str =
         (study / "chart.png").write_bytes((folder / "chart.png").read_bytes())
     print(texts[{"markdown": "md", "latex": "tex"}.get(output_format, output_format)], end="")
     log.info("tables and charts: %s", folder)
-    return all(result.is_complete for result in results.values())
+    return results
 
 
 def write_claims(configs: Sequence[DictConfig], file: Path) -> None:
@@ -88,7 +90,7 @@ def write_claims(configs: Sequence[DictConfig], file: Path) -> None:
     incomplete = []
     for config in configs:
         results = read_results(config)
-        incomplete += [f"{config.study}: {result.label}" for result in results.values() if not result.is_complete]
+        incomplete += [f"{config.study}: {result.label}" for result in results.values() if not result.is_complete()]
         for definition, claim in zip(config.claims, check_claims(config, results), strict=True):
             measure = config.scores.get(claim.score, claim.score)
             study = f"[{config.study}]({config.study}/TABLE.md)"

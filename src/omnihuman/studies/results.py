@@ -1,6 +1,6 @@
 """Results of a study's cells: outcomes, scores and their means over seeds, from the predictions alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,11 +68,10 @@ class CellResult:
             if outcome is not None and outcome.status == "finished"
         }
 
-    @property
-    def is_complete(self) -> bool:
-        """True for a cell whose seeds are all finished, and for one that successive halving dropped."""
-        statuses = {"" if outcome is None else outcome.status for outcome in self.outcomes.values()}
-        return statuses <= {"finished", "halved"}
+    def is_complete(self, seeds: Collection[int] | None = None) -> bool:
+        """Return true for a cell whose seeds, all or these, are finished; one that halving dropped is, too."""
+        outcomes = [self.outcomes.get(seed) for seed in seeds or self.outcomes]
+        return all(outcome is not None and outcome.status in ("finished", "halved") for outcome in outcomes)
 
     def is_maximized(self, key: str) -> bool:
         """Return True if more is better; the cell has the score."""

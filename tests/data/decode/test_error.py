@@ -1,6 +1,7 @@
 """Errors of FFmpeg: formats that are read, formats that are not, and states of the machine."""
 
 import errno
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,14 @@ def test_a_format_that_is_not_read_is_named_with_the_cure(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EMFILE, errno.ESTALE, errno.ENOTCONN])
 def test_a_state_of_the_machine_is_no_property_of_the_file(
-    code: int, media_root: Path, monkeypatch: pytest.MonkeyPatch
+    code: int, media_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: Any, **options: Any) -> None:
         raise av.error.OSError(code, "away")
 
+    shutil.copy(media_root / "talk.mp4", tmp_path)  # whose header is not known yet
     monkeypatch.setattr("av.open", fail)
     with pytest.raises(BadSample, match=r"talk\.mp4: .*\(away\)") as caught:
-        media.probe(media_root / "talk.mp4")
+        media.probe(tmp_path / "talk.mp4")
     assert caught.value.reason not in FILE_REASONS
-    assert explain_read_error(media_root / "talk.mp4", OSError(code, "away")).reason == "unavailable"
+    assert explain_read_error(tmp_path / "talk.mp4", OSError(code, "away")).reason == "unavailable"
