@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from omnihuman.data import index, media
+from omnihuman.data.bad_sample import BadSample
 from omnihuman.data.module import OmniData
 from omnihuman.data.tables import PlanTable
 from omnihuman.source.jsonl import JsonlSource
@@ -165,6 +166,14 @@ def test_a_rank_gives_up_without_a_main_process(
     monkeypatch.setattr(index, "PATIENCE", 0.2)
     with pytest.raises(TimeoutError, match=r"plans\.json.*runs="):
         build_shared().freeze(tmp_path / "excluded.jsonl", is_resumed=False, is_main=False)
+
+
+def test_an_error_of_the_main_process_ends_the_others(build_shared: Any, tmp_path: Path) -> None:
+    records, file = write_records(tmp_path / "a.jsonl", 3, broken=2), tmp_path / "excluded.jsonl"
+    with pytest.raises(BadSample):
+        build_shared(records).freeze(file, is_resumed=False, is_main=True, start="1")
+    with pytest.raises(ChildProcessError, match=r"BadSample.*a\.jsonl:2"):
+        build_shared(records).freeze(file, is_resumed=False, is_main=False, start="1")
 
 
 def test_a_resumed_run_keeps_its_plan(build_shared: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

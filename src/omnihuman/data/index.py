@@ -106,7 +106,8 @@ class SharedPlans:
     def __init__(self, file: Path, start: str, *, is_main: bool, is_resumed: bool) -> None:
         self.file, self.start, self.is_main = file, start, is_main
         self.beat_file = file.with_suffix(".beat")
-        self.earlier: Mapping[str, str] = _read(file).get("plans", {}) if is_resumed and is_main else {}
+        content = _read(file) if is_resumed and is_main else {}
+        self.earlier: Mapping[str, str] = content.get("earlier", {}) | content.get("plans", {})
         self.plans: dict[str, str] = {}
 
     def get(self, name: str, make: Callable[[PlanTable | None], PlanTable], quarantine_file: Path | None) -> PlanTable:
@@ -123,7 +124,7 @@ class SharedPlans:
         """
         if not self.is_main:
             return self._open(self.wait(name), quarantine_file)
-        with self._signs_of_life():
+        with self.guard(), self._signs_of_life():
             table = make(self._find_earlier(name, quarantine_file))
         self.publish(name, table.folder)
         return table
@@ -131,7 +132,20 @@ class SharedPlans:
     def publish(self, name: str, place: Path) -> None:
         """Tell the other processes of a folder or a file that they wait for."""
         self.plans[name] = str(place.resolve())
-        _replace(self.file, json.dumps({"start": self.start, "plans": self.plans}))
+        self._write()
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """Tell the other processes of an error of the main one, so that they do not wait for it."""
+        try:
+            yield
+        except BaseException as error:
+            if self.is_main:
+                self._write(error=f"{type(error).__name__}: {error}")
+            raise
+
+    def _write(self, **more: str) -> None:
+        _replace(self.file, json.dumps({"start": self.start, "plans": self.plans, "earlier": self.earlier, **more}))
 
     def _find_earlier(self, name: str, quarantine_file: Path | None) -> PlanTable | None:
         if name not in self.earlier:
@@ -153,6 +167,7 @@ class SharedPlans:
         """Return a folder or a file as soon as the main process has published it.
 
         Raises:
+            ChildProcessError: the main process has ended with an error.
             TimeoutError: the main process has given no sign of life.
         """
         beat, last, pause = "", time.monotonic(), 0.05
@@ -160,6 +175,8 @@ class SharedPlans:
             content = _read(self.file)
             if content.get("start") == self.start and name in content["plans"]:
                 return Path(content["plans"][name])
+            if content.get("start") == self.start and "error" in content:
+                raise ChildProcessError(f"the main process has ended: {content['error']}")
             new = self.beat_file.read_text() if self.beat_file.is_file() else ""
             if new != beat:
                 beat, last = new, time.monotonic()

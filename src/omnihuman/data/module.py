@@ -281,8 +281,17 @@ class OmniData:
             start: of the run, equal for all its processes and another one for every start.
         """
         shared = self.plans.share(file.with_name("plans.json"), start, is_resumed=is_resumed, is_main=is_main)
-        if shared is not None and not is_main:
-            shared.wait("excluded")
+        if shared is None:
+            self._freeze(file, is_resumed=is_resumed, is_main=is_main)
+            return
+        with shared.guard():
+            if not is_main:
+                shared.wait("excluded")
+            self._freeze(file, is_resumed=is_resumed, is_main=is_main)
+            if is_main:
+                shared.publish("excluded", file)
+
+    def _freeze(self, file: Path, *, is_resumed: bool, is_main: bool) -> None:
         has_list = file.is_file() and (is_resumed or not is_main)
         if has_list:
             self.exclusions.restore(file)
@@ -292,8 +301,6 @@ class OmniData:
                 location = self.val_source.location
                 self._skipped.setdefault(location, list(self.exclusions.read(location).values()))
             self.exclusions.freeze(file, self._skipped)
-        if shared is not None and is_main:
-            shared.publish("excluded", file)
 
     def state_dict(self) -> dict[str, Any]:
         return build_state(self.train_samples, self.exclusions)

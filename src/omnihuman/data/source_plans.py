@@ -101,8 +101,7 @@ class SourcePlans:
             build: entries and options of ``Samples`` -> samples.
             split: whose unlisted records are written with the plan.
         """
-        excluded = self.exclusions.read(source.location)
-        quarantine_file = self.exclusions.find_list(source.location)
+        excluded, quarantine_file = self.exclusions.read(source.location), self.exclusions.find_list(source.location)
         build = partial(build, excluded=excluded, quarantine_file=quarantine_file)
         if self.index is None:
             return build(select())

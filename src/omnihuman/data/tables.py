@@ -272,21 +272,21 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-class JsonLines(Sequence[Mapping[str, Any]]):
+class JsonLines(Sequence[dict[str, Any]]):
     """The objects of a file of JSON lines, which is read anew every time.
 
     Args:
         file: of the lines.
-        count: of the lines.
+        num_lines: of the file.
     """
 
-    def __init__(self, file: Path, count: int) -> None:
-        self.file, self.num_lines = file, count
+    def __init__(self, file: Path, num_lines: int) -> None:
+        self.file, self.num_lines = file, num_lines
 
     def __len__(self) -> int:
         return self.num_lines
 
-    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         with self.file.open() as lines:
             yield from map(json.loads, lines)
 
@@ -315,7 +315,7 @@ class PlanTable(Plan):
         self.key, self.digest = manifest["key"], manifest["digest"]
         self.unlisted = JsonLines(folder / "unlisted.jsonl", manifest["num_unlisted"])
         facts = manifest["report"] | {"stream_notes": dict.fromkeys(manifest["report"]["stream_notes"])}
-        self.report = PlanReport(list(map(dict, JsonLines(folder / "skipped.jsonl", manifest["num_skipped"]))), **facts)
+        self.report = PlanReport(list(JsonLines(folder / "skipped.jsonl", manifest["num_skipped"])), **facts)
         self.lengths, self.targets, codes = (
             np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("lengths", "targets", "tasks")
         )
