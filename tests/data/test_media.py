@@ -393,5 +393,5 @@ def test_a_header_is_read_once_until_the_file_changes(tmp_path: Path, monkeypatc
     opened.clear()
     assert probe(path).num_frames == 7 and opened == [str(path)]
     path.unlink()
-    with pytest.raises(BadSample, match=r"a\.mp4: there is no such file"):
+    with pytest.raises(BadSample, match=r"a\.mp4: "):
         probe(path)

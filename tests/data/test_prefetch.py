@@ -11,6 +11,7 @@ from omnihuman.data.prefetch import MAX_AHEAD, count_ahead, measure_batch, measu
 from omnihuman.types import Features
 
 from .conftest import WITH_FACES
+from .test_module import list_ids
 
 
 def test_the_bytes_of_a_batch_are_those_of_its_signals(build_data: Any) -> None:

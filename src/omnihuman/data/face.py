@@ -74,8 +74,11 @@ class FaceInput:
         track = None if detections is None else build_track(detections)
 
         def crop(frame: Tensor, time: float, scale: float) -> Tensor | None:
-            box = self._detect(frame) if track is None else interpolate_box(track, time)
-            return None if box is None else self._crop(frame, box, location, 1.0 if track is None else scale)
+            if track is None:
+                box, scale = self._detect(frame), 1.0
+            else:
+                box = interpolate_box(track, time)
+            return None if box is None else self._crop(frame, box, location, scale)
 
         return crop
 

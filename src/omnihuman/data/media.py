@@ -363,8 +363,8 @@ def _read_files(
 def _take_second(take: Take, size: tuple[int, int], frame: DecodedFrame) -> Any:
     """Take a frame of the second video, which has the size of the first one."""
 
-    def convert(shown: tuple[int, int], interpolation: str | None) -> UInt8[Tensor, "3 H W"]:
-        return resize(frame.image[None], size)[0] if interpolation is None else frame.scale(shown)
+    def convert(target: tuple[int, int], interpolation: str | None) -> UInt8[Tensor, "3 H W"]:
+        return resize(frame.image[None], size)[0] if interpolation is None else frame.scale(target)
 
     return take(replace(frame, size=size, convert=convert, is_second=True))
 

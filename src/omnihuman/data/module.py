@@ -136,10 +136,10 @@ class OmniData:
     ) -> None:
         self.trainer: Any = None
         counts = {"num_frames": num_frames, "batch_size": batch_size, "max_tokens": max_tokens}
-        check_positive(
-            **counts, sort_window=sort_window, timeout=timeout, max_length=max_length, prefetch_mb=prefetch_mb
-        )
-        self.max_skipped, self.path, self.sort_window = check_share(max_skipped), path, sort_window
+        counts |= {"sort_window": sort_window, "prefetch_mb": prefetch_mb}
+        check_positive(**counts, timeout=timeout, max_length=max_length)
+        self.max_skipped, self.path = check_share(max_skipped), path
+        self.sort_window, self.prefetch_mb = sort_window, prefetch_mb
         self.augment = augment if augment and augment.is_enabled else None
         if self.augment:
             self.augment.check(features, missing)
@@ -156,7 +156,6 @@ class OmniData:
         self.chat_options = dict[str, Any](markers=markers, separator=separator, instruction=instruction)
         self.chat_options["supervise_newline"] = supervise_newline
         self.max_length, self.num_workers, self.features = max_length or max_tokens, num_workers, features
-        self.prefetch_mb = prefetch_mb
         self._cache: dict[Any, Samples] = {}
         self._mixture: list[MixturePart] = []
         self._skipped: dict[str, list[Description]] = {}
