@@ -1,6 +1,5 @@
 """Batches that are loaded ahead are limited by their bytes."""
 
-from itertools import chain
 from typing import Any
 
 import pytest
@@ -45,13 +44,6 @@ def test_cached_features_count_instead_of_signals(build_data: Any) -> None:
     blank = Features.of(torch.zeros(1, 1, 50, 16), torch.ones(1, 1, dtype=torch.bool))
     samples.cached = type("Index", (), {"blanks": {"video": blank}})()
     assert measure_units(samples)[0] == ("frames", 50 * 16 * 4)
-
-
-def list_ids(loader: Any) -> list[str]:
-    ids = list[str]()
-    for batch in chain.from_iterable(loader):
-        ids += [meta["id"] for meta in batch.meta]
-    return ids
 
 
 def test_a_loader_keeps_its_workers_and_its_limit(build_data: Any) -> None:

@@ -14,7 +14,13 @@ from omnihuman.training.stage import run_stage
 from tests.programs import launch_two_ranks
 
 STEPS = 3
-SPEED_COLUMNS = ("train/tokens_per_second", "train/samples_per_second", "train/data_wait")
+SPEED_COLUMNS = (
+    "train/tokens_per_second",
+    "train/samples_per_second",
+    "train/clips_per_second",
+    "train/data_wait",
+    "train/tflops",
+)
 
 
 def build_overrides(corpus: Path, runs: Path, experiment: str, *more: str) -> list[str]:

@@ -28,6 +28,12 @@ FACTS = {
     "samples_per_second": 1.0,
     "gpu_memory_gib": 0.0,
     "data_wait": 0.1,
+    "clips_per_second": 1.5,
+    "tflops_per_second": 400.0,
+    "mfu": {"value": 0.4045, "device": "NVIDIA H100 80GB HBM3", "peak_tflops": 989.0, "convention": "useful FLOPs"},
+    "time": {"start": 10.0, "compute": 70.0, "data_wait": 20.0},
+    "processes": 2,
+    "goodput": 0.65,
     "weights_of_step": 2,
     "selected_by": "val/emotion/war",
     "next": "python -m omnihuman.train +experiment=y",
@@ -42,6 +48,8 @@ def test_summary_has_a_table_a_ledger_and_curves(tmp_path: Path) -> None:
     assert "10 planned = 8 trained + 2 skipped (2 truncated)" in text and "+experiment=y" in text
     assert "3 answers cut" in text and "1 skipped in validation" in text
     assert "3 in 2 samples, 4.2 s" in text
+    assert "1.5 clips/s, 400 TFLOP/s, MFU 40.5% of 989" in text
+    assert "10% start, 70% compute, 20% data wait; goodput 65% over 2 starts" in text
     ledger = json.loads((tmp_path / "ledger.json").read_text())
     assert ledger["best"] == {"val/loss": 1.8, "val/emotion/war": 60.0}, "not those of the untrained model"
     assert ledger["best_step"] == {"val/loss": 1, "val/emotion/war": 2}

@@ -136,8 +136,8 @@ class OmniData:
     ) -> None:
         self.trainer: Any = None
         counts = {"num_frames": num_frames, "batch_size": batch_size, "max_tokens": max_tokens}
-        counts |= {"sort_window": sort_window, "prefetch_mb": prefetch_mb}
-        check_positive(**counts, timeout=timeout, max_length=max_length)
+        check_positive(**counts, sort_window=sort_window, max_length=max_length)
+        check_positive(timeout=timeout, prefetch_mb=prefetch_mb)
         self.max_skipped, self.path = check_share(max_skipped), path
         self.sort_window, self.prefetch_mb = sort_window, prefetch_mb
         self.augment = augment if augment and augment.is_enabled else None

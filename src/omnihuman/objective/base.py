@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -38,6 +38,7 @@ class Objective(pl.LightningModule, ABC):
         step_batches: micro-batches of the current optimizer step, on the host.
         step_losses: their losses.
         is_step_skipped: the last optimizer step was not taken.
+        measure: model -> context of a forward pass in training.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Objective(pl.LightningModule, ABC):
         self.step_batches: Batches = ()
         self.step_losses: list[Tensor] = []
         self.is_step_skipped = False
+        self.measure: Callable[[OmniModel, Batch], AbstractContextManager[Any]] = lambda model, batch: nullcontext()
         self._step_loss: Tensor | float = 0.0
         self._step_auxiliary: dict[str, Tensor] = {}
         self._val_loss: Tensor | float = 0.0
@@ -143,10 +145,12 @@ class Objective(pl.LightningModule, ABC):
 
         The gradients are averaged over ranks, which the factor undoes.
         """
-        batch = batch.to(self.device, non_blocking=True)
-        loss = self.compute_loss(self.model(batch), batch) / max(1, batch.step_targets)
+        moved = batch.to(self.device, non_blocking=True)
+        with self.measure(self.model, batch):
+            output = self.model(moved)
+        loss = self.compute_loss(output, moved) / max(1, batch.step_targets)
         self._step_loss = self._step_loss + loss.detach()
-        loss = self._add_auxiliary(loss, batch)
+        loss = self._add_auxiliary(loss, moved)
         self.step_losses.append(loss.detach())
         scaled: Tensor = loss * self.trainer.world_size
         return scaled

@@ -33,9 +33,11 @@ from omnihuman.training.devices import count_ranks, select_environment
 from omnihuman.training.fusion_weights import FusionWeights
 from omnihuman.training.generation_metrics import GenerationMetrics
 from omnihuman.training.interruption import Interruption
+from omnihuman.training.ledger import Ledger
 from omnihuman.training.model_folder import build_with_weights
 from omnihuman.training.option_metrics import build_option_metrics
 from omnihuman.training.precision import build_precision
+from omnihuman.training.profile import StepProfile
 from omnihuman.training.runs import Run, identify_start, is_main_process
 from omnihuman.training.saver import CheckpointFolders, Saver
 from omnihuman.training.selection import RULES, Selection, unknown_monitor
@@ -63,6 +65,7 @@ class Stage:
         trainer: with all callbacks and loggers.
         checkpoint: that the training resumes from.
         throughput: measures the speed.
+        ledger: counts FLOPs and seconds.
         counter: counts trained and skipped samples.
         bad_loss: checks loss, gradient and weights.
         select: ``last`` or ``best``: the step whose weights are the run's.
@@ -81,6 +84,7 @@ class Stage:
     trainer: pl.Trainer
     checkpoint: Path | None
     throughput: Throughput
+    ledger: Ledger
     counter: SampleCounter
     bad_loss: BadLossPolicy
     select: str
@@ -115,6 +119,7 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
     objective = _build_objective(config, model, groups, count_steps(config, data))
     counter = SampleCounter(run.folder / "skipped.jsonl", data.max_skipped)
     throughput = Throughput(counter)
+    ledger = Ledger(run.folder, str(config.trainer.precision), throughput)
     bad_loss = BadLossPolicy(run.folder, counter, config.on_bad_loss, BAD_LOSS_CURE, config.spike_factor)
     write = _build_writer(config, run, objective, inherited)
     generation = _build_generation_metrics(config, data)
@@ -122,7 +127,9 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
     selection = build_selection(config, data, generation, chosen, run.folder / "best", write)
     interruption, saver = _build_savers(config, run, data, selection)
     weights = FusionWeights(model.all_fusions.values(), data.train_samples.planned.tasks.names)
-    callbacks = [counter, throughput, bad_loss, generation, weights]
+    callbacks = [ledger, counter, throughput, bad_loss, generation, weights]
+    if config.profile:
+        callbacks.append(StepProfile(run.folder / "profile"))
     # the selection comes before averages, which put the parameters back at the end of a validation
     callbacks += [selection, *chosen, interruption, saver, build_progress_bar(is_rich=is_terminal)]
     metrics = MetricsTable(run.folder / "metrics.csv", resume_at=checkpoint_step(checkpoint) if checkpoint else 0)
@@ -138,6 +145,7 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
         trainer=trainer,
         checkpoint=checkpoint,
         throughput=throughput,
+        ledger=ledger,
         counter=counter,
         bad_loss=bad_loss,
         select=config.select,

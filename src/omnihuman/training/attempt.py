@@ -17,7 +17,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from omnihuman.training.checkpoint import list_checkpoints
-from omnihuman.training.runs import DIGEST, FINISHED, Run, is_main_process
+from omnihuman.training.runs import DIGEST, FINISHED, TIME_FILE, Run, is_main_process
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +34,10 @@ START_FILES = {
     "plans.json",
     "checkpoints",
     "metrics.csv",
+    "profile",
     "skipped.jsonl",
     "tensorboard",
+    TIME_FILE,
 }
 """Files that a run writes before its first checkpoint."""
 

@@ -11,7 +11,12 @@ from omnihuman.pl import pl
 from omnihuman.training.selection import SCORED
 from omnihuman.types import Batches
 
-PROGRESS_BAR_NAMES = {"train/tokens_per_second": "tokens/s", "train/data_wait": "wait", "train/loss": "loss"}
+PROGRESS_BAR_NAMES = {
+    "train/tokens_per_second": "tokens/s",
+    "train/data_wait": "wait",
+    "train/mfu": "MFU",
+    "train/loss": "loss",
+}
 """Short names of metrics in the progress bar."""
 
 

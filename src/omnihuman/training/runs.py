@@ -80,6 +80,9 @@ FILE_DATA_KEYS = ("path", "records", "val_records", "root", "source", "_target_"
 FINISHED = "finished"
 """File that a complete model folder contains; it is written last."""
 
+TIME_FILE = "time.json"
+"""File with the seconds of every process that has trained the run, by their use."""
+
 DIGEST = "digest"
 """File with the digests of a run; a folder without it is no run."""
 

@@ -170,6 +170,7 @@ def write_results(stage: Stage, seconds: float) -> dict[str, Any]:
             "answer_cut": len(data.train_samples.cut_answers),
             "audio_gaps": stage.counter.audio_gaps,
             **stage.throughput.summary(),
+            **stage.ledger.summary(),
             "gpu_memory_gib": torch.cuda.max_memory_allocated() / 2**30,  # 0 without a GPU
             "order": data.fingerprint,
             "next": stage.next_command,

@@ -52,7 +52,8 @@ def print_summary(folder: Path, facts: Mapping[str, Any], console: Console) -> N
     if gaps["samples"]:
         text = f"{gaps['gaps']:.0f} in {gaps['samples']:.0f} samples, {gaps['seconds']:.1f} s, silent"
         table.add_row("gaps of audio", text)
-    table.add_row("speed", f"{facts['tokens_per_second']:.0f} tokens/s, {facts['data_wait']:.0%} waiting for data")
+    table.add_row("speed", _describe_speed(facts))
+    table.add_row("time", _describe_time(facts))
     table.add_row("peak memory", f"{facts['peak_memory_gib']:.1f} GiB")
     table.add_row("best", _describe_best(facts) or "no validation")
     table.add_row("last", _describe(facts["last"]) or "no validation")
@@ -62,6 +63,24 @@ def print_summary(folder: Path, facts: Mapping[str, Any], console: Console) -> N
     table.add_row("metrics", f"{folder / 'metrics.csv'}, {folder / 'curves.png'}")
     table.add_row("next", str(facts["next"]))
     console.print(table)
+
+
+def _describe_speed(facts: Mapping[str, Any]) -> str:
+    """Return tokens, clips and FLOPs a second, with the share of the device's peak where that is known."""
+    mfu = facts["mfu"]
+    text = f"{facts['tokens_per_second']:.0f} tokens/s, {facts['clips_per_second']:.1f} clips/s, "
+    text += f"{facts['tflops_per_second']:.3g} TFLOP/s"
+    if mfu["value"] is not None:
+        text += f", MFU {mfu['value']:.1%} of {mfu['peak_tflops']:.0f} TFLOP/s ({mfu['device']}): {mfu['convention']}"
+    return text
+
+
+def _describe_time(facts: Mapping[str, Any]) -> str:
+    """Return the shares of all seconds by their use, and how much of them the result consists of."""
+    total = max(sum(facts["time"].values()), 1e-9)
+    uses = [f"{seconds / total:.0%} {use.replace('_', ' ')}" for use, seconds in facts["time"].items()]
+    processes = "" if facts["processes"] == 1 else f" over {facts['processes']} starts"
+    return f"{', '.join(uses)}; goodput {facts['goodput']:.0%}{processes}"
 
 
 def _describe(scores: Mapping[str, float]) -> str:
