@@ -8,6 +8,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 
 from omnihuman.encoder.base import Encoder
 from omnihuman.encoder.weights import check_report, check_sizes
+from omnihuman.nn.deferred import load_pretrained
 from omnihuman.nn.finite import check_parameters
 from omnihuman.nn.instruction import InstructionTokenizer
 from omnihuman.types import Features, Layout, Signal
@@ -85,8 +86,8 @@ def _build_model(weights: str | None, sizes: Mapping[str, Any]) -> BertModel:
     if weights is None:
         return BertModel(BertConfig(**sizes), add_pooling_layer=False)
     check_sizes(weights, BertConfig.from_pretrained(weights), sizes)
-    model, report = BertModel.from_pretrained(
-        weights, add_pooling_layer=False, dtype=torch.float32, output_loading_info=True
+    model, report = load_pretrained(
+        BertModel.from_pretrained, weights, add_pooling_layer=False, dtype=torch.float32, output_loading_info=True
     )
     check_report(weights, report, dropped=("*pooler.*", "cls.*"))
     check_parameters(weights, model)

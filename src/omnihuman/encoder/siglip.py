@@ -10,6 +10,7 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from omnihuman.encoder.base import Encoder, count_blocks
 from omnihuman.encoder.weights import check_report, check_sizes
+from omnihuman.nn.deferred import load_pretrained
 from omnihuman.nn.finite import check_parameters
 from omnihuman.nn.frames import Aspect, SquareFrames
 from omnihuman.nn.levels import select_blocks, split_states, stack_states
@@ -121,8 +122,8 @@ def _build_model(weights: str | None, sizes: Mapping[str, Any], num_blocks: int)
     check_sizes(weights, config, sizes)
     # transformers 5.17 reads vision_use_head from the config only, not from keyword arguments
     config.num_hidden_layers, config.vision_use_head = num_blocks, False
-    model, report = SiglipVisionModel.from_pretrained(
-        weights, config=config, dtype=torch.float32, output_loading_info=True
+    model, report = load_pretrained(
+        SiglipVisionModel.from_pretrained, weights, config=config, dtype=torch.float32, output_loading_info=True
     )
     above = tuple(f"*encoder.layers.{block}.*" for block in range(num_blocks, sizes["num_hidden_layers"]))
     check_report(weights, report, dropped=(*above, "*head.*", "text_model.*", "logit_*"))

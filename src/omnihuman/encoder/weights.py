@@ -11,6 +11,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from omnihuman.nn.deferred import active_recording
 from omnihuman.nn.finite import check_finite
 
 
@@ -112,6 +113,10 @@ def load_parameters(
         "mismatched_keys": mismatched,
     }
     check_report(weights, info, dropped)
-    for key in parameters:
+    recording = active_recording()
+    for key, parameter in parameters.items():
+        if recording is not None:
+            recording.assign(parameter, state[key], weights)
+            continue
         check_finite(weights, key, state[key])
-    encoder.load_state_dict({key: state[key] for key in parameters}, strict=False)
+        parameter.data.copy_(state[key])

@@ -17,6 +17,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from omnihuman.encoder.base import Encoder
 from omnihuman.encoder.weights import check_report, check_sizes
+from omnihuman.nn.deferred import load_pretrained
 from omnihuman.nn.finite import check_parameters
 from omnihuman.nn.masking import run_on_valid
 from omnihuman.types import Features, Layout, Signal
@@ -218,8 +219,12 @@ def _build_model(weights: str | None, sizes: Mapping[str, Any]) -> WhisperEncode
     if weights is None:
         return WhisperEncoder(WhisperConfig(**sizes))
     check_sizes(weights, WhisperConfig.from_pretrained(weights), sizes)
-    model, report = WhisperEncoder.from_pretrained(
-        weights, key_mapping={r"^(model\.)?encoder\.": ""}, dtype=torch.float32, output_loading_info=True
+    model, report = load_pretrained(
+        WhisperEncoder.from_pretrained,
+        weights,
+        key_mapping={r"^(model\.)?encoder\.": ""},
+        dtype=torch.float32,
+        output_loading_info=True,
     )
     check_report(weights, report, dropped=("*decoder.*", "proj_out.*"))
     check_parameters(weights, model)

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from omnihuman.llm import packed
 from omnihuman.llm.blocks import check_share, set_blocks
+from omnihuman.nn.deferred import load_pretrained
 from omnihuman.nn.finite import check_parameters
 from omnihuman.template import build_template
 from omnihuman.types import IGNORE_INDEX
@@ -80,7 +81,7 @@ class CausalLM(nn.Module):
         self.template = build_template(template, self.tokenizer)
         options = {"attn_implementation": packed.NAME, "dtype": getattr(torch, dtype), "trust_remote_code": False}
         if weights is not None:
-            self.model = AutoModelForCausalLM.from_pretrained(weights, **options)
+            self.model = load_pretrained(AutoModelForCausalLM.from_pretrained, weights, **options)
             check_parameters(weights, self.model)
         elif architecture is not None:
             config = AutoConfig.for_model(**{"vocab_size": len(self.tokenizer)} | dict(architecture))
