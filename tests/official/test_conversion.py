@@ -83,7 +83,7 @@ def raise_full_disk(*args: Any, **kwargs: Any) -> None:
 def test_failed_conversion_leaves_nothing(
     official: OfficialFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(convert_module, "write_safetensors", raise_full_disk)
+    monkeypatch.setattr(convert_module, "write_sharded", raise_full_disk)
     with pytest.raises(OSError, match="no space"):
         convert(Request("humanomni", str(official.folder), tmp_path / "out", official.options))
     assert not list(tmp_path.iterdir())

@@ -14,7 +14,8 @@ from omnihuman.data.features import FeatureStore
 from omnihuman.hub.export import save_adapter
 from omnihuman.official import checkpoint as checkpoint_reader
 from omnihuman.official.checkpoint import open_checkpoint
-from omnihuman.training.safetensors_writer import Header, write_safetensors, write_sharded
+from omnihuman.training.safetensors_writer import Header, order_reads, write_safetensors, write_sharded
+from omnihuman.training.shards import has_weights
 from omnihuman.types import Features
 from tests.official.folders import write_files
 
@@ -98,7 +99,8 @@ def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
 
 def test_shards_stay_below_their_limit(tmp_path: Path) -> None:
     headers = make_headers()
-    files = write_sharded(tmp_path, headers, STATE.__getitem__, max_shard_size=50)
+    write_sharded(tmp_path / "model.safetensors", headers, STATE.__getitem__, max_shard_size=50)
+    files = sorted(tmp_path.glob("*.safetensors"))
     assert len(files) == 3 and files[0].name == "model-00001-of-00003.safetensors"
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     assert index["metadata"]["total_size"] == sum(header.nbytes for header in headers.values())
@@ -107,3 +109,46 @@ def test_shards_stay_below_their_limit(tmp_path: Path) -> None:
         assert torch.equal(checkpoint[key], tensor)
     for file in files:
         assert file.stat().st_size < 1000
+
+
+def test_reads_have_the_announced_order(tmp_path: Path) -> None:
+    """The ranks of a sharded model gather in it."""
+    headers, reads = make_headers(), list[str]()
+
+    def read(name: str) -> torch.Tensor:
+        reads.append(name)
+        return STATE[name]
+
+    for size in (50, 10_000):
+        reads.clear()
+        write_sharded(tmp_path / "model.safetensors", headers, read, max_shard_size=size)
+        assert reads == order_reads(headers, size) and {*reads} == {*STATE}
+
+
+@pytest.mark.parametrize("sizes", [(50, 60), (50, 10_000), (10_000, 50)])
+def test_interrupted_write_leaves_the_old_weights_or_none(tmp_path: Path, sizes: tuple[int, int]) -> None:
+    """At every tensor."""
+    file, headers = tmp_path / "weights.safetensors", make_headers()
+    for stop in range(len(STATE) + 1):
+        write_sharded(file, headers, STATE.__getitem__, max_shard_size=sizes[0])
+        reads = list[str]()
+
+        def read(name: str, reads: list[str] = reads, stop: int = stop) -> torch.Tensor:
+            if len(reads) == stop:
+                raise KeyboardInterrupt
+            reads.append(name)
+            return STATE[name] + 1
+
+        expected = 0
+        try:
+            write_sharded(file, headers, read, max_shard_size=sizes[1])
+            expected = 1
+        except KeyboardInterrupt:
+            pass
+        if has_weights(file):
+            checkpoint = open_checkpoint(file)
+            assert {*checkpoint} == {*STATE}
+            assert all(torch.equal(checkpoint[name], STATE[name] + expected) for name in STATE)
+        else:
+            assert not expected
+        assert not list(tmp_path.glob("*.partial"))

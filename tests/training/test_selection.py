@@ -17,7 +17,7 @@ from omnihuman.metric.emotion import EmotionRecall
 from omnihuman.objective.base import Objective
 from omnihuman.training.generation_metrics import GenerationMetrics
 from omnihuman.training.runs import Run, build_run
-from omnihuman.training.selection import Selection, copy_file, is_better
+from omnihuman.training.selection import Selection, is_better
 from omnihuman.training.state import read_state
 from tests.programs import run_ranks
 from tests.smoke.test_train import build_overrides, fail_at_step, read_column, read_ledger, train
@@ -122,15 +122,6 @@ def test_weights_that_a_checkpoint_names_stay_until_the_next_one(tmp_path: Path)
 def test_missing_monitor_lists_the_metrics(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"monitor=val/x .*val/loss, val/uar"):
         build_selection(tmp_path, monitor="val/x").on_validation_end(build_trainer(0, loss=1.0, uar=1.0), None)
-
-
-def test_copy_needs_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a").write_text("1")
-    for _ in range(2):
-        copy_file(tmp_path / "a", tmp_path / "b")
-    monkeypatch.setattr(Path, "hardlink_to", lambda *args: (_ for _ in ()).throw(OSError("no links")))
-    copy_file(tmp_path / "a", tmp_path / "c")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"] and (tmp_path / "c").read_text() == "1"
 
 
 @pytest.fixture(scope="module")

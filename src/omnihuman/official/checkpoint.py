@@ -22,6 +22,7 @@ from omnihuman.gate import load_pickle
 from omnihuman.nn.finite import check_finite
 from omnihuman.official.keys import unwrap
 from omnihuman.training.safetensors_writer import DTYPES, Header
+from omnihuman.training.shards import find_shards, has_weights
 
 ADAPTER_FILES = ("mm_projector.bin", "audio_projector.bin", "mm_projector.safetensors", "audio_projector.safetensors")
 """Files that hold one part of a model, beside its checkpoint or without one."""
@@ -164,10 +165,8 @@ def open_checkpoint(path: str | Path, wrappers: Sequence[str] = ()) -> Checkpoin
         ValueError: no checkpoint exists there, a shard is missing, cut short, a Git LFS pointer or a pickle with code,
             the index contradicts the shards, or the tensors are quantised or empty.
     """
-    local = resolve_path(path)
-    if local.is_file():
-        return Checkpoint(local, _read_headers(local, wrappers), wrappers)
-    files, index = _find_files(local)
+    local = Path(path) if has_weights(Path(path)) else resolve_path(path)
+    files, index = _find_files(local) if local.is_dir() else (find_shards(local), {})
     headers: dict[str, Header] = {}
     for file in files:
         for key, header in _read_headers(file, wrappers).items():

@@ -23,7 +23,7 @@ from omnihuman.official.keys import KeyReport
 from omnihuman.official.prompting import add_prompting
 from omnihuman.template import build_template
 from omnihuman.training.runs import Run
-from omnihuman.training.safetensors_writer import Header, write_safetensors
+from omnihuman.training.safetensors_writer import Header, write_safetensors, write_sharded
 
 log = logging.getLogger(__name__)
 
@@ -264,7 +264,7 @@ def write_folder(conversion: Conversion, request: Request, folder: Path) -> None
         write_safetensors(folder / "model.safetensors", headers, read, metadata)
         (folder / "config.json").write_text(json.dumps(dict(conversion.sizes), indent=2) + "\n")
     else:
-        digest = write_safetensors(folder / "weights.safetensors", headers, read, metadata)
+        digest = write_sharded(folder / "weights.safetensors", headers, read, metadata)
         if request.options.get("stages") is not None:
             conversion.config.stages = request.options["stages"]
         conversion.config.model.llm.generation = read_generation_config(folder / "tokenizer")

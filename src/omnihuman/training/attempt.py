@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from omnihuman.training.checkpoint import list_checkpoints
 from omnihuman.training.runs import DIGEST, FINISHED, TIME_FILE, Run, is_main_process
+from omnihuman.training.shards import has_weights
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +164,7 @@ def _clear(run: Run) -> None:
 
 
 def _has_weights(run: Run) -> bool:
-    return run.weights.is_file() or bool(list_checkpoints(run.checkpoints))
+    return has_weights(run.weights) or bool(list_checkpoints(run.checkpoints))
 
 
 def _move_aside(run: Run) -> Path:

@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from omegaconf import DictConfig, OmegaConf
 
 from omnihuman import gate
 from omnihuman.build import build, prune, register_resolvers
+from omnihuman.model.materialize import materialize
 from omnihuman.model.omni import OmniModel
+from omnihuman.model.trainable import canonical_name
+from omnihuman.nn.deferred import Recording
 from omnihuman.nn.parameters import cast_parameters
 from omnihuman.training.run_search import check_model_folder
 from omnihuman.training.runs import Run
-from omnihuman.training.weights import copy_tensors, load_weights, read_dtype
+from omnihuman.training.weights import load_weights, read_dtype
 
 log = logging.getLogger(__name__)
 
@@ -66,39 +68,53 @@ def load_model(
 
 
 def build_with_weights(
-    config: DictConfig, weights: Path, without: Sequence[str] = (), allow_new: bool = False, dtype: str | None = None
+    config: DictConfig,
+    weights: Path,
+    without: Sequence[str] = (),
+    allow_new: bool = False,
+    dtype: str | None = None,
+    recording: Recording | None = None,
 ) -> tuple[OmniModel, set[str]]:
     """Return the model of a config with the weights of a file, and the names of the loaded parameters.
 
-    Where no part of the config has weights of its own, the file must hold all parameters, and none is initialized at
-    random before.
+    Where no part of the config has weights of its own, the file must hold all parameters. Parameters that are loaded
+    are not initialized at random before.
 
     Args:
         config: of the model.
-        weights: a safetensors file.
+        weights: a safetensors file, or an index of its shards in its place.
         without: patterns of names in the file that are not loaded.
-        allow_new: parameters that the file lacks are initialized as in a new model instead of raising.
+        allow_new: parameters that the file lacks are initialized instead of raising.
         dtype: of the parameters; ``saved`` for the dtype of the file if it has one only; ``None`` for the config's.
+        recording: gets the values of the parameters, which stay without memory; ``None``: they are on the CPU.
 
     Raises:
         ValueError: the weights do not fit the model, or parameters are missing.
     """
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    if _has_weights(prune(plain)):
-        model: OmniModel = build(plain)
-        names = set(load_weights(model, weights, without=without).loaded)
-        if dtype not in (None, "saved"):
-            cast_parameters(model, getattr(torch, str(dtype)))
-        return model, names
-    with init_empty_weights(include_buffers=False):
-        model = build(plain)
-    model.llm.model.tie_weights()  # building without memory has untied them
+    has_weights = _has_weights(prune(plain))
     if dtype == "saved":
-        dtype = read_dtype(weights)
+        dtype = None if has_weights else read_dtype(weights)
+    values = recording or Recording()
+    with values:
+        model: OmniModel = build(plain)
+        if dtype is not None and not has_weights:
+            cast_parameters(model, getattr(torch, dtype))
+    values.finish(model)
+    names = set(load_weights(model, weights, without=without, recording=values).loaded)
     if dtype is not None:
         cast_parameters(model, getattr(torch, dtype))
-    names = set(load_weights(model, weights, without=without).loaded)
-    missing = [name for name, tensor in model.named_parameters() if tensor.is_meta]
+    parameters = {name: canonical_name(name) for name, _ in model.named_parameters()}
+    missing = [name for name in parameters if parameters[name] not in names]
+    if not has_weights:
+        _check_missing(weights, missing, allow_new)
+        values.forget(parameters.keys() - missing)
+    if recording is None:
+        materialize(model, values, torch.device("cpu"))
+    return model, names
+
+
+def _check_missing(weights: Path, missing: Sequence[str], allow_new: bool) -> None:
     if missing and not allow_new:
         raise ValueError(
             f"{weights}: {len(missing)} parameters are missing, the first {missing[:3]}, and their parts have no "
@@ -106,14 +122,6 @@ def build_with_weights(
         )
     if missing:
         log.info("%s lacks %d parameters, which are new: %s ...", weights, len(missing), ", ".join(missing[:3]))
-        _initialize_parameters(model, plain, missing)
-    return model, names
-
-
-def _initialize_parameters(model: OmniModel, config: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Set the named parameters, which have no memory, to the values of a new model of the config."""
-    initial = dict(build(config).named_parameters())
-    copy_tensors(model, [(name, initial[name].data) for name in names])
 
 
 def _has_weights(node: Any) -> bool:

@@ -19,6 +19,7 @@ from omnihuman.build import prune
 from omnihuman.gate import resolve_foreign
 from omnihuman.overrides import parse_overrides
 from omnihuman.training.checkpoint import find_newest, list_checkpoints
+from omnihuman.training.shards import has_weights
 
 SHARED_ROOTS = (
     "size",
@@ -124,6 +125,7 @@ class Run:
 
     @property
     def weights(self) -> Path:
+        """File of the weights; in its place there may be shards with an index, see ``omnihuman.training.shards``."""
         return self.folder / "weights.safetensors"
 
     @property
@@ -158,7 +160,7 @@ class Run:
 
     def is_complete(self) -> bool:
         """Return true if everything of a run is in the folder, whatever its config."""
-        return (self.folder / FINISHED).is_file() and self.weights.is_file()
+        return (self.folder / FINISHED).is_file() and has_weights(self.weights)
 
     def is_finished(self) -> bool:
         """Return true if the folder contains everything of exactly this run."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from omnihuman.nn.finite import is_finite
+from omnihuman.training.shards import delete_weights, name_shard, write_index
 
 DTYPES = {
     "F64": torch.float64,
@@ -65,7 +66,7 @@ def write_safetensors(
     Raises:
         ValueError: a tensor has another shape than its header, or is not finite in its dtype.
     """
-    order = sorted(headers, key=lambda name: -headers[name].dtype.itemsize)  # wide dtypes first: all stay aligned
+    order = _order(headers)
     partial = file.with_name(f"{file.name}.partial")
     digest = hashlib.sha256()
     try:
@@ -82,25 +83,52 @@ def write_safetensors(
 
 
 def write_sharded(
-    folder: Path, headers: Mapping[str, Header], read: Callable[[str], Tensor], max_shard_size: int = MAX_SHARD_SIZE
-) -> list[Path]:
-    """Write ``model.safetensors``, or shards of ``max_shard_size`` bytes with their index, as transformers does."""
+    file: Path,
+    headers: Mapping[str, Header],
+    read: Callable[[str], Tensor],
+    metadata: Mapping[str, str] | None = None,
+    max_shard_size: int = MAX_SHARD_SIZE,
+) -> str:
+    """Write one file, or shards with an index in its place where it would be larger than a shard.
+
+    What was there is deleted before the first shard has its name, and the index is written last: an interrupted call
+    leaves the old weights or none.
+
+    Args:
+        file: to write, such as ``model.safetensors``; a shard is ``model-00001-of-00002.safetensors``.
+        headers: of all tensors.
+        read: returns the tensor of a name; called once for each, in the order of ``order_reads``.
+        metadata: of every file's header.
+        max_shard_size: bytes of tensors in a file; a larger tensor has a shard of its own.
+
+    Returns:
+        sha256 of the file, or of those of the shards.
+
+    Raises:
+        ValueError: a tensor has another shape than its header, or is not finite in its dtype.
+    """
     shards = _split(headers, max_shard_size)
     if len(shards) == 1:
-        file = folder / "model.safetensors"
-        write_safetensors(file, shards[0], read, {"format": "pt"})
-        return [file]
-    files = []
+        digest = write_safetensors(file, shards[0], read, metadata)
+        delete_weights(file, spare=[file])
+        return digest
+    delete_weights(file)
+    digests = hashlib.sha256()
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
-        file = folder / f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        write_safetensors(file, shard, read, {"format": "pt"})
-        weight_map |= dict.fromkeys(shard, file.name)
-        files.append(file)
-    metadata = {"total_size": sum(header.nbytes for header in headers.values())}
-    index = json.dumps({"metadata": metadata, "weight_map": weight_map}, indent=2)
-    (folder / "model.safetensors.index.json").write_text(f"{index}\n")
-    return files
+        path = name_shard(file, number, len(shards))
+        digests.update(write_safetensors(path, shard, read, metadata).encode())
+        weight_map |= dict.fromkeys(shard, path.name)
+    write_index(file, weight_map, sum(header.nbytes for header in headers.values()))
+    return digests.hexdigest()
+
+
+def order_reads(headers: Mapping[str, Header], max_shard_size: int = MAX_SHARD_SIZE) -> list[str]:
+    """Return the names in the order in which ``write_sharded`` reads them."""
+    names = []
+    for shard in _split(headers, max_shard_size):
+        names += _order(shard)
+    return names
 
 
 def apply_umask(folder: Path) -> None:
@@ -109,6 +137,10 @@ def apply_umask(folder: Path) -> None:
     os.umask(umask)
     for file in folder.glob("*.safetensors"):
         file.chmod(0o666 & ~umask)
+
+
+def _order(headers: Mapping[str, Header]) -> list[str]:
+    return sorted(headers, key=lambda name: -headers[name].dtype.itemsize)  # wide dtypes first: all stay aligned
 
 
 def _split(headers: Mapping[str, Header], max_shard_size: int) -> list[dict[str, Header]]:

@@ -2,17 +2,21 @@
 
 import logging
 import math
-import shutil
+import re
 from collections import deque
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from omnihuman.pl import pl
+from omnihuman.training.shards import has_weights
 
 log = logging.getLogger(__name__)
 
 RULES = ("last", "best")
+
+STEP = re.compile(r"step=(\d+)")
+"""Beginning of the name of a weights file, and of its shards and their index."""
 
 SCORED = ("val/", "bench/")
 """Beginnings of the names of what validations and benchmarks measure."""
@@ -87,7 +91,7 @@ class Selection(pl.Callback):
             ValueError: it is not there.
         """
         file = self._file(self.best_step)
-        if self.best_step is None or not file.is_file():
+        if self.best_step is None or not has_weights(file):
             raise ValueError(f"{file}, the best weights of this run, is missing: train it again with overwrite=true.")
         return file
 
@@ -160,9 +164,9 @@ class Selection(pl.Callback):
 
     def _delete_others(self, steps: Collection[int]) -> None:
         """Delete all weights but those of these steps."""
-        files = {self._file(step) for step in steps}
-        for file in self.folder.glob("step=*"):
-            if file not in files:
+        for file in sorted(self.folder.glob("step=*"), key=lambda file: file.suffix != ".json"):  # indexes first
+            match = STEP.match(file.name)
+            if match and int(match[1]) not in steps:
                 file.unlink()
 
     def finish(self) -> None:
@@ -186,15 +190,3 @@ def unknown_monitor(monitor: str, metrics: Collection[str]) -> ValueError:
     return ValueError(
         f"monitor={monitor} is no metric of this run; choose from {', '.join(sorted(metrics)) or 'none'}."
     )
-
-
-def copy_file(source: Path, target: Path) -> None:
-    """Copy a file, without another copy on the disk where it allows that; the target is complete or not there."""
-    partial = target.with_name(f"{target.name}.partial")
-    partial.unlink(missing_ok=True)
-    try:
-        partial.hardlink_to(source)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, partial)
-    partial.replace(target)
-    partial.unlink(missing_ok=True)  # where both are the same file already, replace does nothing

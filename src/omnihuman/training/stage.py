@@ -26,7 +26,7 @@ from omnihuman.training.parents import check_parents
 from omnihuman.training.ranks import end_with_launcher, explain_ended_process
 from omnihuman.training.replay import replay_batches
 from omnihuman.training.runs import Run, is_launched, is_main_process
-from omnihuman.training.selection import copy_file
+from omnihuman.training.shards import copy_weights
 from omnihuman.training.summary import print_summary, write_summary
 
 log = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ def write_results(stage: Stage, seconds: float) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     if trainer.is_global_zero:
         if is_best:
-            copy_file(selection.find_weights(), run.weights)
+            copy_weights(selection.find_weights(), run.weights)
         facts = {
             "experiment": stage.name,
             "command": " ".join(stage.command),

@@ -1,7 +1,7 @@
 """weights.safetensors: the parameters that a chain has trained, by their names in the model."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from omnihuman.model.trainable import canonical_name
+from omnihuman.nn.deferred import Recording
 from omnihuman.nn.finite import check_finite
-from omnihuman.training.safetensors_writer import Header, write_safetensors
+from omnihuman.training.safetensors_writer import MAX_SHARD_SIZE, Header, order_reads, write_sharded
+from omnihuman.training.shards import find_shards
 
 if TYPE_CHECKING:  # its import of Lightning takes seconds
     from omnihuman.objective.base import Objective
@@ -41,27 +44,32 @@ class KeyReport:
 
 
 def load_weights(
-    model: nn.Module, file: Path, only: str | Sequence[str] = "*", without: Sequence[str] = ()
+    model: nn.Module,
+    file: Path,
+    only: str | Sequence[str] = "*",
+    without: Sequence[str] = (),
+    recording: Recording | None = None,
 ) -> KeyReport:
     """Copy the tensors of a file into the parameters and buffers of the same names.
 
     Args:
         model: its parameters and buffers are changed.
-        file: a safetensors file.
+        file: a safetensors file, or one in whose place there is an index of shards.
         only: pattern or patterns of the names to load.
         without: patterns of names that are not loaded, even if ``only`` matches them.
+        recording: of the build of a model without memory: it gets maps of the file, and nothing is read yet.
 
     Raises:
         ValueError: the file is missing or no safetensors file, a name is not in the model, a shape differs, a parameter
             that a pattern matches is not in the file, a pattern matches nothing, or a tensor is not finite.
     """
-    if not file.is_file():
-        raise ValueError(f"{file}: there is no such weights file.")
     patterns = [only] if isinstance(only, str) else list(only)
-    with _safetensors_errors(file), safe_open(file, framework="pt") as tensors:
-        shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    with open_weights(file) as tensors:
+        shapes = {name: tuple(tensor.get_shape()) for name, tensor in tensors.items()}
         selected = _select(model, file, shapes, patterns, without)
-        copy_tensors(model, _read_finite(file, tensors, selected))
+        targets = _canonical_state(model)
+        for name in selected:
+            _load_tensor(targets[name], tensors[name][...], file, name, recording)
     return KeyReport(file, tuple(selected), tuple(sorted(shapes.keys() - {*selected})))
 
 
@@ -95,59 +103,94 @@ def _select(
     return sorted(selected)
 
 
-def _read_finite(file: Path, tensors: Any, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-    for name in names:
-        tensor = tensors.get_tensor(name)
-        check_finite(file, name, tensor)
-        yield name, tensor
+def _load_tensor(target: Tensor, value: Tensor, file: Path, name: str, recording: Recording | None) -> None:
+    if target.is_meta:
+        assert recording is not None, name
+        recording.assign(target, value, file)
+        return
+    check_finite(file, name, value)
+    target.data.copy_(value)
 
 
-def copy_tensors(model: nn.Module, values: Iterable[tuple[str, Tensor]]) -> None:
-    """Copy values into the parameters and buffers of these names; a parameter on the meta device is replaced."""
-    owners: dict[int, list[tuple[nn.Module, str]]] = {}  # a tied parameter has several
-    for module in model.modules():
-        for key, parameter in module.named_parameters(recurse=False):
-            owners.setdefault(id(parameter), []).append((module, key))
-    targets = _canonical_state(model)
-    for name, value in values:
-        target = targets[name]
-        if not target.is_meta:
-            target.data.copy_(value)
-            continue
-        parameter = nn.Parameter(value.to(target.dtype), requires_grad=target.requires_grad)
-        for module, key in owners[id(target)]:
-            module.register_parameter(key, parameter)
-
-
-def write_weights(file: Path, objective: "Objective", names: Iterable[str], metadata: Mapping[str, str]) -> None:
+def write_weights(
+    file: Path,
+    objective: "Objective",
+    names: Iterable[str],
+    metadata: Mapping[str, str],
+    max_shard_size: int = MAX_SHARD_SIZE,
+) -> None:
     """Write the named tensors of the model of an objective in the main process; every rank must call it.
 
+    Sharded tensors are gathered one by one while they are written.
+
     Raises:
-        ValueError: a tensor is not finite.
+        ValueError: a tensor is not finite, or the main process could not write.
+        OSError: raised in the main process if it cannot write.
     """
-    state = {canonical_name(name): value for name, value in _gather_state(objective).items()}
+    state = _canonical_state(objective.model)
+    headers = {name: Header(tuple(state[name].shape), state[name].dtype) for name in sorted(set(names))}
+    pending = order_reads(headers, max_shard_size)
+
+    def read(name: str) -> Tensor:
+        pending.remove(name)
+        tensor = state[name].detach()
+        return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+    if not objective.trainer.is_global_zero:
+        for name in list(pending) if objective.is_sharded else ():
+            read(name)
+    failure: Exception | None = None
     if objective.trainer.is_global_zero:
-        file.parent.mkdir(exist_ok=True)
-        save_weights(file, state, names, metadata)
+        try:
+            file.parent.mkdir(exist_ok=True)
+            write_sharded(file, headers, read, metadata, max_shard_size)
+        except (ValueError, OSError) as error:
+            failure = error
+            for name in list(pending) if objective.is_sharded else ():  # the other ranks wait for this one
+                read(name)
+    message = objective.trainer.strategy.broadcast(failure and str(failure))
+    if failure is not None:
+        raise failure
+    if message is not None:
+        raise ValueError(message)
 
 
-def _gather_state(objective: "Objective") -> dict[str, Any]:
-    """Return the model's state, gathered on rank 0 if it is sharded."""
-    if not objective.is_sharded:
-        return dict(objective.model.state_dict())
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-
-    return get_model_state_dict(objective.model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-
-
-def save_weights(file: Path, state: Mapping[str, Tensor], names: Iterable[str], metadata: Mapping[str, str]) -> None:
+def save_weights(
+    file: Path,
+    state: Mapping[str, Tensor],
+    names: Iterable[str],
+    metadata: Mapping[str, str],
+    max_shard_size: int = MAX_SHARD_SIZE,
+) -> None:
     """Write the named tensors of a state; an interrupted call leaves no file, or the old one.
 
     Raises:
         ValueError: a tensor is not finite.
     """
     headers = {name: Header(tuple(state[name].shape), state[name].dtype) for name in sorted(set(names))}
-    write_safetensors(file, headers, state.__getitem__, metadata)
+    write_sharded(file, headers, state.__getitem__, metadata, max_shard_size)
+
+
+@contextmanager
+def open_weights(file: Path) -> Iterator[dict[str, Any]]:
+    """Yield the tensors of weights by their names, as slices of safetensors: ``[...]`` is a map of one, with its data.
+
+    Args:
+        file: a safetensors file, or one in whose place there is an index of shards.
+
+    Raises:
+        ValueError: it is missing, incomplete or no safetensors file, or a tensor is in two shards.
+    """
+    slices: dict[str, Any] = {}
+    with ExitStack() as stack:
+        for shard in find_shards(file):
+            stack.enter_context(_safetensors_errors(shard))
+            tensors = stack.enter_context(safe_open(shard, framework="pt"))
+            for name in tensors.keys():  # noqa: SIM118 (no mapping)
+                if name in slices:
+                    raise ValueError(f"{file}: {name} is in two shards: are they of the same weights?")
+                slices[name] = tensors.get_slice(name)
+        yield slices
 
 
 def read_dtype(file: Path) -> str | None:
@@ -156,8 +199,8 @@ def read_dtype(file: Path) -> str | None:
     Raises:
         ValueError: the file is no safetensors file, or truncated.
     """
-    with _safetensors_errors(file), safe_open(file, framework="pt") as tensors:
-        dtypes = {str(tensors.get_slice(name).get_dtype()) for name in tensors.keys()}  # noqa: SIM118 (no mapping)
+    with open_weights(file) as tensors:
+        dtypes = {str(tensor.get_dtype()) for tensor in tensors.values()}
     if len(dtypes) != 1:
         return None
     return DTYPE_NAMES.get(dtypes.pop())

@@ -108,7 +108,7 @@ def write_official(
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     try:
-        write_sharded(staging, headers, read_or_zeros, max_shard_size)
+        write_sharded(staging / "model.safetensors", headers, read_or_zeros, {"format": "pt"}, max_shard_size)
         (staging / "config.json").write_text(json.dumps(official, indent=2) + "\n")
         copy_tokenizer(resolve_path(str(config.model.llm.tokenizer)), staging)
         _add_slow_tokenizer(staging)
