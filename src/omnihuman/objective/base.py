@@ -11,9 +11,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from omnihuman.model.materialize import materialize
 from omnihuman.model.omni import OmniModel
 from omnihuman.model.sharding import frozen_encoders, shard_model
 from omnihuman.model.trainable import Group, canonical_name, strip_wrappers
+from omnihuman.nn.deferred import Recording
 from omnihuman.nn.masking import run_blanks
 from omnihuman.pl import pl
 from omnihuman.types import Batch, Batches, Output
@@ -38,7 +40,8 @@ class Objective(pl.LightningModule, ABC):
         step_batches: micro-batches of the current optimizer step, on the host.
         step_losses: their losses.
         is_step_skipped: the last optimizer step was not taken.
-        measure: model -> context of a forward pass in training.
+        measure: model and micro-batch -> context of a forward pass in training.
+        recording: of the build of a model without memory, whose parameters get their values on the devices.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Objective(pl.LightningModule, ABC):
         self.build_scheduler = scheduler
         self.strict_loading = False  # a checkpoint has no frozen parameters: they are loaded as in a new run
         self.is_sharded = False
+        self.recording: Recording | None = None
         self.step_batches: Batches = ()
         self.step_losses: list[Tensor] = []
         self.is_step_skipped = False
@@ -100,13 +104,24 @@ class Objective(pl.LightningModule, ABC):
         bfloat16, and gradients are reduced in float32.
         """
         mesh = getattr(self, "device_mesh", None)
+        if mesh is None:
+            self._materialize()
         if mesh is None or self.is_sharded:
             return
+        self._materialize(frozen_encoders(self.model))
         self.is_sharded = True
         for encoder in frozen_encoders(self.model):
             encoder.to(self.device)
         dtype = getattr(self.trainer.precision_plugin, "compute_dtype", None)
         shard_model(self.model, mesh, dtype if dtype == torch.bfloat16 else None)
+        self._materialize()
+
+    def _materialize(self, parts: Sequence[nn.Module] | None = None) -> None:
+        """Give parameters without memory their values on the device of this rank; those of all parts by default."""
+        if self.recording is not None:
+            materialize(self.model, self.recording, self.trainer.strategy.root_device, parts)
+        if parts is None:
+            self.recording = None
 
     def configure_optimizers(self) -> dict[str, Any]:
         parameters = {strip_wrappers(name): parameter for name, parameter in self.model.named_parameters()}

@@ -19,8 +19,11 @@ from omnihuman.data.module import OmniData
 from omnihuman.data.planned import Plan
 from omnihuman.data.record import Record
 from omnihuman.modality import strip_tags
+from omnihuman.model.materialize import materialize
 from omnihuman.model.omni import OmniModel
+from omnihuman.model.sharding import frozen_encoders
 from omnihuman.model.trainable import Group, set_trainable
+from omnihuman.nn.deferred import Recording
 from omnihuman.objective.base import Objective
 from omnihuman.pl import pl
 from omnihuman.source.root import read_records_folder
@@ -111,12 +114,16 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
     config.folder = str(run.folder)  # where loggers write
     pl.seed_everything(config.seed, verbose=False)
     precision = build_precision(str(config.trainer.precision), config.trainer.accelerator)
-    model, inherited = build_initial_model(config, chain)
+    recording = Recording(draws_on_device=bool(config.random_weights)) if _is_deferred(config) else None
+    model, inherited = build_initial_model(config, chain, recording)
     groups = set_trainable(model, read_trainable(config))
     precision.convert_module(model)  # before a checkpoint is loaded: Lightning casts after it
+    if recording is not None and config.data.get("features"):
+        materialize(model, recording, torch.device("cpu"), frozen_encoders(model))  # its keys depend on their weights
     checkpoint = None if config.overwrite else run.find_checkpoint(check_content=True)
     data = _build_data(config, model, run, is_resumed=checkpoint is not None)
     objective = _build_objective(config, model, groups, count_steps(config, data))
+    objective.recording = recording
     counter = SampleCounter(run.folder / "skipped.jsonl", data.max_skipped)
     throughput = Throughput(counter)
     ledger = Ledger(run.folder, str(config.trainer.precision), throughput)
@@ -219,20 +226,45 @@ def _build_option(name: str, node: Any) -> Any:
         raise
 
 
-def build_initial_model(config: DictConfig, chain: Chain) -> tuple[OmniModel, set[str]]:
-    """Return the model with the weights of ``init_from`` or ``base``, and the names of the loaded parameters."""
+def _is_deferred(config: DictConfig) -> bool:
+    """Return true if parameters get memory only when the devices are known: where they are sharded, and on GPUs."""
+    return config.trainer.strategy == "fsdp2" or (config.trainer.accelerator != "cpu" and torch.cuda.is_available())
+
+
+def build_initial_model(
+    config: DictConfig, chain: Chain, recording: Recording | None = None
+) -> tuple[OmniModel, set[str]]:
+    """Return the model with the weights of ``init_from`` or ``base``, and the names of the loaded parameters.
+
+    Args:
+        config: of the stage.
+        chain: the run with its parents.
+        recording: gets the values of the parameters, which stay without memory; ``None``: they are on the CPU.
+    """
     entries = list(zip(config.init_from, chain.parents, strict=True))
     if config.base is None:
-        model, inherited = build(config.model), set[str]()
+        model, inherited = _build_recorded(config.model, recording), set[str]()
     else:
         entry, parent = entries.pop(0)
-        model, inherited = build_with_weights(config.model, parent.run.weights, entry.without, allow_new=True)
+        model, inherited = build_with_weights(
+            config.model, parent.run.weights, entry.without, allow_new=True, recording=recording
+        )
         log.info("base %s: %d tensors", config.base, len(inherited))
     for entry, parent in entries:
-        report = load_weights(model, parent.run.weights, entry.get("only", "*"))
+        report = load_weights(model, parent.run.weights, entry.get("only", "*"), recording=recording)
         log.info("init_from %s: %s", entry.get("run") or entry.folder, report)
         inherited.update(report.loaded)
     return model, inherited
+
+
+def _build_recorded(config: DictConfig, recording: Recording | None) -> OmniModel:
+    if recording is None:
+        model: OmniModel = build(config)
+        return model
+    with recording:
+        model = build(config)
+    recording.finish(model)
+    return model
 
 
 def read_trainable(config: DictConfig) -> dict[str, Any]:
