@@ -48,7 +48,7 @@ def materialize(
         error = _find_error(error)
     if error:
         raise ValueError(error)
-    model._apply(lambda tensor: tensor)  # modules of FSDP2 notice their new parameters
+    model._apply(lambda tensor: tensor)  # type: ignore[no-untyped-call]  # modules of FSDP2 notice their new parameters
 
 
 def _fill(model: nn.Module, recording: Recording, targets: Mapping[str, nn.Parameter], device: torch.device) -> None:

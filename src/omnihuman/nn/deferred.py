@@ -120,7 +120,7 @@ class Recording:
         """Return the place of a tensor without memory."""
         storage = tensor.untyped_storage()
         number, _ = self._storages.setdefault(storage._cdata, (len(self._storages), storage))
-        return Place(number, tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor.storage_offset())
+        return Place(number, tensor.dtype, tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()))
 
     def record_initialization(self, frame: FrameType) -> None:
         """Record a function of ``torch.nn.init`` by its frame, in which nothing but its arguments is set."""
@@ -250,11 +250,11 @@ class _Redirect(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records the operations that change tensors without memory, or make some."""
 
     def __init__(self, recording: Recording) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.recording = recording
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -286,10 +286,11 @@ class _Recorder(TorchDispatchMode):
         is_empty = func._schema.name in ("aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty")
         if is_empty or not (writes or created):
             return  # without values, or a view
-        replaced = tree_map(lambda value: locate(value) if _is_meta(value) else value, (args, dict(kwargs)))
+        places, options = tree_map(lambda value: locate(value) if _is_meta(value) else value, (args, dict(kwargs)))
         step = Step(
             func,
-            *replaced,
+            places,
+            options,
             reads=frozenset(read - overwrites),
             writes=frozenset(writes | created),
             overwrites=frozenset(overwrites | created),
