@@ -1,16 +1,22 @@
 """Forecasts, against counts by hand."""
 
+import weakref
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
-from omnihuman.build import compose_config, compose_part
-from omnihuman.cost.forecast import Forecast, Forecaster
+from omnihuman.build import build, compose_config, compose_part
+from omnihuman.cost.forecast import Forecast, Forecaster, build_sample
 from omnihuman.cost.meter import MetaCounter, measure_call
 from omnihuman.llm.causal import CausalLM
 from omnihuman.model.trainable import set_trainable
+from omnihuman.training.precision import build_precision
 
 HIDDEN, MLP, LAYERS, VOCABULARY = 16, 40, 3, 400
 ARCHITECTURE = {
@@ -157,3 +163,80 @@ def test_slot_without_audio_is_empty(forecaster: Forecaster) -> None:
 def test_impossible_config_raises(forecaster: Forecaster, overrides: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         forecast(forecaster, "humanomni_stage3", *overrides)
+
+
+class PeakMemory(TorchDispatchMode):
+    """Adds up the bytes of all storages that exist at the same time.
+
+    Args:
+        tensors: that exist already.
+    """
+
+    def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
+        super().__init__()
+        self.sizes: dict[int, int] = {}
+        self.now = self.peak = 0
+        for tensor in tensors:
+            self.add(tensor)
+
+    def add(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self.sizes:
+            self.sizes[storage._cdata] = storage.nbytes()
+            self.now += storage.nbytes()
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self.remove, storage._cdata)
+
+    def remove(self, key: int) -> None:
+        self.now -= self.sizes.pop(key)
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = function(*args, **(kwargs or {}))
+        for leaf in tree_leaves(output):
+            if isinstance(leaf, torch.Tensor):
+                self.add(leaf)
+        return output
+
+
+LARGER = (
+    "model.llm.architecture={model_type: qwen2, vocab_size: 4096, hidden_size: 384, num_hidden_layers: 6, "
+    "num_attention_heads: 8, num_key_value_heads: 2, intermediate_size: 1024, tie_word_embeddings: false}"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("precision", "more"),
+    [
+        ("32-true", ("recipe.activation_checkpointing=false",)),
+        ("bf16", ("recipe.activation_checkpointing=false",)),
+        ("bf16", ("recipe.activation_checkpointing=true",)),
+        ("bf16", ("recipe.activation_checkpointing=true", "model.llm.lora={r: 8, target_modules: all-linear}")),
+    ],
+)
+def test_memory_is_that_of_a_step(forecaster: Forecaster, precision: str, more: tuple[str, ...]) -> None:
+    """Gradients come as activations go, so the forecast is somewhat above the peak."""
+    overrides = [f"recipe.precision={precision}", "model.llm.weights=null", LARGER, "frames=2", "text_tokens=250"]
+    overrides += ["data.batch_size=1", "data.max_tokens=4000", *more]
+    config = compose_config(["+experiment=humanomni_stage3", *overrides], "plan")
+    model, plugin = build(config.model), build_precision(precision, "cpu")
+    set_trainable(model, dict(config.trainable))
+    plugin.convert_module(model).train()
+    batch = build_sample(model, 2, config.audio_seconds, 250, config.answer_tokens)
+    signals = {
+        name: replace(signal, values=torch.zeros_like(signal.values, device="cpu"))
+        for name, signal in batch.signals.items()
+    }
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, foreach=False)
+    for parameter in parameters:
+        moments = {"exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.ones_like(parameter)}
+        optimizer.state[parameter] = {"step": torch.tensor(1.0), **moments}
+    state = [tensor for entry in optimizer.state.values() for tensor in entry.values()]
+    with PeakMemory([*model.parameters(), *state]) as memory:
+        with plugin.forward_context():
+            loss = model(replace(batch, signals=signals)).loss
+        loss.backward()
+        optimizer.step()
+    expected = sum(forecaster(config).memory.values())
+    assert 0.8 * expected < memory.peak < expected
