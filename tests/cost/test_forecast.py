@@ -232,7 +232,7 @@ def test_memory_is_that_of_a_step(forecaster: Forecaster, precision: str, more: 
     for parameter in parameters:
         moments = {"exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.ones_like(parameter)}
         optimizer.state[parameter] = {"step": torch.tensor(1.0), **moments}
-    state = [tensor for entry in optimizer.state.values() for tensor in entry.values()]
+    state = tree_leaves(list(optimizer.state.values()))
     with PeakMemory([*model.parameters(), *state]) as memory:
         with plugin.forward_context():
             loss = model(replace(batch, signals=signals)).loss
