@@ -94,10 +94,10 @@ def list_cells(corpus: Path) -> list[Cell]:
         if not experiment.startswith(SYSTEMS):
             continue
         config = compose_config([f"+experiment={experiment}"])
-        more: tuple[str, ...] = (*ANSWERS, FULL)
+        more: tuple[str, ...] = ANSWERS
         if "encoders.*" in config.trainable:
             more = (*more, TRAINED_ENCODERS)
-        cells.append(Cell(f"{experiment}, full", experiment, more))
+        cells.append(Cell(f"{experiment}, full", experiment, (*more, FULL)))
         if any(str(pattern).startswith("llm") for pattern in config.trainable):
             cells.append(Cell(f"{experiment}, LoRA", experiment, (*more, LORA)))
     pairs = f"data.records={corpus}/pairs.json"
