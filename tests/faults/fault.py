@@ -15,8 +15,6 @@ from omnihuman import train
 from omnihuman.data import media
 from omnihuman.objective.base import Objective
 
-FAULT = "FAULT"
-
 
 def inject(kind: str, step: int, rank: str) -> None:
     """Let a fault happen once, at a step of one rank or of all."""
@@ -45,6 +43,6 @@ def inject(kind: str, step: int, rank: str) -> None:
 
 
 if __name__ == "__main__":
-    name, number, place = os.environ[FAULT].split()
+    name, number, place = os.environ["FAULT"].split()
     inject(name, int(number), place)
     train.main()

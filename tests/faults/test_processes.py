@@ -60,7 +60,7 @@ def test_a_data_worker_that_is_killed_ends_the_job(
     training = Training(corpus, tmp_path, "data.num_workers=1")
     ends = training.run_forked(num_ranks, strategy, fault="worker 3 0")
     assert [end.returncode for end in ends] == [1] * num_ranks
-    assert "killed by signal" in ends[0].stderr and "lower data.num_workers" in ends[0].stderr
+    assert "error: DataLoader worker" in ends[0].stderr and "lower data.num_workers" in ends[0].stderr
     assert "Traceback" not in "".join(end.stderr for end in ends)
     training.finish_forked(num_ranks, strategy)
     assert read_losses(training.run) == pytest.approx(losses, abs=1e-5)

@@ -12,7 +12,6 @@ from subprocess import CompletedProcess, Popen
 
 from omnihuman.training.checkpoint import COMPLETE
 from omnihuman.training.runs import Run
-from tests.faults.fault import FAULT
 from tests.programs import Program, start_ranks
 from tests.smoke.test_train import build_overrides
 
@@ -126,7 +125,7 @@ class Training:
 
 
 def _choose_program(fault: str | None) -> tuple[str, dict[str, str]]:
-    return ("omnihuman.train", {}) if fault is None else ("tests.faults.fault", {FAULT: fault})
+    return ("omnihuman.train", {}) if fault is None else ("tests.faults.fault", {"FAULT": fault})
 
 
 def wait_until(condition: Callable[[], bool], process: Popen[str], timeout: float = 300) -> None:
