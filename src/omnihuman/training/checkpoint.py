@@ -128,6 +128,18 @@ def find_damage(checkpoint: Path, *, check_content: bool = False) -> str | None:
     return None
 
 
+def check_kind(folder: Path, *, is_sharded: bool) -> None:
+    """Check that a checkpoint is of the trainer that reads it.
+
+    Raises:
+        ValueError: it has shards and the trainer has none, or the other way round.
+    """
+    has_shards = (folder / SHARDS).is_dir()
+    if has_shards != is_sharded:
+        cure = "trainer=fsdp" if has_shards else "trainer=auto or ddp"
+        raise ValueError(f"{folder} was written with {cure}: resume with it, or start again with overwrite=true.")
+
+
 def delete_old(folder: Path, num_kept: int) -> None:
     """Delete all checkpoints but the newest ones that are complete, and what was never completed."""
     complete = 0

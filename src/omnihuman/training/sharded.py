@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import init_device_mesh
 
 from omnihuman.pl import pl
-from omnihuman.training.checkpoint import SHARDS, Background, compute_checksum, open_partial
+from omnihuman.training.checkpoint import SHARDS, Background, check_kind, compute_checksum, open_partial
 from omnihuman.training.state import complete, encode, explain_failure, read_state
 
 MODEL, OPTIMIZER = "state_dict", "optimizer"
@@ -120,6 +120,7 @@ class ShardedStrategy(pl.strategies.ModelParallelStrategy):
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Load the parameters that the checkpoint has, and the optimizers; return the rest of the checkpoint."""
         folder = Path(self.broadcast(checkpoint_path))
+        check_kind(folder, is_sharded=True)
         state = read_state(folder)
         reader = HuggingFaceStorageReader(str(folder / SHARDS))
         saved = reader.read_metadata().state_dict_metadata
