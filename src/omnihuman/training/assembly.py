@@ -137,7 +137,7 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
     weights = FusionWeights(model.all_fusions.values(), data.train_samples.planned.tasks.names)
     callbacks = [ledger, counter, throughput, bad_loss, generation, weights]
     if config.profile:
-        callbacks.append(StepProfile(run.folder / "profile"))
+        callbacks.append(StepProfile(run.folder / "profile", ledger.clock))
     # the selection comes before averages, which put the parameters back at the end of a validation
     callbacks += [selection, *chosen, interruption, saver, build_progress_bar(is_rich=is_terminal)]
     metrics = MetricsTable(run.folder / "metrics.csv", resume_at=checkpoint_step(checkpoint) if checkpoint else 0)

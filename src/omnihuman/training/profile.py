@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from omnihuman.pl import pl
+from omnihuman.training.ledger import Clock
 
 FIRST_STEP, NUM_STEPS = 3, 3
 """Optimizer steps of a process before the trace, which are slower, and those in it."""
@@ -21,10 +22,11 @@ class StepProfile(pl.Callback):
 
     Args:
         folder: of the files.
+        clock: counts the seconds in which they are written.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        self.folder, self.clock = folder, clock
         self.profiler: torch.profiler.profile | None = None
         self.num_steps = 0
 
@@ -49,6 +51,7 @@ class StepProfile(pl.Callback):
     def _write(self, rank: int) -> None:
         if self.profiler is None:
             return
+        use = self.clock.switch("profile")
         profiler, self.profiler = self.profiler, None
         self.num_steps = FIRST_STEP + NUM_STEPS
         profiler.stop()
@@ -57,3 +60,4 @@ class StepProfile(pl.Callback):
         key = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
         table = profiler.key_averages().table(sort_by=key, row_limit=NUM_ROWS)
         (self.folder / f"operations_{rank}.txt").write_text(table)
+        self.clock.switch(use)
