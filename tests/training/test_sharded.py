@@ -72,7 +72,7 @@ def test_sharded_run_resumes(corpus: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_replicated_shards_have_the_losses_of_one_process_and_resume_on_two(corpus: Path, tmp_path: Path) -> None:
-    more = ("trainer.limit_val_batches=1", "data.val_limit=4", "validation.views=[VA]", "validation.limit=2")
+    more = ("trainer.limit_val_batches=1", "data.val_limit=4", "validation.views=[V]", "validation.limit=2")
 
     def run(name: str, num_ranks: int, *trainer: str) -> Run:
         common = build_overrides(corpus, tmp_path / name, *MORE, *more, "val_every=2", f"trainer.devices={num_ranks}")
