@@ -234,7 +234,7 @@ class Batch:
 
     @property
     def may_drop(self) -> bool:
-        """Whether a placeholder may have no token; known without a look at the device."""
+        """True if a placeholder may have no token; known without a look at the device."""
         return self.has_gaps or any(signal.has_gaps for signal in self.signals.values())
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:

@@ -34,7 +34,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
 
 
 class Trainer:
-    """What the ledger reads of Lightning's trainer."""
+    """The part of Lightning's trainer that the ledger reads."""
 
     def __init__(self, time: Time) -> None:
         self.world_size, self.is_global_zero = 2, True
@@ -48,7 +48,7 @@ class Trainer:
 
 
 class Module(SimpleNamespace):
-    """What the ledger reads of an objective."""
+    """The part of an objective that the ledger reads."""
 
     def log(self, name: str, value: float, **_: Any) -> None:
         self.logged[name] = value

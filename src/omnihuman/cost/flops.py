@@ -22,7 +22,7 @@ CONVENTION = (
     "products; causal attention by half; nothing recomputed, no padding) / seconds of training with the waiting / peak "
     "of dense bf16"
 )
-"""How MFU is computed."""
+"""Definition of MFU."""
 
 aten = torch.ops.aten
 
@@ -135,10 +135,10 @@ class _AttentionCalls(TorchFunctionMode):
         if func is not F.scaled_dot_product_attention:
             return func(*args, **kwargs)
         names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-        given = dict(zip(names, args, strict=False)) | kwargs
-        query, key, value = given["query"], given["key"], given["value"]
+        inputs = dict(zip(names, args, strict=False)) | kwargs
+        query, key, value = inputs["query"], inputs["key"], inputs["value"]
         flops = 2 * query.shape[:-1].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
-        if given.get("is_causal"):
+        if inputs.get("is_causal"):
             flops /= 2
         self.counter._add_attention((query, key, value), flops)
         with self.counter.pause():
@@ -225,11 +225,13 @@ class FlopModel:
         return dict(zip(parts, (row @ weights).tolist(), strict=True))
 
     def _solve(self) -> tuple[list[str], list[str], Any]:
-        names = sorted({name for amounts in self._amounts for name in amounts})
-        parts = sorted({part for counts in self._counts for part in counts})
-        rows = np.array([[amounts.get(name, 0.0) for name in names] for amounts in self._amounts])
-        empty = PartFlops()
-        values = np.array([[counts.get(part, empty).training for part in parts] for counts in self._counts])
+        names, parts = sorted(set().union(*self._amounts)), sorted(set().union(*self._counts))
+        rows = np.zeros((len(self._amounts), len(names)))
+        values = np.zeros((len(self._counts), len(parts)))
+        for number, (amounts, counts) in enumerate(zip(self._amounts, self._counts, strict=True)):
+            rows[number] = [amounts.get(name, 0.0) for name in names]
+            for column, part in enumerate(parts):
+                values[number, column] = counts[part].training if part in counts else 0.0
         scales = np.maximum(np.abs(rows).max(axis=0), 1e-30)
         weights = np.linalg.lstsq(rows / scales, values, rcond=1e-9)[0] / scales[:, None]
         return names, parts, weights

@@ -1,4 +1,4 @@
-"""How the blocks of a language model run: recomputed in the backward pass, compiled, or as they are."""
+"""Blocks of a language model, recomputed in the backward pass or compiled."""
 
 from collections.abc import Callable
 from functools import partial

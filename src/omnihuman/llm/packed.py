@@ -15,7 +15,7 @@ from transformers.masking_utils import AttentionMaskInterface
 NAME = "omnihuman_packed"
 
 HAS_GROUPED_QUERIES = "enable_gqa" in inspect.signature(varlen_attn).parameters
-"""Whether the kernel takes fewer heads of keys than of queries; that of torch 2.11 does not."""
+"""True if the kernel takes fewer heads of keys than of queries; that of torch 2.11 does not."""
 
 
 class Segments:

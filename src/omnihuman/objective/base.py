@@ -238,7 +238,10 @@ def _choose_fused(optimizer: Callable[..., Optimizer], groups: Sequence[Mapping[
     """Return ``fused`` for an optimizer whose config leaves it open, if all parameters are on CUDA."""
     options = getattr(optimizer, "keywords", {})
     is_open = "fused" in options and options["fused"] is None
-    if is_open and all(parameter.is_cuda for group in groups for parameter in group["params"]):
+    parameters: list[Tensor] = []
+    for group in groups:
+        parameters += group["params"]
+    if is_open and all(parameter.is_cuda for parameter in parameters):
         return {"fused": True}
     return {}
 
