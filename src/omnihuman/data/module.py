@@ -84,7 +84,7 @@ class OmniData:
         seed: of order and mixture.
         features: folder in which features of frozen encoders are cached, for all runs; ``None`` for no cache.
         index_folder: folder of the tables of planned samples, for all runs; ``None`` plans in memory.
-        exact: frames of videos equal those of the official code; false: about a quarter faster, and nearly equal.
+        exact: frames of videos equal those of the official code; false: a little faster, and nearly equal.
 
     Attributes:
         trainer: Lightning's, which knows ranks and device; ``None`` outside of a training.
