@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from omnihuman.benchmark.base import Benchmark, Prediction, Question
 from omnihuman.data import dataset
 from omnihuman.data.media import Header
-from omnihuman.data.planned import PlanList, Planned
+from omnihuman.data.plan.planned import PlanList, Planned
 from omnihuman.data.record import Record
 from omnihuman.evaluation.answering import (
     LEADER,

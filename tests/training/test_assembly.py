@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from omnihuman.data.media import Header
-from omnihuman.data.planned import PlanList, Planned
+from omnihuman.data.plan.planned import PlanList, Planned
 from omnihuman.data.record import Record
 from omnihuman.training import assembly
 from omnihuman.training.assembly import build_next_command, build_question, find_record

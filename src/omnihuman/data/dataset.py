@@ -23,8 +23,8 @@ from omnihuman.data.exclusion import Description, Identity
 from omnihuman.data.face import FaceInput
 from omnihuman.data.features import FeatureIndex
 from omnihuman.data.packing import MicroBatch
-from omnihuman.data.planned import Plan, PlanList, Planned
-from omnihuman.data.planning import (
+from omnihuman.data.plan.planned import Plan, PlanList, Planned
+from omnihuman.data.plan.planning import (
     Layouts,
     Planner,
     Policy,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from omnihuman.data.packing import Indices, shuffle_indices
-from omnihuman.data.planned import TaskColumn
+from omnihuman.data.plan.planned import TaskColumn
 from omnihuman.data.tasks import RecordSource, Tasks, task_weight
 
 MixtureEntry = str | RecordSource | Mapping[str, Any]

@@ -27,12 +27,12 @@ from omnihuman.data.mixture import (
     select_epoch,
 )
 from omnihuman.data.packing import EpochPlan, Indices, MicroBatch, Step, check_lengths, sort_windows
-from omnihuman.data.planned import JoinedPlan, TaskColumn
-from omnihuman.data.planning import Layouts, Policy
+from omnihuman.data.plan.planned import JoinedPlan, TaskColumn
+from omnihuman.data.plan.planning import Layouts, Policy
+from omnihuman.data.plan.source_plans import SourcePlans
 from omnihuman.data.reader.base import LongAudio
 from omnihuman.data.record import BadSample, Entry, Record
 from omnihuman.data.resume import build_state, check_state
-from omnihuman.data.source_plans import SourcePlans
 from omnihuman.data.tasks import RecordSource, Tasks, TaskSelection, count_tasks, explain_no_sample, select_questions
 from omnihuman.data.views import Missing
 from omnihuman.modality import View

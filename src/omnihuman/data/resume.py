@@ -9,8 +9,8 @@ import numpy as np
 from omnihuman.data.ceiling import summarize_reasons
 from omnihuman.data.dataset import Samples
 from omnihuman.data.exclusion import Exclusions
-from omnihuman.data.planned import JoinedPlan, Plan
-from omnihuman.data.tables import PlanTable
+from omnihuman.data.plan.planned import JoinedPlan, Plan
+from omnihuman.data.plan.tables import PlanTable
 
 NUM_SHOWN = 3
 """Ids that a message names of each kind of change."""

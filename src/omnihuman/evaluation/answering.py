@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from omnihuman.benchmark.base import Benchmark, Prediction, Question
 from omnihuman.data.dataset import Samples
 from omnihuman.data.packing import MicroBatch
-from omnihuman.data.planned import Planned
+from omnihuman.data.plan.planned import Planned
 from omnihuman.data.record import Record
 from omnihuman.evaluation.control import apply_view, select_donors
 from omnihuman.evaluation.folder import read_predictions, repair_last_line

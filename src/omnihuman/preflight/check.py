@@ -13,7 +13,7 @@ from omnihuman.data.dataset import Samples
 from omnihuman.data.face import build_track, interpolate_box
 from omnihuman.data.media import Header
 from omnihuman.data.module import OmniData
-from omnihuman.data.planned import Planned
+from omnihuman.data.plan.planned import Planned
 from omnihuman.data.record import BadSample, Record
 from omnihuman.modality import BY_FIELD
 from omnihuman.types import Sample

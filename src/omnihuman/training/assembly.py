@@ -17,7 +17,7 @@ from omnihuman.build import build
 from omnihuman.data.ceiling import summarize_reasons
 from omnihuman.data.dataset import Samples
 from omnihuman.data.module import OmniData
-from omnihuman.data.planned import Plan
+from omnihuman.data.plan.planned import Plan
 from omnihuman.data.record import Record
 from omnihuman.modality import strip_tags
 from omnihuman.model.materialize import materialize

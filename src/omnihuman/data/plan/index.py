@@ -13,9 +13,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from omnihuman.data.fingerprint import hash_values
-from omnihuman.data.headers import MACHINE_REASONS
-from omnihuman.data.tables import PlanTable, TableWriter, sync_folder
+from omnihuman.data.plan.fingerprint import hash_values
+from omnihuman.data.plan.headers import MACHINE_REASONS
+from omnihuman.data.plan.tables import PlanTable, TableWriter, sync_folder
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from omnihuman.data import codec
-from omnihuman.data.planning import Layouts
+from omnihuman.data.plan import codec
+from omnihuman.data.plan.planning import Layouts
 from omnihuman.data.record import Entry, Record
 from omnihuman.modality import SAMPLE_RATE
 from omnihuman.nn.tiles import Tiles

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from omnihuman.data import codec
 from omnihuman.data.bad_sample import BadSample
 from omnihuman.data.decode.header import Header
-from omnihuman.data.tables import ArrowFile, Stat, open_table, stat_file
+from omnihuman.data.plan import codec
+from omnihuman.data.plan.tables import ArrowFile, Stat, open_table, stat_file
 
 COLUMNS = {"hash": "uint64", "file": "binary", "size": "int64", "mtime_ns": "int64", "header": "binary"}
 """A header is JSON; of a file that cannot be used, reason and message."""

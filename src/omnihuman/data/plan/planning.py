@@ -12,7 +12,7 @@ from omnihuman.data.bad_sample import BadSample, explain_unexpected
 from omnihuman.data.chat import Chat, read_texts
 from omnihuman.data.exclusion import FILE_REASONS, Description, Identity, identify, quarantine
 from omnihuman.data.machine import retry
-from omnihuman.data.planned import Planned, PlanReport
+from omnihuman.data.plan.planned import Planned, PlanReport
 from omnihuman.data.reader.base import Reader
 from omnihuman.data.record import Entry, Record
 from omnihuman.data.views import ViewSelection

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from omnihuman.data import codec
 from omnihuman.data.decode.header import Header
-from omnihuman.data.planned import Plan, Planned, PlanReport, TaskColumn
+from omnihuman.data.plan import codec
+from omnihuman.data.plan.planned import Plan, Planned, PlanReport, TaskColumn
 from omnihuman.types import FrameCount
 
 FORMAT = 1

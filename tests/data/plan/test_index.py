@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from omnihuman.data import index, media
+from omnihuman.data import media
 from omnihuman.data.bad_sample import BadSample
 from omnihuman.data.module import OmniData
-from omnihuman.data.tables import PlanTable
+from omnihuman.data.plan import index
+from omnihuman.data.plan.tables import PlanTable
 from omnihuman.source.jsonl import JsonlSource
-
-from .conftest import write_records
+from tests.data.conftest import write_records
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_an_interrupted_planning_leaves_headers_and_no_plan(
     build_shared: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("omnihuman.data.tables.TableWriter.finish", _interrupt)
+        patch.setattr("omnihuman.data.plan.tables.TableWriter.finish", _interrupt)
         with pytest.raises(KeyboardInterrupt):
             _ = build_shared().train_samples
     assert list((tmp_path / "index").rglob("*.arrow")) == list((tmp_path / "index" / "headers").rglob("*.arrow")) != []

@@ -10,7 +10,7 @@ import av
 
 from omnihuman.data.dataset import Samples
 from omnihuman.data.exclusion import Exclusions
-from omnihuman.data.fingerprint import (
+from omnihuman.data.plan.fingerprint import (
     HEADER_CODE,
     PLANNING_CODE,
     hash_code,
@@ -19,11 +19,11 @@ from omnihuman.data.fingerprint import (
     hash_tokenizer,
     hash_values,
 )
-from omnihuman.data.headers import HeaderStore
-from omnihuman.data.index import Index, Key, SharedPlans
-from omnihuman.data.planning import CHUNK
+from omnihuman.data.plan.headers import HeaderStore
+from omnihuman.data.plan.index import Index, Key, SharedPlans
+from omnihuman.data.plan.planning import CHUNK
+from omnihuman.data.plan.tables import PlanTable, TableWriter
 from omnihuman.data.record import Entry
-from omnihuman.data.tables import PlanTable, TableWriter
 from omnihuman.data.tasks import RecordSource, TaskSelection
 
 

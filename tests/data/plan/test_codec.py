@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from omnihuman.data import codec
 from omnihuman.data.decode.header import Header, Track
+from omnihuman.data.plan import codec
 from omnihuman.data.record import FaceDetection, Record
 from omnihuman.types import Tiling
 
