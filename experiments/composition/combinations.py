@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 from omnihuman.build import build, compose_config, compose_part, config_dir, prune
 from omnihuman.data.collate import Packable, pack
-from omnihuman.data.face import faces_to_signal
+from omnihuman.data.face import stack_faces
 from omnihuman.encoder.base import Encoder
 from omnihuman.fusion.base import Fusion
 from omnihuman.llm.causal import CausalLM
@@ -231,7 +231,8 @@ def make_batch(model: OmniModel) -> Batch:
         empty = "" if field == INSTRUCTION else BY_FIELD[field].blank()
         blanks[name] = torch.zeros_like(transform(empty)[:1])
         if field == "faces":
-            signals[name], masks[name] = faces_to_signal(FIELDS["faces"], transform, blanks[name])
+            steps = [None if face is None else transform(face[None]) for face in FIELDS["faces"]]
+            signals[name], masks[name] = stack_faces(steps, blanks[name])
         else:
             signals[name] = transform(FIELDS[field] if field in FIELDS else BY_FIELD[field].blank(len(FRAMES)))
     slots = []

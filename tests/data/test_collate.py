@@ -1,5 +1,6 @@
 """Packing: one sequence of text, and signals padded in time with their masks."""
 
+import pytest
 import torch
 
 from omnihuman.data.collate import Packable, pack

@@ -16,10 +16,10 @@ class Config:
 
 
 def test_the_report_of_transformers_is_hidden_and_its_level_comes_back() -> None:
-    before = logging.get_verbosity()
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
     with quiet_loading():
         assert logging.get_verbosity() == logging.ERROR and not logging.is_progress_bar_enabled()
-    assert logging.get_verbosity() == before and logging.is_progress_bar_enabled()
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
 
 
 def test_different_size_raises() -> None:

@@ -14,6 +14,7 @@ def fail(path: Path, *args: Any) -> media.Header:
     raise BadSample("unavailable", f"{path}: cannot be read at present.")
 
 
-if os.environ["RANK"] != "0":
-    media.probe = fail
-runpy.run_module("omnihuman.train", run_name="__main__", alter_sys=True)
+if __name__ == "__main__":
+    if os.environ["RANK"] != "0":
+        media.probe = fail
+    runpy.run_module("omnihuman.train", run_name="__main__", alter_sys=True)

@@ -31,6 +31,8 @@ TRAINING_OPTIONS = {
     "val_limit",
     "num_workers",
     "prefetch_mb",
+    "sort_window",
+    "index_folder",
     "seed",
     "source",
     "features",

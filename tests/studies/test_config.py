@@ -145,11 +145,11 @@ def test_a_grid_has_a_cell_per_combination_of_its_axes() -> None:
     assert cells["siglip-mlp-clip_concat"]["train"] == []
 
 
-def test_an_unknown_study_raises_with_the_known_ones() -> None:
+def test_an_unknown_study_raises_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"favchat: unknown study; .* composition, favchat_ablation"):
         locate_study("favchat")
-    with pytest.raises(ValueError, match=r"no mine/sweep\.yaml.*own_clips"):
-        locate_study("mine/sweep.yaml")
+    with pytest.raises(ValueError, match=r"no .*mine/sweep\.yaml.*own_clips"):
+        locate_study(str(tmp_path / "mine" / "sweep.yaml"))
 
 
 @pytest.fixture

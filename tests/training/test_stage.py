@@ -49,8 +49,9 @@ def restore_signals() -> Iterator[None]:
 
 
 def digest_files(folder: Path) -> dict[str, str]:
-    """Return path -> digest of all files below a folder."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    """Return path -> digest of all files of runs; plans of data are for all of them."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and folder / "index" not in path.parents]
+    files = [path for path in files if path.parent != folder / "index"]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

@@ -93,6 +93,7 @@ class OmniData:
         ValueError: an option, a source or the mixture is invalid.
     """
 
+    _mixture: Sequence[MixturePart] = ()
     _connected: tuple[Transforms, Layouts, Chat] | None = None
     _feature_cache: FeatureCache | None = None
 
@@ -135,9 +136,8 @@ class OmniData:
         exact: bool = True,
     ) -> None:
         self.trainer: Any = None
-        counts = {"num_frames": num_frames, "batch_size": batch_size, "max_tokens": max_tokens}
-        check_positive(**counts, sort_window=sort_window, max_length=max_length)
-        check_positive(timeout=timeout, prefetch_mb=prefetch_mb)
+        check_positive(num_frames=num_frames, batch_size=batch_size, max_tokens=max_tokens, sort_window=sort_window)
+        check_positive(max_length=max_length, timeout=timeout, prefetch_mb=prefetch_mb)
         self.max_skipped, self.path = check_share(max_skipped), path
         self.sort_window, self.prefetch_mb = sort_window, prefetch_mb
         self.augment = augment if augment and augment.is_enabled else None
@@ -156,9 +156,7 @@ class OmniData:
         self.chat_options = dict[str, Any](markers=markers, separator=separator, instruction=instruction)
         self.chat_options["supervise_newline"] = supervise_newline
         self.max_length, self.num_workers, self.features = max_length or max_tokens, num_workers, features
-        self._cache: dict[Any, Samples] = {}
-        self._mixture: list[MixturePart] = []
-        self._skipped: dict[str, list[Description]] = {}
+        self._cache, self._skipped = dict[Any, Samples](), dict[str, list[Description]]()
         self._frozen: Frozen = {}
 
     def connect(
@@ -245,7 +243,7 @@ class OmniData:
         return planned[0], mixture
 
     @property
-    def mixture(self) -> list[MixturePart]:
+    def mixture(self) -> Sequence[MixturePart]:
         """The training samples by source and task, with how often each is used in an epoch."""
         _ = self.train_samples  # plans the mixture
         return self._mixture

@@ -65,11 +65,12 @@ def _resolve(path: str) -> str:
 
 
 def _resolve_folder(folder: str) -> str:
-    return _resolve_in_second(folder, int(time.monotonic()))
+    return _resolve_in_second(folder, "" if os.path.isabs(folder) else os.getcwd(), int(time.monotonic()))
 
 
 @lru_cache(maxsize=4096)
-def _resolve_in_second(folder: str, second: int) -> str:
+def _resolve_in_second(folder: str, work: str, second: int) -> str:
+    """Return the folder without links, for a relative one in a working folder."""
     return os.path.realpath(folder)
 
 

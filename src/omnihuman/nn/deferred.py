@@ -79,7 +79,7 @@ class Step:
 
 @dataclass(slots=True)
 class Recording:
-    """What happens to parameters without memory while a model is built; ``with recording:`` goes on with it.
+    """The operations on parameters without memory while a model is built; ``with recording:`` goes on with it.
 
     Within it, parameters are on the meta device, whatever makes them, and buffers are in memory. ``finish`` ends it.
 
@@ -188,14 +188,14 @@ class Recording:
         """
         direct = self._find_direct(names)
         yield from direct.items()
-        drawn = {name: self.places[name] for name in names if name not in direct}
+        places = {name: self.places[name] for name in names if name not in direct}
         if device.type == "cpu" or not self.draws_on_device:
             torch.set_rng_state(self.state)
-            yield from self._replay(drawn, torch.device("cpu"))
-        elif drawn:
+            yield from self._replay(places, torch.device("cpu"))
+        elif places:
             with torch.random.fork_rng([device], device_type=device.type):
                 torch.manual_seed(self.seed)
-                yield from self._replay(drawn, device)
+                yield from self._replay(places, device)
 
     def _find_direct(self, names: Collection[str]) -> dict[str, Tensor]:
         """Return the values that were only copied."""

@@ -116,11 +116,7 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
     pl.seed_everything(config.seed, verbose=False)
     precision = build_precision(str(config.trainer.precision), config.trainer.accelerator)
     recording = Recording(draws_on_device=bool(config.random_weights)) if _is_deferred(config) else None
-    model, inherited = build_initial_model(config, chain, recording)
-    groups = set_trainable(model, read_trainable(config))
-    precision.convert_module(model)  # before a checkpoint is loaded: Lightning casts after it
-    if recording is not None and config.data.get("features"):
-        materialize(model, recording, torch.device("cpu"), frozen_encoders(model))  # its keys depend on their weights
+    model, groups, inherited = _prepare_model(config, chain, precision, recording)
     checkpoint = None if config.overwrite else run.find_checkpoint(check_content=True)
     data = _build_data(config, model, run, is_resumed=checkpoint is not None)
     objective = _build_objective(config, model, groups, count_steps(config, data))
@@ -161,10 +157,25 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
         has_validation=has_validation(config, data),
         validate_first=config.validate_first,
         write_weights=write,
-        next_command=build_next_command(
-            config, find_record(data.val_samples.planned or data.train_samples.planned, config.validation.metrics)
-        ),
+        next_command=_find_next_command(config, data),
     )
+
+
+def _prepare_model(
+    config: DictConfig, chain: Chain, precision: Any, recording: Recording | None
+) -> tuple[OmniModel, list[Group], set[str]]:
+    """Return the model in the dtypes of its training, its trainable parameters, and the names of the loaded ones."""
+    model, inherited = build_initial_model(config, chain, recording)
+    groups = set_trainable(model, read_trainable(config))
+    precision.convert_module(model)  # before a checkpoint is loaded: Lightning casts after it
+    if recording is not None and config.data.get("features"):
+        materialize(model, recording, torch.device("cpu"), frozen_encoders(model))  # its keys depend on their weights
+    return model, groups, inherited
+
+
+def _find_next_command(config: DictConfig, data: OmniData) -> str:
+    planned = data.val_samples.planned or data.train_samples.planned
+    return build_next_command(config, find_record(planned, config.validation.metrics))
 
 
 def _build_objective(config: DictConfig, model: OmniModel, groups: Sequence[Group], total_steps: int) -> Objective:

@@ -1,4 +1,4 @@
-"""What a training costs: FLOPs by part, the use of its seconds, MFU and goodput."""
+"""The costs of a training: FLOPs by part, the use of its seconds, MFU and goodput."""
 
 import json
 import time

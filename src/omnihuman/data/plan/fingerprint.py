@@ -75,9 +75,12 @@ def hash_layouts(layouts: Layouts, tiles: Tiles | None) -> str:
     probes += [(8, SAMPLE_RATE), (32, 30 * SAMPLE_RATE)]
     for tiling in _list_tilings(tiles):
         probes.append((FrameCount(1 + tiling.rows * tiling.columns, tiling), 0))
-    counts = []
+    counts: list[Any] = []
     for frames, waveform in probes:
-        counts.append(sorted(layouts({"frames": frames, "waveform": waveform}).items()))
+        try:
+            counts.append(sorted(layouts({"frames": frames, "waveform": waveform}).items()))
+        except ValueError as error:  # more than a part takes
+            counts.append(str(error))
     return hash_values(counts)
 
 
