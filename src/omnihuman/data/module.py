@@ -93,6 +93,7 @@ class OmniData:
         ValueError: an option, a source or the mixture is invalid.
     """
 
+    trainer: Any = None
     _mixture: Sequence[MixturePart] = ()
     _connected: tuple[Transforms, Layouts, Chat] | None = None
     _feature_cache: FeatureCache | None = None
@@ -135,7 +136,6 @@ class OmniData:
         index_folder: str | None = None,
         exact: bool = True,
     ) -> None:
-        self.trainer: Any = None
         check_positive(num_frames=num_frames, batch_size=batch_size, max_tokens=max_tokens, sort_window=sort_window)
         check_positive(max_length=max_length, timeout=timeout, prefetch_mb=prefetch_mb)
         self.max_skipped, self.path = check_share(max_skipped), path
