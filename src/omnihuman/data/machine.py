@@ -1,9 +1,11 @@
-"""Errors of a machine that say nothing about a file, and a second try."""
+"""A machine's disk: errors that say nothing about a file, a second try, and waiting until it has all."""
 
 import errno
+import os
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 MACHINE_ERRORS = {
@@ -56,3 +58,12 @@ def retry(act: Callable[[], Result], is_passing: Callable[[Exception], bool]) ->
             _vain.clear()
             return result
     raise AssertionError
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

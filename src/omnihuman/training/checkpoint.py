@@ -7,7 +7,6 @@ lists its files with their sizes and checksums. It is written last, and only the
 
 import json
 import logging
-import os
 import re
 import shutil
 import zlib
@@ -15,6 +14,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from omnihuman.data.machine import sync
 
 log = logging.getLogger(__name__)
 
@@ -175,15 +176,6 @@ def compute_checksum(path: Path) -> int:
         while chunk := file.read(CHUNK):
             checksum = zlib.crc32(chunk, checksum)
     return checksum
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class Background:

@@ -13,9 +13,10 @@ from typing import Any
 
 from filelock import FileLock
 
+from omnihuman.data.machine import sync
 from omnihuman.data.plan.fingerprint import hash_values
 from omnihuman.data.plan.headers import MACHINE_REASONS
-from omnihuman.data.plan.tables import PlanTable, TableWriter, sync_folder
+from omnihuman.data.plan.tables import PlanTable, TableWriter
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Index:
                 if target.exists():
                     shutil.rmtree(target)
                 partial.rename(target)
-                sync_folder(parent)
+                sync(parent)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
             return PlanTable(target, quarantine_file)

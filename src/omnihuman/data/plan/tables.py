@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnihuman.data.decode.header import Header
+from omnihuman.data.machine import sync
 from omnihuman.data.plan import codec
 from omnihuman.data.plan.planned import Plan, Planned, PlanReport, TaskColumn
 from omnihuman.types import FrameCount
@@ -235,7 +236,7 @@ class TableWriter:
         with (self.folder / MANIFEST).open("w") as text:
             json.dump(manifest, text, default=str)
             _sync(text)
-        sync_folder(self.folder)
+        sync(self.folder)
 
 
 def _describe_file(name: bytes) -> tuple[Any, ...]:
@@ -261,15 +262,6 @@ def _write_lines(file: Path, rows: Iterable[Mapping[str, Any]]) -> int:
 def _sync(file: Any) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Write the names of a folder's files to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class JsonLines(Sequence[dict[str, Any]]):
