@@ -1,7 +1,6 @@
 """A sharded run with frozen parameters resumes from its checkpoint."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from omnihuman.training.checkpoint import Background
-from omnihuman.training.runs import FINISHED, Run
+from omnihuman.training.runs import Run
 from omnihuman.training.sharded import build_sharded_strategy, check_not_sharded
 from tests.programs import run_ranks
 from tests.smoke.test_train import build_overrides, read_column, read_losses
@@ -72,19 +71,26 @@ def test_sharded_run_resumes(corpus: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_replicated_shards_have_the_losses_of_one_process_and_resume_on_two(corpus: Path, tmp_path: Path) -> None:
-    more = ("trainer.limit_val_batches=1", "data.val_limit=4", "validation.views=[V]", "validation.limit=2")
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    replicated = ("trainer=hsdp", "trainer.replicate=2")
+    more = (
+        "trainer.limit_val_batches=1",
+        "data.val_limit=4",
+        "validation.views=[V]",
+        "validation.limit=2",
+        "val_every=2",
+    )
 
     def run(name: str, num_ranks: int, *trainer: str) -> Run:
-        common = build_overrides(corpus, tmp_path / name, *MORE, *more, "val_every=2", f"trainer.devices={num_ranks}")
+        common = build_overrides(corpus, tmp_path / name, *MORE, *more, f"trainer.devices={num_ranks}")
         run_ranks(num_ranks, "omnihuman.train", "+experiment=humanomni_stage1", *common, *trainer)
         return Run(tmp_path / name / "nano/humanomni_stage1", "")
 
-    one, four = run("one", 1), run("four", 4, "trainer=hsdp", "trainer.replicate=2")
-    assert_equal_columns(one, four)
-    shutil.rmtree(four.checkpoints / "step=4.ckpt")
-    four.weights.unlink()
-    (four.folder / FINISHED).unlink()
-    assert_equal_columns(one, run("four", 2, "trainer=fsdp"))
+    one = run("one", 1)
+    assert_equal_columns(one, run("four", 4, *replicated))
+    assert launch(script, corpus, tmp_path / "resumed", *more, *replicated, "trainer.devices=4", FAIL="1") != 0
+    assert_equal_columns(one, run("resumed", 2, "trainer=fsdp"))
 
 
 def assert_equal_columns(one: Run, other: Run) -> None:
