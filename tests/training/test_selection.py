@@ -111,7 +111,7 @@ def test_weights_that_a_checkpoint_names_stay_until_the_next_one(tmp_path: Path)
     assert list_steps(tmp_path) == [1, 3]
     resumed = build_selection(tmp_path)
     resumed.load_state_dict({"scores": dict(state), "losses": {}, "last_step": 1})
-    resumed.on_fit_start(build_trainer(1), None)
+    resumed.on_train_start(build_trainer(1), None)
     assert list_steps(tmp_path) == [1] and resumed.best_step == 1, "a later start may be worse"
     selection.finish()
     assert not tmp_path.exists(), "nor are they needed at the end"

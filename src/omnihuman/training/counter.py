@@ -113,12 +113,11 @@ class SampleCounter(pl.Callback):
             self._drop_lines(trainer)
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Check that all ranks have the same samples, and drop lines that are newer than the checkpoint.
+        """Check that all ranks have the same samples.
 
         Raises:
             ValueError: they have not, as where the disk of one node has other files.
         """
-        self._drop_lines(trainer)
         samples = trainer.datamodule.data.train_samples
         states = gather_over_ranks((digest_samples(samples), len(samples), summarize_reasons(samples.skipped)))
         for rank, state in enumerate(states):
@@ -128,6 +127,10 @@ class SampleCounter(pl.Callback):
                     f"not {states[0][1]} (skipped: {states[0][2] or 'none'}). All nodes need the same files below "
                     "data.root; start again."
                 )
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Drop lines that are newer than the checkpoint, whose state is not there before under a sharded strategy."""
+        self._drop_lines(trainer)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batches, batch_idx: int) -> None:
         self._train.add(batch)

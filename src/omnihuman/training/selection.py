@@ -95,13 +95,13 @@ class Selection(pl.Callback):
             raise ValueError(f"{file}, the best weights of this run, is missing: train it again with overwrite=true.")
         return file
 
-    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Delete weights that are newer than the checkpoint."""
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Delete weights that are newer than the checkpoint, and end a resumed training that had ended already.
+
+        Under a sharded strategy callbacks get their states after ``on_fit_start``.
+        """
         if trainer.is_global_zero:
             self._delete_others(set().union(*self._in_checkpoints))
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """End a resumed training that had ended already."""
         self._check_patience(trainer)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
