@@ -2,6 +2,7 @@
 
 import gc
 import re
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -68,6 +69,8 @@ class Loader(DataLoader[Any]):
             timeout=worker_timeout,
             worker_init_fn=_freeze_inherited,
             generator=torch.Generator(),  # the global one stays untouched, so that a resumed run draws the same numbers
+            # a worker that is started anew, the default of Python 3.14, would get a copy of the encoders
+            multiprocessing_context="fork" if num_workers and sys.platform == "linux" else None,
             persistent_workers=keep_workers and num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             prefetch_factor=count_ahead(samples, first, num_workers, int(prefetch_mb * 1e6)) if num_workers else None,
