@@ -60,6 +60,8 @@ class Loader(DataLoader[Any]):
         largest = max((len(micro_batch.indices) for micro_batch in first), default=1)
         # Reading stops by itself after `timeout`; this catches reads that cannot be stopped, as of a dead network disk.
         worker_timeout = 60 + 2 * timeout * largest if num_workers else 0
+        # a worker that is started anew, the default of Python 3.14, would get a copy of the encoders
+        context = "fork" if num_workers and sys.platform == "linux" else None
         super().__init__(
             _BadSamplesAsValues(samples),
             batch_size=None,
@@ -69,8 +71,7 @@ class Loader(DataLoader[Any]):
             timeout=worker_timeout,
             worker_init_fn=_freeze_inherited,
             generator=torch.Generator(),  # the global one stays untouched, so that a resumed run draws the same numbers
-            # a worker that is started anew, the default of Python 3.14, would get a copy of the encoders
-            multiprocessing_context="fork" if num_workers and sys.platform == "linux" else None,
+            multiprocessing_context=context,
             persistent_workers=keep_workers and num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             prefetch_factor=count_ahead(samples, first, num_workers, int(prefetch_mb * 1e6)) if num_workers else None,
