@@ -1,6 +1,6 @@
 """Time and memory of a plan, by the number of instructions: made, found again, and an epoch of it.
 
-    python experiments/benchmarks/planning.py num=100000 work=/tmp/planning
+    python experiments/benchmarks/planning.py num=100000 work=planning
 
 Six instructions a clip, as in HumanOmni's data. Clips are empty files whose headers are given, so that the probes are
 left out, which depend on the disk and the clips. Seconds are of the CPU.
