@@ -33,6 +33,22 @@ def test_a_path_that_is_not_there_names_the_nearest(tmp_path: Path) -> None:
         check_paths(["video=nowhere.mp4"], compose_config([], "generate"), "generate")
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("chain=no_chain", r"chain=no_chain: choose from true, false, same_data"),
+        ("select=bests", r"select=bests: choose from last, best"),
+        ("on_bad_loss=pause", r"on_bad_loss=pause: choose from stop, skip"),
+        ("patience=few", r"patience=few: expected a number"),
+        ("save_top_k=0", r"save_top_k=0: expected a number"),
+        ("recipe.batch_size=0", r"recipe\.batch_size=0: expected a number"),
+    ],
+)
+def test_a_value_that_training_cannot_have(text: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        check_command_line([FACE, text], compose_config([FACE, text]), "train")
+
+
 def test_a_folder_that_is_created_need_not_exist() -> None:
     texts = [FACE, "data.root=nowhere"]
     check_command_line(texts, compose_config(texts), "train")

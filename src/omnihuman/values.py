@@ -19,7 +19,15 @@ from omnihuman.training.run_search import check_model_folder, find_run_folder
 FREE_TYPES = ("trainer.devices", "trainer.precision", "chain", "processes")
 """Keys that take values of several types."""
 
-CHAIN_VALUES = (True, False, "same_data")
+CHOICES = {
+    "chain": (True, False, "same_data"),
+    "select": ("last", "best"),
+    "on_bad_loss": ("stop", "skip"),
+}
+"""Key of ``train`` -> its values, where no group lists them."""
+
+COUNTS = ("recipe.batch_size", "recipe.max_epochs", "val_every", "patience", "save_top_k")
+"""Keys of ``train`` that are whole numbers of 1 or more, or null."""
 
 PATHS = {
     "": {
@@ -139,18 +147,25 @@ def _find_mismatch(default: Any, value: Any) -> str | None:
 def _write(default: Any, value: Any) -> str:
     if isinstance(default, ListConfig):
         return f"[{value}]"
-    return str(default).lower() if isinstance(default, bool) else f"{default}"
+    return _write_value(default) if isinstance(default, bool) else f"{default}"
 
 
 def check_training(texts: Sequence[str], config: DictConfig) -> None:
-    """Check what ``train`` is to train on.
+    """Check the values of ``train``, and what it is to train on.
 
     Raises:
-        ValueError: a model of a paper's size would be trained on the built-in corpus, and nobody has said so; ``chain``
-            has an unknown value.
+        ValueError: a choice or a count has no possible value, or a model of a paper's size would be trained on the
+            built-in corpus, and nobody has said so.
     """
-    if config.chain not in CHAIN_VALUES:
-        raise ValueError(f"chain={config.chain}: choose from true, false, same_data.")
+    for key, values in CHOICES.items():
+        if config[key] not in values:
+            raise ValueError(f"{key}={config[key]}: choose from {', '.join(map(_write_value, values))}.")
+    for key in COUNTS:
+        value = select(config, key)
+        if value is not None and not (type(value) is int and value >= 1):
+            raise ValueError(f"{key}={value}: expected a number of 1 or more.")
+    if config.val_every is not None and select(config, "trainer.check_val_every_n_epoch") != 1:
+        raise ValueError("val_every counts steps, trainer.check_val_every_n_epoch epochs: set one of them.")
     is_chosen = any(override.root == "data" for override in parse_overrides(texts))
     is_corpus = str(select(config, "data.source._target_")).startswith(CREATED[0])
     if config.size != "nano" and is_corpus and not is_chosen and not config.dry_run:
@@ -158,6 +173,10 @@ def check_training(texts: Sequence[str], config: DictConfig) -> None:
             f"size={config.size} is a model for your own data: add data=<records folder>. data=sample trains it on the "
             "drawings of the built-in corpus; dry_run=true and omnihuman plan need no data."
         )
+
+
+def _write_value(value: Any) -> str:
+    return str(value).lower()
 
 
 def check_paths(texts: Sequence[str], config: DictConfig, root: str) -> None:

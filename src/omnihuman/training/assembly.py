@@ -44,7 +44,7 @@ from omnihuman.training.precision import build_precision
 from omnihuman.training.profile import StepProfile
 from omnihuman.training.runs import Run, identify_start, is_main_process
 from omnihuman.training.saver import CheckpointFolders, Saver
-from omnihuman.training.selection import RULES, Selection, unknown_monitor
+from omnihuman.training.selection import Selection, unknown_monitor
 from omnihuman.training.sharded import build_sharded_strategy, check_not_sharded
 from omnihuman.training.weights import load_weights, write_weights
 
@@ -376,15 +376,8 @@ def build_selection(
         write: writes the weights of the moment.
 
     Raises:
-        ValueError: an option is invalid, the run never validates, or has no such metric.
+        ValueError: the run never validates, or has no such metric.
     """
-    if config.select not in RULES:
-        raise ValueError(f"select={config.select}: choose from {', '.join(RULES)}.")
-    for key in ("patience", "val_every", "save_top_k"):
-        if config[key] is not None and not (type(config[key]) is int and config[key] >= 1):
-            raise ValueError(f"{key}={config[key]}: expected a number of 1 or more.")
-    if config.val_every is not None and config.trainer.check_val_every_n_epoch != 1:
-        raise ValueError("val_every counts steps, trainer.check_val_every_n_epoch epochs: set one of them.")
     if config.select == "last" and config.patience is None:
         if config.monitor is not None:
             log.warning("monitor=%s selects nothing: set select=best, or patience.", config.monitor)

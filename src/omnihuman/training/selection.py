@@ -13,8 +13,6 @@ from omnihuman.training.shards import has_weights
 
 log = logging.getLogger(__name__)
 
-RULES = ("last", "best")
-
 STEP = re.compile(r"step=(\d+)")
 """Beginning of the name of a weights file, and of its shards and their index."""
 
