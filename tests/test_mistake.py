@@ -131,7 +131,15 @@ def test_a_sample_that_a_process_could_not_decode_is_one_line() -> None:
     assert explain(error, [], "train") == "Caught BadSample in DataLoader worker process 0."
 
 
-@pytest.mark.parametrize("arguments", ["train +experiment=humanomni_stag1", "generate run=nothing video=a.mp4"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "train +experiment=humanomni_stag1",
+        "train +experiment=humanomni_stage1_face patience=few",
+        "plan +experiment=humanomni_stag1",
+        "generate run=nothing video=a.mp4",
+    ],
+)
 def test_a_mistake_that_needs_no_torch_imports_none(arguments: str, folder: Path) -> None:
     verb, *rest = arguments.split()
     code = f"import runpy, sys; sys.modules['torch'] = None; sys.argv[1:] = {rest}; "

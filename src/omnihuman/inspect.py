@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.build import build
+from omnihuman.training.base import rebase
 from omnihuman.training.stage_data import select_stage_data
 from omnihuman.verb import verb
 
@@ -126,7 +127,6 @@ def check_all(config: DictConfig) -> bool:
 
     from omnihuman.preflight.run import Preflight
     from omnihuman.source.root import has_report
-    from omnihuman.training.base import rebase
 
     if has_report(config.out):
         raise ValueError(f"out={config.out} holds records, whose report.json would be replaced; choose another folder.")

@@ -20,11 +20,12 @@ from omnihuman.build import compose_config, config_dir, register_resolvers
 from omnihuman.keys import check_keys
 from omnihuman.mistake import explain
 from omnihuman.overrides import expand_sweep, parse_overrides, select_keys
+from omnihuman.training.base import rebase
 from omnihuman.values import check_types
 from omnihuman.verb import program
 
 if TYPE_CHECKING:
-    from omnihuman.cost.forecast import Forecast
+    from omnihuman.cost.forecast import Forecast, Forecaster
 
 CONFIG_ERRORS = (ValueError, RuntimeError, HydraException, OmegaConfBaseException)
 """Errors of a config that cannot run."""
@@ -73,8 +74,6 @@ def forecast_cells(cells: Sequence[Sequence[str]]) -> "list[Forecast | str]":
 
 
 def _compose(cell: Sequence[str]) -> DictConfig | str:
-    from omnihuman.training.base import rebase
-
     try:
         config = compose_config(cell, "plan")
         check_keys(cell, config, "plan")
@@ -85,20 +84,29 @@ def _compose(cell: Sequence[str]) -> DictConfig | str:
 
 
 def _forecast_configs(configs: Iterable[DictConfig | str]) -> "list[Forecast | str]":
+    forecaster: Forecaster | None = None
+    forecasts: list[Forecast | str] = []
+    for config in configs:
+        if isinstance(config, str):
+            forecasts.append(config)
+            continue
+        forecaster = forecaster or _build_forecaster()
+        try:
+            forecasts.append(forecaster(config))
+        except CONFIG_ERRORS as error:
+            forecasts.append(format_error(error))
+    return forecasts
+
+
+def _build_forecaster() -> "Forecaster":
+    # Imports torch: a config that cannot be composed is refused before.
     import transformers
 
     from omnihuman.cost.forecast import Forecaster
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    forecaster = Forecaster()
-    forecasts: list[Forecast | str] = []
-    for config in configs:
-        try:
-            forecasts.append(config if isinstance(config, str) else forecaster(config))
-        except CONFIG_ERRORS as error:
-            forecasts.append(format_error(error))
-    return forecasts
+    return Forecaster()
 
 
 def format_error(error: BaseException) -> str:

@@ -19,7 +19,7 @@ from omnihuman.inference.prompting import choose_prompting, read_prompting
 from omnihuman.official.conversion import Request, convert
 from omnihuman.official.prompting import read_system_text
 from omnihuman.training.base import rebase
-from omnihuman.training.model_folder import read_config
+from omnihuman.training.run_search import read_config
 from tests.inference.test_prompting import write_clip
 from tests.official import layouts
 from tests.official.folders import OfficialFolder, convert_official

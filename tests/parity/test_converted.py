@@ -26,7 +26,8 @@ from transformers import (
 from omnihuman.inference.prompting import choose_prompting
 from omnihuman.model.omni import OmniModel
 from omnihuman.official.conversion import Request, convert
-from omnihuman.training.model_folder import build_with_weights, read_config
+from omnihuman.training.model_folder import build_with_weights
+from omnihuman.training.run_search import read_config
 from omnihuman.types import Batch, Signal
 
 from .reference_humanomni import AUDIO, AUDIO_TOWER, IGNORE_INDEX, VIDEO, VISION_TOWER, ReferenceHumanOmni

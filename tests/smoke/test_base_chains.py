@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from omnihuman.build import compose_config
 from omnihuman.official.conversion import Request, convert
 from omnihuman.training.chain import Chain, resolve_chain
-from omnihuman.training.model_folder import read_config
+from omnihuman.training.run_search import read_config
 from tests.official import layouts
 from tests.official.folders import write_official
 from tests.programs import run_program

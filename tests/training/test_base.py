@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from omnihuman.build import compose_config
 from omnihuman.training.base import rebase
 from omnihuman.training.chain import Chain, list_stages, resolve_chain
-from omnihuman.training.model_folder import build_with_weights, load_model, read_config
+from omnihuman.training.model_folder import build_with_weights, load_model
+from omnihuman.training.run_search import read_config
 from omnihuman.training.runs import FINISHED, Run
 from omnihuman.training.stage import run_stage
 

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from omnihuman.build import compose_config
 from omnihuman.training.chain import resolve_chain
-from omnihuman.training.model_folder import load_model, read_config
-from omnihuman.training.run_search import find_run_folder
+from omnihuman.training.model_folder import load_model
+from omnihuman.training.run_search import find_run_folder, read_config
 from omnihuman.training.weights import save_weights
 
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omnihuman import gate
 from omnihuman.build import build
 from omnihuman.overrides import without_keys
-from omnihuman.training.run_search import find_run_folder
+from omnihuman.training.run_search import find_run_folder, read_config
 
 if TYPE_CHECKING:
     from omnihuman.benchmark.base import Benchmark, Question
@@ -37,7 +37,6 @@ def evaluate(config: DictConfig, overrides: Sequence[str]) -> Path:
     from omnihuman.evaluation.control import change_branch
     from omnihuman.inference.answerer import Answerer, read_options
     from omnihuman.inference.prompting import choose_prompting
-    from omnihuman.training.model_folder import read_config
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     transformers.utils.logging.set_verbosity_error()

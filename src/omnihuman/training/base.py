@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omnihuman.build import PART_GROUPS, has_model, prune
 from omnihuman.modality import View
 from omnihuman.overrides import parse_overrides
-from omnihuman.training.model_folder import read_config
+from omnihuman.training.run_search import read_config
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,9 @@ from omegaconf.errors import OmegaConfBaseException
 from omnihuman.build import compose_config
 from omnihuman.overrides import Override, parse_override, parse_overrides, quote, select_keys, without_keys
 from omnihuman.stop import REQUEUE, Interrupted
+from omnihuman.training.base import rebase
 from omnihuman.training.naming import name_cell, name_overrides
+from omnihuman.training.run_search import read_config
 from omnihuman.training.runs import DECISIVE_TRAINER_KEYS, FINISHED, SPEED_DATA_KEYS, Run, build_run, select_shared
 from omnihuman.training.stage_data import select_stage_data
 
@@ -76,8 +78,6 @@ def resolve_chain(config: DictConfig, overrides: Sequence[str]) -> Chain:
     """
     is_variant = bool(config.variant)
     if config.get("base") is not None:
-        from omnihuman.training.base import rebase  # imports torch, which names of runs do not need
-
         config = rebase(config, overrides)
     config = select_stage_data(config)
     shared = _select_overrides_of_parents(config, overrides)
@@ -116,8 +116,6 @@ def _read_model_folder(folder: Path) -> Chain:
     Raises:
         ValueError: the folder is no model folder.
     """
-    from omnihuman.training.model_folder import read_config  # imports torch, which names of runs do not need
-
     run = Run(folder, "")
     digest = run.read_digest()
     if digest is None or not run.is_complete():

@@ -8,34 +8,19 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from omnihuman import gate
-from omnihuman.build import build, prune, register_resolvers
+from omnihuman.build import build, prune
 from omnihuman.model.materialize import materialize
 from omnihuman.model.omni import OmniModel
 from omnihuman.model.trainable import canonical_name
 from omnihuman.nn.deferred import Recording
 from omnihuman.nn.parameters import cast_parameters
-from omnihuman.training.run_search import check_model_folder
+from omnihuman.training.run_search import read_config
 from omnihuman.training.runs import Run
 from omnihuman.training.weights import load_weights, read_dtype
 
 log = logging.getLogger(__name__)
 
 DTYPES = ("float32", "bfloat16", "float16")
-
-
-def read_config(folder: Path) -> DictConfig:
-    """Return the config of a model folder, checked and resolved; its key ``folder`` is the folder's path.
-
-    Raises:
-        ValueError: the folder contains no finished run and no converted checkpoint, or the gate refuses its config.
-    """
-    check_model_folder(folder)
-    register_resolvers()  # the config contains interpolations of them
-    config = gate.read_config(folder / "config.yaml", folder.absolute())
-    if "model" not in config or "data" not in config:
-        raise ValueError(f"{folder / 'config.yaml'} has no keys model and data: {folder} is no model folder.")
-    return config
 
 
 def load_model(

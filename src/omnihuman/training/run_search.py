@@ -1,4 +1,4 @@
-"""Runs by their names: the folder that ``run=`` stands for, and what is wrong with one."""
+"""Model folders by their names: the one that ``run=`` stands for, its config, and what is wrong with one."""
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -7,6 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from omnihuman import gate
+from omnihuman.build import register_resolvers
 from omnihuman.config_files import list_choices
 from omnihuman.training.runs import FINISHED, Run
 
@@ -61,7 +63,7 @@ def _is_moved(folder: Path) -> bool:
     name, _, number = folder.name.rpartition(".")
     if not number.isdigit() or not folder.with_name(name).is_dir():
         return False
-    config = _read_config(folder)
+    config = _read_written(folder)
     return str(config.get("variant") or config.get("name")).rpartition("/")[2] == name
 
 
@@ -87,7 +89,7 @@ def _describe_candidates(
 
 def describe_unfinished(folder: Path) -> str:
     """Return that a run is unfinished, with the command that continues it, as far as its config names it."""
-    config = _read_config(folder)
+    config = _read_written(folder)
     command = f"omnihuman train +experiment={config.get('name') or folder.name}"
     for key in ("size", "base"):
         if config.get(key):
@@ -95,7 +97,7 @@ def describe_unfinished(folder: Path) -> str:
     return f"{folder} is not finished; its command continues it: {command} and the further options that it had."
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def _read_written(folder: Path) -> dict[str, Any]:
     """Return the config of a run as it is written, empty without one."""
     file = folder / "config.yaml"
     config: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
@@ -104,7 +106,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _name(folder: Path) -> str:
     """Return the name of a run, without its size and its variant: the folder below that of the size."""
-    config = _read_config(folder)
+    config = _read_written(folder)
     return str(config.get("name") or folder.name)
 
 
@@ -140,3 +142,17 @@ def check_model_folder(folder: Path) -> None:
     if folder.name in list_choices("experiment"):
         message = f"{message}; train it: omnihuman train +experiment={folder.name} size={folder.parent.name}"
     raise ValueError(f"{message}.")
+
+
+def read_config(folder: Path) -> DictConfig:
+    """Return the config of a model folder, checked and resolved; its key ``folder`` is the folder's path.
+
+    Raises:
+        ValueError: the folder contains no finished run and no converted checkpoint, or the gate refuses its config.
+    """
+    check_model_folder(folder)
+    register_resolvers()  # the config contains interpolations of them
+    config = gate.read_config(folder / "config.yaml", folder.absolute())
+    if "model" not in config or "data" not in config:
+        raise ValueError(f"{folder / 'config.yaml'} has no keys model and data: {folder} is no model folder.")
+    return config

@@ -17,7 +17,7 @@ from omnihuman.build import build
 from omnihuman.official.checkpoint import open_checkpoint
 from omnihuman.official.humanomni.keys import report_keys
 from omnihuman.official.humanomni.read import write_official as export_official
-from omnihuman.training.model_folder import read_config
+from omnihuman.training.run_search import read_config
 from tests.official.folders import TEXT, VISION, OfficialFolder, convert_official
 
 

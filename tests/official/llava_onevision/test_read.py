@@ -19,7 +19,8 @@ from omnihuman.inference.answerer import Answerer
 from omnihuman.llm.packed import Segments
 from omnihuman.model.omni import OmniModel
 from omnihuman.official.conversion import Request, convert
-from omnihuman.training.model_folder import load_model, read_config
+from omnihuman.training.model_folder import load_model
+from omnihuman.training.run_search import read_config
 from omnihuman.types import Features, Signal
 from tests.inference.test_prompting import write_clip
 from tests.official import layouts

@@ -11,7 +11,8 @@ from omnihuman.hub.card import find_bases
 from omnihuman.inference.answerer import Answerer
 from omnihuman.inference.question import build_question
 from omnihuman.official.conversion import Request, convert
-from omnihuman.training.model_folder import load_model, read_config
+from omnihuman.training.model_folder import load_model
+from omnihuman.training.run_search import read_config
 
 Folder = Callable[..., Path]
 

@@ -18,7 +18,8 @@ from omnihuman.official.conversion import copy_tokenizer, parameter_shapes
 from omnihuman.official.humanomni.checkpoint import PRESETS, TOWERS_BY_WIDTH
 from omnihuman.official.humanomni.keys import map_to_official
 from omnihuman.template import parse_template
-from omnihuman.training.model_folder import load_model, read_config
+from omnihuman.training.model_folder import load_model
+from omnihuman.training.run_search import read_config
 from omnihuman.training.safetensors_writer import MAX_SHARD_SIZE, Header, write_sharded
 
 _TRAINING_OF_GATE = ("balance", "warm_start", "warm_start_weight", "warm_start_steps")
