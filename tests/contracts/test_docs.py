@@ -27,6 +27,9 @@ LINK = re.compile(r"\]\((?!https?:|mailto:)([^)\s]*)\)")
 COMMAND = re.compile(r"^(?:python -m omnihuman\.|omnihuman )([a-z]+)\b(?!\.)(.*)$", re.MULTILINE)
 TEXT_KEYS = ("instruction", "video", "questions", "out", "path", "question")
 PATH_KEYS = ("run", "base")
+NEEDS_FOLDER = re.compile(r"\bbase=|weights=|experiment=finetune")
+"""Of the arguments of a training whose model comes from a folder."""
+
 UNCHECKED = ("-", "hydra/", "hydra.")
 """Beginnings of arguments that are no keys of the verb: options of Hydra, and its launchers, which need extras."""
 
@@ -79,12 +82,16 @@ def test_commands_name_verbs() -> None:
     assert verbs and [verb for verb in verbs if not (Path(config_dir()) / f"{verb}.yaml").is_file()] == []
 
 
-@pytest.mark.parametrize(("verb", "text"), list_complete_commands(), ids=str.strip)
-def test_commands_compose(verb: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for folder in ("mine", "other"):  # of data=mine/
-        Path(folder).mkdir()
-        Path(folder, "train.json").touch()
+def write_folders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Enter a folder with those of records that commands name: ``data=mine/``."""
+    monkeypatch.chdir(folder)
+    for name in ("mine", "other"):
+        Path(name).mkdir()
+        Path(name, "train.json").touch()
+
+
+def list_overrides(text: str) -> list[str]:
+    """Return the overrides of the arguments of a command."""
     arguments = expand_data_paths(shlex.split(text, comments=True))
     if "-p" in arguments:  # the option takes the next argument
         del arguments[arguments.index("-p") + 1]
@@ -92,7 +99,30 @@ def test_commands_compose(verb: str, text: str, tmp_path: Path, monkeypatch: pyt
         del arguments[arguments.index("--") :]
     names = {"job", "defaults-tree"}
     overrides = [quote_argument(item, TEXT_KEYS, PATH_KEYS) for item in arguments if item not in names]
-    overrides = [item for item in overrides if not item.startswith(UNCHECKED) and "=" in item]
+    return [item for item in overrides if not item.startswith(UNCHECKED) and "=" in item]
+
+
+@pytest.mark.parametrize(("verb", "text"), list_complete_commands(), ids=str.strip)
+def test_commands_compose(verb: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folders(tmp_path, monkeypatch)
+    overrides = list_overrides(text)
     with initialize_config_dir(config_dir(), version_base="1.3"):
-        for cell in expand_sweep(overrides, "-m" in arguments):
+        for cell in expand_sweep(overrides, "-m" in shlex.split(text, comments=True)):
             compose_config(cell, verb)
+
+
+def list_trainings() -> list[str]:
+    """Return the arguments of the documented trainings and forecasts whose model needs no folder."""
+    commands = [text for verb, text in list_complete_commands() if verb in ("train", "plan")]
+    return [text for text in commands if "+experiment=" in text and not NEEDS_FOLDER.search(text)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", list_trainings(), ids=str.strip)
+def test_models_of_commands_can_be_built(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from omnihuman.cost.forecast import Forecaster
+
+    write_folders(tmp_path, monkeypatch)
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        for cell in expand_sweep(list_overrides(text), "-m" in shlex.split(text, comments=True)):
+            assert Forecaster()(compose_config(cell, "plan")).parts

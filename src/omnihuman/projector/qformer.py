@@ -144,13 +144,17 @@ class QFormer(Projector):
                 f"qformer: an instruction of {ids.shape[1]} tokens; expected at most {config.max_position_embeddings}; "
                 "lower max_length of the encoder token_ids."
             )
-        largest = int(ids.max())
-        if largest >= config.vocab_size:
-            raise ValueError(
-                f"qformer: the instruction has the token id {largest}, but vocab_size={config.vocab_size}; choose the "
-                "tokenizer of these weights for the encoder token_ids, or the vocab_size of the tokenizer."
-            )
+        if ids.is_cpu:  # to read an id of a GPU would wait for it
+            self._check_ids(int(ids.max()))
         return ids, mask
+
+    def _check_ids(self, largest: int) -> None:
+        size = self.model.config.vocab_size
+        if largest >= size:
+            raise ValueError(
+                f"qformer: the instruction has the token id {largest}, but vocab_size={size}; choose the tokenizer of "
+                "these weights for the encoder token_ids, or the vocab_size of the tokenizer."
+            )
 
 
 def _build_model(sizes: Mapping[str, Any], text: bool) -> Blip2QFormerModel | InstructBlipQFormerModel:
