@@ -2,14 +2,12 @@
 
 import logging
 import os
-import shlex
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
@@ -17,9 +15,6 @@ from omnihuman.build import build
 from omnihuman.data.ceiling import summarize_reasons
 from omnihuman.data.dataset import Samples
 from omnihuman.data.module import OmniData
-from omnihuman.data.plan.planned import Plan
-from omnihuman.data.record import Record
-from omnihuman.modality import strip_tags
 from omnihuman.model.materialize import materialize
 from omnihuman.model.omni import OmniModel
 from omnihuman.model.sharding import frozen_encoders
@@ -27,7 +22,6 @@ from omnihuman.model.trainable import Group, set_trainable
 from omnihuman.nn.deferred import Recording
 from omnihuman.objective.base import Objective
 from omnihuman.pl import pl
-from omnihuman.source.root import read_records_folder
 from omnihuman.training.bad_loss import BadLossPolicy
 from omnihuman.training.callbacks import MetricsTable, Throughput, build_progress_bar
 from omnihuman.training.chain import Chain
@@ -39,6 +33,7 @@ from omnihuman.training.generation_metrics import GenerationMetrics
 from omnihuman.training.interruption import Interruption
 from omnihuman.training.ledger import Ledger
 from omnihuman.training.model_folder import build_with_weights
+from omnihuman.training.next_command import build_next_command, find_record
 from omnihuman.training.option_metrics import build_option_metrics
 from omnihuman.training.precision import build_precision
 from omnihuman.training.profile import StepProfile
@@ -294,40 +289,6 @@ def count_steps(config: DictConfig, data: OmniData) -> int:
     if config.trainer.max_steps >= 0:
         steps = min(steps, config.trainer.max_steps)
     return steps
-
-
-def build_next_command(config: DictConfig, record: Record) -> str:
-    """Return the commands that follow a finished run, one a line: a question, the test split, and the next stage."""
-    size = "" if config.size == "nano" else f" size={config.size}"
-    run = f"run={config.name}{size}"
-    if config.variant or config.runs != "runs":
-        run = shlex.quote(f"run={Path(config.runs, config.size, config.name, config.variant or '')}")
-    commands = [f"omnihuman generate {run} {build_question(record)}"]
-    path = config.data.get("path")
-    if path and (test := read_records_folder(path).test):
-        commands.append(f"omnihuman evaluate {run} benchmark=records benchmark.path={shlex.quote(str(test))}")
-    if config.next:
-        commands.append(f"omnihuman train +experiment={config.next}{size}")
-    return "\n".join(commands)
-
-
-def find_record(plan: Plan, tasks: Collection[str]) -> Record:
-    """Return the first record of one of the tasks, the first of all if there is none."""
-    codes = [code for code, name in enumerate(plan.tasks.names) if name in tasks]
-    matches = np.flatnonzero(np.isin(plan.tasks.codes, codes))
-    return plan[int(matches[0]) if len(matches) else 0].record
-
-
-def build_question(record: Record) -> str:
-    """Return the arguments of ``generate`` that ask the question of a record."""
-    text = strip_tags(record.messages[0][1])
-    arguments = [f"instruction={' '.join(text.split())}"]
-    if record.kind != "text":
-        arguments.insert(0, f"{record.kind}={record.file}")
-    for name, second in (("start", record.start), ("end", record.end)):
-        if second:
-            arguments.append(f"{name}={second:g}")
-    return shlex.join(arguments)
 
 
 def _build_generation_metrics(config: DictConfig, data: OmniData) -> GenerationMetrics:
