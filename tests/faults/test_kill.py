@@ -1,13 +1,17 @@
 """A training that is killed again and again ends as one that never was, on any number of ranks."""
 
+import json
 import os
 import random
+import shutil
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
+from omnihuman.training.checkpoint import PARTIAL
 from tests.faults.training import LORA, Training, kill, wait_until
 from tests.smoke.test_train import read_ledger, read_losses
 
@@ -18,7 +22,7 @@ RANKS = (1, 2, 4)
 @pytest.fixture(scope="module")
 def uninterrupted(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Training:
     training = Training(corpus, tmp_path_factory.mktemp("uninterrupted"), LORA)
-    training.finish(2)
+    training.finish_forked(2)
     return training
 
 
@@ -44,20 +48,71 @@ def test_a_run_resumes_on_another_number_of_ranks(
     wait_until(lambda: training.has_checkpoint(4), process)
     kill(process)
     assert training.has_checkpoint(4)
-    training.finish(ranks[1], strategy)
+    training.finish_forked(ranks[1], strategy)
     assert_equal(training, uninterrupted)
+
+
+@dataclass(frozen=True)
+class Kill:
+    """All ranks of a training are killed at once.
+
+    Attributes:
+        moment: ``any``, or ``save``: while a checkpoint is written.
+        is_inside_save: a checkpoint was begun and not complete.
+        checkpoint: step of the newest complete one, 0 without one.
+        was_finished: it had ended before.
+        ranks: on which it was resumed.
+        difference: largest one of its losses from those of the uninterrupted training.
+    """
+
+    moment: str
+    is_inside_save: bool
+    checkpoint: int
+    was_finished: bool
+    ranks: int
+    difference: float
+
+
+def kill_and_resume(training: Training, uninterrupted: Training, number: int, seconds: float) -> Kill:
+    """Kill a training of two ranks, every second one while it writes a checkpoint, and resume it on 1, 2 or 4.
+
+    Args:
+        training: is started here.
+        uninterrupted: to compare with.
+        number: of the kill, which is also the seed of its moment.
+        seconds: that an uninterrupted training takes.
+    """
+    moments, moment = random.Random(number), ("any", "save")[number % 2]
+    programs = training.start_forked(2)
+    if moment == "any":
+        time.sleep(moments.uniform(0.2, 1.0) * seconds)
+    else:
+        place = training.run.checkpoints / f"{PARTIAL}step={moments.choice((2, 4, 6))}.ckpt"
+        while not place.exists() and programs[0].process.is_alive():
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0.0, 0.1))
+    for program in programs:
+        program.process.kill()
+    for program in programs:
+        program.wait()
+    is_inside_save = any(training.run.checkpoints.glob(f"{PARTIAL}*"))
+    newest = max((step for step in (2, 4, 6, 8) if training.has_checkpoint(step)), default=0)
+    was_finished, ranks = training.run.is_complete(), moments.choice(RANKS)
+    training.finish_forked(ranks)
+    assert_equal(training, uninterrupted)
+    pairs = zip(read_losses(training.run), read_losses(uninterrupted.run), strict=True)
+    difference = max(abs(loss - expected) for loss, expected in pairs)
+    return Kill(moment, is_inside_save, newest, was_finished, ranks, difference)
 
 
 @pytest.mark.faults
 def test_kills_at_random_moments_change_nothing(uninterrupted: Training, corpus: Path, tmp_path: Path) -> None:
-    training, moments = Training(corpus, tmp_path, LORA), random.Random(0)
+    """What happened is in ``kills.jsonl`` of the test's folder."""
     start = time.monotonic()
-    training.finish(2)
+    Training(corpus, tmp_path / "timed", LORA).finish_forked(2)
     seconds = time.monotonic() - start
     for number in range(NUM_KILLS):
-        training = Training(corpus, tmp_path / str(number), LORA)
-        process = training.start(moments.choice(RANKS))
-        time.sleep(moments.uniform(0.4, 1.0) * seconds)
-        kill(process)
-        training.finish(moments.choice(RANKS))
-        assert_equal(training, uninterrupted)
+        entry = kill_and_resume(Training(corpus, tmp_path / str(number), LORA), uninterrupted, number, seconds)
+        shutil.rmtree(tmp_path / str(number))
+        with (tmp_path / "kills.jsonl").open("a") as file:
+            file.write(f"{json.dumps(asdict(entry))}\n")

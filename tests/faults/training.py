@@ -96,13 +96,17 @@ class Training:
             more: overrides.
             fault: see ``tests.faults.fault``.
         """
+        return [program.wait() for program in self.start_forked(num_ranks, strategy, *more, fault=fault)]
+
+    def start_forked(
+        self, num_ranks: int = 1, strategy: str = "fsdp", *more: str, fault: str | None = None
+    ) -> list[Program]:
+        """Start it on ranks that need not import torch again; the arguments are those of ``run_forked``."""
         module, variables = _choose_program(fault)
         command_line = [*self.build_command_line(num_ranks, strategy), *more]
         if num_ranks == 1:
-            programs = [Program(module, *command_line, environment=variables)]
-        else:
-            programs = start_ranks(num_ranks, module, *command_line, **variables)
-        return [program.wait() for program in programs]
+            return [Program(module, *command_line, environment=variables)]
+        return start_ranks(num_ranks, module, *command_line, **variables)
 
     def finish_forked(self, num_ranks: int = 1, strategy: str = "fsdp", *more: str) -> str:
         """Run it to its end on ranks that need not import torch again, and return the output of the first."""
