@@ -18,6 +18,7 @@ import torch
 
 from omnihuman.data.ceiling import TooManySkippedError
 from omnihuman.data.module import OmniData
+from omnihuman.data.notices import Notices
 from omnihuman.data.packing import MicroBatch
 from omnihuman.data.record import BadSample
 from omnihuman.modality import View
@@ -262,21 +263,23 @@ def test_a_resumed_run_has_the_samples_of_its_start(build_data: Any, tmp_path: P
     options = {"on_bad_sample": "quarantine", "quarantine_folder": str(tmp_path / "q"), "val_records": records[0]}
     file = tmp_path / "excluded.jsonl"
     data = build_data(records, **options)
-    data.freeze(file, is_resumed=False, is_main=True)
+    data.freeze(file, Notices(None), is_resumed=False)
     state, order = data.state_dict(), data.order(0)
     assert list_skipped(data.train_dataloader()) and list((tmp_path / "q").iterdir())
 
     resumed = build_data(records, **options)
-    resumed.freeze(file, is_resumed=True, is_main=True)
+    resumed.freeze(file, Notices(None), is_resumed=True)
     resumed.load_state_dict(state)
     assert resumed.order(0).tolist() == order.tolist() and resumed.state_dict() == state
     assert Counter(skip["reason"] for skip in resumed.train_samples.skipped) == {"outside_root": 3}
     other_rank = build_data(records, **options)
-    other_rank.freeze(file, is_resumed=False, is_main=False)
+    notices = Notices(tmp_path / "start", is_main=False)
+    Notices(tmp_path / "start").publish("excluded", str(file))
+    other_rank.freeze(file, notices, is_resumed=False)
     assert other_rank.state_dict() == state, "other processes read the list of the main one"
 
     restarted = build_data(records, **options)
-    restarted.freeze(tmp_path / "new.jsonl", is_resumed=False, is_main=True)
+    restarted.freeze(tmp_path / "new.jsonl", Notices(None), is_resumed=False)
     assert len(restarted.train_samples) == 9, "another run starts with the list as it is now"
     with pytest.raises(ValueError, match=r"checkpoint belongs to 12 .*the 9 of this run.*3 quarantined"):
         restarted.load_state_dict(state)
@@ -286,10 +289,10 @@ def test_a_view_that_was_skipped_does_not_exclude_the_other_views(build_data: An
     records = write_records(tmp_path / "a.jsonl", 1)
     options = {"on_bad_sample": "skip", "views": ["VAF", "A"], "num_frames": 200, "max_tokens": 700}
     data = build_data(records, **options)
-    data.freeze(tmp_path / "excluded.jsonl", is_resumed=False, is_main=True)
+    data.freeze(tmp_path / "excluded.jsonl", Notices(None), is_resumed=False)
     assert [planned.record.id for planned in data.train_samples.planned] == ["r0#A"]
     resumed = build_data(records, **options)
-    resumed.freeze(tmp_path / "excluded.jsonl", is_resumed=True, is_main=True)
+    resumed.freeze(tmp_path / "excluded.jsonl", Notices(None), is_resumed=True)
     resumed.load_state_dict(data.state_dict())
     assert [skip["reason"] for skip in resumed.train_samples.skipped] == ["too_long"]
 

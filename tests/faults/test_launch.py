@@ -13,7 +13,7 @@ from subprocess import Popen
 import pytest
 
 from omnihuman.training.runs import Run
-from tests.faults.training import SHORT
+from tests.faults.training import SHORT, Training
 from tests.smoke.test_train import build_overrides, read_losses
 
 RANKS = ("trainer=ddp", "trainer.devices=2")
@@ -107,3 +107,24 @@ def test_a_task_of_submitit_starts_its_other_processes(corpus: Path, tmp_path: P
     arguments = build_arguments(corpus, tmp_path, *RANKS)
     variables = {"SLURM_JOB_ID": "77", "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_JOB_NAME": "submitit"}
     assert_finished([start([sys.executable, "-m", "omnihuman.train", *arguments], **variables)], tmp_path)
+
+
+@pytest.mark.faults
+def test_ranks_of_a_second_start_wait_with_their_first(corpus: Path, tmp_path: Path) -> None:
+    """They would wait for a plan that nobody makes, until the first one finds the run finished and leaves."""
+    training = Training(corpus, tmp_path)
+    first, second = (training.start_forked(2) for _ in range(2))
+    ends = [program.wait() for program in [*first, *second]]
+    assert [end.returncode for end in ends] == [0] * 4, "".join(end.stderr[-2000:] for end in ends)
+    output = " ".join("".join(end.stdout for end in ends).split())
+    assert "another process trains this run" in output and "is finished already" in output
+    assert len(read_losses(training.run)) == 8 and not list(tmp_path.glob("nano/*.start"))
+
+
+@pytest.mark.faults
+def test_an_error_of_the_first_rank_ends_the_others_with_a_line(corpus: Path, tmp_path: Path) -> None:
+    training = Training(corpus, tmp_path, f"data.root={tmp_path}")  # where no clip is
+    first, second = training.run_forked(2)
+    for end in (first, second):
+        assert end.returncode == 1 and ".mp4" in end.stderr and "Traceback" not in end.stderr, end.stderr
+    assert "the main process has ended" in second.stderr and not list(tmp_path.glob("nano/*.start"))

@@ -1,7 +1,6 @@
 """Folders of runs: which run is trained where, and moves that survive a kill. Nothing is trained here."""
 
 import json
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from omnihuman.training.attempt import (
     take_over,
 )
 from omnihuman.training.checkpoint import RUN
-from omnihuman.training.runs import FINISHED, Run
+from omnihuman.training.runs import Run
 from tests.training.test_checkpoint import write_text
 
 CONFIG = OmegaConf.create({"name": "x"})
@@ -152,20 +151,6 @@ def test_kill_at_any_rename_loses_nothing(has_cell: bool, tmp_path: Path, monkey
         assert restore_finished(new), "neither is lost, however often they change places"
         assert not has_cell or Run(old.folder / "cell", "cell").is_finished()
         assert {path.name for path in root.iterdir()} == {"x", "x.1"}
-
-
-def test_other_ranks_wait_for_the_main_process(old: Run, new: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_run(locate_attempt(new))
-    monkeypatch.setenv("RANK", "1")
-    results: list[bool] = []
-    rank = threading.Thread(target=lambda: results.append(restore_finished(new)))
-    rank.start()
-    rank.join(0.3)
-    assert not results
-    (locate_attempt(new).folder / FINISHED).rename(new.folder / "renamed")
-    rank.join(5)
-    assert results == [False]
-    monkeypatch.setenv("RANK", "0")
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

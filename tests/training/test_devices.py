@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from omnihuman.training.devices import check_devices, select_environment
-from omnihuman.training.runs import is_launched, is_main_process
 
 
 def set_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
@@ -59,29 +58,6 @@ def test_environment_is_that_of_the_launcher(
     plugins = select_environment()
     assert [type(plugin).__name__ for plugin in plugins] == names
     assert not any(getattr(plugin, "auto_requeue", False) for plugin in plugins)
-
-
-@pytest.mark.parametrize(
-    ("variables", "is_main", "is_one_of_several"),
-    [
-        ({}, True, False),
-        ({"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}, True, True),
-        ({"RANK": "8", "LOCAL_RANK": "0", "WORLD_SIZE": "16"}, False, True),
-        ({"NODE_RANK": "0", "LOCAL_RANK": "1"}, False, False),
-        ({"NODE_RANK": "1"}, False, False),  # the first process of the second node, before Lightning starts others
-        ({"NODE_RANK": "0"}, True, False),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "16"}, True, True),
-        ({"SLURM_PROCID": "3", "SLURM_NTASKS": "16"}, False, True),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, True, False),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "LOCAL_RANK": "1"}, False, False),  # started by that task
-    ],
-)
-def test_one_process_of_all_nodes_is_the_main_one(
-    variables: dict[str, str], is_main: bool, is_one_of_several: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert is_main_process() == is_main and is_launched() == is_one_of_several
 
 
 def test_job_of_tasks_without_their_number_per_node_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from omnihuman.data.mixture import (
     plan_mixture,
     select_epoch,
 )
+from omnihuman.data.notices import Notices
 from omnihuman.data.packing import EpochPlan, Indices, MicroBatch, Step, check_lengths, sort_windows
 from omnihuman.data.plan.planned import JoinedPlan, TaskColumn
 from omnihuman.data.plan.planning import Layouts, Policy
@@ -268,36 +269,29 @@ class OmniData:
         """
         check_lengths(self.train_samples.lengths, self.max_tokens)
 
-    def freeze(self, file: Path, *, is_resumed: bool, is_main: bool, start: str = "") -> None:
+    def freeze(self, file: Path, notices: Notices, *, is_resumed: bool) -> None:
         """Plan the training samples, and exclude from now on the same ones as the first start of the run.
 
         Args:
             file: list of the excluded samples, in the folder of the run.
+            notices: of the process that writes the list, which the others read.
             is_resumed: the run goes on, so the list of its start counts.
-            is_main: this process writes the list, which the others read.
-            start: of the run, equal for all its processes and another one for every start.
         """
-        shared = self.plans.share(file.with_name("plans.json"), start, is_resumed=is_resumed, is_main=is_main)
-        if shared is None:
-            self._freeze(file, is_resumed=is_resumed, is_main=is_main)
-            return
-        with shared.guard():
-            if not is_main:
-                shared.wait("excluded")
-            self._freeze(file, is_resumed=is_resumed, is_main=is_main)
-            if is_main:
-                shared.publish("excluded", file)
-
-    def _freeze(self, file: Path, *, is_resumed: bool, is_main: bool) -> None:
-        has_list = file.is_file() and (is_resumed or not is_main)
+        self.plans.share(file.with_name("plans.json"), notices, is_resumed=is_resumed)
+        if not notices.is_main:
+            notices.wait("excluded")
+        has_list = file.is_file() and (is_resumed or not notices.is_main)
         if has_list:
             self.exclusions.restore(file)
         _ = self.train_samples  # plans them
-        if is_main and not has_list:
+        if not notices.is_main:
+            return
+        if not has_list:
             if self.val_source is not None:
                 location = self.val_source.location
                 self._skipped.setdefault(location, list(self.exclusions.read(location).values()))
             self.exclusions.freeze(file, self._skipped)
+        notices.publish("excluded", str(file))
 
     def state_dict(self) -> dict[str, Any]:
         return build_state(self.train_samples, self.exclusions)

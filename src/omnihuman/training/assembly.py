@@ -15,6 +15,7 @@ from omnihuman.build import build
 from omnihuman.data.ceiling import summarize_reasons
 from omnihuman.data.dataset import Samples
 from omnihuman.data.module import OmniData
+from omnihuman.data.notices import Notices
 from omnihuman.model.materialize import materialize
 from omnihuman.model.omni import OmniModel
 from omnihuman.model.sharding import frozen_encoders
@@ -37,7 +38,7 @@ from omnihuman.training.next_command import build_next_command, find_record
 from omnihuman.training.option_metrics import build_option_metrics
 from omnihuman.training.precision import build_precision
 from omnihuman.training.profile import StepProfile
-from omnihuman.training.runs import Run, identify_start, is_main_process
+from omnihuman.training.runs import Run
 from omnihuman.training.saver import CheckpointFolders, Saver
 from omnihuman.training.selection import Selection, unknown_monitor
 from omnihuman.training.sharded import build_sharded_strategy, check_not_sharded
@@ -94,13 +95,15 @@ class Stage:
     next_command: str
 
 
-def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
+def build_stage(config: DictConfig, chain: Chain, checkpoint: Path | None, notices: Notices, is_rich: bool) -> Stage:
     """Build the stage of a composed config; its parents are finished and its folder is open.
 
     Args:
         config: of the stage.
         chain: the run with its parents.
-        is_terminal: draw a rich progress bar.
+        checkpoint: that the training resumes from.
+        notices: by which the main process tells the others its plans.
+        is_rich: draw a rich progress bar.
 
     Raises:
         ValueError: the config is invalid; the message names the key.
@@ -112,8 +115,7 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
     precision = build_precision(str(config.trainer.precision), config.trainer.accelerator)
     recording = Recording(draws_on_device=bool(config.random_weights)) if _is_deferred(config) else None
     model, groups, inherited = _prepare_model(config, chain, precision, recording)
-    checkpoint = None if config.overwrite else run.find_checkpoint(check_content=True)
-    data = _build_data(config, model, run, is_resumed=checkpoint is not None)
+    data = _build_data(config, model, run, notices, is_resumed=checkpoint is not None)
     objective = _build_objective(config, model, groups, count_steps(config, data))
     objective.recording = recording
     counter = SampleCounter(run.folder / "skipped.jsonl", data.max_skipped)
@@ -130,7 +132,7 @@ def build_stage(config: DictConfig, chain: Chain, is_terminal: bool) -> Stage:
     if config.profile:
         callbacks.append(StepProfile(run.folder / "profile", ledger.clock))
     # the selection comes before averages, which put the parameters back at the end of a validation
-    callbacks += [selection, *chosen, interruption, saver, build_progress_bar(is_rich=is_terminal)]
+    callbacks += [selection, *chosen, interruption, saver, build_progress_bar(is_rich=is_rich)]
     metrics = MetricsTable(run.folder / "metrics.csv", resume_at=checkpoint_step(checkpoint) if checkpoint else 0)
     if checkpoint is not None:
         _warn_of_interrupted_validation(config, data, checkpoint_step(checkpoint), metrics)
@@ -184,16 +186,14 @@ def _build_objective(config: DictConfig, model: OmniModel, groups: Sequence[Grou
 def _build_writer(config: DictConfig, run: Run, objective: Objective, inherited: set[str]) -> Callable[[Path], None]:
     """Return a function that writes all weights of the chain to a file."""
     metadata = {"experiment": str(config.name), "digest": run.digest}
-    names = objective.trainable_names | inherited
-    return partial(write_weights, objective=objective, names=names, metadata=metadata)
+    return partial(write_weights, objective=objective, names=objective.trainable_names | inherited, metadata=metadata)
 
 
-def _build_data(config: DictConfig, model: OmniModel, run: Run, *, is_resumed: bool) -> OmniData:
+def _build_data(config: DictConfig, model: OmniModel, run: Run, notices: Notices, *, is_resumed: bool) -> OmniData:
     """Build the data and plan its samples; a resumed run excludes those that it excluded at its start."""
     data: OmniData = build(config.data)
     data.connect(model.transforms, model.count_tokens, model.llm.tokenizer, model.llm.template, model.frozen_encoders)
-    file, start = run.folder / "excluded.jsonl", identify_start()
-    data.freeze(file, is_resumed=is_resumed, is_main=is_main_process(), start=start)
+    data.freeze(run.folder / "excluded.jsonl", notices, is_resumed=is_resumed)
     data.check_lengths()
     log_samples(data.train_samples)
     for line in data.describe_tasks():

@@ -9,7 +9,6 @@ import itertools
 import json
 import logging
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +16,16 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from omnihuman.training.checkpoint import list_checkpoints
-from omnihuman.training.runs import DIGEST, FINISHED, TIME_FILE, Run, is_main_process
+from omnihuman.training.runs import DIGEST, FINISHED, TIME_FILE, Run
 from omnihuman.training.shards import has_weights
 
 log = logging.getLogger(__name__)
 
 SUFFIX = ".new"
 """Of the folder of an attempt."""
+
+OF_STARTS = (".lock", ".start")
+"""Ends of the names of files beside the folder of a run: it may lie within that of another one."""
 
 MOVING = "moving"
 """File in a folder to which a process is moving the files of a run, its digest at last."""
@@ -125,21 +127,16 @@ def restore_finished(run: Run, overwrite: bool = False) -> bool:
     """Return true if a run is finished; where its files are beside its folder, they are brought back to it.
 
     They are there if the config has changed and is now the old one again (``<folder>.<number>``), or if the process was
-    killed when it moved them (``<folder>.new``). The main process moves them, and the others wait.
+    killed when it moved them (``<folder>.new``). Only the main process may call it.
 
     Args:
         run: of this config.
         overwrite: false is returned, since it is to be trained again.
     """
-    displaced = next((other for other in _find_displaced(run) if other.is_finished()), None)
     attempt = locate_attempt(run)
-    is_taking_over = (attempt.folder / FINISHED).is_file()
-    if not is_main_process():
-        while (attempt.folder / FINISHED).is_file():
-            time.sleep(0.1)
-        return not overwrite and (displaced is not None or run.is_finished())
-    if is_taking_over:
+    if (attempt.folder / FINISHED).is_file():
         take_over(run)
+    displaced = next((other for other in _find_displaced(run) if other.is_finished()), None)
     if not overwrite and not run.is_finished() and displaced is not None:
         _clear(attempt)
         displaced.folder.rename(attempt.folder)
@@ -191,7 +188,7 @@ def _own_files(folder: Path) -> list[Path]:
     """Return the files and folders of a run, without the cells of a sweep, which may be training at the moment."""
     if not folder.is_dir():
         return []
-    return [path for path in folder.iterdir() if path.suffix != ".lock" and not (path / DIGEST).is_file()]
+    return [path for path in folder.iterdir() if path.suffix not in OF_STARTS and not (path / DIGEST).is_file()]
 
 
 def _move_files(source: Path, target: Path, *, first: str, last: str) -> None:

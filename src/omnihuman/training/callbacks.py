@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
+from omnihuman.data.notices import Notices
 from omnihuman.pl import pl
 from omnihuman.training.selection import SCORED
 from omnihuman.types import Batches
@@ -25,6 +26,20 @@ class StepCounter(Protocol):
 
     step_tokens: int
     step_samples: int
+
+
+class Connected(pl.Callback):
+    """Ends the signs of life of the main process when all processes are connected.
+
+    Args:
+        notices: of the start.
+    """
+
+    def __init__(self, notices: Notices) -> None:
+        self.notices = notices
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        self.notices.settle()
 
 
 class Throughput(pl.Callback):

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import os
+import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,14 +12,17 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from omnihuman.build import prune
 from omnihuman.gate import resolve_foreign
 from omnihuman.overrides import parse_overrides
 from omnihuman.training.checkpoint import find_newest, list_checkpoints
+from omnihuman.training.launcher import is_main_process
 from omnihuman.training.shards import has_weights
+
+log = logging.getLogger(__name__)
 
 SHARED_ROOTS = (
     "size",
@@ -196,13 +199,21 @@ class Run:
         if not is_main_process():
             yield
             return
+        lock = FileLock(f"{self.folder}.lock")
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(f"{self.folder}.lock").acquire()
+            self._acquire(lock)
         except OSError as error:
             raise OSError(f"{self.folder} cannot be written ({error}): runs=<folder> names another place.") from error
         with lock:
             yield
+
+    def _acquire(self, lock: FileLock) -> None:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            log.warning("%s: another process trains this run; waiting for its end", self.folder)
+            lock.acquire()
 
     def find_checkpoint(self, *, check_content: bool = False) -> Path | None:
         """Return the newest complete checkpoint of this run, ``None`` if it was not interrupted.
@@ -301,29 +312,3 @@ def select_shared(overrides: Sequence[str]) -> list[str]:
         if override.root in SHARED_ROOTS and not is_length and not is_of_stage:
             shared.append(str(override))
     return shared
-
-
-def is_main_process() -> bool:
-    """Return true in the process that writes files, also before Lightning has set its ranks.
-
-    torchrun sets the first, Lightning on one node and on several the second and third, and srun the last; a process of
-    SLURM may have started others on its own.
-    """
-    return all(os.environ.get(variable, "0") == "0" for variable in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
-
-
-def identify_start() -> str:
-    """Return a text that all processes of a launcher's start have, and no other start; empty without a launcher."""
-    variables = ["TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "SLURM_JOB_ID", "SLURM_STEP_ID"]
-    variables.append("SLURM_RESTART_COUNT")
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # otherwise Lightning sets it between the starts of its processes
-        variables.append("MASTER_PORT")
-    return "/".join(os.environ.get(variable, "") for variable in variables)
-
-
-def is_launched() -> bool:
-    """Return true in one of several processes that torchrun or srun has started."""
-    num_processes = os.environ.get("WORLD_SIZE", "1") if "RANK" in os.environ else "1"
-    if "SLURM_PROCID" in os.environ:
-        num_processes = max(num_processes, os.environ.get("SLURM_NTASKS", "1"), key=int)
-    return int(num_processes) > 1

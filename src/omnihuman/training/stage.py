@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,17 +16,20 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from omnihuman.build import compose_config
+from omnihuman.data.notices import Notices
 from omnihuman.pl import pl
 from omnihuman.training.assembly import Stage, build_all, build_stage
 from omnihuman.training.attempt import discard_start, find_attempt, open_attempt, restore_finished, take_over
+from omnihuman.training.callbacks import Connected
 from omnihuman.training.chain import Chain, resolve_chain, train_missing
 from omnihuman.training.data_module import DataModule
-from omnihuman.training.devices import check_devices
+from omnihuman.training.devices import check_devices, count_ranks
 from omnihuman.training.dry_run import print_dry_run, print_parts
+from omnihuman.training.launcher import check_launcher, is_launched, is_main_process, open_notices
 from omnihuman.training.parents import check_parents
 from omnihuman.training.ranks import end_with_launcher, explain_ended_process
 from omnihuman.training.replay import replay_batches
-from omnihuman.training.runs import Run, is_launched, is_main_process
+from omnihuman.training.runs import Run
 from omnihuman.training.shards import copy_weights
 from omnihuman.training.summary import print_summary, write_summary
 
@@ -34,13 +38,16 @@ log = logging.getLogger(__name__)
 console = Console()
 
 
-def run_stage(config: DictConfig, overrides: Sequence[str], callbacks: Sequence[pl.Callback] = ()) -> Run:
+def run_stage(
+    config: DictConfig, overrides: Sequence[str], callbacks: Sequence[pl.Callback] = (), *, is_parent: bool = False
+) -> Run:
     """Train the stage of a config and return its finished run.
 
     Args:
         config: the composed root config ``train``.
         overrides: the command line that it was composed from; the parents get the shared part of it.
         callbacks: of Lightning, in addition to those of the config.
+        is_parent: a run with this config on any data files will do, as of a parent.
 
     Raises:
         ValueError: the config is invalid; the message names the key.
@@ -53,6 +60,8 @@ def run_stage(config: DictConfig, overrides: Sequence[str], callbacks: Sequence[
         print_dry_run(config, chain, console)
         return run
     check_devices(config.trainer.accelerator, config.trainer.devices)
+    num_ranks = count_ranks(config.trainer.devices, config.trainer.num_nodes)
+    check_launcher(num_ranks)
     if config.chain:
         check_parents(chain)
     if not all(parent.run.can_be_parent() for parent in chain.parents):
@@ -61,12 +70,13 @@ def run_stage(config: DictConfig, overrides: Sequence[str], callbacks: Sequence[
     if config.replay is not None:
         replay_batches(config, chain, console)
         return run
-    with run.lock():
-        if restore_finished(run, overwrite=config.overwrite):
+    notices = open_notices(run.folder, num_ranks, config.trainer.num_nodes)
+    with notices.open(), run.lock():
+        if _is_finished(run, config.overwrite, notices, is_parent=is_parent):
             console.print(f"{run.folder} is finished already ({run.weights}); overwrite=true trains it again.")
             return run
-        stage = _open_and_build(config, chain)
-        stage.trainer.callbacks += callbacks
+        stage = _open_and_build(config, chain, notices)
+        stage.trainer.callbacks += [*callbacks, Connected(notices)]
         with explain_ended_process(stage.trainer):
             seconds = fit(stage)
             facts = write_results(stage, seconds)
@@ -78,24 +88,35 @@ def run_stage(config: DictConfig, overrides: Sequence[str], callbacks: Sequence[
     return run
 
 
+def _is_finished(run: Run, overwrite: bool, notices: Notices, *, is_parent: bool) -> bool:
+    """Return true if there is nothing to train: another process may have finished the run while this one waited."""
+
+    def is_there() -> bool:
+        return not overwrite and (run.is_finished() or (is_parent and run.can_be_parent()))
+
+    # a process that comes late may find the run, and the notices gone
+    verdict = notices.share("finished", lambda: restore_finished(run, overwrite) or is_there(), is_there)
+    return verdict is None or bool(verdict)
+
+
 def _train_parent(overrides: Sequence[str]) -> None:
     """Train a parent in this process, and free its memory."""
-    run_stage(compose_config(overrides), overrides)
+    run_stage(compose_config(overrides), overrides, is_parent=True)
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
-def _open_and_build(config: DictConfig, chain: Chain) -> Stage:
+def _open_and_build(config: DictConfig, chain: Chain, notices: Notices) -> Stage:
     """Build the stage in the folder of its run, or beside it as long as the folder holds another run.
 
     Whatever fails from here on, a run that was there stays as it is.
     """
-    run = find_attempt(chain.run, config.overwrite)
-    if is_main_process():
-        open_attempt(run, config, config.overwrite)
+    folder = notices.share("folder", lambda: _open_folder(config, chain.run))
+    run = replace(chain.run, folder=Path(folder))
     try:
-        stage = build_stage(config, replace(chain, run=run), is_terminal=console.is_terminal)
+        checkpoint = _choose_checkpoint(config, run, notices)
+        stage = build_stage(config, replace(chain, run=run), checkpoint, notices, is_rich=console.is_terminal)
     except BaseException:
         if is_main_process():
             discard_start(run)
@@ -110,6 +131,24 @@ def _open_and_build(config: DictConfig, chain: Chain) -> Stage:
                 run.folder,
             )
     return stage
+
+
+def _open_folder(config: DictConfig, run: Run) -> str:
+    """Create the folder in which a run is trained, and return it."""
+    attempt = find_attempt(run, config.overwrite)
+    open_attempt(attempt, config, config.overwrite)
+    return str(attempt.folder)
+
+
+def _choose_checkpoint(config: DictConfig, run: Run, notices: Notices) -> Path | None:
+    """Return the checkpoint that the main process has found and checked, ``None`` for a training from its start."""
+
+    def find() -> str | None:
+        checkpoint = None if config.overwrite else run.find_checkpoint(check_content=True)
+        return None if checkpoint is None else str(checkpoint)
+
+    place = notices.share("checkpoint", find)
+    return None if place is None else Path(place)
 
 
 def fit(stage: Stage) -> float:

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from omnihuman.data import media
-from omnihuman.data.bad_sample import BadSample
 from omnihuman.data.module import OmniData
-from omnihuman.data.plan import index
+from omnihuman.data.notices import Notices
 from omnihuman.data.plan.tables import PlanTable
 from omnihuman.source.jsonl import JsonlSource
 from tests.data.conftest import write_records
@@ -132,8 +131,9 @@ def test_an_interrupted_planning_leaves_headers_and_no_plan(
     assert len(build_shared().train_samples) == 13
 
 
-def start_rank(data: OmniData, file: Path, **options: Any) -> threading.Thread:
-    thread = threading.Thread(target=data.freeze, args=(file,), kwargs={"is_resumed": False, "start": "1", **options})
+def start_rank(data: OmniData, file: Path) -> threading.Thread:
+    notices = Notices(file.with_name("start"), is_main=False)
+    thread = threading.Thread(target=data.freeze, args=(file, notices), kwargs={"is_resumed": False})
     thread.start()
     return thread
 
@@ -148,43 +148,30 @@ def test_ranks_have_the_plan_of_the_main_process(
         **OPTIONS,
     }
     main, other, file = build_shared(**options), build_shared(**options), tmp_path / "excluded.jsonl"
-    file.with_name("plans.json").write_text(json.dumps({"start": "0", "plans": {"train/0": "of an earlier start"}}))
-    waiting = start_rank(other, file, is_main=False)
+    waiting = start_rank(other, file)
     waiting.join(0.3)
     assert waiting.is_alive() and not (tmp_path / "index").exists(), "it waits and plans nothing"
-    main.freeze(file, is_resumed=False, is_main=True, start="1")
+    main.freeze(file, Notices(tmp_path / "start"), is_resumed=False)
     waiting.join(20)
     monkeypatch.setattr(media, "probe", None)
     assert other.train_samples.planned.digest == main.train_samples.planned.digest
     assert other.state_dict() == main.state_dict(), "the tables are the same ones"
-    assert len(main.val_samples) == len(other.val_samples) == 9
-
-
-def test_a_rank_gives_up_without_a_main_process(
-    build_shared: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(index, "PATIENCE", 0.2)
-    with pytest.raises(TimeoutError, match=r"plans\.json.*runs="):
-        build_shared().freeze(tmp_path / "excluded.jsonl", is_resumed=False, is_main=False)
-
-
-def test_an_error_of_the_main_process_ends_the_others(build_shared: Any, tmp_path: Path) -> None:
-    records, file = write_records(tmp_path / "a.jsonl", 3, broken=2), tmp_path / "excluded.jsonl"
-    with pytest.raises(BadSample):
-        build_shared(records).freeze(file, is_resumed=False, is_main=True, start="1")
-    with pytest.raises(ChildProcessError, match=r"BadSample.*a\.jsonl:2"):
-        build_shared(records).freeze(file, is_resumed=False, is_main=False, start="1")
+    later = threading.Thread(target=lambda: other.val_samples)  # a plan that only a validation needs
+    later.start()
+    assert len(main.val_samples) == 9
+    later.join(20)
+    assert len(other.val_samples) == 9
 
 
 def test_a_resumed_run_keeps_its_plan(build_shared: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"records": write_mixture(tmp_path), **OPTIONS}
     data, file = build_shared(**options), tmp_path / "excluded.jsonl"
-    data.freeze(file, is_resumed=False, is_main=True)
+    data.freeze(file, Notices(None), is_resumed=False)
     state = json.loads(json.dumps(data.state_dict()))
     monkeypatch.setattr(media, "probe", None)
     monkeypatch.setattr(JsonlSource, "records", None)
     resumed = build_shared(**options)
-    resumed.freeze(file, is_resumed=True, is_main=True)
+    resumed.freeze(file, Notices(None), is_resumed=True)
     resumed.load_state_dict(state)
     assert_equal(resumed, data)
 
@@ -192,12 +179,12 @@ def test_a_resumed_run_keeps_its_plan(build_shared: Any, tmp_path: Path, monkeyp
 def test_edited_records_are_refused_with_what_differs(build_shared: Any, tmp_path: Path) -> None:
     records = write_records(tmp_path / "a.jsonl", 5)
     data, file = build_shared(records), tmp_path / "excluded.jsonl"
-    data.freeze(file, is_resumed=False, is_main=True)
+    data.freeze(file, Notices(None), is_resumed=False)
     state = data.state_dict()
     lines = Path(records).read_text().replace("Number 1.", "Number one, I think.").splitlines()
     lines[4] = lines[4].replace('"r4"', '"r9"')
     Path(records).write_text("\n".join(lines))
     resumed = build_shared(records)
-    resumed.freeze(file, is_resumed=True, is_main=True)
+    resumed.freeze(file, Notices(None), is_resumed=True)
     with pytest.raises(ValueError, match=r"(?s)1 new \(r9\), 1 missing \(r4\), 1 changed \(r1\).*overwrite=true"):
         resumed.load_state_dict(state)

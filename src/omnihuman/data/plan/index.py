@@ -3,28 +3,20 @@
 import json
 import logging
 import shutil
-import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from omnihuman.data.machine import sync
+from omnihuman.data.notices import Notices
 from omnihuman.data.plan.fingerprint import hash_values
 from omnihuman.data.plan.headers import MACHINE_REASONS
 from omnihuman.data.plan.tables import PlanTable, TableWriter
 
 log = logging.getLogger(__name__)
-
-BEAT = 5.0
-"""Seconds between two signs of life of the process that makes a plan."""
-
-PATIENCE = 1800.0
-"""Seconds without a sign of life after which other processes give up."""
 
 Key = Mapping[str, Any]
 """Plain values that decide a plan."""
@@ -94,22 +86,15 @@ class Index:
 class SharedPlans:
     """The plans of a run: its main process finds or makes them, the others open the same ones.
 
-    The other processes wait by reading a file again and again, not within a collective call, which would end after its
-    timeout.
-
     Args:
-        file: in the folder of the run, which names the plans.
-        start: of the run, equal for all its processes and another one for every start.
-        is_main: this process makes the plans.
+        file: in the folder of the run, which names its plans for later starts.
+        notices: by which the main process tells the others.
         is_resumed: the run goes on: its plans are those that the file names.
     """
 
-    def __init__(self, file: Path, start: str, *, is_main: bool, is_resumed: bool) -> None:
-        self.file, self.start, self.is_main = file, start, is_main
-        self.beat_file = file.with_suffix(".beat")
-        content = _read(file) if is_resumed and is_main else {}
-        self.earlier: Mapping[str, str] = content.get("earlier", {}) | content.get("plans", {})
-        self.plans: dict[str, str] = {}
+    def __init__(self, file: Path, notices: Notices, *, is_resumed: bool) -> None:
+        self.file, self.notices = file, notices
+        self.plans: dict[str, str] = _read(file) if is_resumed and notices.is_main else {}
 
     def get(self, name: str, make: Callable[[PlanTable | None], PlanTable], quarantine_file: Path | None) -> PlanTable:
         """Return a plan.
@@ -120,39 +105,26 @@ class SharedPlans:
             quarantine_file: list that a bad file of a sample is added to.
 
         Raises:
+            ChildProcessError: the main process has ended.
             TimeoutError: the main process has given no sign of life.
             ValueError: the plan is not where the main process has written it.
         """
-        if not self.is_main:
-            return self._open(self.wait(name), quarantine_file)
-        with self.guard(), self._signs_of_life():
+        notice = f"plan {name}"
+        if not self.notices.is_main:
+            return self._open(Path(self.notices.wait(notice)), quarantine_file)
+        with self.notices.signs_of_life():  # a validation may need a plan that its training did not
             table = make(self._find_earlier(name, quarantine_file))
-        self.publish(name, table.folder)
+        folder = str(table.folder.resolve())
+        self.plans[name] = folder
+        _replace(self.file, json.dumps(self.plans))
+        self.notices.publish(notice, folder)
         return table
 
-    def publish(self, name: str, place: Path) -> None:
-        """Tell the other processes of a folder or a file that they wait for."""
-        self.plans[name] = str(place.resolve())
-        self._write()
-
-    @contextmanager
-    def guard(self) -> Iterator[None]:
-        """Tell the other processes of an error of the main one, so that they do not wait for it."""
-        try:
-            yield
-        except BaseException as error:
-            if self.is_main:
-                self._write(error=f"{type(error).__name__}: {error}")
-            raise
-
-    def _write(self, **more: str) -> None:
-        _replace(self.file, json.dumps({"start": self.start, "plans": self.plans, "earlier": self.earlier, **more}))
-
     def _find_earlier(self, name: str, quarantine_file: Path | None) -> PlanTable | None:
-        if name not in self.earlier:
+        if name not in self.plans:
             return None
         try:
-            return PlanTable(Path(self.earlier[name]), quarantine_file)
+            return PlanTable(Path(self.plans[name]), quarantine_file)
         except ValueError:
             return None  # it was deleted: the samples are planned again, and compared with those of the checkpoint
 
@@ -164,53 +136,11 @@ class SharedPlans:
                 f"{error} The main process has written it: all nodes need the same folder (data.index_folder=)."
             ) from error
 
-    def wait(self, name: str) -> Path:
-        """Return a folder or a file as soon as the main process has published it.
 
-        Raises:
-            ChildProcessError: the main process has ended with an error.
-            TimeoutError: the main process has given no sign of life.
-        """
-        beat, last, pause = "", time.monotonic(), 0.05
-        while True:
-            content = _read(self.file)
-            if content.get("start") == self.start and name in content["plans"]:
-                return Path(content["plans"][name])
-            if content.get("start") == self.start and "error" in content:
-                raise ChildProcessError(f"the main process has ended: {content['error']}")
-            new = self.beat_file.read_text() if self.beat_file.is_file() else ""
-            if new != beat:
-                beat, last = new, time.monotonic()
-            if time.monotonic() - last > PATIENCE:
-                raise TimeoutError(
-                    f"{self.file}: no sign of the main process, which plans, for {PATIENCE / 60:g} minutes: it has "
-                    "ended, or its node has another disk; all nodes need the same folder (runs=)."
-                )
-            time.sleep(pause)
-            pause = min(1.0, 1.5 * pause)
-
-    @contextmanager
-    def _signs_of_life(self) -> Iterator[None]:
-        done = threading.Event()
-
-        def beat() -> None:
-            while not done.wait(BEAT):
-                _replace(self.beat_file, uuid.uuid4().hex)
-
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-            self.beat_file.unlink(missing_ok=True)
-
-
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> dict[str, str]:
     try:
-        content: dict[str, Any] = json.loads(file.read_text())
-    except (OSError, ValueError):  # not there yet
+        content: dict[str, str] = json.loads(file.read_text())
+    except (OSError, ValueError):  # it was deleted
         return {}
     return content
 

@@ -10,6 +10,7 @@ import av
 
 from omnihuman.data.dataset import Samples
 from omnihuman.data.exclusion import Exclusions
+from omnihuman.data.notices import Notices
 from omnihuman.data.plan.fingerprint import (
     HEADER_CODE,
     PLANNING_CODE,
@@ -44,18 +45,16 @@ class SourcePlans:
         self.exclusions, self.tasks = exclusions, tasks
         self.shared: SharedPlans | None = None
 
-    def share(self, file: Path, start: str, *, is_resumed: bool, is_main: bool) -> SharedPlans | None:
-        """Share the plans with the other processes of a run; ``None`` where they are in memory.
+    def share(self, file: Path, notices: Notices, *, is_resumed: bool) -> None:
+        """Share the plans with the other processes of a run, unless they are in memory.
 
         Args:
-            file: in the folder of the run, which names the plans.
-            start: of the run, equal for all its processes and another one for every start.
+            file: in the folder of the run, which names the plans for later starts.
+            notices: by which the main process, which makes the plans, tells the others.
             is_resumed: the run goes on.
-            is_main: this process makes the plans.
         """
         if self.index is not None:
-            self.shared = SharedPlans(file, start, is_main=is_main, is_resumed=is_resumed)
-        return self.shared
+            self.shared = SharedPlans(file, notices, is_resumed=is_resumed)
 
     def plan_split(
         self,
