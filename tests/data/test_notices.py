@@ -95,6 +95,27 @@ def test_a_main_process_that_is_gone_ends_the_others(tmp_path: Path, monkeypatch
     assert isinstance(results[0], ChildProcessError)
 
 
+def test_the_main_process_gets_the_answers_to_a_notice(tmp_path: Path) -> None:
+    file = tmp_path / "x.start"
+    Notices(file, "1", place=0, num_places=2).publish("a", 7)
+    old = Notices(file, "1", is_main=False, place=1, num_places=2)
+    old.gather("a", "of an earlier start")
+    other = Notices(file, "1", is_main=False, place=1, num_places=2)
+    thread, results = start(lambda: other.gather("a", 10 + other.wait("a")))
+    main = Notices(file, "1", place=0, num_places=2)
+    with main.open():
+        main.publish("a", 1)
+        assert main.gather("a", 10) == [10, 11]
+        thread.join(5)
+    assert results == [[]] and not list(tmp_path.iterdir())
+
+
+def test_the_main_process_gives_up_without_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notices, "PATIENCE", 0.2)
+    with pytest.raises(TimeoutError, match="process 1 has"):
+        Notices(tmp_path / "x.start", num_places=2).gather("a", None)
+
+
 def test_others_give_up_without_a_main_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notices, "PATIENCE", 0.2)
     with pytest.raises(TimeoutError, match=r"x\.start.*runs="):

@@ -19,6 +19,7 @@ from omnihuman.training.checkpoint import (
     Background,
     check_kind,
     delete_old,
+    find_change,
     find_newest,
     list_checkpoints,
     open_partial,
@@ -67,11 +68,24 @@ def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path, caplog
     older, newer = (write(tmp_path / f"step={step}.ckpt") for step in (9, 10))
     DAMAGES[damage](newer)
     with caplog.at_level(logging.WARNING):
-        assert find_newest(tmp_path, check_content=True) == older
+        assert find_newest(tmp_path, find_change) == older
     assert "passed over" in caplog.text and "step=10.ckpt" in caplog.text
     DAMAGES[damage](older)
     with pytest.raises(ValueError, match=r"step=10\.ckpt.*step=9\.ckpt.*overwrite=true"):
-        find_newest(tmp_path, check_content=True)
+        find_newest(tmp_path, find_change)
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_processes_check_a_share_of_the_files_each(place: int, tmp_path: Path) -> None:
+    names = [f"{number}.safetensors" for number in range(3)]
+    partial = open_partial(tmp_path / "step=2.ckpt")
+    for name in names:
+        (partial / name).write_bytes(name.encode())
+    seal(partial, tmp_path / "step=2.ckpt", {})
+    flip(tmp_path / "step=2.ckpt" / names[place])
+    problems = [find_change(tmp_path / "step=2.ckpt", other, 3) for other in range(3)]
+    assert [problem is None for problem in problems] == [other != place for other in range(3)]
+    assert str(problems[place]).startswith(names[place])
 
 
 def test_a_checkpoint_of_another_run_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -95,3 +95,25 @@ def test_a_process_alone_has_no_notices(tmp_path: Path, monkeypatch: pytest.Monk
     assert shared.is_main and shared.file is not None and shared.file.parent == tmp_path
     set_variables(SRUN, monkeypatch)
     assert not open_notices(folder, 16, 2).is_main
+
+
+@pytest.mark.parametrize(
+    ("variables", "num_nodes", "expected"),
+    [
+        (TORCHRUN, 2, (3, 16)),
+        (SRUN, 2, (3, 16)),
+        ({"NODE_RANK": "1"}, 2, (1, 2)),
+        ({"NODE_RANK": "1", "LOCAL_RANK": "1"}, 2, (None, 2)),  # Lightning has started it, after the checks
+        ({}, 1, (0, 1)),
+    ],
+)
+def test_processes_of_a_launcher_share_work(
+    variables: dict[str, str],
+    num_nodes: int,
+    expected: tuple[int | None, int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    set_variables(variables, monkeypatch)
+    notices = open_notices(tmp_path / "x", 16, num_nodes)
+    assert (notices.place, notices.num_places) == expected

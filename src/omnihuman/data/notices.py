@@ -35,10 +35,23 @@ class Notices:
         file: on a disk that all processes have; ``None`` for a process without others.
         start: equal for all processes of a start.
         is_main: this process publishes.
+        place: number of this process, 0 for the main one, among those that can share work before they are connected;
+            ``None`` if it takes no part.
+        num_places: number of these processes.
     """
 
-    def __init__(self, file: Path | None, start: str = "", *, is_main: bool = True) -> None:
+    def __init__(
+        self,
+        file: Path | None,
+        start: str = "",
+        *,
+        is_main: bool = True,
+        place: int | None = 0,
+        num_places: int = 1,
+    ) -> None:
         self.file, self.start, self.is_main = file, start, is_main
+        self.place, self.num_places = place, num_places
+        self._session = uuid.uuid4().hex
         self._entries: dict[str, Any] = {}
         self._error: str | None = None
         self._lock = threading.Lock()
@@ -159,25 +172,70 @@ class Notices:
             time.sleep(pause)
             pause = min(1.0, 1.5 * pause)
 
+    def gather(self, name: str, value: Any) -> list[Any]:
+        """Return the values of all processes that share work in the main one, an empty list in the others.
+
+        Args:
+            name: of a notice, which all of these processes have read.
+            value: of this process, which JSON can hold.
+
+        Raises:
+            TimeoutError: a process has given none.
+        """
+        if not self.is_main:
+            assert self.file is not None
+            _replace(self._file_of(self.place), {"session": self._session, name: value})
+            return []
+        values, end = [value], time.monotonic() + PATIENCE
+        for place in range(1, self.num_places):
+            file = self._file_of(place)
+            while (answer := _read(file)).get("session") != self._session or name not in answer:
+                if time.monotonic() > end:
+                    raise TimeoutError(f"{file}: process {place} has not come for {PATIENCE / 60:g} minutes.")
+                time.sleep(0.05)
+            values.append(answer[name])
+            file.unlink()
+        return values
+
+    def _file_of(self, place: int | None) -> Path:
+        assert self.file is not None
+        return self.file.with_name(f"{self.file.stem}.{place}.start")
+
     def _read(self) -> dict[str, Any]:
         """Return what the main process of this start has written; nothing before its author is known to live."""
         content = self._read_any()
         if content.get("beat") == self._first_beat:
             return {}
         self._first_beat = ""  # of no process: from now on the file is that of this start
+        self._session = content.get("session", "")
         return content
 
     def _read_any(self) -> dict[str, Any]:
-        try:
-            content = json.loads(self.file.read_text()) if self.file is not None else {}
-        except (OSError, ValueError):  # not there yet
-            return {}
-        return dict(content) if content["start"] == self.start else {}
+        content = {} if self.file is None else _read(self.file)
+        return content if content.get("start") == self.start else {}
 
     def _write(self) -> None:
         assert self.file is not None
         with self._lock:
-            content = {"start": self.start, "beat": uuid.uuid4().hex, "entries": self._entries, "error": self._error}
-            partial = self.file.with_name(f"partial.{self.file.name}")
-            partial.write_text(json.dumps(content))
-            partial.replace(self.file)
+            content = {
+                "start": self.start,
+                "session": self._session,
+                "beat": uuid.uuid4().hex,
+                "entries": self._entries,
+                "error": self._error,
+            }
+            _replace(self.file, content)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, ValueError):  # not there yet
+        return {}
+    return content
+
+
+def _replace(file: Path, content: dict[str, Any]) -> None:
+    partial = file.with_name(f"partial.{file.name}")
+    partial.write_text(json.dumps(content))
+    partial.replace(file)

@@ -29,6 +29,9 @@ PARTIAL = "partial."
 CHUNK = 2**24
 """Bytes that are read at a time for a checksum."""
 
+READERS = 4
+"""Files that a process reads at the same time for their checksums."""
+
 RUN = "run"
 """Key of the state with the digest of the run that it belongs to."""
 
@@ -72,14 +75,16 @@ def seal(partial: Path, folder: Path, checksums: Mapping[str, int]) -> None:
     sync(folder.parent)
 
 
-def find_newest(folder: Path, *, check_content: bool = False, run: str | None = None) -> Path | None:
+def find_newest(
+    folder: Path, check: Callable[[Path], str | None] | None = None, *, run: str | None = None
+) -> Path | None:
     """Return the newest checkpoint of a folder that is complete, ``None`` if there is none.
 
     What is passed over is logged.
 
     Args:
         folder: of the checkpoints.
-        check_content: read every file and compare its checksum, not its size alone.
+        check: returns what is wrong with a checkpoint; ``None``: ``find_damage``.
         run: digest of the run whose checkpoint it must be; ``None`` for any.
 
     Raises:
@@ -87,9 +92,11 @@ def find_newest(folder: Path, *, check_content: bool = False, run: str | None = 
     """
     problems: list[str] = []
     for checkpoint in list_checkpoints(folder):
-        problem = find_damage(checkpoint, check_content=check_content)
+        problem = find_damage(checkpoint)
         if problem is None and run is not None and _read_run(checkpoint) != run:
             problem = "it belongs to another run"
+        if problem is None and check is not None:
+            problem = check(checkpoint)
         if problem is None:
             for line in problems:
                 log.warning("passed over: %s", line)
@@ -111,22 +118,48 @@ def checkpoint_step(path: Path) -> int:
     return int(path.stem.removeprefix("step="))
 
 
-def find_damage(checkpoint: Path, *, check_content: bool = False) -> str | None:
-    """Return what is wrong with a checkpoint, ``None`` if it is as it was written."""
+def find_damage(checkpoint: Path) -> str | None:
+    """Return what is wrong with a checkpoint, ``None`` if all its files are there with their sizes."""
     try:
-        files = json.loads((checkpoint / COMPLETE).read_text())
-        expected = {str(name): (int(entry["bytes"]), int(entry["crc32"])) for name, entry in files.items()}
+        expected = _read_files(checkpoint)
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return f"it has no {COMPLETE} of this program"
-    for name, (size, checksum) in expected.items():
+    for name, (size, _) in expected.items():
         path = checkpoint / name
         if not path.is_file():
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} bytes, not {size}"
-        if check_content and compute_checksum(path) != checksum:
-            return f"{name} has changed since it was written"
     return None
+
+
+def find_change(checkpoint: Path, place: int = 0, num_places: int = 1) -> str | None:
+    """Return which file of a complete checkpoint is not what was written, ``None`` if all are.
+
+    Args:
+        checkpoint: all files are there with their sizes.
+        place: number of this process among those that check a share of the files: on as many ranks as have written
+            the checkpoint, the shard that the rank reads afterwards.
+        num_places: number of these processes.
+    """
+
+    def compare(name: str, checksum: int) -> str | None:
+        try:
+            is_same = compute_checksum(checkpoint / name) == checksum
+        except OSError as error:
+            return f"{name} cannot be read ({error})"
+        return None if is_same else f"{name} has changed since it was written"
+
+    share = sorted(_read_files(checkpoint).items())[place::num_places]
+    with ThreadPoolExecutor(READERS) as pool:
+        problems = list(pool.map(lambda entry: compare(entry[0], entry[1][1]), share))
+    return next((problem for problem in problems if problem is not None), None)
+
+
+def _read_files(checkpoint: Path) -> dict[str, tuple[int, int]]:
+    """Return size and checksum of every file of a checkpoint."""
+    files = json.loads((checkpoint / COMPLETE).read_text())
+    return {str(name): (int(entry["bytes"]), int(entry["crc32"])) for name, entry in files.items()}
 
 
 def check_kind(folder: Path, *, is_sharded: bool) -> None:

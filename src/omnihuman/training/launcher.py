@@ -76,6 +76,17 @@ def open_notices(folder: Path, num_ranks: int, num_nodes: int) -> Notices:
     """
     if num_ranks == 1 and not is_launched():
         return Notices(None)
+    place, num_places = _find_place(num_nodes)
     start = identify_start(num_nodes)
     digest = hashlib.sha256(start.encode()).hexdigest()[:8]
-    return Notices(folder.with_name(f"{folder.name}.{digest}.start"), start, is_main=is_main_process())
+    file = folder.with_name(f"{folder.name}.{digest}.start")
+    return Notices(file, start, is_main=is_main_process(), place=place, num_places=num_places)
+
+
+def _find_place(num_nodes: int) -> tuple[int | None, int]:
+    """Return the number of this process among those that are there before Lightning starts others, and theirs."""
+    if is_launched():
+        return int(os.environ.get("RANK") or os.environ["SLURM_PROCID"]), count_launched()
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return None, num_nodes
+    return int(os.environ.get("NODE_RANK", "0")), num_nodes

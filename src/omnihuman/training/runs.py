@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -215,18 +215,18 @@ class Run:
             log.warning("%s: another process trains this run; waiting for its end", self.folder)
             lock.acquire()
 
-    def find_checkpoint(self, *, check_content: bool = False) -> Path | None:
+    def find_checkpoint(self, check: Callable[[Path], str | None] | None = None) -> Path | None:
         """Return the newest complete checkpoint of this run, ``None`` if it was not interrupted.
 
         Args:
-            check_content: compare the checksums of its files too.
+            check: see ``find_newest``.
 
         Raises:
             ValueError: it has checkpoints, but all of them are damaged.
         """
         if self.read_digest() != self.digest or self.is_complete():
             return None
-        return find_newest(self.checkpoints, check_content=check_content, run=self.digest)
+        return find_newest(self.checkpoints, check, run=self.digest)
 
     def open(self, config: DictConfig) -> None:
         """Create the folder with the identity and the config of the run."""

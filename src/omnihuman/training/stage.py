@@ -1,6 +1,7 @@
 """Training of one stage: compose, resolve base and chain, build, fit, write."""
 
 import gc
+import itertools
 import logging
 import time
 import warnings
@@ -22,6 +23,7 @@ from omnihuman.training.assembly import Stage, build_all, build_stage
 from omnihuman.training.attempt import discard_start, find_attempt, open_attempt, restore_finished, take_over
 from omnihuman.training.callbacks import Connected
 from omnihuman.training.chain import Chain, resolve_chain, train_missing
+from omnihuman.training.checkpoint import find_change
 from omnihuman.training.data_module import DataModule
 from omnihuman.training.devices import check_devices, count_ranks
 from omnihuman.training.dry_run import print_dry_run, print_parts
@@ -141,14 +143,38 @@ def _open_folder(config: DictConfig, run: Run) -> str:
 
 
 def _choose_checkpoint(config: DictConfig, run: Run, notices: Notices) -> Path | None:
-    """Return the checkpoint that the main process has found and checked, ``None`` for a training from its start."""
+    """Return the checkpoint that the main process has found, ``None`` for a training from its start.
+
+    The processes of a launcher check a share of its files each: at 64 of them, to read all of it 64 times takes longer
+    than the training up to the next checkpoint.
+    """
+    numbers = itertools.count()
+
+    def check(checkpoint: Path) -> str | None:
+        notice = f"check {next(numbers)}"
+        notices.publish(notice, str(checkpoint))
+        problem = find_change(checkpoint, 0, notices.num_places)
+        return next((problem for problem in notices.gather(notice, problem) if problem is not None), None)
 
     def find() -> str | None:
-        checkpoint = None if config.overwrite else run.find_checkpoint(check_content=True)
+        checkpoint = None if config.overwrite else run.find_checkpoint(check)
+        notices.publish(f"check {next(numbers)}", None)
         return None if checkpoint is None else str(checkpoint)
 
+    if not notices.is_main and notices.place is not None:
+        _check_share(notices, notices.place)
     place = notices.share("checkpoint", find)
     return None if place is None else Path(place)
+
+
+def _check_share(notices: Notices, place: int) -> None:
+    """Check a share of the files of every checkpoint that the main process names."""
+    for number in itertools.count():
+        notice = f"check {number}"
+        checkpoint = notices.wait(notice)
+        if checkpoint is None:
+            return
+        notices.gather(notice, find_change(Path(checkpoint), place, notices.num_places))
 
 
 def fit(stage: Stage) -> float:
