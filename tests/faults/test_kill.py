@@ -105,14 +105,26 @@ def kill_and_resume(training: Training, uninterrupted: Training, number: int, se
     return Kill(moment, is_inside_save, newest, was_finished, ranks, difference)
 
 
-@pytest.mark.faults
-def test_kills_at_random_moments_change_nothing(uninterrupted: Training, corpus: Path, tmp_path: Path) -> None:
-    """What happened is in ``kills.jsonl`` of the test's folder."""
+@pytest.fixture(scope="module")
+def seconds(uninterrupted: Training, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> float:
+    """Return the time that a training of two ranks takes from its start to its end."""
     start = time.monotonic()
-    Training(corpus, tmp_path / "timed", LORA).finish_forked(2)
-    seconds = time.monotonic() - start
-    for number in range(NUM_KILLS):
-        entry = kill_and_resume(Training(corpus, tmp_path / str(number), LORA), uninterrupted, number, seconds)
-        shutil.rmtree(tmp_path / str(number))
-        with (tmp_path / "kills.jsonl").open("a") as file:
-            file.write(f"{json.dumps(asdict(entry))}\n")
+    Training(corpus, tmp_path_factory.mktemp("timed"), LORA).finish_forked(2)
+    return time.monotonic() - start
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("number", range(NUM_KILLS))
+def test_a_kill_at_a_random_moment_changes_nothing(
+    number: int,
+    uninterrupted: Training,
+    seconds: float,
+    corpus: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """What happened is in ``kills.jsonl`` of the folder of all tests (``--basetemp``)."""
+    entry = kill_and_resume(Training(corpus, tmp_path, LORA), uninterrupted, number, seconds)
+    shutil.rmtree(tmp_path)
+    with (tmp_path_factory.getbasetemp() / "kills.jsonl").open("a") as file:
+        file.write(f"{json.dumps({'number': number, **asdict(entry)})}\n")

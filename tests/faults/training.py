@@ -29,6 +29,9 @@ SHORT = (
 )
 """Eight steps of few frames, a checkpoint after every second one."""
 
+PATIENCE = 900.0
+"""Seconds after which a training hangs: four ranks share two cores with other programs."""
+
 LORA = "model.llm.lora={r: 4, lora_alpha: 8, lora_dropout: 0.0, target_modules: all-linear}"
 
 
@@ -96,7 +99,7 @@ class Training:
             more: overrides.
             fault: see ``tests.faults.fault``.
         """
-        return [program.wait() for program in self.start_forked(num_ranks, strategy, *more, fault=fault)]
+        return [program.wait(PATIENCE) for program in self.start_forked(num_ranks, strategy, *more, fault=fault)]
 
     def start_forked(
         self, num_ranks: int = 1, strategy: str = "fsdp", *more: str, fault: str | None = None
@@ -118,7 +121,7 @@ class Training:
     def finish(self, num_ranks: int = 1, strategy: str = "fsdp") -> str:
         """Run it to its end and return its output."""
         process = self.start(num_ranks, strategy)
-        output, _ = process.communicate(timeout=600)
+        output, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, output[-4000:]
         return output
 
