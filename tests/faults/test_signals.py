@@ -3,9 +3,11 @@
 import os
 import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from omnihuman.stop import REQUEUE
 from tests.faults.training import Training, wait_until
@@ -53,3 +55,19 @@ def test_a_second_ctrl_c_stops_at_once(corpus: Path, tmp_path: Path) -> None:
         os.kill(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130 and "Traceback" not in output
+
+
+@pytest.mark.faults
+def test_a_start_that_waits_for_another_one_is_requeued_by_a_signal(corpus: Path, tmp_path: Path) -> None:
+    training = Training(corpus, tmp_path)
+    training.run.folder.parent.mkdir(parents=True)
+    with FileLock(f"{training.run.folder}.lock"):
+        (program,) = training.start_forked(1, "auto")
+        output = Path(program.folder.name, "stdout")
+        while "another process trains" not in " ".join(output.read_text().split() if output.is_file() else []):
+            assert program.process.is_alive()
+            time.sleep(0.05)
+        assert program.process.pid is not None
+        os.kill(program.process.pid, signal.SIGUSR1)
+        end = program.wait()
+    assert end.returncode == REQUEUE and "SIGUSR1: stopped" in end.stderr and "Traceback" not in end.stderr

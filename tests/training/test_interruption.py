@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from omnihuman.stop import Interrupted
-from omnihuman.training.interruption import Interruption
+from omnihuman.training.interruption import Interruption, end_outside_of_steps
 
 TRAINER: Any = SimpleNamespace(
     global_step=6,
@@ -90,3 +90,33 @@ def test_a_process_that_lightning_has_started_ends_with_0(monkeypatch: pytest.Mo
     assert Interrupted("", signal.SIGTERM).exit_code == 0
     monkeypatch.setenv("RANK", "1")  # torchrun
     assert Interrupted("", signal.SIGTERM).exit_code == 85
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_signal_before_the_steps_ends_the_program_to_be_started_again(name: str) -> None:
+    before = signal.getsignal(getattr(signal, name))
+    with pytest.raises(Interrupted, match=rf"{name}: .*same command") as end, end_outside_of_steps():
+        os.kill(os.getpid(), getattr(signal, name))
+    assert end.value.exit_code == 85 and signal.getsignal(getattr(signal, name)) == before
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", signal.SIGTERM), ("SIGUSR1", 0)])
+def test_a_forked_process_ends_by_the_signal_of_its_pool_alone(name: str, status: int) -> None:
+    """``srun`` sends SIGUSR1 to data workers as well, which are needed until the checkpoint is written."""
+    with end_outside_of_steps():
+        worker = os.fork()
+        if worker == 0:
+            os.kill(os.getpid(), getattr(signal, name))
+            os._exit(0)
+        assert os.waitpid(worker, 0)[1] == status
+
+
+def test_the_steps_have_their_own_handling() -> None:
+    with end_outside_of_steps():
+        callback = Interruption(Saver())  # type: ignore[arg-type]
+        callback.on_train_start(TRAINER, None)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert callback.received == signal.SIGUSR1
+        callback.on_train_end(TRAINER, None)
+        with pytest.raises(Interrupted):
+            os.kill(os.getpid(), signal.SIGUSR1)

@@ -1,21 +1,51 @@
 """Signals that end a training: it is saved at the end of its step, on all ranks, and the program says so."""
 
 import logging
+import os
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 import torch
 
 from omnihuman.pl import pl
-from omnihuman.stop import Interrupted
+from omnihuman.stop import Interrupted, is_child
 from omnihuman.training.saver import Saver
 
 log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 """Of schedulers that stop or preempt a job (SLURM, Kubernetes), of ``sbatch --signal=SIGUSR1@120``, and Ctrl-C."""
+
+
+@contextmanager
+def end_outside_of_steps() -> Iterator[None]:
+    """Raise ``Interrupted`` at a signal outside of the steps: while a training waits, plans, or validates.
+
+    Nothing is saved then, and the exit code is that of a saved training, so that the job goes back into the queue.
+    """
+    if is_child() or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    process = os.getpid()
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == process:
+            name = signal.Signals(number).name
+            raise Interrupted(f"{name}: stopped before or after the steps; the same command goes on", number)
+        if number == signal.SIGTERM:  # a process that this one has forked, and ends
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    before = {number: signal.signal(number, receive) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Interruption(pl.Callback):
@@ -38,7 +68,7 @@ class Interruption(pl.Callback):
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Handle the signals from here on: there is nothing to save before."""
+        """Handle the signals from here on: before, there is nothing to save."""
         for number in SIGNALS:
             self._before[number] = signal.signal(number, self._receive)
 

@@ -27,6 +27,7 @@ from omnihuman.training.checkpoint import find_change
 from omnihuman.training.data_module import DataModule
 from omnihuman.training.devices import check_devices, count_ranks
 from omnihuman.training.dry_run import print_dry_run, print_parts
+from omnihuman.training.interruption import end_outside_of_steps
 from omnihuman.training.launcher import check_launcher, is_launched, is_main_process, open_notices
 from omnihuman.training.parents import check_parents
 from omnihuman.training.ranks import end_with_launcher, explain_ended_process
@@ -52,10 +53,18 @@ def run_stage(
         is_parent: a run with this config on any data files will do, as of a parent.
 
     Raises:
+        Interrupted: a signal has ended it.
         ValueError: the config is invalid; the message names the key.
     """
     _configure_logging()
     end_with_launcher()
+    with end_outside_of_steps():
+        return _run_stage(config, overrides, callbacks, is_parent=is_parent)
+
+
+def _run_stage(
+    config: DictConfig, overrides: Sequence[str], callbacks: Sequence[pl.Callback], *, is_parent: bool
+) -> Run:
     chain = resolve_chain(config, overrides)
     run, config = chain.run, chain.config
     if config.dry_run:
