@@ -15,7 +15,9 @@ from omnihuman.training.interruption import Interruption, end_outside_of_steps
 TRAINER: Any = SimpleNamespace(
     global_step=6,
     state=SimpleNamespace(fn="fit"),
-    strategy=SimpleNamespace(root_device=torch.device("cpu"), reduce=lambda tensor, reduce_op: tensor),
+    strategy=SimpleNamespace(
+        root_device=torch.device("cpu"), reduce=lambda tensor, reduce_op: tensor, barrier=lambda: None
+    ),
 )
 
 

@@ -94,6 +94,7 @@ class Interruption(pl.Callback):
             return
         self.saver.save(trainer)
         self.saver.background.wait()
+        trainer.strategy.barrier()  # launchers kill the processes that are left soon after the first has ended
         name = signal.Signals(number).name
         self._end = Interrupted(
             f"{name}: stopped after step {trainer.global_step}; the same command resumes from {self.saver.folder}",
