@@ -32,6 +32,8 @@ def set_variables(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) ->
         ({}, True, False),
         ({"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}, True, True),
         ({"RANK": "8", "LOCAL_RANK": "0", "WORLD_SIZE": "16"}, False, True),
+        ({"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "16", "SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, True, True),
+        ({"RANK": "8", "LOCAL_RANK": "0", "WORLD_SIZE": "16", "SLURM_PROCID": "0", "SLURM_NTASKS": "2"}, False, True),
         ({"NODE_RANK": "0", "LOCAL_RANK": "1"}, False, False),
         ({"NODE_RANK": "1"}, False, False),  # the first process of the second node, before Lightning starts others
         ({"NODE_RANK": "0"}, True, False),

@@ -14,10 +14,13 @@ START = "OMNIHUMAN_START"
 def is_main_process() -> bool:
     """Return true in the process that writes files, also before Lightning has set its ranks.
 
-    torchrun sets the first, Lightning on one node and on several the second and third, and srun the last; a process of
-    SLURM may have started others on its own.
+    torchrun sets the first two, Lightning on one node and on several the second and third, and srun the last; a process
+    of SLURM may have started others on its own. torchrun may be started by srun, and numbers the nodes by itself.
     """
-    return all(os.environ.get(variable, "0") == "0" for variable in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+    variables = ["LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"]
+    if "RANK" in os.environ:
+        variables = ["RANK", "LOCAL_RANK"]
+    return all(os.environ.get(variable, "0") == "0" for variable in variables)
 
 
 def count_launched() -> int:
@@ -48,7 +51,8 @@ def check_launcher(num_ranks: int) -> None:
     num_here = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or num_launched)
     raise ValueError(
         f"{num_launched} processes were started, and the trainer has {num_ranks} devices on all nodes: set "
-        f"trainer.devices={num_here} trainer.num_nodes={num_launched // num_here}, or start other processes."
+        f"trainer.devices={num_here} trainer.num_nodes={num_launched // num_here}, or start a process for each device "
+        "(srun --ntasks-per-node=, torchrun --nproc-per-node=)."
     )
 
 
