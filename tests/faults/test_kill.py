@@ -52,6 +52,22 @@ def test_a_run_resumes_on_another_number_of_ranks(
     assert_equal(training, uninterrupted)
 
 
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [((2, "ddp"), (2, "fsdp")), ((2, "fsdp"), (2, "ddp")), ((2, "fsdp"), (1, "auto")), ((1, "auto"), (2, "fsdp"))],
+    ids=str,
+)
+def test_a_run_resumes_with_another_strategy(
+    before: tuple[int, str], after: tuple[int, str], uninterrupted: Training, corpus: Path, tmp_path: Path
+) -> None:
+    training = Training(corpus, tmp_path, LORA)
+    ends = training.run_forked(*before, "trainer.checkpoint_async=false", fault="die 5 *")
+    assert [end.returncode for end in ends] == [-9] * before[0] and training.has_checkpoint(4)
+    training.finish_forked(*after)
+    assert_equal(training, uninterrupted)
+
+
 @dataclass(frozen=True)
 class Kill:
     """All ranks of a training are killed at once.
@@ -123,7 +139,7 @@ def test_a_kill_at_a_random_moment_changes_nothing(
     tmp_path: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """What happened is in ``kills.jsonl`` of the folder of all tests (``--basetemp``)."""
+    """A line about it is added to ``kills.jsonl`` in the folder of all tests (``--basetemp``)."""
     entry = kill_and_resume(Training(corpus, tmp_path, LORA), uninterrupted, number, seconds)
     shutil.rmtree(tmp_path)
     with (tmp_path_factory.getbasetemp() / "kills.jsonl").open("a") as file:

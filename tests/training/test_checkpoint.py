@@ -13,11 +13,9 @@ from omnihuman.training.checkpoint import (
     COMPLETE,
     PARTIAL,
     RUN,
-    SHARDS,
     STATE,
     TENSORS,
     Background,
-    check_kind,
     delete_old,
     find_change,
     find_newest,
@@ -94,15 +92,6 @@ def test_a_checkpoint_of_another_run_is_passed_over(tmp_path: Path, caplog: pyte
     with caplog.at_level(logging.WARNING):
         assert find_newest(tmp_path, run="ours") == older
     assert "step=4.ckpt: it belongs to another run" in caplog.text
-
-
-@pytest.mark.parametrize(("is_sharded", "cure"), [(False, "trainer=fsdp"), (True, "trainer=auto or ddp")])
-def test_a_checkpoint_of_another_trainer_is_refused(is_sharded: bool, cure: str, tmp_path: Path) -> None:
-    folder = tmp_path / "step=2.ckpt"
-    (folder / SHARDS if not is_sharded else folder).mkdir(parents=True)
-    with pytest.raises(ValueError, match=rf"step=2\.ckpt .*{cure}.*overwrite=true"):
-        check_kind(folder, is_sharded=is_sharded)
-    check_kind(folder, is_sharded=not is_sharded)
 
 
 def test_files_of_another_program_are_no_checkpoints_and_stay(tmp_path: Path) -> None:

@@ -162,18 +162,6 @@ def _read_files(checkpoint: Path) -> dict[str, tuple[int, int]]:
     return {str(name): (int(entry["bytes"]), int(entry["crc32"])) for name, entry in files.items()}
 
 
-def check_kind(folder: Path, *, is_sharded: bool) -> None:
-    """Check that a checkpoint is of the trainer that reads it.
-
-    Raises:
-        ValueError: it has shards and the trainer has none, or the other way round.
-    """
-    has_shards = (folder / SHARDS).is_dir()
-    if has_shards != is_sharded:
-        cure = "trainer=fsdp" if has_shards else "trainer=auto or ddp"
-        raise ValueError(f"{folder} was written with {cure}: resume with it, or start again with overwrite=true.")
-
-
 def delete_old(folder: Path, num_kept: int) -> None:
     """Delete all checkpoints but the newest ones that are complete, and what was never completed."""
     complete = 0

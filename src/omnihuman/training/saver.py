@@ -9,8 +9,9 @@ import torch
 
 from omnihuman.pl import pl
 from omnihuman.training.callbacks import gather_over_ranks
-from omnihuman.training.checkpoint import RUN, Background, check_kind, open_partial
+from omnihuman.training.checkpoint import RUN, SHARDS, Background, open_partial
 from omnihuman.training.runs import Run
+from omnihuman.training.sharded import read_shards
 from omnihuman.training.state import complete, encode, explain_failure, read_state
 
 
@@ -110,13 +111,13 @@ class CheckpointFolders(pl.plugins.CheckpointIO):  # type: ignore[misc, name-def
             complete(open_partial(folder), folder, plain, tensors, self.num_kept)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: Any = None) -> dict[str, Any]:
-        """Return the state of a checkpoint.
+        """Return the state of a checkpoint, also of one that a sharded training has written.
 
         Raises:
-            ValueError: it cannot be read, or was written by a sharded training.
+            ValueError: it cannot be read.
         """
-        check_kind(Path(path), is_sharded=False)
-        return read_state(Path(path))
+        folder = Path(path)
+        return read_shards(folder) if (folder / SHARDS).is_dir() else read_state(folder)
 
     def remove_checkpoint(self, path: Any) -> None:
         """Do nothing: old checkpoints are deleted when a new one is complete."""

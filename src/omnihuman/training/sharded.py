@@ -1,17 +1,21 @@
 """FSDP2 over all devices, with checkpoints of shards that any number of devices reads."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
     get_model_state_dict,
     get_optimizer_state_dict,
+    set_model_state_dict,
     set_optimizer_state_dict,
 )
 from torch.distributed.checkpoint.state_dict_loader import load
@@ -19,7 +23,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import init_device_mesh
 
 from omnihuman.pl import pl
-from omnihuman.training.checkpoint import SHARDS, Background, check_kind, compute_checksum, open_partial
+from omnihuman.training.checkpoint import SHARDS, Background, compute_checksum, open_partial
 from omnihuman.training.state import complete, encode, explain_failure, read_state
 
 MODEL, OPTIMIZER = "state_dict", "optimizer"
@@ -118,10 +122,14 @@ class ShardedStrategy(pl.strategies.ModelParallelStrategy):
         dist.barrier(group=self.writers)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Load the parameters that the checkpoint has, and the optimizers; return the rest of the checkpoint."""
+        """Load the parameters that the checkpoint has, and the optimizers; return the rest of the checkpoint.
+
+        It may be one of a training without shards.
+        """
         folder = Path(self.broadcast(checkpoint_path))
-        check_kind(folder, is_sharded=True)
         state = read_state(folder)
+        if not (folder / SHARDS).is_dir():
+            return self._load_whole(state)
         reader = HuggingFaceStorageReader(str(folder / SHARDS))
         saved = reader.read_metadata().state_dict_metadata
         parameters = get_model_state_dict(self.model)
@@ -136,6 +144,20 @@ class ShardedStrategy(pl.strategies.ModelParallelStrategy):
             entry = {"state": optimizers[number]["state"], "param_groups": state["param_groups"][number]}
             set_optimizer_state_dict(self.model, optimizer, optim_state_dict=entry)
         return state | {"state_dict": dict.fromkeys(names)}  # the objective compares the names with its own
+
+    def _load_whole(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Load parameters and optimizers that every rank has read in full, and keep the shards of this one."""
+        options = StateDictOptions(full_state_dict=True, strict=False)
+        names = list(state["state_dict"])
+        set_model_state_dict(self.model, state.pop("state_dict"), options=options)
+        for optimizer, saved in zip(self.optimizers, state.pop("optimizer_states"), strict=True):
+            names_of = _list_parameters(get_optimizer_state_dict(self.model, optimizer)["param_groups"])
+            entry = {
+                "state": {names_of[number]: tensors for number, tensors in saved["state"].items()},
+                "param_groups": _replace_parameters(saved["param_groups"], names_of),
+            }
+            set_optimizer_state_dict(self.model, optimizer, optim_state_dict=entry, options=options)
+        return state | {"state_dict": dict.fromkeys(names)}
 
     def teardown(self) -> None:
         """Wait for the last checkpoint."""
@@ -189,6 +211,57 @@ def load_parameters(folder: Path, targets: Mapping[str, Tensor]) -> None:
     """
     reader = HuggingFaceStorageReader(str(folder / SHARDS))
     load(dict(_name_tensors(targets, MODEL)), storage_reader=reader, no_dist=True)
+
+
+def read_shards(folder: Path) -> dict[str, Any]:
+    """Return a sharded checkpoint as that of a training without shards: all tensors in full, optimizers by numbers.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    state = read_state(folder)
+    reader = HuggingFaceStorageReader(str(folder / SHARDS))
+    tensors: dict[str, Tensor] = {}
+    for name, entry in reader.read_metadata().state_dict_metadata.items():
+        assert isinstance(entry, TensorStorageMetadata)
+        tensors[name] = torch.empty(entry.size, dtype=entry.properties.dtype)
+    load(dict(tensors), storage_reader=reader, no_dist=True)
+    state["state_dict"] = _select(tensors, MODEL)
+    state["optimizer_states"] = []
+    for number, groups in enumerate(state.pop("param_groups")):
+        state["optimizer_states"].append(_number_parameters(_select(tensors, f"{OPTIMIZER}.{number}"), groups))
+    return state
+
+
+def _select(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors below a prefix, by the rest of their names."""
+    return {name.removeprefix(f"{prefix}."): value for name, value in tensors.items() if name.startswith(f"{prefix}.")}
+
+
+def _number_parameters(tensors: Mapping[str, Tensor], groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the state of an optimizer by the numbers of its parameters, in the order of its groups."""
+    numbers = {name: number for number, name in enumerate(_list_parameters(groups))}
+    states: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        parameter, _, key = name.rpartition(".")
+        states.setdefault(numbers[parameter], {})[key] = tensor
+    return {"state": states, "param_groups": _replace_parameters(groups, numbers)}
+
+
+def _list_parameters(groups: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the parameters of an optimizer, in the order in which torch numbers them."""
+    names: list[str] = []
+    for group in groups:
+        names += group["params"]
+    return names
+
+
+def _replace_parameters(groups: Sequence[Mapping[str, Any]], replacements: Any) -> list[dict[str, Any]]:
+    """Return the groups of an optimizer with numbers in place of names, or names in place of numbers."""
+    replaced = []
+    for group in groups:
+        replaced.append({**group, "params": [replacements[parameter] for parameter in group["params"]]})
+    return replaced
 
 
 def _name_tensors(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Tensor]]:
