@@ -2,7 +2,7 @@
 
 ``make scale`` trains what is missing in runs/scale and writes RESULTS.md beside this file.
 
-python experiments/scale/measure.py [experiment ...] [out=runs/scale]
+python experiments/scale/measure.py [experiment ... | costs] [out=runs/scale]
 """
 
 import csv
@@ -89,6 +89,20 @@ SAVED = Cell(
 SAVES = {"asynchronous": "trainer.checkpoint_async=true", "blocking": "trainer.checkpoint_async=false"}
 """... which is written in both ways."""
 
+SPLIT = Cell(
+    name="",
+    experiment="humanomni_stage1",
+    overrides=("recipe.batch_size=8", "recipe.max_tokens=150", "trainer.limit_val_batches=0", "validation.views=[]"),
+    steps=4,
+)
+"""A training whose steps have several micro-batches, ..."""
+
+REDUCTIONS = {"after every micro-batch": "trainer.reduce_each=true", "after the last": "trainer.reduce_each=false"}
+"""... after which gradients are reduced."""
+
+COSTS = "costs"
+"""Word of the command line for the trainings that measure nothing but costs."""
+
 
 # ------------------------------------------------------------------------------------------------------------ trainings
 
@@ -174,14 +188,18 @@ def read_column(table: Path, name: str) -> list[float]:
         return [float(row[name]) for row in csv.DictReader(lines) if row.get(name)]
 
 
-def measure(cells: Sequence[Cell], out: Path) -> dict[str, Any]:
+def list_costs() -> list[tuple[Cell, tuple[str, int]]]:
+    """List the trainings that measure checkpoints and reductions, with their trainers and ranks."""
+    saves = [replace(SAVED, name=name, overrides=(*SAVED.overrides, option)) for name, option in SAVES.items()]
+    splits = [replace(SPLIT, name=name, overrides=(*SPLIT.overrides, option)) for name, option in REDUCTIONS.items()]
+    return [*product(saves, (("auto", 1), ("ddp", 2), ("fsdp", 2))), *product(splits, (("fsdp", 2),))]
+
+
+def measure(cells: Sequence[Cell], out: Path, *, with_costs: bool) -> dict[str, Any]:
     """Return the results of all cells by name and trainer; those of an earlier call are taken from its file."""
     file = out / "results.json"
     results: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    pairs = list(product(cells, (("auto", 1), (CONTROL, 1), *TRAINERS)))
-    if SAVED.experiment in [cell.experiment for cell in cells]:
-        saves = [replace(SAVED, name=name, overrides=(*SAVED.overrides, option)) for name, option in SAVES.items()]
-        pairs += product(saves, (("auto", 1), ("ddp", 2), ("fsdp", 2)))
+    pairs = [*product(cells, (("auto", 1), (CONTROL, 1), *TRAINERS)), *(list_costs() if with_costs else ())]
     for cell, (strategy, num_ranks) in pairs:
         row, key = results.setdefault(cell.name, {}), f"{strategy}{num_ranks}"
         if "losses" not in row.get(key, {}):
@@ -276,6 +294,20 @@ def format_stalls(results: dict[str, Any]) -> list[str]:
     return format_table(["trainer and ranks", *SAVES], rows)
 
 
+def format_reductions(results: dict[str, Any]) -> list[str]:
+    rows = []
+    for name in REDUCTIONS:
+        row = results.get(name, {}).get("fsdp2", {})
+        if "ranks" not in row:
+            continue
+        rank = row["ranks"][0]
+        texts = []
+        for collective in ("allgather_base", "reduce_scatter_base"):
+            texts.append(f"{rank['calls'].get(collective, 0)}: {rank['bytes'].get(collective, 0) / 1e6:.2f}")
+        rows.append([name, rank["micro_batches"], *texts])
+    return format_table(["gradients are reduced", "micro-batches", "all-gathers: MB", "reduce-scatters: MB"], rows)
+
+
 def write_report(results: dict[str, Any], cells: Sequence[Cell]) -> None:
     lines = [
         "# The same losses on 1, 2 and 4 processes",
@@ -290,11 +322,17 @@ def write_report(results: dict[str, Any], cells: Sequence[Cell]) -> None:
         "",
         *format_losses(results, cells),
         "",
+        f"{sum(cell.name in results for cell in cells)} of {len(cells)} rows have been trained so far.",
+        "",
         "## What a step sends",
         "",
         "Collectives of one step on two processes before the gradient is clipped, and the MB of the whole tensors.",
         "",
         *format_collectives(results, cells),
+        "",
+        "One step of humanomni_stage1 in full on two ranks of FSDP2, by `trainer.reduce_each`.",
+        "",
+        *format_reductions(results),
         "",
         "## What a checkpoint costs",
         "",
@@ -320,7 +358,7 @@ def main() -> int:
     write_corpus(out / "corpus")
     cells = list_cells(out / "corpus")
     selected = [cell for cell in cells if not names or cell.experiment in names]
-    results = measure(selected, out)
+    results = measure(selected, out, with_costs=not names or COSTS in names)
     write_report(results, cells)
     failures = []
     for cell in selected:

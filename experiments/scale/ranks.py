@@ -69,7 +69,7 @@ class Probe(pl.Callback):
     def __init__(self) -> None:
         self.before, self.memory = read_anonymous_memory(), 0
         self.stalls: list[float] = []
-        self.collectives = Collectives()
+        self.collectives, self.micro_batches = Collectives(), 0
         self._is_counting = False
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
@@ -85,6 +85,7 @@ class Probe(pl.Callback):
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step == COUNTED_STEP and not self._is_counting:
+            self.micro_batches = len(batch)
             self.collectives.__enter__()
             self._is_counting = True
 
@@ -97,6 +98,7 @@ class Probe(pl.Callback):
         return {
             "memory": self.memory,
             "stalls": self.stalls,
+            "micro_batches": self.micro_batches,
             "calls": dict(self.collectives.calls),
             "bytes": dict(self.collectives.bytes),
         }
