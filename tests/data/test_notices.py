@@ -1,4 +1,4 @@
-"""What the main process of a start tells the others: values, errors, signs of life, and nothing of an earlier start."""
+"""Notices: values, errors, signs of life, answers, and nothing of an earlier start."""
 
 import threading
 import time

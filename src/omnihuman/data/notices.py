@@ -1,4 +1,4 @@
-"""What the main process of a start tells the other ones before they are connected, through a file on a shared disk."""
+"""Notices of the main process of a start to the other ones, before they are connected: a file on a shared disk."""
 
 import json
 import threading

@@ -108,8 +108,7 @@ def build_stage(config: DictConfig, chain: Chain, checkpoint: Path | None, notic
     Raises:
         ValueError: the config is invalid; the message names the key.
     """
-    run = chain.run
-    config = config.copy()
+    run, config = chain.run, config.copy()
     config.folder = str(run.folder)  # where loggers write
     pl.seed_everything(config.seed, verbose=False)
     precision = build_precision(str(config.trainer.precision), config.trainer.accelerator)
