@@ -151,8 +151,9 @@ class ShardedStrategy(pl.strategies.ModelParallelStrategy):
         names = list(state["state_dict"])
         set_model_state_dict(self.model, state.pop("state_dict"), options=options)
         for optimizer, saved in zip(self.optimizers, state.pop("optimizer_states"), strict=True):
-            names_of = _list_parameters(get_optimizer_state_dict(self.model, optimizer)["param_groups"])
-            entry = {
+            groups: Any = get_optimizer_state_dict(self.model, optimizer)["param_groups"]
+            names_of = _list_parameters(groups)
+            entry: Any = {
                 "state": {names_of[number]: tensors for number, tensors in saved["state"].items()},
                 "param_groups": _replace_parameters(saved["param_groups"], names_of),
             }
