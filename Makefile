@@ -12,6 +12,8 @@ INDEX ?=
 export MPLCONFIGDIR := $(CURDIR)/.venv/cache/matplotlib
 export HF_HOME := $(CURDIR)/.venv/cache/huggingface
 export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.venv/cache/inductor
+# compiled modules are written, also where the environment forbids it: many tests start programs
+export PYTHONDONTWRITEBYTECODE :=
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
