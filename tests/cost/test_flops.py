@@ -1,6 +1,7 @@
 """FLOPs of real forward passes, against torch's counter, and computed ones against counted ones."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,12 +12,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 import omnihuman.llm.packed as packed
-from omnihuman.build import build, compose_config
+from omnihuman.build import PART_GROUPS, build, compose_config
 from omnihuman.cost.flops import FlopCounter, FlopModel, PartFlops, describe_batch
 from omnihuman.cost.forecast import build_sample
 from omnihuman.model.omni import OmniModel
 from omnihuman.model.trainable import set_trainable
 from omnihuman.types import Batch, _map
+from tests.llm.test_causal import SIZES, build_llm, draw_samples, pack
 
 MODELS: dict[str, OmniModel] = {}
 
@@ -148,3 +150,14 @@ def test_batches_that_cannot_be_foretold_are_counted_up_to_a_limit() -> None:
         assert not model.is_settled
         model.observe({"positions": 1.0}, {"llm": PartFlops(float(1 + number % 2), 0)})
     assert model.is_settled
+
+
+def test_compiled_blocks_are_counted_as_others(tokenizer_folder: str) -> None:
+    counts = []
+    for backend in (None, "eager"):
+        llm = build_llm(tokenizer_folder, architecture=SIZES, compile=backend)
+        counter = FlopCounter(SimpleNamespace(llm=llm, **dict.fromkeys(PART_GROUPS, {})))  # type: ignore[arg-type]
+        with counter.count():
+            llm(*pack(draw_samples(llm, 7, 3)))
+        counts.append(counter.parts)
+    assert counts[0] == counts[1] and counts[0]["llm"].backward > 0

@@ -76,6 +76,8 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             handles.append(module.register_forward_hook(lambda *_: self._enter(""), always_call=True))
         try:
             with ExitStack() as stack:
+                # torch compiles nothing under a mode, and refuses to run blocks that must be one graph
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
                 stack.enter_context(_AttentionCalls(self))
                 stack.enter_context(self)
                 yield
