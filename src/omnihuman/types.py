@@ -18,6 +18,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from omnihuman.mirror import Mirror
 from omnihuman.modality import TAGS
 
 IGNORE_INDEX = -100
@@ -238,8 +239,25 @@ class Batch:
         return self.has_gaps or any(signal.has_gaps for signal in self.signals.values())
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:
-        """Return the batch with every tensor moved by ``Tensor.to``; from page-locked memory without waiting."""
-        return _map(self, lambda tensor: tensor.to(*args, **{"non_blocking": tensor.is_pinned(), **kwargs}))
+        """Return the batch with every tensor moved by ``Tensor.to``; from page-locked memory without waiting.
+
+        On another device its masks and ids are mirrors, whose values the host reads from this batch.
+        """
+        moved = _map(self, lambda tensor: tensor.to(*args, **{"non_blocking": tensor.is_pinned(), **kwargs}))
+        return moved if moved.input_ids.device == self.input_ids.device else moved.mirror(self)
+
+    def mirror(self, host: Batch) -> Batch:
+        """Return the batch with the masks and ids of another one on the host, which has the same values."""
+        signals, features = {}, {}
+        for name, signal in self.signals.items():
+            signals[name] = replace(signal, mask=Mirror.of(signal.mask, host.signals[name].mask.clone()))
+        for name, stream in self.features.items():
+            features[name] = _mirror_features(stream, host.features[name])
+        ids = {}
+        for key in ("input_ids", "labels", "position_ids", "tilings"):
+            if getattr(host, key) is not None:
+                ids[key] = Mirror.of(getattr(self, key), getattr(host, key).clone())
+        return replace(self, signals=signals, features=features, **ids)
 
     def pin_memory(self) -> Batch:
         """Return the batch in page-locked memory."""
@@ -289,6 +307,11 @@ def _map(batch: Batch, move: Callable[[Tensor], Tensor]) -> Batch:
         signals[name] = replace(signal, values=move(signal.values), mask=move(signal.mask))
     features = {name: _map_features(stream, move) for name, stream in batch.features.items()}
     return replace(batch, signals=signals, features=features, **tensors)
+
+
+def _mirror_features(features: Features, host: Features) -> Features:
+    levels = tuple(map(_mirror_features, features.levels, host.levels))
+    return replace(features, mask=Mirror.of(features.mask, host.mask.clone()), levels=levels)
 
 
 def _map_features(features: Features, move: Callable[[Tensor], Tensor]) -> Features:

@@ -156,7 +156,7 @@ def test_compiled_blocks_are_counted_as_others(tokenizer_folder: str) -> None:
     counts = []
     for backend in (None, "eager"):
         llm = build_llm(tokenizer_folder, architecture=SIZES, compile=backend)
-        counter = FlopCounter(SimpleNamespace(llm=llm, **dict.fromkeys(PART_GROUPS, {})))  # type: ignore[arg-type]
+        counter = FlopCounter(SimpleNamespace(llm=llm, **{group: {} for group in PART_GROUPS}))  # type: ignore[arg-type]
         with counter.count():
             llm(*pack(draw_samples(llm, 7, 3)))
         counts.append(counter.parts)

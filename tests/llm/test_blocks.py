@@ -51,6 +51,25 @@ def test_share_of_the_blocks_is_recomputed(
     assert len(calls) == num_recomputed
 
 
+def test_a_share_that_a_training_chooses_takes_the_place_of_none(
+    tokenizer_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+
+    def count(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args[1])
+        return torch.utils.checkpoint.checkpoint(*args, **kwargs)
+
+    monkeypatch.setattr(blocks, "checkpoint", count)
+    llm = build(tokenizer_folder, activation_checkpointing=blocks.AUTO)
+    expected = run(llm, 7, 3)
+    for share, num_recomputed in ((0.5, 2), (1.0, 4), (0.0, 0)):
+        calls.clear()
+        llm.recompute(share)
+        torch.testing.assert_close(run(llm, 7, 3), expected, rtol=0, atol=0)
+        assert len(calls) == num_recomputed
+
+
 def test_a_copy_runs_its_own_blocks(tokenizer_folder: str) -> None:
     llm = build(tokenizer_folder, activation_checkpointing=True)
     copy = deepcopy(llm)
@@ -58,7 +77,7 @@ def test_a_copy_runs_its_own_blocks(tokenizer_folder: str) -> None:
     torch.testing.assert_close(run(copy, 5), run(build(tokenizer_folder), 5))
 
 
-@pytest.mark.parametrize("share", ["auto", -0.1, 1.5, None])
+@pytest.mark.parametrize("share", ["some", -0.1, 1.5, None])
 def test_a_share_that_is_none_is_refused(tokenizer_folder: str, share: Any) -> None:
     with pytest.raises(ValueError, match=f"activation_checkpointing={share}"):
         build(tokenizer_folder, activation_checkpointing=share)

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from omnihuman.encoder.base import Encoder, count_blocks
 from omnihuman.encoder.weights import load_parameters, read_folder
+from omnihuman.mirror import range_like
 from omnihuman.nn.frames import COLORS, Aspect, SquareFrames, normalize_colors
 from omnihuman.nn.levels import select_blocks, split_states, stack_states
 from omnihuman.nn.masking import run_on_valid
@@ -211,7 +212,7 @@ class UMT(Encoder):
         length then form one batch of the attention, and no padding is computed.
         """
         if not mask.any():  # a sample without input that only takes part in the step: its first frame runs
-            mask = torch.arange(mask.shape[1], device=mask.device).expand_as(mask) == 0
+            mask = range_like(mask.shape[1], mask).expand_as(mask) == 0
         order = mask.sum(dim=1).argsort(stable=True)
         samples, time_steps = mask[order].nonzero(as_tuple=True)
         samples = order[samples]

@@ -8,6 +8,7 @@ from einops import rearrange
 from torch import Tensor
 
 from omnihuman.fusion.base import Fusion
+from omnihuman.mirror import range_like
 from omnihuman.types import Features, Layout
 
 
@@ -85,7 +86,7 @@ def _select_slow(tokens: Tensor, mask: Tensor, frames: list[int]) -> tuple[Tenso
     """Return the full frames; of a sample with a single frame that one, whatever T the rest of the batch has."""
     is_single = mask.sum(dim=1) == 1
     slow = torch.where(is_single[:, None, None, None], tokens[:, :1], tokens[:, frames])
-    is_first = torch.arange(len(frames), device=mask.device) == 0
+    is_first = range_like(len(frames), mask) == 0
     return slow, torch.where(is_single[:, None], is_first, mask[:, frames])
 
 

@@ -9,23 +9,32 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from omnihuman.mirror import strip
+
+AUTO = "auto"
+"""In place of a share: a training chooses it, and nothing is recomputed elsewhere."""
+
 
 def check_share(value: Any) -> float:
-    """Return the share of the blocks that are recomputed: ``False`` is none, ``True`` all.
+    """Return the share of the blocks that are recomputed: ``False`` and ``auto`` are none, ``True`` all.
 
     Raises:
         ValueError: it is no number from 0 to 1.
     """
+    if value == AUTO:
+        return 0.0
     if not isinstance(value, bool | int | float) or not 0 <= value <= 1:
         raise ValueError(
-            f"activation_checkpointing={value}: expected true, false, or the share of the blocks that are recomputed, "
-            "such as 0.5."
+            f"activation_checkpointing={value}: expected true, false, auto, or the share of the blocks that are "
+            "recomputed, such as 0.5."
         )
     return float(value)
 
 
 def set_blocks(model: nn.Module, share: float, backend: str | None) -> None:
     """Let the blocks of a model of transformers run in another way, in place; names of parameters stay.
+
+    A later call takes the place of an earlier one.
 
     Args:
         model: with blocks that can be recomputed.
@@ -40,6 +49,7 @@ def set_blocks(model: nn.Module, share: float, backend: str | None) -> None:
         raise ValueError(f"compile={backend}: choose from {', '.join(torch.compiler.list_backends())}, or null.")
     blocks = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     for number, block in enumerate(blocks):
+        vars(block).pop("forward", None)
         is_recomputed = int((number + 1) * share) > int(number * share)
         if is_recomputed or backend is not None:
             # the function of the class and not the method: all blocks share what is compiled
@@ -48,6 +58,7 @@ def set_blocks(model: nn.Module, share: float, backend: str | None) -> None:
 
 
 def _run_block(block: nn.Module, run: Callable[..., Any], is_recomputed: bool, *args: Any, **kwargs: Any) -> Any:
+    kwargs = {key: strip(value) for key, value in kwargs.items()}  # a compiler takes no mirrors
     if is_recomputed and torch.is_grad_enabled():
         return checkpoint(run, block, *args, use_reentrant=False, **kwargs)
     return run(block, *args, **kwargs)

@@ -49,7 +49,8 @@ class CausalLM(nn.Module):
         architecture: fields of transformers' config of the model, including ``model_type``.
         lora: fields of a peft ``LoraConfig``; ``null`` adds no adapters.
         activation_checkpointing: recompute blocks in the backward pass instead of storing their activations: all, or
-            a share of them, such as 0.5; fewer need more memory and less time.
+            a share of them, such as 0.5; fewer need more memory and less time. ``auto`` is set by a training, see
+            ``recompute``.
         compile: backend of ``torch.compile`` for the blocks, such as ``inductor``; ``null`` compiles nothing.
         dtype: of the parameters, ``float32`` or ``bfloat16``.
         generation: fields of transformers' generation config, such as ``repetition_penalty``; ``null`` uses that of the
@@ -101,7 +102,12 @@ class CausalLM(nn.Module):
             from peft import LoraConfig, inject_adapter_in_model
 
             self.model = inject_adapter_in_model(LoraConfig(**lora), self.model)
-        set_blocks(self.model, check_share(activation_checkpointing), compile)
+        self.backend = compile
+        self.recompute(check_share(activation_checkpointing))
+
+    def recompute(self, share: float) -> None:
+        """Recompute a share of the blocks in the backward pass."""
+        set_blocks(self.model, share, self.backend)
 
     @property
     def end_id(self) -> int:
@@ -143,7 +149,7 @@ class CausalLM(nn.Module):
         segments = packed.Segments(bounds, labels.device)
         next_labels = labels[0].roll(-1)
         # after the roll, the last position of a sample has the first label of the next sample
-        next_labels[segments.cumulative[1:] - 1] = IGNORE_INDEX
+        next_labels[segments.positions[1:] - 1] = IGNORE_INDEX
         supervised = (next_labels != IGNORE_INDEX).nonzero().squeeze(-1)
         logits = self.model(
             inputs_embeds=embeds,

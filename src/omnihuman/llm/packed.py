@@ -3,6 +3,7 @@
 import inspect
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,11 @@ from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
+from omnihuman.mirror import Mirror
+
 NAME = "omnihuman_packed"
+NAME_WITHOUT_KERNEL = "omnihuman_packed_without_kernel"
+"""Attention that never uses the kernel for variable lengths, for comparisons."""
 
 HAS_GROUPED_QUERIES = "enable_gqa" in inspect.signature(varlen_attn).parameters
 """True if the kernel takes fewer heads of keys than of queries; that of torch 2.11 does not."""
@@ -28,6 +33,7 @@ class Segments:
     Attributes:
         bounds: the same numbers on the host.
         cumulative: the same numbers on the device, int32, as kernels for variable lengths expect them.
+        positions: both of them together.
         longest: positions of the longest sample.
 
     >>> segments = Segments([0, 3, 5], torch.device("cpu"))
@@ -38,7 +44,9 @@ class Segments:
     def __init__(self, bounds: Sequence[int], device: torch.device) -> None:
         self.bounds = tuple(bounds)
         # not torch.tensor(..., device=device), which waits for everything that the device has still to do
-        self.cumulative = torch.tensor(self.bounds, dtype=torch.int32).to(device, non_blocking=True)
+        host = torch.tensor(self.bounds, dtype=torch.int32)
+        self.cumulative = host.to(device, non_blocking=True)
+        self.positions = Mirror.of(self.cumulative, host)
         self.longest = max(end - start for start, end in itertools.pairwise(self.bounds))
 
 
@@ -52,6 +60,7 @@ def packed_attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
     segments: Segments | None = None,
+    has_kernel: bool = True,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attend within each sample: queries ``[1 heads L D]``, keys and values ``[1 kv_heads L D]`` -> ``[1 L heads D]``.
@@ -75,7 +84,7 @@ def packed_attention(
     query, key = query.to(value.dtype), key.to(value.dtype)
     if dropout:  # which neither the kernel nor the compiled operation has
         attended = _attend_each(query, key, value, segments.bounds, scaling, dropout)
-    elif _is_on_gpu(value) and value.dtype in (torch.bfloat16, torch.float16):
+    elif has_kernel and _is_on_gpu(value) and value.dtype in (torch.bfloat16, torch.float16):
         return _attend_by_kernel(query, key, value, segments, scaling), None
     elif torch.compiler.is_compiling():
         attended = _attend_compiled(query, key, value, segments.cumulative, scaling)
@@ -181,6 +190,8 @@ _attend_compiled.register_autograd(_attend_backward, setup_context=_save_inputs)
 
 
 def register() -> None:
-    """Register the attention and its absent mask with transformers under ``NAME``; repeated calls change nothing."""
+    """Register the attention and its absent mask with transformers; repeated calls change nothing."""
     AttentionInterface.register(NAME, packed_attention)
-    AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)
+    AttentionInterface.register(NAME_WITHOUT_KERNEL, partial(packed_attention, has_kernel=False))
+    for name in (NAME, NAME_WITHOUT_KERNEL):
+        AttentionMaskInterface.register(name, lambda *args, **kwargs: None)

@@ -8,6 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from omnihuman.encoder.base import Encoder
+from omnihuman.mirror import range_like
 from omnihuman.projector.base import Projector
 from omnihuman.types import Batch, Features
 
@@ -37,7 +38,7 @@ def merge_samples(first: Features, second: Features) -> Features:
 def project_valid(projector: Projector, features: Features, condition: Features | None = None) -> Features:
     """Project the samples that have the stream; of none, one blank sample, so that every rank takes part."""
     is_valid = features.mask.flatten(1).any(dim=1)
-    samples = torch.arange(len(is_valid), device=is_valid.device)
+    samples = range_like(len(is_valid), is_valid)
     if not is_valid.all():
         samples = is_valid.nonzero().squeeze(-1)
     if not len(samples):

@@ -11,6 +11,7 @@ from timm.layers import LayerNorm2d
 from timm.models.regnet import RegStage
 from torch import Tensor, nn
 
+from omnihuman.mirror import range_like
 from omnihuman.nn.masking import run_on_valid
 from omnihuman.projector.base import Projector
 from omnihuman.types import Features, Layout
@@ -123,7 +124,7 @@ class STCProjector(Projector):
         """Return the output frames that each clip would have alone."""
         lengths = valid.sum(dim=1)
         counts = torch.where(lengths > 0, self._output_length(lengths, 0) - int(self.cut), 0)
-        return torch.arange(time_steps, device=valid.device) < counts[:, None]
+        return range_like(time_steps, valid) < counts[:, None]
 
     def _output_length(self, length: _Length, axis: int) -> _Length:
         """Return the length of an axis after the Conv3d: time, rows or columns."""
