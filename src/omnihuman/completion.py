@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from omnihuman.config_files import list_choices, list_defaults, list_studies, read_file
+from omnihuman.config_files import list_choices, list_defaults, list_words, read_file
 from omnihuman.usage import HELP, list_entries, read_choices
 
 SCRIPTS = {
@@ -69,8 +69,8 @@ def _list_options(words: Sequence[str], current: str) -> Iterator[str]:
         return
     if current.startswith("-"):
         yield from OPTIONS
-    if verb == "study" and len(words) == 1:
-        yield from list_studies()
+    if len(words) == 1:
+        yield from list_words(verb)
     if is_training:
         yield "+experiment="
     yield from (f"{group}=" for group in groups if group != "experiment")

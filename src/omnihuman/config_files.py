@@ -115,6 +115,20 @@ def list_studies() -> dict[str, str]:
     return {path.parent.name: f"../experiments/{path.parent.name}/sweep" for path in sorted(folders)}
 
 
+def list_words(verb: str) -> list[str]:
+    """Return the words that may follow a verb alone: the studies, or those of its examples.
+
+    >>> list_words("train"), "favchat_ablation" in list_words("study")
+    ([], True)
+    """
+    words = list(list_studies()) if verb == "study" else []
+    for command in read_file(verb).commands:
+        _, _, word, *_ = [*command.split(), ""]
+        if word.isidentifier():
+            words.append(word)
+    return words
+
+
 @cache
 def read_file(name: str) -> ConfigFile:
     """Return the content of a yaml file by its path in the folder, without suffix: ``data/json``.

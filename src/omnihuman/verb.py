@@ -74,7 +74,7 @@ def program(name: str) -> Callable[[Callable[[Sequence[str]], Result]], Callable
 
 
 def verb(
-    name: str, *text_keys: str, extra: str | None = None, names_cells: bool = False
+    name: str, *text_keys: str, extra: str | None = None, names_cells: bool = False, word: str | None = None
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[..., Any]]:
     """Turn a function of the config ``conf/<name>.yaml`` into a program of Hydra, with the mistakes of ``program``.
 
@@ -83,6 +83,7 @@ def verb(
         text_keys: keys whose value is free text, in which commas, brackets and quotes have no meaning to Hydra.
         extra: of the package that it needs, checked before it starts to work.
         names_cells: a cell of a sweep reads from ``hydra.sweeper.params`` what was swept.
+        word: key whose value may be typed alone as the first argument: ``omnihuman bench input``.
     """
     register_resolvers()
 
@@ -94,6 +95,7 @@ def verb(
 
         @wraps(function)
         def main(arguments: Sequence[str]) -> None:
+            arguments = name_word(arguments, word)
             _check_plugins(arguments)
             _check_options(arguments)
             quoted = [quote_argument(argument, text_keys, PATH_KEYS) for argument in arguments]
@@ -106,6 +108,17 @@ def verb(
         return program(name)(main)
 
     return decorate
+
+
+def name_word(arguments: Sequence[str], key: str | None) -> list[str]:
+    """Return a command line with the key of its first argument, if that is a word alone.
+
+    >>> name_word(["input", "repeats=3"], "mode"), name_word(["input"], None)
+    (['mode=input', 'repeats=3'], ['input'])
+    """
+    if key is None or not arguments or "=" in arguments[0] or arguments[0].startswith(("-", "~")):
+        return list(arguments)
+    return [f"{key}={arguments[0]}", *arguments[1:]]
 
 
 def _check_and_call(call: tuple[Callable[[DictConfig], Result], DictConfig, str | None]) -> Result:
