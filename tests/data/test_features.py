@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ import torch
 from torch import nn
 
 from omnihuman.data.face import FaceInput
-from omnihuman.data.features import FeatureCache, FeatureStore, hash_weights
+from omnihuman.data.feature_store import FeatureStore
+from omnihuman.data.features import FeatureCache, hash_weights
 from omnihuman.data.module import OmniData
 from omnihuman.data.packing import MicroBatch, Step
 from omnihuman.data.record import BadSample
@@ -21,6 +23,7 @@ from omnihuman.encoder.base import Encoder
 from omnihuman.modality import View
 from omnihuman.model.streams import encode
 from omnihuman.source.jsonl import JsonlSource
+from omnihuman.training.precision import AutocastPrecision, ParameterPrecision
 from omnihuman.types import Batch, Batches, Features, Layout, Signal
 
 from .conftest import CHATML, WITH_FACES, count_tokens, write_clip
@@ -287,3 +290,39 @@ def test_load_returns_saved_features(tmp_path: Path) -> None:
         assert part.grid == expected.grid
     assert times == [0.1, 1 / 3, 2.0]
     assert not list(tmp_path.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_features_are_stored_in_the_dtype_of_the_operations(
+    build_data: BuildData, root: Path, dtype: torch.dtype | None
+) -> None:
+    samples = build_data(use_cache=False).train_samples
+    cache = FeatureCache(FeatureStore(root / "features"), {"video": (VideoEncoder(), True)}, dtype=dtype)
+    cache.fill(samples, load_plan)
+    features, _ = samples.cached.load(0)
+    expected = dtype or torch.float32
+    assert features["video"].tokens.dtype == features["video"].levels[0].tokens.dtype == expected
+    assert samples.cached.blanks["video"].tokens.dtype == expected
+
+
+def test_a_cache_of_a_trainer_has_its_device_and_precision(root: Path) -> None:
+    strategy = SimpleNamespace(precision_plugin=AutocastPrecision("bf16", "cpu"), root_device=torch.device("cpu"))
+    frozen, trainer = {"video": (VideoEncoder().requires_grad_(False), False)}, SimpleNamespace(strategy=strategy)
+    cache = FeatureCache.open(str(root / "features"), 0.5, frozen, trainer)
+    assert cache.dtype == torch.bfloat16 and "bf16" in cache.conditions and cache.store.max_bytes == 5e8
+    assert cache.frozen["video"][0].linear.weight.dtype == torch.bfloat16
+    with cache.context():
+        assert torch.is_autocast_enabled("cpu")
+    strategy.precision_plugin = ParameterPrecision("32-true")
+    assert FeatureCache.open("features", None, {}, trainer).dtype is None
+
+
+def test_clips_that_a_full_cache_lacks_are_encoded_in_every_step(
+    build_data: BuildData, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        data = build_data(features_gb=1e-6)
+    assert "features_gb" in caplog.text and "full" in caplog.text
+    batch, expected = load_batch(data), load_batch(build_data(use_cache=False))
+    assert torch.equal(batch.signals["video"].mask, expected.signals["video"].mask)
+    assert [meta["id"] for meta in batch.meta] == [meta["id"] for meta in expected.meta]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omnihuman.data.packing import EpochPlan, measure_packing, shuffle_indices, sort_windows
+from omnihuman.data.packing import Budgets, EpochPlan, measure_packing, shuffle_indices, sort_windows
 
 MAX_TOKENS = 120
 LENGTHS = st.lists(st.integers(1, 100), min_size=1, max_size=40)
@@ -124,3 +124,27 @@ def test_a_sample_longer_than_the_limit_raises():
     message = r"\b200 tokens.*packed sequence .*\b100\b.*recipe\.max_tokens.*data\.max_length"
     with pytest.raises(ValueError, match=message):
         EpochPlan([5, 200], [1, 1], [0, 1], batch_size=2, max_tokens=100, world=1, rank=0)
+
+
+def test_budgets_limit_micro_batches_beside_their_tokens() -> None:
+    lengths = [10, 10, 10, 10, 3, 3, 3, 3]
+    amounts = {index: (8.0, 0.0) if index < 4 else (0.0, 5.0) for index in range(8)}
+    options = {"batch_size": 8, "max_tokens": 100}
+    plain = EpochPlan(lengths, lengths, range(8), **options)
+    assert len(plain[0]) == 1
+    for limits, num_micro_batches in (((16.0, 99.0), 2), ((8.0, 99.0), 4), ((99.0, 5.0), 4), ((99.0, 99.0), 1)):
+        plan = EpochPlan(lengths, lengths, range(8), budgets=Budgets(limits, amounts.__getitem__), **options)
+        (step,) = plan
+        assert len(step) == num_micro_batches
+        assert sorted(index for micro_batch in step for index in micro_batch.indices) == list(range(8))
+        for micro_batch in step:
+            for part, limit in enumerate(limits):
+                assert sum(amounts[index][part] for index in micro_batch.indices) <= limit
+    same = EpochPlan(lengths, lengths, range(8), budgets=Budgets((99.0,), lambda index: (1.0,)), **options)
+    assert same[0] == plain[0]
+
+
+def test_a_sample_beyond_a_budget_is_alone() -> None:
+    budgets = Budgets((4.0,), lambda index: (9.0 if index == 1 else 1.0,))
+    (step,) = EpochPlan([5, 5, 5], [1, 1, 1], [0, 1, 2], batch_size=3, max_tokens=100, budgets=budgets)
+    assert sorted(micro_batch.indices for micro_batch in step) == [(0, 2), (1,)]

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import SiglipConfig, SiglipModel, SiglipVisionConfig, SiglipVisionModel
 
 from omnihuman.build import build, compose_part
-from omnihuman.data.features import FeatureStore
+from omnihuman.data.feature_store import FeatureStore
 from omnihuman.encoder.siglip import SigLIP
 from omnihuman.nn.frames import SquareFrames
 from omnihuman.types import Layout, Signal

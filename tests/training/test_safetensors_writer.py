@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from omnihuman.data.features import FeatureStore
+from omnihuman.data.feature_store import FeatureStore
 from omnihuman.hub.export import save_adapter
 from omnihuman.official import checkpoint as checkpoint_reader
 from omnihuman.official.checkpoint import open_checkpoint

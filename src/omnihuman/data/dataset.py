@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from omnihuman.data.decode.sampling import Sampling
 from omnihuman.data.exclusion import Description, Identity
 from omnihuman.data.face import FaceInput
 from omnihuman.data.features import FeatureIndex
-from omnihuman.data.packing import MicroBatch
+from omnihuman.data.packing import Budgets, MicroBatch
 from omnihuman.data.plan.planned import Plan, PlanList, Planned
 from omnihuman.data.plan.planning import (
     Layouts,
@@ -184,6 +184,21 @@ class Samples(Dataset[Batch]):
         num_samples = planned.header.num_samples(*planned.record.audio_span)
         reader = self.readers["waveform"]
         return num_samples > reader.count_in_file(planned.amounts["waveform"], planned.record, planned.header) > 0
+
+    def limit(self, budgets: Mapping[str, float | None]) -> Budgets | None:
+        """Return limits of a micro-batch.
+
+        Args:
+            budgets: frames and seconds of audio, by field; ``None`` for no limit.
+        """
+        limits = {field: float(limit) for field, limit in budgets.items() if limit is not None}
+        units = {"waveform": media.SAMPLE_RATE}
+
+        def measure(index: int) -> tuple[float, ...]:
+            amounts = self.planned[index].amounts
+            return tuple(amounts.get(field, 0) / units.get(field, 1) for field in limits)
+
+        return Budgets(tuple(limits.values()), lru_cache(1024)(measure)) if limits else None
 
     def use(self, plan: Plan) -> None:
         """Take a plan that was made with these options."""

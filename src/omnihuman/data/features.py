@@ -2,13 +2,10 @@
 
 import copy
 import hashlib
-import json
 import logging
-import os
 import pickle
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -18,115 +15,28 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save  # to bytes: its files would be readable for the owner alone
 from torch import Tensor, nn
 
 from omnihuman.data import face, media, steps
 from omnihuman.data.decode import audio, clock, frames, image, packets, riff, streams
+from omnihuman.data.feature_store import FeatureStore, hash_value
 from omnihuman.data.packing import MicroBatch, Step
 from omnihuman.modality import BY_FIELD
 from omnihuman.nn import tiles
-from omnihuman.types import Batches, Features, Signal
+from omnihuman.types import Batch, Batches, Features, Signal
 
 log = logging.getLogger(__name__)
 
 DECISIVE_MODULES = (audio, clock, face, frames, image, media, packets, riff, steps, streams, tiles)
 """Modules whose code decides what is decoded."""
 
-FORMAT = 2
+FORMAT = 3
 """Version of the files; features of another version are computed again."""
 
 Frozen = Mapping[str, tuple[nn.Module, bool]]
 """Frozen encoders by name, each with a flag: a part reads its levels."""
 
 _T = TypeVar("_T")
-
-
-class FeatureStore:
-    """A folder of features by key. Several processes may use it at once, and it is safe to delete.
-
-    Args:
-        folder: created on the first write.
-
-    >>> store = FeatureStore(Path("/nowhere"))
-    >>> store.load("ab12") is None
-    True
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def hash_content(self, file: Path) -> str:
-        """Return the SHA-256 of a file or folder; not computed again while path, size and time stay the same."""
-        files = sorted(path for path in file.rglob("*") if path.is_file()) if file.is_dir() else [file]
-        stats = []
-        for path in files:
-            stat = path.stat()
-            stats.append((str(path), stat.st_size, stat.st_mtime_ns))
-        note = self._path(_hash(stats), "media")
-        if note.is_file():
-            text = note.read_text()
-            if len(text) == 64:
-                return text
-        digest = hashlib.sha256()
-        for path in files:
-            with path.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-        self._write(note, lambda partial: partial.write_text(digest.hexdigest()))
-        return digest.hexdigest()
-
-    def has(self, key: str) -> bool:
-        """Return whether intact features have this key; a broken file is removed."""
-        return self._open(key, lambda entry: True) is not None
-
-    def load(self, key: str) -> tuple[Features, list[float]] | None:
-        """Return the features of one sample and the seconds of its frames; ``None`` if missing or broken."""
-        return self._open(key, _read_features)
-
-    def save(self, key: str, features: Features, times: Sequence[float]) -> None:
-        """Save the features ``[1 T N D]`` of one sample, with the seconds of its frames."""
-        parts = [features, *features.levels]
-        tensors = {}
-        for number, part in enumerate(parts):
-            tensors[f"tokens.{number}"] = part.tokens.contiguous()
-            tensors[f"mask.{number}"] = part.mask.contiguous()
-        metadata = {"grids": json.dumps([part.grid for part in parts]), "times": json.dumps(list(times))}
-        self._write(self._path(key), lambda partial: partial.write_bytes(save(tensors, metadata)))
-
-    def _path(self, key: str, *folders: str) -> Path:
-        return self.folder.joinpath(*folders, key[:2], key)
-
-    def _open(self, key: str, use: Callable[[Any], _T]) -> _T | None:
-        path = self._path(key)
-        try:
-            with safe_open(path, "pt") as entry:  # checks the length that its header promises
-                return use(entry)
-        except FileNotFoundError:
-            return None
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
-            log.warning("%s is broken (%s) and is computed again", path, error)
-            path.unlink(missing_ok=True)
-            return None
-
-    def _write(self, path: Path, write: Callable[[Path], object]) -> None:
-        """Write under a temporary name first, so that no process reads half a file."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-        try:
-            write(partial)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-
-
-def _read_features(entry: Any) -> tuple[Features, list[float]]:
-    metadata = entry.metadata()
-    parts = []
-    for number, grid in enumerate(json.loads(metadata["grids"])):
-        tokens, mask = entry.get_tensor(f"tokens.{number}"), entry.get_tensor(f"mask.{number}")
-        parts.append(Features(tokens, mask, None if grid is None else (grid[0], grid[1])))
-    return replace(parts[0], levels=tuple(parts[1:])), json.loads(metadata["times"])
 
 
 @dataclass(frozen=True)
@@ -166,6 +76,7 @@ class FeatureCache:
         device: on which they run.
         context: in which the model runs as well, such as autocast.
         precision: name of the trainer's precision.
+        dtype: of the features; ``None`` for that of the encoders' outputs, which autocast leaves in float32.
     """
 
     def __init__(
@@ -176,24 +87,36 @@ class FeatureCache:
         device: torch.device | None = None,
         context: Callable[[], AbstractContextManager[Any]] = nullcontext,
         precision: str = "32-true",
+        dtype: torch.dtype | None = None,
     ) -> None:
-        self.store, self.frozen, self.context = store, dict(frozen), context
+        self.store, self.frozen, self.context, self.dtype = store, dict(frozen), context, dtype
         self.device = device or _first_device(frozen)
         self.conditions = [FORMAT, precision, self.device.type, torch.get_float32_matmul_precision()]
         self._identities: dict[str, str] = {}
 
     @classmethod
-    def for_trainer(cls, folder: Path, frozen: Frozen, trainer: Any = None) -> "FeatureCache":
-        """Return a cache on the device and in the precision of a trainer, if there is one."""
+    def open(cls, folder: str, max_gb: float | None, frozen: Frozen, trainer: Any = None) -> "FeatureCache":
+        """Return a cache on the device and in the precision of a trainer, if there is one.
+
+        Where the operations are in bfloat16, the features are, too: half the bytes of what autocast leaves in float32.
+
+        Args:
+            folder: of the features.
+            max_gb: 10^9 bytes of them; ``None`` for no limit.
+            frozen: the encoders.
+            trainer: Lightning's.
+        """
+        store = FeatureStore(Path(folder), None if max_gb is None else max_gb * 1e9)
         if trainer is None:
-            return cls(FeatureStore(folder), frozen)
+            return cls(store, frozen)
         plugin, device = trainer.strategy.precision_plugin, trainer.strategy.root_device
         moved = {}
         for name, (encoder, reads_levels) in frozen.items():
             # The trainer converts the model as well, but only after the data module's setup.
             moved[name] = (plugin.convert_module(encoder.to(device)), reads_levels)
-        context, precision = plugin.forward_context, str(trainer.precision)
-        return cls(FeatureStore(folder), moved, device=device, context=context, precision=precision)
+        dtype = getattr(plugin, "compute_dtype", None)
+        options = {"context": plugin.forward_context, "precision": str(plugin.precision)}
+        return cls(store, moved, device=device, dtype=dtype if dtype == torch.bfloat16 else None, **options)
 
     def fill(
         self,
@@ -222,7 +145,10 @@ class FeatureCache:
             if new:
                 claimed |= new
                 tasks.append((index, new))
-        plan = [MicroBatch((index,), 0) for index, new in tasks[rank::world] if not all(map(self.store.has, new))]
+        plan = list[MicroBatch]()
+        for index, new in tasks[rank::world]:
+            if not all([self.store.has(key) for key in new]):  # all of them count as used
+                plan.append(MicroBatch((index,), 0))
         if plan:
             num_new, num_failed = self._compute(samples, build_loader, plan)
             failures = f"; {num_failed} clips cannot be decoded" if num_failed else ""
@@ -240,12 +166,23 @@ class FeatureCache:
         batches = build_loader(lenient, lambda epoch: [(micro_batch,) for micro_batch in plan])
         for micro_batch, (batch,) in zip(plan, with_progress(batches, len(plan), "clips encoded"), strict=True):
             num_failed += len(batch.skipped)
-            for name, signal in batch.signals.items():
-                key = keys[micro_batch.indices[0]].get(name)
-                if batch.meta and key is not None and key not in saved:
-                    self.store.save(key, self._encode(name, signal), batch.meta[0]["times"])
-                    saved.add(key)
+            if not self._save_batch(batch, keys[micro_batch.indices[0]], saved):
+                log.warning(
+                    "features: %s is full; clips that it lacks are encoded in every step. Raise data.features_gb.",
+                    self.store.folder,
+                )
+                break
         return len(saved), num_failed
+
+    def _save_batch(self, batch: Batch, keys: Mapping[str, str], saved: set[str]) -> bool:
+        """Save the features of a sample, but for the ``saved`` ones; return false if one does not fit."""
+        for name, signal in batch.signals.items():
+            key = keys.get(name)
+            if batch.meta and key is not None and key not in saved:
+                if not self.store.save(key, self._encode(name, signal), batch.meta[0]["times"]):
+                    return False
+                saved.add(key)
+        return True
 
     def _build_index(self, samples: Any, first: int) -> FeatureIndex:
         """Return the keys of all samples; each rank begins to hash at another file and finds the others' notes."""
@@ -300,7 +237,7 @@ class FeatureCache:
                     for key, value in reader.cache_key(planned.record).items()
                 }
                 identity = self._identify(name, transform, type(reader).__module__)
-                keys[name] = _hash([identity, field, amount, decisive])
+                keys[name] = hash_value([identity, field, amount, decisive])
         return keys
 
     @torch.no_grad()
@@ -308,7 +245,10 @@ class FeatureCache:
         encoder, reads_levels = self.frozen[name]
         with self.context():
             output = encoder(Signal(signal.values.to(self.device), signal.mask.to(self.device), signal.has_gaps))
-        parts = [Features(part.tokens.cpu(), part.mask.cpu(), part.grid) for part in (output, *output.levels)]
+        parts = [
+            Features(part.tokens.to("cpu", self.dtype or part.tokens.dtype), part.mask.cpu(), part.grid)
+            for part in (output, *output.levels)
+        ]
         return replace(parts[0], levels=tuple(parts[1:]) if reads_levels else ())
 
     def _identify(self, name: str, transform: Any, reader_module: str) -> str:
@@ -321,7 +261,7 @@ class FeatureCache:
             files = [getattr(sys.modules[module_name], "__file__", None) for module_name in module_names]
             code = sorted({hash_source(file) for file in files if file})
             parts = [*self.conditions, reads_levels, pickle.dumps(transform, 4).hex(), code, hash_weights(encoder)]
-            self._identities[name] = _hash(parts)
+            self._identities[name] = hash_value(parts)
         return self._identities[name]
 
 
@@ -335,7 +275,7 @@ def hash_weights(module: nn.Module) -> str:
     for name, part in module.named_modules():
         plain = {key: value for key, value in vars(part).items() if isinstance(value, str | int | float | tuple)}
         plain.pop("training", None)
-        digest.update(_hash([name, type(part).__module__, type(part).__qualname__, plain]).encode())
+        digest.update(hash_value([name, type(part).__module__, type(part).__qualname__, plain]).encode())
     tensors: list[tuple[str, Tensor]] = [*module.named_parameters(), *module.named_buffers()]
     for name, tensor in tensors:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -364,7 +304,3 @@ def _first_device(frozen: Frozen) -> torch.device:
         for parameter in encoder.parameters():
             return parameter.device
     return torch.device("cpu")
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=repr).encode()).hexdigest()

@@ -61,6 +61,8 @@ class OmniData:
         augment: changes the audio of training samples.
         batch_size: samples of an optimizer step, over all devices and micro-batches.
         max_tokens: of a packed sequence; a step takes as many micro-batches as that needs.
+        max_frames: of a packed sequence, beside its tokens; ``None``: no limit.
+        max_audio_seconds: likewise.
         sort_window: steps whose samples are sorted by length and divided again, see ``sort_windows``; 1: not.
         tasks: use only records of these tasks, ``None`` for all; the others are skipped and counted. A mapping also
             says how often each task is used in an epoch (as the weight of a file). A record without a task is always
@@ -84,6 +86,7 @@ class OmniData:
         timeout: seconds per file.
         seed: of order and mixture.
         features: folder in which features of frozen encoders are cached, for all runs; ``None`` for no cache.
+        features_gb: 10^9 bytes of that folder; features that were used least recently make room. ``None``: no limit.
         index_folder: folder of the tables of planned samples, for all runs; ``None`` plans in memory.
         exact: frames of videos equal those of the official code; false: a little faster, and nearly equal.
 
@@ -107,6 +110,8 @@ class OmniData:
         num_frames: int,
         batch_size: int,
         max_tokens: int,
+        max_frames: int | None = None,
+        max_audio_seconds: int | float | None = None,
         sort_window: int = 1,
         source: Callable[[str, str], RecordSource] | None = None,
         val_records: str | RecordSource | None = None,
@@ -134,13 +139,16 @@ class OmniData:
         timeout: float = 60.0,
         seed: int = 42,
         features: str | None = None,
+        features_gb: int | float | None = None,
         index_folder: str | None = None,
         exact: bool = True,
     ) -> None:
         check_positive(num_frames=num_frames, batch_size=batch_size, max_tokens=max_tokens, sort_window=sort_window)
-        check_positive(max_length=max_length, timeout=timeout, prefetch_mb=prefetch_mb)
+        check_positive(max_length=max_length, timeout=timeout, prefetch_mb=prefetch_mb, features_gb=features_gb)
+        check_positive(max_frames=max_frames, max_audio_seconds=max_audio_seconds)
+        self.budgets = {"frames": max_frames, "waveform": max_audio_seconds}
         self.max_skipped, self.path = check_share(max_skipped), path
-        self.sort_window, self.prefetch_mb = sort_window, prefetch_mb
+        self.sort_window, self.prefetch_mb, self.features_gb = sort_window, prefetch_mb, features_gb
         self.augment = augment if augment and augment.is_enabled else None
         if self.augment:
             self.augment.check(features, missing)
@@ -200,7 +208,7 @@ class OmniData:
         if not self.features or not self._frozen:
             return
         if self._feature_cache is None:
-            self._feature_cache = FeatureCache.for_trainer(Path(self.features), self._frozen, self.trainer)
+            self._feature_cache = FeatureCache.open(self.features, self.features_gb, self._frozen, self.trainer)
         share = (1, 0) if indices else self._world_and_rank()
         self._feature_cache.fill(samples, self._build_loader, share, indices)
 
@@ -326,10 +334,12 @@ class OmniData:
 
     def plan_epoch(self, world: int, rank: int, epoch: int) -> EpochPlan:
         """Return the steps of an epoch on one of so many ranks."""
-        samples, limits = self.train_samples, {"batch_size": self.batch_size, "max_tokens": self.max_tokens}
-        return EpochPlan(
-            samples.lengths, samples.targets, self.order(epoch), **limits, world=world, rank=rank, epoch=epoch
-        )
+        return self._plan_steps(self.train_samples, self.order(epoch), world, rank, epoch)
+
+    def _plan_steps(self, samples: Samples, order: Any, world: int, rank: int, epoch: int = 0) -> EpochPlan:
+        options = {"batch_size": self.batch_size, "max_tokens": self.max_tokens, "world": world, "rank": rank}
+        budgets = samples.limit(self.budgets)
+        return EpochPlan(samples.lengths, samples.targets, order, epoch=epoch, budgets=budgets, **options)
 
     # ----------------------------------------------------------------------------------------------------- validation
 
@@ -349,9 +359,7 @@ class OmniData:
         if self.val_source is None:
             return []
         samples = self.val_samples
-        world, rank = self._world_and_rank()
-        limits = {"batch_size": self.batch_size, "max_tokens": self.max_tokens}
-        steps = EpochPlan(samples.lengths, samples.targets, range(len(samples)), **limits, world=world, rank=rank)
+        steps = self._plan_steps(samples, range(len(samples)), *self._world_and_rank())
         return self._build_loader(samples, lambda epoch: steps)
 
     def prompts(

@@ -2,7 +2,7 @@
 
 import random
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapreplace
 from typing import overload
@@ -83,11 +83,39 @@ def check_lengths(lengths: ArrayLike, max_tokens: int) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Budgets:
+    """Limits of a micro-batch beside its tokens.
+
+    Args:
+        limits: positive numbers.
+        measure: number of a sample -> what it takes of each.
+    """
+
+    limits: tuple[float, ...]
+    measure: Callable[[int], tuple[float, ...]]
+
+    def weigh(self, indices: Sequence[int], lengths: Mapping[int, int], max_tokens: int) -> dict[int, float]:
+        """Return the load of each sample in tokens: those of the limit that it fills most."""
+        loads = dict[int, float]()
+        for index in indices:
+            shares = [amount / limit for amount, limit in zip(self.measure(index), self.limits, strict=True)]
+            loads[index] = max(lengths[index], max_tokens * max(shares))
+        return loads
+
+    def fit(self, members: Sequence[int]) -> bool:
+        """Return true if samples are below all limits together, or a sample is alone."""
+        if len(members) < 2:
+            return True
+        totals = np.sum([self.measure(index) for index in members], axis=0)
+        return bool((totals <= self.limits).all())
+
+
 class EpochPlan(Sequence[Step]):
     """The steps of one rank in one epoch; each is packed when it is read.
 
     A step has the same samples for any ``world``. All ranks have the same number of micro-batches in it, the least with
-    which none exceeds ``max_tokens``.
+    which none exceeds ``max_tokens`` or a budget. A sample that exceeds a budget by itself is alone in its micro-batch.
 
     Args:
         lengths: tokens of each sample.
@@ -98,6 +126,7 @@ class EpochPlan(Sequence[Step]):
         world: number of ranks.
         rank: whose steps.
         epoch: its number.
+        budgets: of a micro-batch, by the number of a sample -> what it takes of each.
 
     Raises:
         ValueError: a single sample exceeds ``max_tokens``.
@@ -119,10 +148,11 @@ class EpochPlan(Sequence[Step]):
         world: int = 1,
         rank: int = 0,
         epoch: int = 0,
+        budgets: Budgets | None = None,
     ) -> None:
         self.lengths, self.targets, self.order = np.asarray(lengths), np.asarray(targets), np.asarray(order)
         self.batch_size, self.max_tokens, self.world, self.rank = batch_size, max_tokens, world, rank
-        self.epoch = epoch
+        self.epoch, self.budgets = epoch, budgets
         check_lengths(self.lengths, max_tokens)
 
     def __len__(self) -> int:
@@ -147,11 +177,18 @@ class EpochPlan(Sequence[Step]):
         indices = self._list_indices(position).tolist()
         lengths = dict(zip(indices, self.lengths[indices].tolist(), strict=True))
         count = max(1, -(-sum(lengths[index] for index in indices) // (self.world * self.max_tokens)))
-        bins, fullest = _spread(lengths, indices, self.world * count)
-        while fullest > self.max_tokens:
+        loads: Mapping[int, float] = lengths
+        if self.budgets is not None:
+            loads = self.budgets.weigh(indices, lengths, self.max_tokens)
+        bins = _spread(loads, indices, self.world * count)
+        while not all(self._fits(members, lengths) for members in bins):
             count += 1
-            bins, fullest = _spread(lengths, indices, self.world * count)
+            bins = _spread(loads, indices, self.world * count)
         return bins
+
+    def _fits(self, members: Sequence[int], lengths: Mapping[int, int]) -> bool:
+        is_below = sum(lengths[index] for index in members) <= self.max_tokens
+        return is_below and (self.budgets is None or self.budgets.fit(members))
 
     def _list_indices(self, position: int) -> Indices:
         start = range(len(self))[position] * self.batch_size
@@ -159,15 +196,15 @@ class EpochPlan(Sequence[Step]):
         return indices
 
 
-def _spread(lengths: dict[int, int], indices: Sequence[int], count: int) -> tuple[list[list[int]], int]:
-    """Spread samples over bins, the longest first into the emptiest; return the bins and the tokens of the fullest."""
+def _spread(loads: Mapping[int, float], indices: Sequence[int], count: int) -> list[list[int]]:
+    """Spread samples over bins, those of the largest load first into the emptiest."""
     bins: list[list[int]] = [[] for _ in range(count)]
-    loads = [(0, number) for number in range(count)]  # a heap
-    for index in sorted(indices, key=lambda index: (-lengths[index], index)):
-        load, number = loads[0]
+    totals = [(0.0, number) for number in range(count)]  # a heap
+    for index in sorted(indices, key=lambda index: (-loads[index], index)):
+        total, number = totals[0]
         bins[number].append(index)
-        heapreplace(loads, (load + lengths[index], number))
-    return bins, max(loads)[0]
+        heapreplace(totals, (total + loads[index], number))
+    return bins
 
 
 @dataclass(frozen=True, slots=True)
