@@ -71,6 +71,8 @@ def test_every_missing_value_of_a_verb_has_an_example(verb: str) -> None:
         "data.num_workers=null",
         "trainer.devices=auto",
         "trainer.precision=32",
+        "recipe.activation_checkpointing=0.5",
+        "recipe.activation_checkpointing=auto",
         "data.records=[a.json,b.json]",
         "seed=${recipe.batch_size}",
         "recipe.lr=1e-3,1e-4",

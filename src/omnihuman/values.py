@@ -16,7 +16,14 @@ from omnihuman.keys import LAZY_NODES, check_files, check_keys, is_choice, join,
 from omnihuman.overrides import Override, parse_overrides
 from omnihuman.training.run_search import check_model_folder, find_run_folder
 
-FREE_TYPES = ("trainer.devices", "trainer.precision", "chain", "processes")
+FREE_TYPES = (
+    "trainer.devices",
+    "trainer.precision",
+    "recipe.activation_checkpointing",
+    "model.llm.activation_checkpointing",
+    "chain",
+    "processes",
+)
 """Keys that take values of several types."""
 
 CHOICES = {

@@ -31,6 +31,7 @@ from omnihuman.training.interruption import end_outside_of_steps
 from omnihuman.training.launcher import check_launcher, is_launched, is_main_process, open_notices
 from omnihuman.training.parents import check_parents
 from omnihuman.training.ranks import end_with_launcher, explain_ended_process
+from omnihuman.training.recomputation import choose_recomputation
 from omnihuman.training.replay import replay_batches
 from omnihuman.training.runs import Run
 from omnihuman.training.shards import copy_weights
@@ -128,6 +129,7 @@ def _open_and_build(config: DictConfig, chain: Chain, notices: Notices) -> Stage
     try:
         checkpoint = _choose_checkpoint(config, run, notices)
         stage = build_stage(config, replace(chain, run=run), checkpoint, notices, is_rich=console.is_terminal)
+        choose_recomputation(config, stage.objective.model)
     except BaseException:
         if is_main_process():
             discard_start(run)
