@@ -253,7 +253,7 @@ class Batch:
             signals[name] = replace(signal, mask=Mirror.of(signal.mask, host.signals[name].mask.clone()))
         for name, stream in self.features.items():
             features[name] = _mirror_features(stream, host.features[name])
-        ids = {}
+        ids: dict[str, Any] = {}
         for key in ("input_ids", "labels", "position_ids", "tilings"):
             if getattr(host, key) is not None:
                 ids[key] = Mirror.of(getattr(self, key), getattr(host, key).clone())

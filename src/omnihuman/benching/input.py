@@ -134,7 +134,7 @@ def load_ours(path: Path, header: media.Header, num_frames: int, *, exact: bool 
 
 def load_stacked(path: Path, header: media.Header, num_frames: int) -> Any:
     """The same in planes: all frames of the file are stacked, padded and resized at once."""
-    planes = []
+    planes: list[Tensor] = []
 
     def take(frame: Any) -> Tensor:
         planes.append(frame.image.contiguous())

@@ -55,8 +55,10 @@ def measure(config: DictConfig, overrides: Sequence[str]) -> Iterator[Table]:
             order = shuffled = shuffle_indices(len(drawn_lengths), int(config.seed), 0)
             if window > 1:
                 order = sort_windows(shuffled, drawn_lengths, batch_size, window, int(config.seed), 0)
-            limits = {"batch_size": batch_size, "max_tokens": max_tokens, "world": num_ranks}
-            plan = EpochPlan(drawn_lengths, np.ones_like(drawn_lengths), order, **limits)
+            num_targets = np.ones_like(drawn_lengths)
+            plan = EpochPlan(
+                drawn_lengths, num_targets, order, batch_size=batch_size, max_tokens=max_tokens, world=num_ranks
+            )
             figures = measure_steps(plan, shuffled, count_flops(model, drawn_lengths))
             table.rows.append((num_ranks, window, batch_size, *figures))
     yield table
