@@ -67,11 +67,18 @@ def start(command: list[str], work: Path | None = None, **environment: str) -> P
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_torchrun_trains_missing_parents_in_its_processes(strategy: str, corpus: Path, tmp_path: Path) -> None:
-    arguments = build_arguments(corpus, tmp_path, f"trainer={strategy}", "trainer.devices=2")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={find_port()}"]
-    assert_finished([start([*launcher, "-m", "omnihuman.train", *arguments])], tmp_path)
+@pytest.mark.parametrize(("strategy", "num_nodes"), [("ddp", 1), ("fsdp", 1), ("fsdp", 2)])
+def test_torchrun_trains_missing_parents_in_its_processes(
+    strategy: str, num_nodes: int, corpus: Path, tmp_path: Path
+) -> None:
+    num_here = 2 // num_nodes
+    more = (f"trainer={strategy}", f"trainer.devices={num_here}", f"trainer.num_nodes={num_nodes}")
+    launcher = [
+        *(sys.executable, "-m", "torch.distributed.run", f"--nnodes={num_nodes}", f"--nproc-per-node={num_here}"),
+        *("--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{find_port()}", "--rdzv-id=1", "--local-addr=127.0.0.1"),
+        *("-m", "omnihuman.train", *build_arguments(corpus, tmp_path, *more)),
+    ]
+    assert_finished([start(launcher) for _ in range(num_nodes)], tmp_path)
 
 
 @pytest.mark.faults
@@ -83,23 +90,29 @@ def test_two_nodes_of_lightning_train_missing_parents(corpus: Path, tmp_path: Pa
 
 
 @pytest.mark.faults
-def test_tasks_of_slurm_train_missing_parents(corpus: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_nodes", [1, 2])
+def test_tasks_of_slurm_train_missing_parents(num_nodes: int, corpus: Path, tmp_path: Path) -> None:
     """The checkpoint of another program in the working folder is not taken over."""
-    work = tmp_path / "work"
+    work, num_here = tmp_path / "work", 2 // num_nodes
     work.mkdir()
     (work / "hpc_ckpt_1.ckpt").write_bytes(b"not ours")
-    command = [sys.executable, "-m", "omnihuman.train", *build_arguments(corpus, tmp_path / "runs", *RANKS)]
+    more = ("trainer=ddp", f"trainer.devices={num_here}", f"trainer.num_nodes={num_nodes}")
+    command = [sys.executable, "-m", "omnihuman.train", *build_arguments(corpus, tmp_path / "runs", *more)]
     variables = {
         "MASTER_ADDR": "127.0.0.1",
         "SLURM_JOB_ID": str(find_port()),
+        "SLURM_STEP_ID": "0",
         "SLURM_NTASKS": "2",
-        "SLURM_NTASKS_PER_NODE": "2",
-        "SLURM_NNODES": "1",
-        "SLURM_NODEID": "0",
+        "SLURM_NTASKS_PER_NODE": str(num_here),
+        "SLURM_NNODES": str(num_nodes),
         "SLURM_JOB_NAME": "train",
     }
-    tasks = [{"SLURM_PROCID": str(task), "SLURM_LOCALID": str(task)} for task in range(2)]
-    assert_finished([start(command, work, **variables, **task) for task in tasks], tmp_path / "runs")
+    tasks = []
+    for task in range(2):
+        node, place = divmod(task, num_here)
+        numbers = {"SLURM_PROCID": str(task), "SLURM_NODEID": str(node), "SLURM_LOCALID": str(place)}
+        tasks.append(start(command, work, **variables, **numbers))
+    assert_finished(tasks, tmp_path / "runs")
 
 
 @pytest.mark.faults

@@ -1,17 +1,25 @@
-"""A sharded run with frozen parameters resumes from its checkpoint."""
+"""A sharded run with frozen parameters resumes from its checkpoint, also without shards, and the other way round."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
 from omnihuman.training.checkpoint import Background
 from omnihuman.training.runs import Run
-from omnihuman.training.sharded import build_sharded_strategy, check_not_sharded
-from tests.programs import run_ranks
+from omnihuman.training.sharded import ShardedStrategy, build_sharded_strategy, check_not_sharded, read_shards
+from omnihuman.training.state import read_state
+from tests.programs import call_on_ranks, run_ranks
 from tests.smoke.test_train import build_overrides, read_column, read_losses
 
 SCRIPT = """
@@ -52,6 +60,65 @@ def launch(script: Path, corpus: Path, runs: Path, *more: str, **environment: st
         timeout=300,
     )
     return process.returncode
+
+
+def build_net(seed: int, *, is_sharded: bool) -> tuple[nn.Sequential, torch.optim.AdamW]:
+    """Return a network of odd sizes and an optimizer with two groups, the later layer in the first of them."""
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Linear(5, 3), nn.Tanh(), nn.Linear(3, 1))
+    if is_sharded:
+        fully_shard(net)
+    groups = [{"params": net[2].parameters(), "lr": 0.1}, {"params": net[0].parameters(), "lr": 0.01}]
+    return net, torch.optim.AdamW(groups, lr=1.0)
+
+
+def step(net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    torch.manual_seed(0)
+    net(torch.randn(4, 5)).square().sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def build_strategy(net: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
+    strategy: Any = ShardedStrategy(2, Background(False))
+    rank, num_ranks = dist.get_rank(), dist.get_world_size()
+    strategy.cluster_environment = SimpleNamespace(global_rank=lambda: rank, world_size=lambda: num_ranks)
+    strategy.model, strategy.optimizers = net, [optimizer]
+    strategy.writers = dist.new_group(backend="gloo")
+    return strategy
+
+
+def read_parameters(net: nn.Module) -> list[Tensor]:
+    parameters = [parameter.detach() for parameter in net.parameters()]
+    return [parameter.full_tensor() if isinstance(parameter, DTensor) else parameter for parameter in parameters]
+
+
+def resume_otherwise(folder: str) -> list[float]:
+    """Return the differences, after a step, of two resumed trainings from one that has gone on."""
+    checkpoint = Path(folder, "step=1.ckpt")
+    net, optimizer = build_net(0, is_sharded=True)
+    step(net, optimizer)
+    state = {"state_dict": get_model_state_dict(net), "optimizer_states": [get_optimizer_state_dict(net, optimizer)]}
+    build_strategy(net, optimizer).save_checkpoint({**state, "epoch": 1}, checkpoint)
+    whole, (plain, plain_optimizer) = read_shards(checkpoint), build_net(1, is_sharded=False)
+    assert "param_groups" not in whole and whole["epoch"] == read_state(checkpoint)["epoch"]
+    plain.load_state_dict(whole["state_dict"])
+    plain_optimizer.load_state_dict(whole["optimizer_states"][0])
+    again, again_optimizer = build_net(2, is_sharded=True)
+    rest = build_strategy(again, again_optimizer)._load_whole(read_shards(checkpoint))  # no tensors in common
+    assert set(rest["state_dict"]) == set(net.state_dict()) and rest["epoch"] == 1
+    for other, other_optimizer in ((net, optimizer), (plain, plain_optimizer), (again, again_optimizer)):
+        step(other, other_optimizer)
+    differences = []
+    for other in (plain, again):
+        for parameter, expected in zip(read_parameters(other), read_parameters(net), strict=True):
+            differences.append(float((parameter - expected).abs().max()))
+    return differences
+
+
+def test_a_checkpoint_is_read_with_shards_and_without(tmp_path: Path) -> None:
+    for differences in call_on_ranks(2, resume_otherwise, str(tmp_path)):
+        assert len(differences) == 8 and max(differences) < 1e-6
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """FSDP2 over all devices, with checkpoints of shards that any number of devices reads."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -211,7 +212,13 @@ def load_parameters(folder: Path, targets: Mapping[str, Tensor]) -> None:
         targets: name in the objective -> tensor that gets the value.
     """
     reader = HuggingFaceStorageReader(str(folder / SHARDS))
-    load(dict(_name_tensors(targets, MODEL)), storage_reader=reader, no_dist=True)
+    _load_alone(dict(_name_tensors(targets, MODEL)), reader)
+
+
+def _load_alone(tensors: dict[str, Tensor], reader: HuggingFaceStorageReader) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"torch\.distributed is disabled")  # that is meant
+        load(tensors, storage_reader=reader, no_dist=True)
 
 
 def read_shards(folder: Path) -> dict[str, Any]:
@@ -226,7 +233,7 @@ def read_shards(folder: Path) -> dict[str, Any]:
     for name, entry in reader.read_metadata().state_dict_metadata.items():
         assert isinstance(entry, TensorStorageMetadata)
         tensors[name] = torch.empty(entry.size, dtype=entry.properties.dtype)
-    load(dict(tensors), storage_reader=reader, no_dist=True)
+    _load_alone(dict(tensors), reader)
     state["state_dict"] = _select(tensors, MODEL)
     state["optimizer_states"] = []
     for number, groups in enumerate(state.pop("param_groups")):
