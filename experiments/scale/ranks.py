@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from omnihuman.build import compose_config
 from omnihuman.pl import pl
+from omnihuman.training.saver import Saver
 from omnihuman.training.stage import run_stage
 
 COUNTED_STEP = 2
@@ -75,8 +76,10 @@ class Probe(pl.Callback):
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         self.memory = read_anonymous_memory() - self.before
         save = trainer.save_checkpoint
+        (saver,) = [callback for callback in trainer.callbacks if isinstance(callback, Saver)]
 
         def save_timed(*args: Any, **kwargs: Any) -> None:
+            saver.background.wait()  # a checkpoint follows the one before sooner than in any other training
             start = time.perf_counter()
             save(*args, **kwargs)
             self.stalls.append(time.perf_counter() - start)

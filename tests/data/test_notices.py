@@ -78,7 +78,8 @@ def test_a_start_beside_it_does_not_count(tmp_path: Path) -> None:
 def test_an_error_of_the_main_process_ends_the_others(tmp_path: Path) -> None:
     other = Notices(tmp_path / "x.start", "1", is_main=False)
     thread, results = start(lambda: other.wait("a"))
-    with pytest.raises(ValueError, match="no such file"), Notices(tmp_path / "x.start", "1").open():
+    main = Notices(tmp_path / "x.start", "1", num_places=2)
+    with pytest.raises(ValueError, match="no such file"), main.open():
         raise ValueError("no such file")
     thread.join(5)
     assert isinstance(results[0], ChildProcessError) and "no such file" in str(results[0])

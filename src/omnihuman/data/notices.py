@@ -90,7 +90,8 @@ class Notices:
             if not self._is_settled.is_set():  # otherwise the others learn it by their connections
                 self._error = f"{type(error).__name__}: {error}"
                 self._write()
-                time.sleep(LINGER)
+                if self.num_places > 1:
+                    time.sleep(LINGER)
             raise
 
     def settle(self) -> None:
