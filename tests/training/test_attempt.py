@@ -1,6 +1,8 @@
 """Folders of runs: which run is trained where, and moves that survive a kill. Nothing is trained here."""
 
 import json
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -158,3 +160,21 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     run = Run(tmp_path / "runs" / "x", "ours")
     with pytest.raises(OSError, match=r"runs/x cannot.*runs="), run.lock():
         pytest.fail("the lock was taken")
+
+
+def test_a_second_process_says_that_it_waits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run, is_admitted = Run(tmp_path / "runs" / "x", "ours"), threading.Event()
+
+    def enter() -> None:
+        with run.lock():
+            is_admitted.set()
+
+    with run.lock():
+        second = threading.Thread(target=enter)
+        second.start()
+        while "another process trains" not in caplog.text:
+            assert second.is_alive()
+            time.sleep(0.01)
+        assert not is_admitted.is_set()
+    second.join(5)
+    assert is_admitted.is_set()
