@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from jinja2 import TemplateError
@@ -22,7 +23,7 @@ SYSTEM, QUESTION, ANSWER, NEXT_QUESTION = "system_1", "question_1", "answer_1", 
 """Texts that are rendered to find the text around them."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Template:
     """The chat template of a language model: one pattern for each role.
 
@@ -46,23 +47,23 @@ class Template:
     begin: str = ""
     reserved_texts: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def question_start(self) -> str:
         """Text before a question."""
         return self.user_turn.partition(SLOT)[0]
 
-    @property
+    @cached_property
     def answer_start(self) -> str:
         """Text between a question and its answer."""
         return self.user_turn.partition(SLOT)[2] + self.assistant_turn.partition(SLOT)[0]
 
-    @property
+    @cached_property
     def end_of_turn(self) -> str:
         """Special token that ends an answer, and is supervised with it; empty if there is none."""
         end = self.assistant_turn.partition(SLOT)[2]
         return max((token for token in self.special_tokens if end.startswith(token)), key=len, default="")
 
-    @property
+    @cached_property
     def turn_separator(self) -> str:
         """Text between an answer's end-of-turn token and the next question."""
         return self.assistant_turn.partition(SLOT)[2].removeprefix(self.end_of_turn)

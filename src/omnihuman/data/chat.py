@@ -1,9 +1,9 @@
 """The one prompt builder: messages -> token ids and labels, for training and for generation."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 
@@ -32,6 +32,40 @@ TIME_TEXT = "<times>"
 
 Markers = bool | Mapping[str, Sequence[str]]
 """True: slots have HumanOmni's markers; or the texts before and after the slot of each kind: ``video``, ``image``."""
+
+
+class Piece(NamedTuple):
+    """A part of a prompt that is tokenised on its own.
+
+    Attributes:
+        text: empty for a slot.
+        is_supervised: it belongs to an answer.
+        slot: whose tokens it stands for, ``None`` for a text.
+    """
+
+    text: str
+    is_supervised: bool = False
+    slot: str | None = None
+
+
+def measure(pieces: Iterable[Piece], counts: Mapping[str, int], num_tokens: Mapping[str, int]) -> tuple[int, int]:
+    """Return the tokens of a prompt, and those of them that are supervised: the first token follows no other one.
+
+    Args:
+        pieces: of the prompt.
+        counts: tokens of each slot, of each image.
+        num_tokens: of each text.
+
+    >>> measure([Piece("hi"), Piece("", slot="video"), Piece("yes", True)], {"video": 9}, {"hi": 1, "yes": 2})
+    (12, 2)
+    """
+    length = num_targets = 0
+    for text, is_supervised, slot in pieces:
+        size = num_tokens[text] if slot is None else counts[slot]
+        if is_supervised:
+            num_targets += size if length else max(0, size - 1)
+        length += size
+    return length, num_targets
 
 
 @dataclass
@@ -96,25 +130,43 @@ class Chat:
             BadSample: no answer is left within ``max_length``, the media alone exceed it, a text contains a special
                 token of the template, or the template has no system turn for ``system``.
         """
+        pieces = self.split(messages, system, num_context, time_text)
         ids: list[int] = []
         labels: list[int] = []
+        for piece in pieces:
+            new = self._fill(piece, counts)
+            ids += new
+            labels += new if piece.is_supervised else [IGNORE_INDEX] * len(new)
+        return self._truncate(ids, labels)
+
+    def split(
+        self,
+        messages: Sequence[tuple[str, str]],
+        system: str | None = None,
+        num_context: int = 0,
+        time_text: str = "",
+    ) -> list[Piece]:
+        """Return a conversation as the pieces that ``encode`` joins, with its arguments.
+
+        Raises:
+            BadSample: a text contains a special token of the template, or the template has no system turn for
+                ``system``.
+        """
+        pieces: list[Piece] = []
         pending = self._begin(messages, system)  # text that is not tokenised yet, as its piece may go on
         for number, (role, text) in enumerate(messages):
-            answer: list[int] = []
             if role == "user":
-                new, pending = self._encode_user(pending, text, counts, time_text)
-            else:
-                new = self._tokenize(pending)
-                answer = [*self._tokenize(text.strip()), *self._tokenize(self.template.end_of_turn)]
-                pending = self.template.turn_separator
-                if self.supervise_newline:
-                    answer, pending = [*answer, *self._tokenize(pending)], ""
-            ids += [*new, *answer]
-            supervised = answer if number >= num_context else [IGNORE_INDEX] * len(answer)
-            labels += [IGNORE_INDEX] * len(new) + supervised
-        ids += self._tokenize(pending)
-        labels += [IGNORE_INDEX] * (len(ids) - len(labels))
-        return self._truncate(ids, labels)
+                new, pending = self._split_user(pending, text, time_text)
+                pieces += new
+                continue
+            is_supervised = number >= num_context
+            pieces.append(Piece(pending))
+            pieces += [Piece(text.strip(), is_supervised), Piece(self.template.end_of_turn, is_supervised)]
+            pending = self.template.turn_separator
+            if self.supervise_newline:
+                pieces.append(Piece(pending, is_supervised))
+                pending = ""
+        return [*pieces, Piece(pending)]
 
     def prompt(
         self,
@@ -137,19 +189,36 @@ class Chat:
             BadSample: the prompt exceeds ``max_length``, a text contains a special token of the template, or the
                 template has no system turn for ``system``.
         """
-        ids, pending = list[int](), self._begin(messages, system)
-        for role, text in messages[:-1]:
-            if role == "user":
-                new, pending = self._encode_user(pending, text, counts, time_text)
-                ids += new
-            else:
-                ids += self._tokenize(pending)
-                ids += [*self._tokenize(text.strip()), *self._tokenize(self.template.end_of_turn)]
-                pending = self.template.turn_separator
-        ids += [*self._tokenize(pending), *self._tokenize(prime)]
+        ids = list[int]()
+        for piece in self.split_prompt(messages, prime, system, time_text):
+            ids += self._fill(piece, counts)
         if len(ids) > self.max_length:
             raise BadSample("too_long", f"the prompt has {len(ids)} tokens, data.max_length is {self.max_length}.")
         return ids
+
+    def split_prompt(
+        self, messages: Sequence[tuple[str, str]], prime: str = "", system: str | None = None, time_text: str = ""
+    ) -> list[Piece]:
+        """Return a question as the pieces that ``prompt`` joins, with its arguments.
+
+        Raises:
+            BadSample: a text contains a special token of the template, or the template has no system turn for
+                ``system``.
+        """
+        pieces, pending = list[Piece](), self._begin(messages, system)
+        for role, text in messages[:-1]:
+            if role == "user":
+                new, pending = self._split_user(pending, text, time_text)
+                pieces += new
+            else:
+                pieces += [Piece(pending), Piece(text.strip()), Piece(self.template.end_of_turn)]
+                pending = self.template.turn_separator
+        return [*pieces, Piece(pending), Piece(prime)]
+
+    def count_tokens(self, texts: Iterable[str]) -> dict[str, int]:
+        """Return the number of tokens of each text, many at once."""
+        new = [text for text in dict.fromkeys(texts) if text]
+        return {"": 0, **dict(zip(new, count_each(self.tokenizer, new), strict=True))}
 
     def _begin(self, messages: Sequence[tuple[str, str]], system: str | None) -> str:
         """Return the text before the first turn; all texts are checked."""
@@ -166,29 +235,28 @@ class Chat:
         except ValueError as error:
             raise BadSample("no_system_turn", str(error)) from error
 
-    def _encode_user(self, pending: str, text: str, counts: Mapping[str, int], time_text: str) -> tuple[list[int], str]:
-        """Return the ids of a user turn up to its last slot, and the text that is pending.
+    def _split_user(self, pending: str, text: str, time_text: str) -> tuple[list[Piece], str]:
+        """Return the pieces of a user turn up to its last slot, and the text that is pending.
 
         Slots come first; several images of a turn are where the text has them.
         """
-        ids: list[int] = []
+        pieces: list[Piece] = []
         pending += self.template.question_start
         if text.count("<image>") > 1:
             opening, closing = self._find_markers("<image>")
-            *pieces, last = text.strip().split("<image>")
-            for piece in pieces:
-                ids += [*self._tokenize(pending + piece + opening), *[SLOTS["video"]] * counts["video"]]
+            *parts, last = text.strip().split("<image>")
+            for part in parts:
+                pieces += [Piece(pending + part + opening), Piece("", slot="video")]
                 pending = closing
-            return ids, f"{pending}{last}{self.template.answer_start}"
+            return pieces, f"{pending}{last}{self.template.answer_start}"
         tags = [tag for tag in TAGS if tag in text]
         for tag in tags:
             text = text.replace(tag, "")
             opening, closing = self._find_markers(tag)
-            slot = TAGS[tag]
-            ids += [*self._tokenize(pending + opening), *[SLOTS[slot]] * counts[slot]]
+            pieces += [Piece(pending + opening), Piece("", slot=TAGS[tag])]
             pending = closing + (time_text if tag == "<video>" else "")
             pending += self.separator if tag == tags[-1] else "\n"
-        return ids, f"{pending}{text.strip()}{self.template.answer_start}"
+        return pieces, f"{pending}{text.strip()}{self.template.answer_start}"
 
     def _find_markers(self, tag: str) -> Sequence[str]:
         """Return the texts before and after the slot of a tag."""
@@ -215,6 +283,10 @@ class Chat:
             pattern = pattern[kinds[0]] if kinds else "{question}"
         values = {"{slots}": slots, "{line}": text.replace("\n", ""), "{question}": text}
         return re.sub(r"\{(?:slots|line|question)\}", lambda match: values[match[0]], pattern)
+
+    def _fill(self, piece: Piece, counts: Mapping[str, int]) -> list[int]:
+        """Return the ids of a piece."""
+        return self._tokenize(piece.text) if piece.slot is None else [SLOTS[piece.slot]] * counts[piece.slot]
 
     def _tokenize(self, text: str) -> list[int]:
         if len(text) > MAX_CACHED_LENGTH:
@@ -245,10 +317,25 @@ def encode_text(tokenizer: Any, text: str) -> list[int]:
 
     A tokenizer in Rust is called itself: what transformers does around it takes half of the time of a short text.
     """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or backend.truncation is not None or backend.padding is not None:
-        return list(tokenizer.encode(text, add_special_tokens=False))  # which sets both off
+    backend = _find_backend(tokenizer)
+    if backend is None:
+        return list(tokenizer.encode(text, add_special_tokens=False))
     return list(backend.encode(text, add_special_tokens=False).ids)
+
+
+def count_each(tokenizer: Any, texts: Sequence[str]) -> list[int]:
+    """Return the number of ids of each text, without special tokens around it."""
+    backend = _find_backend(tokenizer)
+    if backend is None:
+        return [len(encode_text(tokenizer, text)) for text in texts]
+    return [len(encoding) for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def _find_backend(tokenizer: Any) -> Any:
+    """Return the tokenizer in Rust; ``None`` without one, and for one that would cut or fill: ``encode`` does not."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    is_plain = backend is not None and backend.truncation is None and backend.padding is None
+    return backend if is_plain else None
 
 
 def read_texts(meta: Mapping[str, Any]) -> dict[str, Any]:

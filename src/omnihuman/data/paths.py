@@ -37,6 +37,13 @@ def resolve_path(root: Path, name: str, *, allow_folder: bool = False, follow_li
     Raises:
         PathError: the path is invalid, leaves the root or does not exist.
     """
+    work = "" if os.path.isabs(root) else os.getcwd()
+    return _resolve_file(root, name, allow_folder, follow_links, work, int(time.monotonic()))
+
+
+@lru_cache(maxsize=64)
+def _resolve_file(root: Path, name: str, allow_folder: bool, follow_links: bool, work: str, second: int) -> Path:
+    """Return the path of a file below a root; the instructions on a clip follow each other, and find it once."""
     try:
         file = os.path.abspath(os.path.join(root, name)) if follow_links else _resolve(os.path.join(root, name))
         mode = retry(lambda: _read_mode(file), _is_passing)

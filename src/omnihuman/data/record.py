@@ -139,8 +139,12 @@ class Record:
         """First and last second of the audio."""
         return self.span if self.audio_track_span is None else self.audio_track_span
 
-    def restrict(self, view: View) -> "Record | None":
+    def restrict(self, view: View, name: str | None = None) -> "Record | None":
         r"""Return the record with the modalities of a view only; ``None`` if nothing or too little is left.
+
+        Args:
+            view: the modalities.
+            name: id of the record if it changes; without it, it stays.
 
         >>> record = Record("1", Path("a.mp4"), "video", (("user", "<video>\n<audio>\nWho?"),), ("video", "audio"))
         >>> record.restrict(View.parse("VF")).messages[0][1]
@@ -149,11 +153,13 @@ class Record:
         slots = tuple(slot for slot in self.slots if slot in view.slots)
         if set(self.needs) - set(slots):
             return None
+        changes: dict[str, Any] = {} if name is None else {"id": name}
         if not slots:
-            return None if view else replace(self.drop_slots(self.slots), kind="text", hidden=())
-        record = self if slots == self.slots else self.drop_slots([slot for slot in self.slots if slot not in slots])
+            return None if view else self.drop_slots(self.slots, kind="text", hidden=(), **changes)
         hidden = view.hidden(slots)
-        return record if record.hidden == hidden else replace(record, hidden=hidden)
+        if slots != self.slots:
+            return self.drop_slots([slot for slot in self.slots if slot not in slots], hidden=hidden, **changes)
+        return self if self.hidden == hidden else replace(self, hidden=hidden, **changes)
 
     def prepare(self, view: View | None, model_view: View, model_name: str) -> "tuple[Record, tuple[str, ...]]":
         """Return the record as a question for a model, and the slots that it loses as the model cannot fill them.
@@ -180,16 +186,16 @@ class Record:
             )
         return record.drop_slots(unread), unread
 
-    def drop_slots(self, slots: Collection[str]) -> "Record":
-        """Return the record with some slots removed from its text."""
+    def drop_slots(self, slots: Collection[str], **changes: Any) -> "Record":
+        """Return the record with some slots removed from its text, and with further changes of fields."""
         tags = [tag for tag, slot in TAGS.items() if slot in slots]
-        return replace(
-            self,
-            messages=tuple((role, strip_tags(text, tags)) for role, text in self.messages),
-            slots=tuple(slot for slot in self.slots if slot not in slots),
-            more_images=() if "video" in slots else self.more_images,
-            hidden=tuple(name for name in self.hidden if BY_FIELD[name].slot not in slots),
-        )
+        without = {
+            "messages": tuple([(role, strip_tags(text, tags)) for role, text in self.messages]),
+            "slots": tuple([slot for slot in self.slots if slot not in slots]),
+            "more_images": () if "video" in slots else self.more_images,
+            "hidden": tuple([name for name in self.hidden if BY_FIELD[name].slot not in slots]),
+        }
+        return replace(self, **(without | changes))
 
 
 Entry = Record | tuple[str, BadSample]
@@ -205,12 +211,9 @@ def select_views(record: Record, views: Iterable[View]) -> list[Record]:
         return [record]
     records: dict[tuple[object, ...], Record] = {}
     for view in views:
-        viewed = record.restrict(view)
-        if viewed is None or (viewed.slots, viewed.hidden) in records:
-            continue
-        if viewed != record:
-            viewed = replace(viewed, id=f"{record.id}#{view}")
-        records[viewed.slots, viewed.hidden] = viewed
+        viewed = record.restrict(view, f"{record.id}#{view}")
+        if viewed is not None:
+            records.setdefault((viewed.slots, viewed.hidden), viewed)
     return list(records.values())
 
 

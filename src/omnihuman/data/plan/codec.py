@@ -10,6 +10,13 @@ from omnihuman.data.decode.header import Header, Track
 from omnihuman.data.record import FaceDetection, Record
 from omnihuman.types import Tiling
 
+_ENCODER = json.JSONEncoder(default=str, separators=(",", ":"))
+
+
+def to_json(value: Any) -> bytes:
+    """Return a value as JSON without blanks; what JSON has no type for, as text."""
+    return _ENCODER.encode(value).encode()
+
 
 def _to_tuple(values: Any) -> Any:
     return None if values is None else tuple(values)
@@ -70,7 +77,7 @@ def encode_record(record: Record) -> bytes:
     """Return a record without its faces; a value of its ``meta`` that JSON has no type for, as a date, as text."""
     entries = _select(record, RECORD_DEFAULTS)
     entries.pop("faces", None)
-    return json.dumps(entries, default=str, separators=(",", ":")).encode()
+    return to_json(entries)
 
 
 def decode_record(text: bytes, faces: tuple[FaceDetection, ...] | None) -> Record:
@@ -83,7 +90,7 @@ def decode_record(text: bytes, faces: tuple[FaceDetection, ...] | None) -> Recor
 
 def encode_faces(faces: tuple[FaceDetection, ...]) -> bytes:
     """Return the face detections of a record."""
-    return json.dumps([(entry.time, entry.boxes) for entry in faces], separators=(",", ":")).encode()
+    return to_json([(entry.time, entry.boxes) for entry in faces])
 
 
 def decode_faces(text: bytes) -> tuple[FaceDetection, ...]:
@@ -100,7 +107,7 @@ def encode_header(header: Header) -> bytes:
     for name in ("videos", "audios"):
         if name in entries:
             entries[name] = [_select(track, TRACK_DEFAULTS) for track in entries[name]]
-    return json.dumps(entries, separators=(",", ":")).encode()
+    return to_json(entries)
 
 
 def decode_header(text: bytes) -> Header:

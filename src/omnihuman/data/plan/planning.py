@@ -2,21 +2,21 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from omnihuman.data import media
 from omnihuman.data.bad_sample import BadSample, explain_unexpected
-from omnihuman.data.chat import Chat, read_texts
+from omnihuman.data.chat import Chat, Piece, measure, read_texts
 from omnihuman.data.exclusion import FILE_REASONS, Description, Identity, identify, quarantine
 from omnihuman.data.machine import retry
 from omnihuman.data.plan.planned import Planned, PlanReport
 from omnihuman.data.reader.base import Reader
 from omnihuman.data.record import Entry, Record
 from omnihuman.data.views import ViewSelection
-from omnihuman.modality import BY_FIELD, MODALITIES, SLOTS
+from omnihuman.modality import BY_FIELD, MODALITIES
 from omnihuman.types import IGNORE_INDEX
 
 Policy = Literal["raise", "skip", "quarantine"]
@@ -45,6 +45,34 @@ HEADER_FIELDS = (
 
 MAX_LAYOUTS = 2**16
 """Amounts whose tokens are remembered."""
+
+MAX_TEXTS = 2**16
+"""Texts whose numbers of tokens are remembered: many questions repeat."""
+
+
+@dataclass(slots=True)
+class Draft:
+    """A record, or a view of it, on its way to a sample: its text is not tokenised yet.
+
+    Attributes:
+        entry: the record in one view, or an entry without any.
+        error: what is wrong with it.
+        excluded: the description of an excluded sample.
+        is_view: other views of the record may be used.
+        header: of its files.
+        amounts: frames, audio samples ... by field.
+        counts: tokens by slot.
+        pieces: of its prompt.
+    """
+
+    entry: Entry
+    error: Exception | None = None
+    excluded: Description | None = None
+    is_view: bool = True
+    header: media.Header | None = None
+    amounts: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    pieces: list[Piece] = field(default_factory=list)
 
 
 class Planner:
@@ -87,6 +115,7 @@ class Planner:
         self.probe_all: Callable[[Iterable[Path]], Headers] = self.probe_files
         self.report = PlanReport()
         self._counts: dict[Any, Mapping[str, int]] = {}
+        self._num_tokens: dict[str, int] = {}
         self._merged: tuple[Any, media.Header] | None = None
 
     def __call__(self, entries: Iterable[Entry]) -> Iterator[Planned]:
@@ -102,22 +131,50 @@ class Planner:
             for record in usable:
                 files.update(dict.fromkeys(record.files))
             headers = self.probe_all(files)
+            drafts = list[Draft]()
             for entry in chunk:
-                yield from self._plan_entry(entry, headers)
+                drafts += self._draft_entry(entry, headers)
+            self._tokenize(drafts)
+            for draft in drafts:
+                yield from self._finish(draft)
             self._merged = None
         self.report.num_dropped = self.selection.num_dropped
 
-    def _plan_entry(self, entry: Entry, headers: Headers) -> Iterator[Planned]:
+    def _draft_entry(self, entry: Entry, headers: Headers) -> Iterator[Draft]:
         if self._is_excluded(entry):
-            self.report.skipped.append(dict(self.excluded[identify(entry)]))
+            yield Draft(entry, excluded=self.excluded[identify(entry)])
             return
         try:
             header, views = self._list_views(entry, headers)
         except BadSample as bad:
-            self._skip(entry, bad)
+            yield Draft(entry, bad, is_view=False)
             return
         for record, fillers in views:
-            yield from self._plan_view(record, header, fillers)
+            yield self._draft_view(record, header, fillers)
+
+    def _tokenize(self, drafts: Iterable[Draft]) -> None:
+        """Count the tokens of all texts of some samples."""
+        if len(self._num_tokens) >= MAX_TEXTS:
+            self._num_tokens.clear()
+        new = list[str]()
+        for draft in drafts:
+            new += [piece.text for piece in draft.pieces if piece.text not in self._num_tokens]
+        self._num_tokens |= self.chat.count_tokens(new)
+
+    def _finish(self, draft: Draft) -> Iterator[Planned]:
+        """Yield the sample of a draft, unless it is excluded or bad."""
+        if draft.excluded is not None:
+            self.report.skipped.append(dict(draft.excluded))
+            return
+        try:
+            if draft.error is not None:
+                raise draft.error
+            planned = self._plan(draft)
+        except BadSample as bad:
+            self._skip(draft.entry, bad, is_view=draft.is_view)
+        else:
+            self._note(planned)
+            yield planned
 
     def _is_excluded(self, entry: Entry) -> bool:
         """Return true if a record is excluded in all of its views."""
@@ -158,38 +215,45 @@ class Planner:
         header = self._merged[1]
         return header, list(self.selection.select(entry, header))
 
-    def _plan_view(self, record: Record, header: media.Header, fillers: Collection[str]) -> Iterator[Planned]:
-        """Yield the sample of a record in one view, unless it is excluded or bad."""
+    def _draft_view(self, record: Record, header: media.Header, fillers: Collection[str]) -> Draft:
+        """Return a record in one view, all but the numbers of its tokens."""
         if self.excluded and (description := self.excluded.get(identify(record))):
-            self.report.skipped.append(dict(description))
-            return
-        try:
-            planned = self._plan(record, header, fillers)
-        except BadSample as bad:
-            self._skip(record, bad, is_view=True)
-        else:
-            self._note(planned)
-            yield planned
-
-    def _plan(self, record: Record, header: media.Header, fillers: Collection[str]) -> Planned:
+            return Draft(record, excluded=description)
+        prepared = record
         try:
             self._check_hidden(record)
-            for field in self.fields:
-                record = self.readers[field].prepare(record, header)
-            amounts = self._count(record, header, fillers)
-            counts = self._lay_out(amounts, record)
-            if empty := [slot for slot in record.slots if not counts.get(slot)]:
+            for name in self.fields:
+                prepared = self.readers[name].prepare(prepared, header)
+            amounts = self._count(prepared, header, fillers)
+            counts = self._lay_out(amounts, prepared)
+            if empty := [slot for slot in prepared.slots if not counts.get(slot)]:
                 raise BadSample("no_slot", f"this model has no encoder for {empty}; choose other data.views.")
-            length, targets = self._measure(record, counts)
-        except BadSample as bad:
-            raise add_source(bad, record) from bad
+            pieces = split_record(self.chat, prepared, prompts=self.prompts)
         except Exception as error:
-            raise explain_unexpected(error, describe_place(record), self.policy) from error
-        return Planned(record, header, amounts, counts, length, targets, self.quarantine_file)
+            explained = self._explain(error, prepared)
+            explained.__cause__ = error
+            return Draft(record, explained)
+        return Draft(prepared, header=header, amounts=amounts, counts=counts, pieces=pieces)
+
+    def _plan(self, draft: Draft) -> Planned:
+        record = draft.entry
+        assert isinstance(record, Record)
+        assert draft.header is not None
+        try:
+            length, targets = self._measure(record, draft)
+        except Exception as error:
+            raise self._explain(error, record) from error
+        return Planned(record, draft.header, draft.amounts, draft.counts, length, targets, self.quarantine_file)
+
+    def _explain(self, error: Exception, record: Record) -> Exception:
+        """Return the error of a record with its place."""
+        if isinstance(error, BadSample):
+            return add_source(error, record)
+        return explain_unexpected(error, describe_place(record), self.policy)
 
     def _check_hidden(self, record: Record) -> None:
         """Check that an encoder reads something of every slot of which the view hides a part."""
-        for slot in {BY_FIELD[field].slot for field in record.hidden}:
+        for slot in {BY_FIELD[name].slot for name in record.hidden}:
             visible = [row for row in MODALITIES if row.slot == slot and row.field not in record.hidden]
             if not any(row.field in self.fields and self.readers[row.field].is_enabled for row in visible):
                 nouns = " or ".join(row.noun for row in visible)
@@ -220,27 +284,20 @@ class Planner:
             self._counts[key] = self.layouts(amounts)
         return self._counts[key]
 
-    def _measure(self, record: Record, counts: Mapping[str, int]) -> tuple[int, int]:
+    def _measure(self, record: Record, draft: Draft) -> tuple[int, int]:
         """Return the length of a sample, and its supervised tokens.
 
-        They are counted in a text whose slots have one token each, unless ``max_length`` may cut it: thousands of
-        placeholders would not change the rest.
+        They are sums over its pieces, unless ``max_length`` may cut it.
         """
         limit = self.chat.max_length
-        try:
-            ids, labels = encode_record(self.chat, record, dict.fromkeys(counts, 1), prompts=self.prompts)
-            length = len(ids)
-            for slot in record.slots:
-                length += ids.count(SLOTS[slot]) * (counts[slot] - 1)
-        except BadSample:
-            length = limit
+        length, targets = measure(draft.pieces, draft.counts, self._num_tokens)
         if length < limit:
-            return length, count_targets(labels)
-        ids, labels = encode_record(self.chat, record, counts, prompts=self.prompts)
+            return length, targets
+        ids, labels = encode_record(self.chat, record, draft.counts, prompts=self.prompts)
         targets = count_targets(labels)
         if not self.prompts and len(ids) >= limit:
             unlimited = replace(self.chat, max_length=Chat.max_length)
-            if count_targets(encode_record(unlimited, record, counts)[1]) > targets:
+            if count_targets(encode_record(unlimited, record, draft.counts)[1]) > targets:
                 self.report.cut_answers.append(f"{record.location} ({record.id})")
         return len(ids), targets
 
@@ -279,10 +336,27 @@ def encode_record(
     if prompts:
         ids = chat.prompt(record.messages, counts, record.meta.get("prime", ""), **texts)
         return ids, [IGNORE_INDEX] * len(ids)
+    _check_answers(record)
+    return chat.encode(record.messages, counts, num_context=record.num_context, **texts)
+
+
+def split_record(chat: Chat, record: Record, *, prompts: bool = False) -> list[Piece]:
+    """Return the pieces of the text that ``encode_record`` encodes, with its arguments.
+
+    Raises:
+        BadSample: an answer is empty.
+    """
+    texts = read_texts(record.meta)
+    if prompts:
+        return chat.split_prompt(record.messages, record.meta.get("prime", ""), **texts)
+    _check_answers(record)
+    return chat.split(record.messages, num_context=record.num_context, **texts)
+
+
+def _check_answers(record: Record) -> None:
     for number, (role, text) in enumerate(record.messages):
         if role == "assistant" and not text.strip():
             raise BadSample("empty_answer", f"the answer of turn {number} is empty; write it, or remove the record.")
-    return chat.encode(record.messages, counts, num_context=record.num_context, **texts)
 
 
 def count_targets(labels: list[int]) -> int:

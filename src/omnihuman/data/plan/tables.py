@@ -182,8 +182,7 @@ class TableWriter:
         self.columns["tasks"].append(np.array(codes, np.int32))
 
     def _encode(self, planned: Planned) -> tuple[bytes, bytes]:
-        sizes = json.dumps([planned.amounts, planned.counts], separators=(",", ":"))
-        return codec.encode_record(planned.record), sizes.encode()
+        return codec.encode_record(planned.record), codec.to_json([planned.amounts, planned.counts])
 
     def _add_clip(self, planned: Planned) -> int:
         record, header = planned.record, planned.header
