@@ -3,12 +3,21 @@
 import re
 from copy import deepcopy
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
 
 from omnihuman.build import compose_part
-from omnihuman.data.chat import Chat, check_markers, describe_difference
+from omnihuman.data.chat import (
+    TEXTS_AT_ONCE,
+    Chat,
+    check_markers,
+    count_each,
+    describe_difference,
+    encode_text,
+    measure,
+)
 from omnihuman.data.record import BadSample
 from omnihuman.modality import SLOTS
 from omnihuman.template import parse_template
@@ -265,3 +274,22 @@ def test_difference_to_a_template_that_refuses_a_system_turn(tokenizer: Any) -> 
     tokenizer.chat_template = refusal + tokenizer.chat_template
     assert describe_difference(Chat(tokenizer, CHATML)) is None
     assert describe_difference(Chat(tokenizer, replace(CHATML, system="Look."))) is not None
+
+
+def test_pieces_measure_what_is_encoded(tokenizer: Any) -> None:
+    system = (None, "Answer shortly.")
+    for messages, options in product((ONE_TURN, THREE_TURNS), ({}, {"supervise_newline": True}, {"markers": False})):
+        chat = Chat(tokenizer, CHATML, **options)
+        for prompt in system:
+            pieces = chat.split(messages, prompt, num_context=2)
+            ids, labels = chat.encode(messages, COUNTS, prompt, num_context=2)
+            num_tokens = chat.count_tokens(piece.text for piece in pieces)
+            assert measure(pieces, COUNTS, num_tokens) == (len(ids), len(labels) - labels.count(IGNORE_INDEX))
+            pieces = chat.split_prompt(messages, "It is", prompt)
+            num_tokens = chat.count_tokens(piece.text for piece in pieces)
+            assert measure(pieces, COUNTS, num_tokens) == (len(chat.prompt(messages, COUNTS, "It is", prompt)), 0)
+
+
+def test_many_texts_are_counted_as_single_ones(tokenizer: Any) -> None:
+    texts = [f"{number} men\n  dance,{' la' * number} 好" for number in range(TEXTS_AT_ONCE + 9)]
+    assert count_each(tokenizer, texts) == [len(encode_text(tokenizer, text)) for text in texts]

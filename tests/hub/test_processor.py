@@ -33,6 +33,8 @@ TRAINING_OPTIONS = {
     "prefetch_mb",
     "sort_window",
     "index_folder",
+    "index_days",
+    "index",
     "seed",
     "source",
     "features",

@@ -1,6 +1,7 @@
 """The error of a sample."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -11,14 +12,16 @@ class BadSample(ValueError):
 
     Attributes:
         reason: a short code that is counted: ``missing_file``, ``truncated``, ``unknown_role`` ...
+        file: that is missing, where the record could not be built for it.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, file: Path | None = None) -> None:
         super().__init__(message)
-        self.reason = reason
+        self.reason, self.file = reason, file
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.reason, str(self))  # exceptions of two arguments do not unpickle by themselves
+        # exceptions of several arguments do not unpickle by themselves
+        return type(self), (self.reason, str(self), self.file)
 
 
 def explain_unexpected(error: Exception, place: str, policy: str) -> Exception:

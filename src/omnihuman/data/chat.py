@@ -1,8 +1,11 @@
 """The one prompt builder: messages -> token ids and labels, for training and for generation."""
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
@@ -16,6 +19,9 @@ MAX_CACHED_LENGTH = 200
 """Longest text in characters whose ids are cached: longer texts are user text, which does not repeat."""
 
 MAX_CACHED_TEXTS = 10_000
+
+TEXTS_AT_ONCE, MAX_THREADS = 512, 8
+"""Texts whose tokens a thread counts at once, in Rust beside the interpreter, and such threads."""
 
 PROBE = (
     ("user", "Who is in the video?"),
@@ -326,9 +332,15 @@ def encode_text(tokenizer: Any, text: str) -> list[int]:
 def count_each(tokenizer: Any, texts: Sequence[str]) -> list[int]:
     """Return the number of ids of each text, without special tokens around it."""
     backend = _find_backend(tokenizer)
-    if backend is None:
+    if backend is None or len(texts) < TEXTS_AT_ONCE:
         return [len(encode_text(tokenizer, text)) for text in texts]
-    return [len(encoding) for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def count(start: int) -> list[int]:
+        encodings = backend.encode_batch_fast(texts[start : start + TEXTS_AT_ONCE], add_special_tokens=False)
+        return [len(encoding) for encoding in encodings]
+
+    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
+        return list(chain.from_iterable(pool.map(count, range(0, len(texts), TEXTS_AT_ONCE))))
 
 
 def _find_backend(tokenizer: Any) -> Any:

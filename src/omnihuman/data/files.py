@@ -75,7 +75,7 @@ def parse_path(raw: Mapping[str, Any], key: str, root: Path, location: str, **op
     try:
         return resolve_path(root, name, **options)
     except PathError as error:
-        raise BadSample(error.reason, f"{location}: {key} {name!r:.200}: {error}") from error
+        raise BadSample(error.reason, f"{location}: {key} {name!r:.200}: {error}", root / name) from error
 
 
 def _unwrap(name: Any) -> Any:

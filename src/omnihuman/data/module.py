@@ -55,6 +55,7 @@ class OmniData:
         source: builds the source of a path, called with it and ``root``; ``None`` where ``records`` has no path.
         val_records: path or source of the validation samples, ``None`` for no validation.
         path: of the records folder or file that the three keys above come from, for messages; ``None`` without one.
+        index: folder of ``omnihuman index`` that the records come from, likewise.
         num_frames: frames of a video.
         sampling: of these frames: ``midpoints``, ``steps``, ``ends`` or ``fps``, see ``data.decode.sampling``.
         face: crops faces, for encoders that read them; ``None``: by the boxes of the records.
@@ -88,6 +89,7 @@ class OmniData:
         features: folder in which features of frozen encoders are cached, for all runs; ``None`` for no cache.
         features_gb: 10^9 bytes of that folder; features that were used least recently make room. ``None``: no limit.
         index_folder: folder of the tables of planned samples, for all runs; ``None`` plans in memory.
+        index_days: tables that nothing has opened for so long are deleted when others are made; ``None``: never.
         exact: frames of videos equal those of the official code; false: a little faster, and nearly equal.
 
     Attributes:
@@ -101,6 +103,9 @@ class OmniData:
     _mixture: Sequence[MixturePart] = ()
     _connected: tuple[Transforms, Layouts, Chat] | None = None
     _feature_cache: FeatureCache | None = None
+    _cache: dict[Any, Samples]
+    _skipped: dict[str, list[Description]]
+    _frozen: Frozen
 
     def __init__(
         self,
@@ -116,6 +121,7 @@ class OmniData:
         source: Callable[[str, str], RecordSource] | None = None,
         val_records: str | RecordSource | None = None,
         path: str | None = None,
+        index: str | None = None,
         sampling: Sampling = "midpoints",
         face: FaceInput | None = None,
         augment: AudioAugment | None = None,
@@ -141,13 +147,14 @@ class OmniData:
         features: str | None = None,
         features_gb: int | float | None = None,
         index_folder: str | None = None,
+        index_days: int | float | None = 90,
         exact: bool = True,
     ) -> None:
         check_positive(num_frames=num_frames, batch_size=batch_size, max_tokens=max_tokens, sort_window=sort_window)
         check_positive(max_length=max_length, timeout=timeout, prefetch_mb=prefetch_mb, features_gb=features_gb)
-        check_positive(max_frames=max_frames, max_audio_seconds=max_audio_seconds)
+        check_positive(max_frames=max_frames, max_audio_seconds=max_audio_seconds, index_days=index_days)
         self.budgets = {"frames": max_frames, "waveform": max_audio_seconds}
-        self.max_skipped, self.path = check_share(max_skipped), path
+        self.max_skipped, self.path = check_share(max_skipped), path or index
         self.sort_window, self.prefetch_mb, self.features_gb = sort_window, prefetch_mb, features_gb
         self.augment = augment if augment and augment.is_enabled else None
         if self.augment:
@@ -158,15 +165,14 @@ class OmniData:
         self.val_source = None if val_records is None else parse_source(val_records, build, "data.val_records")
         self.batch_size, self.max_tokens, self.seed, self.val_limit = batch_size, max_tokens, seed, val_limit
         self.tasks, self.views = TaskSelection(tasks), [View.parse(view, "data.views") for view in views]
-        self.plans = SourcePlans(index_folder, self.exclusions, self.tasks)
+        self.plans = SourcePlans(index_folder, self.exclusions, self.tasks, index_days)
         self.options = dict[str, Any](num_frames=num_frames, sampling=sampling, time_instruction=time_instruction)
         self.options |= dict(face=face, missing=missing, long_audio=long_audio, policy=on_bad_sample, timeout=timeout)
         self.options |= dict(tiles=parse_tiles(tiles), exact=exact)
         self.chat_options = dict[str, Any](markers=markers, separator=separator, instruction=instruction)
         self.chat_options["supervise_newline"] = supervise_newline
         self.max_length, self.num_workers, self.features = max_length or max_tokens, num_workers, features
-        self._cache, self._skipped = dict[Any, Samples](), dict[str, list[Description]]()
-        self._frozen: Frozen = {}
+        self._cache, self._skipped, self._frozen, self.prefetch_mb = {}, {}, {}, prefetch_mb
 
     def connect(
         self,

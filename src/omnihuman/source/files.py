@@ -25,10 +25,10 @@ class FileSource(Source):
         add_audio: a video whose text has no ``<audio>`` gets one, as in HumanOmni's loader.
 
     Attributes:
-        suffix: of the files that the class reads.
+        suffix: of the files that the class reads; empty for a folder.
     """
 
-    suffix: ClassVar[str]
+    suffix: ClassVar[str] = ""
 
     def __init__(
         self,
@@ -68,9 +68,12 @@ class FileSource(Source):
     def entries(self) -> Iterator[tuple[str, Any]]:
         """Yield the place and the content of every entry; a ``BadSample`` in place of content that cannot be parsed."""
 
-    def _check_path(self) -> None:
+    def _check_root(self) -> None:
         if not self.root.is_dir():
             raise ValueError(f"data.root={self.root}: there is no such folder; {self.path} names its media below it.")
+
+    def _check_path(self) -> None:
+        self._check_root()
         if not self.path.is_file():
             raise ValueError(f"{self.path}: there is no such data file (data.records, data.val_records).")
         if self.path.suffix in SUFFIXES and self.path.suffix != self.suffix:

@@ -5,20 +5,22 @@ from pathlib import Path
 from typing import Any
 
 from omnihuman.data.record import Entry
+from omnihuman.source.arrow import SPLITS, STATE, ArrowSource
 from omnihuman.source.base import Source
+from omnihuman.source.files import FileSource
 from omnihuman.source.json import JsonSource
 from omnihuman.source.jsonl import JsonlSource
 from omnihuman.source.parquet import ParquetSource
 from omnihuman.source.root import find_media_root, read_records_folder
 
-KINDS = (JsonSource, JsonlSource, ParquetSource)
+KINDS: tuple[type[FileSource], ...] = (JsonSource, JsonlSource, ParquetSource)
 
 
 class RecordsSource(Source):
     """The records of a ``.json``, ``.jsonl`` or ``.parquet`` file, in order.
 
     Args:
-        path: the data file, or a folder with ``train.json``.
+        path: the data file, a folder with ``train.json``, or one that ``Dataset.save_to_disk`` has written.
         root: folder that all media paths are relative to and may not leave; ``None``: as ``report.json`` beside the
             file says, or the folder of the file.
         follow_links: accept links in it to files outside, as in a cache of the hub.
@@ -38,10 +40,11 @@ class RecordsSource(Source):
         path = Path(path).expanduser()
         if root is None:
             root = find_media_root(path)
-        if path.is_dir():
+        is_saved = any((path / name).is_file() for name in (STATE, SPLITS))
+        if path.is_dir() and not is_saved:
             path = read_records_folder(path).train
         classes = {kind.suffix: kind for kind in KINDS}
-        kind = classes.get(path.suffix, JsonSource)  # which refuses other suffixes
+        kind = ArrowSource if is_saved else classes.get(path.suffix, JsonSource)  # which refuses other suffixes
         self.source = kind(path, root, follow_links=follow_links, text_only=text_only, add_audio=add_audio)
 
     @property

@@ -75,10 +75,11 @@ SPEED_DATA_KEYS = (
     "val_limit",
     "features",
     "index_folder",
+    "index_days",
 )
 """Data options that change the speed of a run and not its result."""
 
-FILE_DATA_KEYS = ("path", "records", "val_records", "root", "source", "_target_")
+FILE_DATA_KEYS = ("path", "index", "records", "val_records", "root", "source", "_target_")
 """Data options that name sources: each stage may have its own, so a child does not compare them."""
 
 FINISHED = "finished"

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import threading
 from collections.abc import Callable
 from itertools import chain
@@ -188,3 +189,31 @@ def test_edited_records_are_refused_with_what_differs(build_shared: Any, tmp_pat
     resumed.freeze(file, Notices(None), is_resumed=True)
     with pytest.raises(ValueError, match=r"(?s)1 new \(r9\), 1 missing \(r4\), 1 changed \(r1\).*overwrite=true"):
         resumed.load_state_dict(state)
+
+
+def test_a_plan_with_a_missing_file_holds_until_the_file_is_there(
+    build_shared: Any, media_root: Path, tmp_path: Path
+) -> None:
+    root, options = tmp_path / "media", {"on_bad_sample": "skip", "max_skipped": 0.9}
+    root.mkdir()
+    shutil.copy(media_root / "talk.mp4", root)
+    source = JsonlSource(write_records(tmp_path / "a.jsonl", 6), root)
+    first = build_shared(source, **options).train_samples.planned
+    again = build_shared(source, **options).train_samples.planned
+    assert first.report.skipped[0]["reason"] == "missing_file" and again.folder == first.folder
+    shutil.copy(media_root / "late.mp4", root)
+    assert len(build_shared(source, **options).train_samples) == 6
+
+
+def test_plans_that_nothing_opens_are_deleted(build_shared: Any, tmp_path: Path) -> None:
+    records = write_records(tmp_path / "a.jsonl", 3)
+    folders = [build_shared(records, views=[view]).train_samples.planned.folder for view in ("VAF", "VF")]
+    for file in (tmp_path / "index").rglob("*"):
+        os.utime(file, (1, 1))
+    _ = build_shared(records, index_days=None, views=["A"]).train_samples
+    _ = build_shared(records, views=["VAF"]).train_samples
+    assert all(folder.exists() for folder in folders), "without a limit; and where no plan is made"
+    _ = build_shared(records, views=["V"]).train_samples
+    assert [folder.exists() for folder in folders] == [True, False], "the first one was opened"
+    with pytest.raises(ValueError, match=r"data\.index_days must be above 0"):
+        build_shared(records, index_days=0)

@@ -13,7 +13,8 @@ import numpy as np
 from omnihuman.data.bad_sample import BadSample
 from omnihuman.data.decode.header import Header
 from omnihuman.data.plan import codec
-from omnihuman.data.plan.tables import ArrowFile, Stat, open_table, stat_file
+from omnihuman.data.plan.stat import Stat, stat_file
+from omnihuman.data.plan.tables import ArrowFile, open_table
 
 COLUMNS = {"hash": "uint64", "file": "binary", "size": "int64", "mtime_ns": "int64", "header": "binary"}
 """A header is JSON; of a file that cannot be used, reason and message."""
@@ -33,12 +34,17 @@ class HeaderStore:
     Args:
         folder: of the tables, each sorted by a hash of the paths; created on the first write.
         probe: reads headers of files.
+        more: folders of tables that are read only, such as those of an index.
     """
 
-    def __init__(self, folder: Path, probe: Callable[[Iterable[Path]], Mapping[Path, Outcome]]) -> None:
+    def __init__(
+        self, folder: Path, probe: Callable[[Iterable[Path]], Mapping[Path, Outcome]], more: Iterable[Path] = ()
+    ) -> None:
         self.folder, self.probe = folder, probe
         self.pending: dict[Path, tuple[Stat, Outcome]] = {}
-        self.tables = [_open(file) for file in sorted(folder.glob("*.arrow"))]
+        self.tables = list[dict[str, Any]]()
+        for place in dict.fromkeys([folder, *more]):
+            self.tables += [_open(file) for file in sorted(place.glob("*.arrow"))]
 
     def __call__(self, files: Iterable[Path]) -> dict[Path, Outcome]:
         """Return the header of each file, or what is wrong with it."""

@@ -2,9 +2,12 @@
 
 import json
 import logging
+import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,8 @@ from omnihuman.data.machine import sync
 from omnihuman.data.notices import Notices
 from omnihuman.data.plan.fingerprint import hash_values
 from omnihuman.data.plan.headers import MACHINE_REASONS
-from omnihuman.data.plan.tables import PlanTable, TableWriter
+from omnihuman.data.plan.stat import stat_file
+from omnihuman.data.plan.tables import MANIFEST, PlanTable, TableWriter
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +33,11 @@ class Index:
 
     Args:
         folder: created on the first write.
+        max_days: plans that nothing has opened for so long are deleted when another one is made; ``None``: never.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, max_days: float | None = None) -> None:
+        self.folder, self.max_days = folder, max_days
 
     @property
     def headers(self) -> Path:
@@ -54,11 +59,12 @@ class Index:
             if table is not None:
                 log.info("plan of %d samples in %s", len(table), table.folder)
                 return table
+            self.clean()
             partial = parent / f"{uuid.uuid4().hex}.partial"
             try:
                 make(TableWriter(partial))
                 files = PlanTable(partial).read_files()
-                target = parent / hash_values([json.loads((partial / "plan.json").read_text()), files])
+                target = parent / hash_values([json.loads((partial / MANIFEST).read_text()), files])
                 if target.exists():
                     shutil.rmtree(target)
                 partial.rename(target)
@@ -67,8 +73,22 @@ class Index:
                 shutil.rmtree(partial, ignore_errors=True)
             return PlanTable(target, quarantine_file)
 
+    def clean(self) -> None:
+        """Delete plans that nothing has opened for ``max_days``, and what interrupted processes have left."""
+        if self.max_days is None:
+            return
+        oldest = time.time() - self.max_days * 86400
+        for folder in self.folder.glob("*/*/"):
+            manifest = folder / MANIFEST
+            is_plan = manifest.is_file() or folder.suffix == ".partial"
+            newest = max((entry.stat().st_mtime for entry in folder.iterdir()), default=folder.stat().st_mtime)
+            if is_plan and newest < oldest:
+                log.info("%s: nothing has opened it for %g days: deleted", folder, self.max_days)
+                manifest.unlink(missing_ok=True)  # first, so that nothing takes the rest for a plan
+                shutil.rmtree(folder, ignore_errors=True)
+
     def find(self, key: Key, quarantine_file: Path | None = None) -> PlanTable | None:
-        """Return the newest plan of a key whose media are unchanged and that no state of the machine has decided."""
+        """Return the newest plan of a key whose media are unchanged and that no passing state of the disk decides."""
         parent = self.folder / hash_values(key)
         folders = [folder for folder in parent.glob("*") if folder.suffix != ".partial"]
         for folder in sorted(folders, key=lambda folder: -folder.stat().st_mtime):
@@ -77,10 +97,25 @@ class Index:
             except ValueError as error:
                 log.warning("%s", error)
                 continue
-            is_passing = any(skipped["reason"] in MACHINE_REASONS for skipped in table.report.skipped)
-            if not is_passing and table.find_changed_file() is None:
+            has_passed = any(map(_may_have_passed, table.report.skipped))
+            if not has_passed and table.find_changed_file() is None:
+                mark_use(table)
                 return table
         return None
+
+
+def mark_use(table: PlanTable) -> None:
+    """Note that a plan is in use, see ``Index.clean``."""
+    with suppress(OSError):  # in a folder that may only be read
+        os.utime(table.folder / MANIFEST)
+
+
+def _may_have_passed(skipped: Mapping[str, Any]) -> bool:
+    """Return true if the reason of a skipped sample may have passed: a file is missing until its state changes."""
+    if skipped["reason"] not in MACHINE_REASONS:
+        return False
+    state = skipped.get("state")
+    return not state or any(stat_file(file) != tuple(stat) for file, *stat in state)
 
 
 class SharedPlans:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from omnihuman.data.chat import Chat, Piece, measure, read_texts
 from omnihuman.data.exclusion import FILE_REASONS, Description, Identity, identify, quarantine
 from omnihuman.data.machine import retry
 from omnihuman.data.plan.planned import Planned, PlanReport
+from omnihuman.data.plan.stat import stat_file
 from omnihuman.data.reader.base import Reader
 from omnihuman.data.record import Entry, Record
 from omnihuman.data.views import ViewSelection
@@ -185,18 +187,8 @@ class Planner:
         """Return the header of each file, or what is wrong with it."""
         files = list(files)
         with ThreadPoolExecutor(8) as pool:
-            return dict(zip(files, pool.map(self._probe, files), strict=True))
-
-    def _probe(self, file: Path) -> media.Header | BadSample:
-        try:
-            return retry(lambda: media.probe(file, self.timeout), _is_passing)
-        except BadSample as bad:
-            return bad
-        except Exception as error:
-            unusable = explain_unexpected(error, str(file), self.policy)
-            if isinstance(unusable, BadSample):
-                return unusable
-            raise unusable from error
+            outcomes = pool.map(partial(probe_file, timeout=self.timeout, policy=self.policy), files)
+            return dict(zip(files, outcomes, strict=True))
 
     def _list_views(self, entry: Entry, headers: Headers) -> tuple[media.Header, list[tuple[Record, list[str]]]]:
         """Return the header of a record, and the record in each view with its fillers.
@@ -311,7 +303,27 @@ class Planner:
 
     def _skip(self, entry: Entry, bad: BadSample, *, is_view: bool = False) -> None:
         description = describe_skipped(self.policy, entry, bad, self.quarantine_file, is_question=self.prompts)
+        description |= describe_missing(entry, bad)
         self.report.skipped.append(description | {"is_view": True} if is_view else description)
+
+
+def probe_file(file: Path, *, timeout: float, policy: str) -> media.Header | BadSample:
+    """Return the header of a file, or what is wrong with it.
+
+    Args:
+        file: a media file.
+        timeout: seconds.
+        policy: ``raise`` raises what no media file should cause.
+    """
+    try:
+        return retry(lambda: media.probe(file, timeout), _is_passing)
+    except BadSample as bad:
+        return bad
+    except Exception as error:
+        unusable = explain_unexpected(error, str(file), policy)
+        if isinstance(unusable, BadSample):
+            return unusable
+        raise unusable from error
 
 
 def _is_passing(error: Exception) -> bool:
@@ -392,6 +404,14 @@ def describe_skipped(
         assert quarantine_file is not None
         quarantine(quarantine_file, description)
     return description
+
+
+def describe_missing(entry: Entry, bad: BadSample) -> dict[str, Any]:
+    """Return the state of the files of a sample that lacks one: it is looked at again when that changes."""
+    if bad.reason != "missing_file":
+        return {}
+    files = entry.files if isinstance(entry, Record) else filter(None, [bad.file])
+    return {"state": [[str(file), *stat_file(file)] for file in files]}
 
 
 def describe_place(record: Record) -> str:

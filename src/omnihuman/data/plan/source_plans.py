@@ -1,5 +1,6 @@
 """Plans of whole sources: from the tables that all runs share, or made in this process."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
@@ -21,7 +22,7 @@ from omnihuman.data.plan.fingerprint import (
     hash_values,
 )
 from omnihuman.data.plan.headers import HeaderStore
-from omnihuman.data.plan.index import Index, Key, SharedPlans
+from omnihuman.data.plan.index import Index, Key, SharedPlans, mark_use
 from omnihuman.data.plan.planning import CHUNK
 from omnihuman.data.plan.tables import PlanTable, TableWriter
 from omnihuman.data.record import Entry
@@ -35,13 +36,16 @@ class SourcePlans:
         folder: of the tables that all runs share; ``None`` plans in memory, in every process.
         exclusions: of each source.
         tasks: that are used.
+        max_days: of a plan that nothing opens, see ``Index``.
 
     Attributes:
         shared: plans of a run of several processes; ``None`` where this process is the only one.
     """
 
-    def __init__(self, folder: str | None, exclusions: Exclusions, tasks: TaskSelection) -> None:
-        self.index = None if folder is None else Index(Path(folder))
+    def __init__(
+        self, folder: str | None, exclusions: Exclusions, tasks: TaskSelection, max_days: float | None = None
+    ) -> None:
+        self.index = None if folder is None else Index(Path(folder), max_days)
         self.exclusions, self.tasks = exclusions, tasks
         self.shared: SharedPlans | None = None
 
@@ -108,16 +112,17 @@ class SourcePlans:
 
         def make(earlier: PlanTable | None) -> PlanTable:
             key = {
-                "source": _describe_source(source),
+                "source": describe_source(source),
                 "choice": dict(choice),
                 "samples": describe_samples(samples),
                 "excluded": hash_values(sorted(map(str, excluded.items()))) if excluded else None,
             }
             if earlier is not None and _is_same(earlier.key, key) and earlier.find_changed_file() is None:
+                mark_use(earlier)
                 return earlier
 
             def write(writer: TableWriter) -> None:
-                write_plan(writer, samples, select(), index.headers)
+                write_plan(writer, samples, select(), open_headers(index.headers, source, samples))
                 unlisted = self.tasks.skipped[split][source.location] if split else ()
                 assert samples.planner is not None
                 writer.finish(samples.planner.report, unlisted, key)
@@ -131,24 +136,42 @@ class SourcePlans:
         return samples
 
 
-def write_plan(writer: TableWriter, samples: Samples, entries: Iterable[Entry], headers: Path) -> None:
+def open_headers(folder: Path, source: RecordSource, samples: Samples) -> HeaderStore:
+    """Return the headers of media files, those of a source that has some included.
+
+    Args:
+        folder: of all headers.
+        source: an index has a folder ``headers`` of its own.
+        samples: whose planner probes new files.
+    """
+    assert samples.planner is not None
+    places = [place / name_headers() for place in (getattr(source, "headers", None),) if place is not None]
+    return HeaderStore(folder / name_headers(), samples.planner.probe_files, places)
+
+
+def name_headers() -> str:
+    """Return the folder of headers as this code reads them."""
+    return hash_values([hash_code(*HEADER_CODE), av.__version__])
+
+
+def write_plan(writer: TableWriter, samples: Samples, entries: Iterable[Entry], headers: HeaderStore) -> None:
     """Plan entries and write their samples to tables.
 
     Args:
         writer: of the tables.
         samples: whose options count.
         entries: in order.
-        headers: folder of the headers of media files.
+        headers: of the media files.
     """
     planner = samples.planner
     assert planner is not None
-    store = HeaderStore(headers / hash_values([hash_code(*HEADER_CODE), av.__version__]), planner.probe_files)
-    planner.probe_all = store
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would not survive the fork of a worker
+    planner.probe_all = headers
     try:
         for chunk in _split(planner(entries)):
             writer.add(chunk)
     finally:
-        store.flush()  # also of a planning that is interrupted
+        headers.flush()  # also of a planning that is interrupted
 
 
 def _split(samples: Iterator[Any]) -> Iterator[list[Any]]:
@@ -156,7 +179,7 @@ def _split(samples: Iterator[Any]) -> Iterator[list[Any]]:
         yield chunk
 
 
-def _describe_source(source: RecordSource) -> Any:
+def describe_source(source: RecordSource) -> Any:
     """Return what decides the records of a source: the contents of its file, or the records themselves."""
     describe = getattr(source, "fingerprint", None)
     fingerprint = None if describe is None else describe()

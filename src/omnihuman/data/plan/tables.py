@@ -16,6 +16,8 @@ from omnihuman.data.decode.header import Header
 from omnihuman.data.machine import sync
 from omnihuman.data.plan import codec
 from omnihuman.data.plan.planned import Plan, Planned, PlanReport, TaskColumn
+from omnihuman.data.plan.stat import stat_file
+from omnihuman.data.record import Record
 from omnihuman.types import FrameCount
 
 FORMAT = 1
@@ -24,20 +26,7 @@ FORMAT = 1
 MANIFEST = "plan.json"
 """File of a folder of tables that names their contents; it is written last."""
 
-IDS_AT_ONCE = 2**20
-
-Stat = tuple[int, int]
-"""Size in bytes and time of the last change in ns of a file."""
-
-
-def stat_file(file: Path | str) -> Stat:
-    """Return size and time of a file, ``(-1, -1)`` if it cannot be read."""
-    try:
-        stat = os.stat(file)
-    except OSError:
-        return -1, -1
-    return stat.st_size, stat.st_mtime_ns
-
+IDS_AT_ONCE, ROWS_AT_ONCE = 2**20, 2**12
 
 COLUMN_DTYPES = {"int32": np.int32, "int64": np.int64, "uint64": np.uint64, "double": np.float64}
 
@@ -294,6 +283,7 @@ class PlanTable(Plan):
 
     Attributes:
         key: what decides the plan.
+        content: a hash of its samples and their headers.
         unlisted: records whose tasks are not used.
 
     Raises:
@@ -303,7 +293,7 @@ class PlanTable(Plan):
     def __init__(self, folder: Path, quarantine_file: Path | None = None) -> None:
         self.folder, self.quarantine_file = folder, quarantine_file
         manifest = _read_manifest(folder)
-        self.key, self.digest = manifest["key"], manifest["digest"]
+        self.key, self.digest, self.content = manifest["key"], manifest["digest"], manifest["content"]
         self.unlisted = JsonLines(folder / "unlisted.jsonl", manifest["num_unlisted"])
         facts = manifest["report"] | {"stream_notes": dict.fromkeys(manifest["report"]["stream_notes"])}
         self.report = PlanReport(list(JsonLines(folder / "skipped.jsonl", manifest["num_skipped"])), **facts)
@@ -337,6 +327,23 @@ class PlanTable(Plan):
             amounts["frames"] = FrameCount(amounts["frames"], record.tiling)
         length, targets = int(self.lengths[index]), int(self.targets[index])
         return Planned(record, header, amounts, counts, length, targets, self.quarantine_file)
+
+    def count_media(self) -> dict[str, float]:
+        """Return the numbers of records, of those with tracks of faces, of clips, and the seconds of the clips."""
+        seconds = np.concatenate([np.zeros(1), self._column("clips", "seconds").to_numpy()])
+        num_tracks = np.count_nonzero(self._column("samples", "track").to_numpy() >= 0)
+        totals = {"records": len(self), "tracks": int(num_tracks), "clips": len(seconds) - 1}
+        return totals | {"seconds": float(seconds.sum())}
+
+    def iterate_records(self) -> Iterator[Record]:
+        """Yield the records in order, each built when it is reached."""
+        tracks = self._column("tracks", "faces")
+        for start in range(0, len(self), ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            texts, numbers = (self._column("samples", name)[rows].to_pylist() for name in ("record", "track"))
+            for text, track in zip(texts, numbers, strict=True):
+                faces = None if track < 0 else codec.decode_faces(tracks[track].as_py())
+                yield codec.decode_record(text, faces)
 
     def read_ids(self, indices: NDArray[np.int32]) -> list[str]:
         ids = list[str]()

@@ -1,0 +1,47 @@
+"""The records of an index, which ``omnihuman index`` has checked."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omnihuman.data.plan.fingerprint import hash_values
+from omnihuman.data.plan.record_tables import read_entries, read_manifest
+from omnihuman.data.plan.tables import PlanTable
+from omnihuman.data.record import Entry
+from omnihuman.source.base import Source
+
+
+class IndexSource(Source):
+    """The records of an index in the order of the data files that it was made of.
+
+    Args:
+        path: the folder of the index.
+        root: ``None``: the index knows the paths of its media.
+
+    Raises:
+        ValueError: there is a root.
+    """
+
+    def __init__(self, path: str | Path, root: str | Path | None = None) -> None:
+        self.path = Path(path).expanduser()
+        if root is not None:
+            raise ValueError(f"data.root={root}: an index knows the paths of its media; leave data.root out.")
+
+    @property
+    def location(self) -> str:
+        return str(self.path)
+
+    @property
+    def headers(self) -> Path:
+        """Folder of the headers of its media files."""
+        return self.path / "headers"
+
+    def records(self) -> Iterator[Entry]:
+        for table in self._open_tables():
+            yield from read_entries(table)
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        return {"tables": [[table.content, hash_values(table.report.skipped)] for table in self._open_tables()]}
+
+    def _open_tables(self) -> list[PlanTable]:
+        return [PlanTable(self.path / name) for name in read_manifest(self.path)["tables"]]

@@ -1,0 +1,94 @@
+"""The verb ``index``, as users type it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omnihuman.build import build, compose_config
+from omnihuman.index import main
+from omnihuman.source.index import IndexSource
+from tests.data.conftest import write_clip, write_records
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip") / "talk.mp4", num_frames=10, seconds=0.5)
+
+
+@pytest.fixture
+def folder(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the current folder, with ``media`` and ``a.jsonl``, one of whose rows is broken and one has no file."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["omnihuman"])
+    (tmp_path / "media").mkdir()
+    for name in ("talk.mp4", "late.mp4"):
+        (tmp_path / "media" / name).hardlink_to(clip)
+    write_records(tmp_path / "a.jsonl", 5, broken=2)
+    return tmp_path
+
+
+def index(*more: str) -> None:
+    main(["records=a.jsonl", "root=media", "out=index", "processes=1", *more])
+
+
+def read_bad() -> list[Any]:
+    return [json.loads(line) for line in Path("index/bad.jsonl").read_text().splitlines()]
+
+
+def test_a_data_file_becomes_an_index(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    index()
+    output = capsys.readouterr().out
+    assert "5 records" in output and "1 bad rows (1 malformed_json)" in output and "data.index=index" in output
+    assert [(row["row"], row["records"]) for row in read_bad()] == [(1, "a.jsonl")]
+    data = build(compose_config(["data=index", f"data.index={folder / 'index'}"]).data)
+    assert isinstance(data.sources[0].source, IndexSource) and data.path == str(folder / "index")
+    assert len(list(data.sources[0].source.records())) == 6
+
+
+def test_the_same_command_again_leaves_the_tables(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index()
+    first = Path("index/index.json").read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr("omnihuman.data.plan.tables.TableWriter.add", None)
+        index()
+    assert Path("index/index.json").read_text() == first
+    write_records(folder / "a.jsonl", 6)
+    index()
+    manifest = json.loads(Path("index/index.json").read_text())
+    assert manifest["num_records"] == [6] and not read_bad()
+    tables = {file.parent.relative_to("index").as_posix() for file in Path("index").rglob("plan.json")}
+    assert tables == set(manifest["tables"]), "those of the earlier rows are deleted"
+
+
+def test_an_interrupted_index_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("omnihuman.data.plan.tables.TableWriter.finish", lambda *_: sys.exit(1))
+        with pytest.raises(SystemExit):
+            index()
+    assert list(Path("index/headers").rglob("*.arrow")) and not Path("index/index.json").exists()
+    monkeypatch.setattr("omnihuman.data.media.probe", None)
+    index()
+    assert len(read_bad()) == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("timeout=0", "timeout=0: expected"),
+        ("out=a.jsonl", "out=a.jsonl is a"),
+        ("out=media", "out=media holds other"),
+        ("records=b.jsonl", "b.jsonl: there is no"),
+    ],
+)
+def test_mistakes_are_named(folder: Path, override: str, message: str) -> None:
+    with pytest.raises(SystemExit, match=f"error: .*{message}"):
+        index(override)
+
+
+def test_no_usable_record_is_an_error(folder: Path) -> None:
+    write_records(folder / "a.jsonl", 2, video="gone.mp4")
+    with pytest.raises(SystemExit, match=r"a.jsonl: no record.*2 bad rows \(2 missing_file\)"):
+        index()
