@@ -1,4 +1,4 @@
-"""What is said of a resumed run."""
+"""Messages about a resumed run."""
 
 import logging
 from pathlib import Path

@@ -135,3 +135,11 @@ def _build_masks(time_masks: int, time_mask: int, bin_masks: int, bin_mask: int,
     from torchaudio.transforms import SpecAugment
 
     return SpecAugment(time_masks, time_mask, bin_masks, bin_mask, p=time_share)
+
+
+def select_augment(augment: AudioAugment | None, features: str | None, missing: str) -> AudioAugment | None:
+    """Return an augmentation that changes something, checked against the other options."""
+    if augment is None or not augment.is_enabled:
+        return None
+    augment.check(features, missing)
+    return augment

@@ -85,3 +85,9 @@ def summarize_reasons(skipped: Iterable[Mapping[str, Any]]) -> str:
         more = ", ..." if len(names) > SHOWN_FILES else ""
         parts.append(f"{count} {reason} ({', '.join(names[:SHOWN_FILES])}{more})")
     return ", ".join(parts)
+
+
+def check_budgets(*, max_frames: int | None, max_audio_seconds: float | None) -> dict[str, float | None]:
+    """Return the largest amounts of a micro-batch by field."""
+    check_positive(max_frames=max_frames, max_audio_seconds=max_audio_seconds)
+    return {"frames": max_frames, "waveform": max_audio_seconds}

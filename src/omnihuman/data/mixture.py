@@ -147,3 +147,13 @@ def select_epoch(mixture: Sequence[MixturePart], seed: int, epoch: int) -> Indic
             chosen.append(part.indices[more])
     indices = np.concatenate([np.empty(0, np.int32), *chosen])
     return indices[shuffle_indices(len(indices), seed, epoch)]
+
+
+def open_sources(
+    records: MixtureEntry | Sequence[MixtureEntry],
+    val_records: str | RecordSource | None,
+    build: Callable[[str], RecordSource],
+) -> tuple[list[WeightedSource], RecordSource | None]:
+    """Return the sources of the training and of the validation; for the rest, see ``parse_mixture``."""
+    val_source = None if val_records is None else parse_source(val_records, build, "data.val_records")
+    return parse_mixture(records, build), val_source

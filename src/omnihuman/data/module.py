@@ -8,8 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from omnihuman.data.augment import AudioAugment
-from omnihuman.data.ceiling import check_positive, check_share, check_skipped, summarize_reasons
+from omnihuman.data.augment import AudioAugment, select_augment
+from omnihuman.data.ceiling import check_budgets, check_positive, check_share, check_skipped, summarize_reasons
 from omnihuman.data.chat import Chat, Markers, describe_difference
 from omnihuman.data.dataset import Samples, Transforms
 from omnihuman.data.decode.sampling import Sampling
@@ -21,8 +21,7 @@ from omnihuman.data.mixture import (
     MixtureEntry,
     MixturePart,
     build_source,
-    parse_mixture,
-    parse_source,
+    open_sources,
     plan_mixture,
     select_epoch,
 )
@@ -152,17 +151,11 @@ class OmniData:
     ) -> None:
         check_positive(num_frames=num_frames, batch_size=batch_size, max_tokens=max_tokens, sort_window=sort_window)
         check_positive(max_length=max_length, timeout=timeout, prefetch_mb=prefetch_mb, features_gb=features_gb)
-        check_positive(max_frames=max_frames, max_audio_seconds=max_audio_seconds, index_days=index_days)
-        self.budgets = {"frames": max_frames, "waveform": max_audio_seconds}
-        self.max_skipped, self.path = check_share(max_skipped), path or index
-        self.sort_window, self.prefetch_mb, self.features_gb = sort_window, prefetch_mb, features_gb
-        self.augment = augment if augment and augment.is_enabled else None
-        if self.augment:
-            self.augment.check(features, missing)
+        self.budgets = check_budgets(max_frames=max_frames, max_audio_seconds=max_audio_seconds)
+        self.max_skipped, self.path, self.sort_window = check_share(max_skipped), path or index, sort_window
+        self.augment = select_augment(augment, features, missing)
         self.exclusions = Exclusions.for_policy(on_bad_sample, quarantine_folder)
-        build = partial(build_source, source, root)
-        self.sources = parse_mixture(records, build)
-        self.val_source = None if val_records is None else parse_source(val_records, build, "data.val_records")
+        self.sources, self.val_source = open_sources(records, val_records, partial(build_source, source, root))
         self.batch_size, self.max_tokens, self.seed, self.val_limit = batch_size, max_tokens, seed, val_limit
         self.tasks, self.views = TaskSelection(tasks), [View.parse(view, "data.views") for view in views]
         self.plans = SourcePlans(index_folder, self.exclusions, self.tasks, index_days)
@@ -172,7 +165,8 @@ class OmniData:
         self.chat_options = dict[str, Any](markers=markers, separator=separator, instruction=instruction)
         self.chat_options["supervise_newline"] = supervise_newline
         self.max_length, self.num_workers, self.features = max_length or max_tokens, num_workers, features
-        self._cache, self._skipped, self._frozen, self.prefetch_mb = {}, {}, {}, prefetch_mb
+        self._cache, self._skipped, self._frozen = {}, {}, {}
+        self.prefetch_mb, self.features_gb = prefetch_mb, features_gb
 
     def connect(
         self,

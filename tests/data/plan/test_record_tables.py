@@ -10,6 +10,7 @@ import pytest
 
 from omnihuman.data import media
 from omnihuman.data.module import OmniData
+from omnihuman.data.notices import Notices
 from omnihuman.data.plan.headers import HeaderStore
 from omnihuman.data.plan.planning import probe_file
 from omnihuman.data.plan.record_tables import read_entries, read_manifest, write_records
@@ -82,12 +83,12 @@ def test_a_run_from_an_index_resumes(
     tmp_path: Path,
 ) -> None:
     indexed = pair[1]
-    indexed.freeze(tmp_path / "excluded.jsonl", is_resumed=False, is_main=True)
+    indexed.freeze(tmp_path / "excluded.jsonl", Notices(None), is_resumed=False)
     state = json.loads(json.dumps(indexed.state_dict()))
     monkeypatch.setattr(media, "probe", None)
     folder = tmp_path / "index"
     resumed = build_data(IndexSource(folder), index=str(folder), index_folder=str(folder), **OPTIONS)
-    resumed.freeze(tmp_path / "excluded.jsonl", is_resumed=True, is_main=True)
+    resumed.freeze(tmp_path / "excluded.jsonl", Notices(None), is_resumed=True)
     resumed.load_state_dict(state)
     assert resumed.order(1).tolist() == indexed.order(1).tolist()
 

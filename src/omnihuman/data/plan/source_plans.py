@@ -9,6 +9,7 @@ from typing import Any
 
 import av
 
+from omnihuman.data.ceiling import check_positive
 from omnihuman.data.dataset import Samples
 from omnihuman.data.exclusion import Exclusions
 from omnihuman.data.notices import Notices
@@ -40,11 +41,15 @@ class SourcePlans:
 
     Attributes:
         shared: plans of a run of several processes; ``None`` where this process is the only one.
+
+    Raises:
+        ValueError: ``max_days`` is not above 0.
     """
 
     def __init__(
         self, folder: str | None, exclusions: Exclusions, tasks: TaskSelection, max_days: float | None = None
     ) -> None:
+        check_positive(index_days=max_days)
         self.index = None if folder is None else Index(Path(folder), max_days)
         self.exclusions, self.tasks = exclusions, tasks
         self.shared: SharedPlans | None = None
