@@ -100,10 +100,10 @@ def resume_otherwise(folder: str) -> list[float]:
     step(net, optimizer)
     state = {"state_dict": get_model_state_dict(net), "optimizer_states": [get_optimizer_state_dict(net, optimizer)]}
     build_strategy(net, optimizer).save_checkpoint({**state, "epoch": 1}, checkpoint)
-    whole, (plain, plain_optimizer) = read_shards(checkpoint), build_net(1, is_sharded=False)
-    assert "param_groups" not in whole and whole["epoch"] == read_state(checkpoint)["epoch"]
-    plain.load_state_dict(whole["state_dict"])
-    plain_optimizer.load_state_dict(whole["optimizer_states"][0])
+    full, (plain, plain_optimizer) = read_shards(checkpoint), build_net(1, is_sharded=False)
+    assert "param_groups" not in full and full["epoch"] == read_state(checkpoint)["epoch"]
+    plain.load_state_dict(full["state_dict"])
+    plain_optimizer.load_state_dict(full["optimizer_states"][0])
     again, again_optimizer = build_net(2, is_sharded=True)
     rest = build_strategy(again, again_optimizer)._load_whole(read_shards(checkpoint))  # no tensors in common
     assert set(rest["state_dict"]) == set(net.state_dict()) and rest["epoch"] == 1

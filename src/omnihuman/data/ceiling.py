@@ -87,7 +87,7 @@ def summarize_reasons(skipped: Iterable[Mapping[str, Any]]) -> str:
     return ", ".join(parts)
 
 
-def check_budgets(*, max_frames: int | None, max_audio_seconds: float | None) -> dict[str, float | None]:
+def check_budgets(max_frames: int | None, max_audio_seconds: float | None) -> dict[str, float | None]:
     """Return the largest amounts of a micro-batch by field."""
     check_positive(max_frames=max_frames, max_audio_seconds=max_audio_seconds)
     return {"frames": max_frames, "waveform": max_audio_seconds}

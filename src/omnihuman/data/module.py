@@ -151,8 +151,8 @@ class OmniData:
     ) -> None:
         check_positive(num_frames=num_frames, batch_size=batch_size, max_tokens=max_tokens, sort_window=sort_window)
         check_positive(max_length=max_length, timeout=timeout, prefetch_mb=prefetch_mb, features_gb=features_gb)
-        self.budgets = check_budgets(max_frames=max_frames, max_audio_seconds=max_audio_seconds)
-        self.max_skipped, self.path, self.sort_window = check_share(max_skipped), path or index, sort_window
+        self.budgets, self.max_skipped = check_budgets(max_frames, max_audio_seconds), check_share(max_skipped)
+        self.path, self.sort_window, self.features_gb = path or index, sort_window, features_gb
         self.augment = select_augment(augment, features, missing)
         self.exclusions = Exclusions.for_policy(on_bad_sample, quarantine_folder)
         self.sources, self.val_source = open_sources(records, val_records, partial(build_source, source, root))
@@ -165,8 +165,7 @@ class OmniData:
         self.chat_options = dict[str, Any](markers=markers, separator=separator, instruction=instruction)
         self.chat_options["supervise_newline"] = supervise_newline
         self.max_length, self.num_workers, self.features = max_length or max_tokens, num_workers, features
-        self._cache, self._skipped, self._frozen = {}, {}, {}
-        self.prefetch_mb, self.features_gb = prefetch_mb, features_gb
+        self._cache, self._skipped, self._frozen, self.prefetch_mb = {}, {}, {}, prefetch_mb
 
     def connect(
         self,
