@@ -1,6 +1,7 @@
 """Small tensors on a device whose values the host has as well, so that it need not wait for the device to read them."""
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import torch
@@ -123,7 +124,7 @@ def _pair(output: Any, host: Any) -> Any:
 def _expand_masks(index: Any) -> Any:
     """Return an index with the positions of its masks instead of them."""
     if isinstance(index, tuple):
-        return tuple(entry for part in index for entry in _list_positions(part))
+        return tuple(chain.from_iterable(map(_list_positions, index)))
     positions = tuple(_list_positions(index))
     return positions[0] if len(positions) == 1 else positions
 

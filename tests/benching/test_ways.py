@@ -73,8 +73,8 @@ def test_rows_have_ratios_to_their_references(step: TrainingStep) -> None:
     table = build_table("two ways", step, results, "padded")
     assert [row[0] for row in table.rows] == ["plain", "padded"] and table.rows[1][2] == 1
     assert results["plain"].flops == results["padded"].flops > 0
-    lacking = build_table("none fits", step, {"plain": replace(results["plain"], seconds=None)}, "plain")
-    assert str(lacking.rows[0][0]).startswith("plain: out of memory") and set(lacking.rows[0][1:]) == {None}
+    large = build_table("none fits", step, {"plain": replace(results["plain"], seconds=None)}, "plain")
+    assert str(large.rows[0][0]).startswith("plain: out of memory") and set(large.rows[0][1:]) == {None}
 
 
 def test_parts_run_alone(step: TrainingStep) -> None:
@@ -88,11 +88,11 @@ def test_parts_run_alone(step: TrainingStep) -> None:
 
 def test_each_option_is_switched_once() -> None:
     for precision, checkpointing in (("bf16", 1.0), ("32-true", 0.0)):
-        ours = Way(precision=precision, checkpointing=checkpointing)
-        ways = gpu.list_ways(ours, "inductor")
+        base = Way(precision=precision, checkpointing=checkpointing)
+        ways = gpu.list_ways(base, "inductor")
         del ways[gpu.OFFICIAL]
         for name, way in ways.items():
-            differences = [key for key in vars(ours) if getattr(way, key) != getattr(ours, key)]
+            differences = [key for key in vars(base) if getattr(way, key) != getattr(base, key)]
             assert len(differences) == (name != gpu.OURS), name
         assert len(set(ways.values())) == len(ways)
 

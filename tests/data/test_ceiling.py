@@ -1,8 +1,17 @@
 """The ceiling on skipped samples."""
 
+from typing import Any
+
 import pytest
 
-from omnihuman.data.ceiling import MIN_SKIPPED, TooManySkippedError, check_share, check_skipped, summarize_reasons
+from omnihuman.data.ceiling import (
+    MIN_SKIPPED,
+    TooManySkippedError,
+    check_budgets,
+    check_share,
+    check_skipped,
+    summarize_reasons,
+)
 
 
 @pytest.mark.parametrize(
@@ -44,3 +53,17 @@ def test_the_most_frequent_reasons_come_first_with_some_files() -> None:
     entries += [{"id": "train.json[7]", "file": "", "reason": "malformed_json"}]
     expected = "3 timeout (0.mp4, 1.mp4, ...), 1 malformed_json (train.json[7])"
     assert summarize_reasons(entries) == expected
+
+
+@pytest.mark.parametrize(
+    ("budgets", "message"),
+    [
+        ({"faces": 3}, "data.budgets.faces: .*frames, audio_seconds"),
+        ({"frames": "many"}, "data.budgets.frames=many"),
+        ({"audio_seconds": 0}, "data.budgets.audio_seconds"),
+    ],
+)
+def test_budgets_are_positive_numbers_of_frames_and_seconds(budgets: dict[str, Any], message: str) -> None:
+    assert check_budgets({"frames": None, "audio_seconds": 30}) == {"frames": None, "waveform": 30}
+    with pytest.raises(ValueError, match=message):
+        check_budgets(budgets)

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -136,7 +136,7 @@ def test_budgets_limit_micro_batches_beside_their_tokens() -> None:
         plan = EpochPlan(lengths, lengths, range(8), budgets=Budgets(limits, amounts.__getitem__), **options)
         (step,) = plan
         assert len(step) == num_micro_batches
-        assert sorted(index for micro_batch in step for index in micro_batch.indices) == list(range(8))
+        assert sorted(chain.from_iterable(micro_batch.indices for micro_batch in step)) == list(range(8))
         for micro_batch in step:
             for part, limit in enumerate(limits):
                 assert sum(amounts[index][part] for index in micro_batch.indices) <= limit

@@ -65,34 +65,34 @@ def measure_size(config: DictConfig, device: torch.device) -> Iterator[Table]:
     step = TrainingStep(config, device)
     clips, sounds = draw_batches(step.model, config)
     share = check_share(config.model.llm.activation_checkpointing)
-    ours = Way(precision=str(config.trainer.precision), checkpointing=share)
-    title = f"{config.name}, size={config.size}, {layers}, precision={ours.precision}, {share:.0%} recomputed"
+    base = Way(precision=str(config.trainer.precision), checkpointing=share)
+    title = f"{config.name}, size={config.size}, {layers}, precision={base.precision}, {share:.0%} recomputed"
     step.load([clips])
-    alone = measure_ways(step, {CLIPS: ours}, int(config.repeats), deadline)
-    step.use(ours)
+    alone = measure_ways(step, {CLIPS: base}, int(config.repeats), deadline)
+    step.use(base)
     yield build_table(f"{title}: {len(clips.bounds) - 1} clips", step, alone, CLIPS)
     yield measure_parts(f"{title}: parts, each alone, of the clips", step, step.batches[0])
     step.load([clips, sounds])
-    results = measure_ways(step, list_ways(ours, str(config.compiler)), int(config.repeats), deadline)
+    results = measure_ways(step, list_ways(base, str(config.compiler)), int(config.repeats), deadline)
     mixed = f"{len(clips.bounds) - 1} clips and {len(sounds.bounds) - 1} sounds"
     yield build_table(f"{title}: {mixed}", step, results, OFFICIAL, OURS)
 
 
-def list_ways(ours: Way, compiler: str) -> dict[str, Way]:
+def list_ways(base: Way, compiler: str) -> dict[str, Way]:
     """Return our way, one with every option switched, and the official style."""
-    recomputed = 0.0 if ours.checkpointing else 1.0
-    other = {"bf16": "bf16-mixed", "bf16-mixed": "bf16"}.get(ours.precision, "bf16")
+    recomputed = 0.0 if base.checkpointing else 1.0
+    other = {"bf16": "bf16-mixed", "bf16-mixed": "bf16"}.get(base.precision, "bf16")
     return {
-        OFFICIAL: replace(ours, packing=False, checkpointing=1.0, fused=False),
-        OURS: ours,
-        "without packing": replace(ours, packing=False),
-        "without the attention kernel": replace(ours, kernel=False),
-        f"precision={other}": replace(ours, precision=other),
-        f"{recomputed:.0%} recomputed": replace(ours, checkpointing=recomputed),
-        "50% recomputed": replace(ours, checkpointing=0.5),
-        f"compile={compiler}": replace(ours, compiler=compiler),
-        "without the fused optimizer": replace(ours, fused=False),
-        "with cached features": replace(ours, cache=True),
+        OFFICIAL: replace(base, packing=False, checkpointing=1.0, fused=False),
+        OURS: base,
+        "without packing": replace(base, packing=False),
+        "without the attention kernel": replace(base, kernel=False),
+        f"precision={other}": replace(base, precision=other),
+        f"{recomputed:.0%} recomputed": replace(base, checkpointing=recomputed),
+        "50% recomputed": replace(base, checkpointing=0.5),
+        f"compile={compiler}": replace(base, compiler=compiler),
+        "without the fused optimizer": replace(base, fused=False),
+        "with cached features": replace(base, cache=True),
     }
 
 

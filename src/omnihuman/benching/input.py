@@ -205,7 +205,7 @@ def build_table(seconds: Seconds, num_frames: int, peaks: Mapping[str, float]) -
     references = [name for name in (OFFICIAL, BARE) if name in seconds]
     columns = ["way", "ms"]
     for reference in references:
-        columns += [f"{reference} / way", "median clip"]
+        columns += [f"{reference} / way", f"{reference} / way, median clip"]
     table = Table(f"{num_frames} frames, {len(seconds[BARE])} clips, CPU", columns)
     if peaks:
         table.columns = [*columns, "MB more"]

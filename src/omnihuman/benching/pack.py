@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
+from torch import nn
 
 from omnihuman.benching.table import Table
 from omnihuman.build import build
@@ -67,7 +68,7 @@ def measure(config: DictConfig, overrides: Sequence[str]) -> Iterator[Table]:
 def count_flops(model: OmniModel, lengths: NDArray[np.int32]) -> Numbers:
     """Return the FLOPs of a forward pass of the language model's blocks for samples of these lengths."""
     blocks = list(iterate_blocks(model.llm))
-    weights = sum(parameter.numel() for block in blocks for parameter in block.parameters())
+    weights = sum(parameter.numel() for parameter in nn.ModuleList(blocks).parameters())
     tokens = lengths.astype(np.float64)
     # 2 for a multiplication with its addition; scores and values of causal attention are one square together
     flops: Numbers = 2 * weights * tokens + 2 * len(blocks) * model.llm.hidden_size * tokens**2

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -50,7 +51,7 @@ def measure(config: DictConfig, overrides: Sequence[str]) -> Iterator[Table]:
                 rounds.append(measure_plan(records, overrides, folder / f"{number}_{repeat}"))
             if not results:  # the first one imports and warms up
                 del rounds[0]
-            results[number] = {name: median(figures[name] for figures in rounds) for name in rounds[0]}
+            results[number] = {name: median(map(itemgetter(name), rounds)) for name in rounds[0]}
             yield build_table(number, results[number])
     if len(numbers) > 1:
         yield build_growth(numbers[0], numbers[-1], results)

@@ -23,17 +23,17 @@ def measure(config: DictConfig, overrides: Sequence[str]) -> Iterator[Table]:
     step = TrainingStep(config, device)
     step.load(load_batches(config, step.model))
     share = check_share(config.model.llm.activation_checkpointing)
-    ours = Way(precision=str(config.trainer.precision), checkpointing=share, compiler=config.model.llm.compile)
+    base = Way(precision=str(config.trainer.precision), checkpointing=share, compiler=config.model.llm.compile)
     ways = {
-        PADDED: replace(ours, packing=False, compiler=None),
-        "packed": ours,
-        "packed, features cached": replace(ours, cache=True),
+        PADDED: replace(base, packing=False, compiler=None),
+        "packed": base,
+        "packed, features cached": replace(base, cache=True),
     }
     results = measure_ways(step, ways, int(config.repeats))
     num_samples = sum(len(batch.bounds) - 1 for batch in step.batches)
     title = f"{config.name}, size={config.size}: a step of {num_samples} samples in {len(step.batches)} micro-batches"
     yield build_table(title, step, results, PADDED)
-    step.use(ours)
+    step.use(base)
     largest = max(step.batches, key=lambda batch: batch.input_ids.shape[1])
     yield measure_parts("parts of its largest micro-batch, each alone", step, largest)
 

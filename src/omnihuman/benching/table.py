@@ -47,7 +47,7 @@ class Table:
         if not self.columns:  # a note
             return f"{self.title}\n"
         lines = [self.title, "", self._join(self.columns), "|" + "---|" * len(self.columns)]
-        lines += [self._join([format_cell(cell) for cell in row]) for row in self.rows]
+        lines += [self._join(list(map(format_cell, row))) for row in self.rows]
         return "\n".join([*lines, ""])
 
     def to_json(self) -> dict[str, Any]:

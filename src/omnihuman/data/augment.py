@@ -71,17 +71,6 @@ class AudioAugment:
         """Something is changed."""
         return bool(self.speeds or self.volume or self.masks[0] or self.masks[2])
 
-    def check(self, features: str | None, missing: str) -> None:
-        """Check other options of the data.
-
-        Raises:
-            ValueError: augmented audio cannot be cached, or fillers would change their planned length.
-        """
-        if features is not None:
-            raise ValueError("data.augment changes audio in every epoch: set data.features=null, or do not augment.")
-        if self.speeds and missing == "fill":
-            raise ValueError("data.augment.speeds: fillers have a fixed length; set data.missing=absent.")
-
     def start(self, name: str, epoch: int) -> None:
         """Begin a sample in an epoch; before the first one only speeds are changed, as pages of the data show them."""
         self._place = f"{self.seed}/{name}/{epoch}"
@@ -138,8 +127,15 @@ def _build_masks(time_masks: int, time_mask: int, bin_masks: int, bin_mask: int,
 
 
 def select_augment(augment: AudioAugment | None, features: str | None, missing: str) -> AudioAugment | None:
-    """Return an augmentation that changes something, checked against the other options."""
+    """Return an augmentation that changes something, ``None`` without one, and check it against options of the data.
+
+    Raises:
+        ValueError: augmented audio cannot be cached, or fillers would change their planned length.
+    """
     if augment is None or not augment.is_enabled:
         return None
-    augment.check(features, missing)
+    if features is not None:
+        raise ValueError("data.augment changes audio in every epoch: set data.features=null, or do not augment.")
+    if augment.speeds and missing == "fill":
+        raise ValueError("data.augment.speeds: fillers have a fixed length; set data.missing=absent.")
     return augment

@@ -26,6 +26,30 @@ def check_share(value: Any) -> float:
     return float(value)
 
 
+BUDGETS = {"frames": "frames", "audio_seconds": "waveform"}
+"""Key of ``data.budgets`` -> field of a sample."""
+
+
+def check_budgets(budgets: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return limits of a packed sequence by field of a sample, ``None`` for no limit.
+
+    >>> check_budgets({"frames": 64})
+    {'frames': 64}
+
+    Raises:
+        ValueError: a key is unknown, or a value is no number above zero.
+    """
+    fields = dict[str, float | None]()
+    for key, value in budgets.items():
+        if key not in BUDGETS:
+            raise ValueError(f"data.budgets.{key}: choose from {', '.join(BUDGETS)}.")
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"data.budgets.{key}={value}: expected a number, or null for no limit.")
+        check_positive(**{f"budgets.{key}": value})
+        fields[BUDGETS[key]] = value
+    return fields
+
+
 def check_positive(**values: int | float | None) -> None:
     """Check options of the data that must be above zero.
 
@@ -85,9 +109,3 @@ def summarize_reasons(skipped: Iterable[Mapping[str, Any]]) -> str:
         more = ", ..." if len(names) > SHOWN_FILES else ""
         parts.append(f"{count} {reason} ({', '.join(names[:SHOWN_FILES])}{more})")
     return ", ".join(parts)
-
-
-def check_budgets(max_frames: int | None, max_audio_seconds: float | None) -> dict[str, float | None]:
-    """Return the largest amounts of a micro-batch by field."""
-    check_positive(max_frames=max_frames, max_audio_seconds=max_audio_seconds)
-    return {"frames": max_frames, "waveform": max_audio_seconds}

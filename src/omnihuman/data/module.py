@@ -61,8 +61,7 @@ class OmniData:
         augment: changes the audio of training samples.
         batch_size: samples of an optimizer step, over all devices and micro-batches.
         max_tokens: of a packed sequence; a step takes as many micro-batches as that needs.
-        max_frames: of a packed sequence, beside its tokens; ``None``: no limit.
-        max_audio_seconds: likewise.
+        budgets: limits of a packed sequence beside its tokens: ``{frames, audio_seconds}``, ``None`` for no limit.
         sort_window: steps whose samples are sorted by length and divided again, see ``sort_windows``; 1: not.
         tasks: use only records of these tasks, ``None`` for all; the others are skipped and counted. A mapping also
             says how often each task is used in an epoch (as the weight of a file). A record without a task is always
@@ -102,9 +101,7 @@ class OmniData:
     _mixture: Sequence[MixturePart] = ()
     _connected: tuple[Transforms, Layouts, Chat] | None = None
     _feature_cache: FeatureCache | None = None
-    _cache: dict[Any, Samples]
-    _skipped: dict[str, list[Description]]
-    _frozen: Frozen
+    _frozen: Frozen | None = None
 
     def __init__(
         self,
@@ -114,8 +111,7 @@ class OmniData:
         num_frames: int,
         batch_size: int,
         max_tokens: int,
-        max_frames: int | None = None,
-        max_audio_seconds: int | float | None = None,
+        budgets: Mapping[str, Any] | None = None,
         sort_window: int = 1,
         source: Callable[[str, str], RecordSource] | None = None,
         val_records: str | RecordSource | None = None,
@@ -151,8 +147,8 @@ class OmniData:
     ) -> None:
         check_positive(num_frames=num_frames, batch_size=batch_size, max_tokens=max_tokens, sort_window=sort_window)
         check_positive(max_length=max_length, timeout=timeout, prefetch_mb=prefetch_mb, features_gb=features_gb)
-        self.budgets, self.max_skipped = check_budgets(max_frames, max_audio_seconds), check_share(max_skipped)
-        self.path, self.sort_window, self.features_gb = path or index, sort_window, features_gb
+        self.budgets, self.max_skipped = check_budgets(budgets or {}), check_share(max_skipped)
+        self.path, self.sort_window, self.prefetch_mb = path or index, sort_window, prefetch_mb
         self.augment = select_augment(augment, features, missing)
         self.exclusions = Exclusions.for_policy(on_bad_sample, quarantine_folder)
         self.sources, self.val_source = open_sources(records, val_records, partial(build_source, source, root))
@@ -165,7 +161,8 @@ class OmniData:
         self.chat_options = dict[str, Any](markers=markers, separator=separator, instruction=instruction)
         self.chat_options["supervise_newline"] = supervise_newline
         self.max_length, self.num_workers, self.features = max_length or max_tokens, num_workers, features
-        self._cache, self._skipped, self._frozen, self.prefetch_mb = {}, {}, {}, prefetch_mb
+        self._cache, self._skipped = dict[Any, Samples](), dict[str, list[Description]]()
+        self.features_gb = features_gb
 
     def connect(
         self,
