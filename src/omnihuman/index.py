@@ -127,7 +127,9 @@ def count_bad(tables: "Iterable[PlanTable]") -> int:
 
 def describe_bad(tables: "Iterable[PlanTable]") -> str:
     """Return how many rows cannot be used, and why."""
-    reasons = Counter(row["reason"] for table in tables for row in table.report.skipped)
+    reasons = Counter[str]()
+    for table in tables:
+        reasons.update(row["reason"] for row in table.report.skipped)
     listed = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     return f"{reasons.total()} bad rows ({listed})" if reasons else "no bad row"
 
