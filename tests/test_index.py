@@ -92,3 +92,13 @@ def test_no_usable_record_is_an_error(folder: Path) -> None:
     write_records(folder / "a.jsonl", 2, video="gone.mp4")
     with pytest.raises(SystemExit, match=r"a.jsonl: no record.*2 bad rows \(2 missing_file\)"):
         index()
+
+
+def test_media_are_packed_into_shards(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    index("shards=shards", "shards_url=https://clips.example/a")
+    records = [entry for entry in IndexSource("index").records() if not isinstance(entry, tuple)]
+    assert {str(record.file.parent) for record in records} == {"https:/clips.example/a/00000.tar"}
+    assert [file.name for file in Path("shards").iterdir()] == ["00000.tar"]
+    for wrong, message in (("shard_gb=0", "shard_gb=0"), ("shards=null", "shards_url: without shards")):
+        with pytest.raises(SystemExit, match=f"error: .*{message}"):
+            index("shards=shards", "shards_url=https://clips.example/a", wrong)

@@ -18,6 +18,7 @@ from omnihuman.verb import verb
 
 if TYPE_CHECKING:
     from omnihuman.data.plan.headers import Outcome
+    from omnihuman.data.plan.pack_shards import ShardWriter
     from omnihuman.data.plan.tables import PlanTable
     from omnihuman.data.tasks import RecordSource
 
@@ -41,12 +42,13 @@ def main(config: DictConfig) -> None:
     factory = build(config.source)
     sources = [factory(path, config.root) for path in paths]
     num_processes = config.processes or len(os.sched_getaffinity(0))
+    shards = open_shards(config, out)
     with ProcessPoolExecutor(num_processes, multiprocessing.get_context("fork")) as pool:
-        tables = [write_source(source, out, pool, float(config.timeout)) for source in sources]
+        tables = [write_source(source, out, pool, float(config.timeout), shards) for source in sources]
     if not sum(map(len, tables)):
-        raise ValueError(f"{', '.join(map(str, paths))}: no record can be used; {describe_bad(tables)}.")
+        raise ValueError(f"{', '.join(map(str, paths))}: no record can be used: {describe_bad(tables)}.")
     write_manifest(out, sources, tables)
-    print(f"{out}: {describe(tables)}; {describe_bad(tables)}{f', see {out}/bad.jsonl' if count_bad(tables) else ''}")
+    print(f"{out}: {describe(tables)}; {describe_bad(tables)}")
     print(f"Next: omnihuman train +experiment=finetune base=<folder> data=index data.index={out}")
 
 
@@ -59,11 +61,32 @@ def check_out(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise ValueError(f"out={out} is a file; expected a folder.")
     names = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
-    if names and not names & {"index.json", "records"}:
+    if names and not names & {"index.json", "records", "shards"}:
         raise ValueError(f"out={out} holds other files ({sorted(names)[0]} ...); choose a new folder.")
 
 
-def write_source(source: "RecordSource", out: Path, pool: ProcessPoolExecutor, timeout: float) -> "PlanTable":
+def open_shards(config: DictConfig, out: Path) -> "ShardWriter | None":
+    """Return what packs the media, ``None`` where they stay where they are.
+
+    Raises:
+        ValueError: an option is invalid.
+    """
+    from omnihuman.data.plan.pack_shards import ShardWriter
+
+    if not config.shard_gb > 0:
+        raise ValueError(f"shard_gb={config.shard_gb}: expected a number above 0.")
+    if config.shards is None:
+        if config.shards_url is not None:
+            raise ValueError("shards_url: without shards= nothing is packed; say where to write them.")
+        return None
+    target, url = (str(name).rstrip("/") for name in (config.shards, config.shards_url or config.shards))
+    target, url = (name if "://" in name else str(Path(name).expanduser().resolve()) for name in (target, url))
+    return ShardWriter(target, url, out / "shards", round(config.shard_gb * 1e9))
+
+
+def write_source(
+    source: "RecordSource", out: Path, pool: ProcessPoolExecutor, timeout: float, shards: "ShardWriter | None"
+) -> "PlanTable":
     """Return the tables of a source; those that hold still are left as they are."""
     from omnihuman.data.plan.fingerprint import PLANNING_CODE, hash_code
     from omnihuman.data.plan.headers import HeaderStore
@@ -74,7 +97,7 @@ def write_source(source: "RecordSource", out: Path, pool: ProcessPoolExecutor, t
     from omnihuman.data.plan.tables import TableWriter
 
     index = Index(out / "records")
-    key = {"source": describe_source(source), "code": hash_code(*PLANNING_CODE)}
+    key = {"source": describe_source(source), "code": hash_code(*PLANNING_CODE), "shards": shards and shards.url}
     probe_one = partial(probe_file, timeout=timeout, policy="skip")
 
     def probe(files: Iterable[Path]) -> dict[Path, "Outcome"]:
@@ -82,7 +105,7 @@ def write_source(source: "RecordSource", out: Path, pool: ProcessPoolExecutor, t
         return dict(zip(files, pool.map(probe_one, files, chunksize=FILES_AT_ONCE), strict=True))
 
     def write(writer: TableWriter) -> None:
-        write_records(writer, source.records(), HeaderStore(out / "headers" / name_headers(), probe), key)
+        write_records(writer, source.records(), HeaderStore(out / "headers" / name_headers(), probe), key, shards)
 
     return index.get(key, write)
 
@@ -120,18 +143,13 @@ def describe(tables: "Iterable[PlanTable]") -> str:
     return f"{totals['records']} records{tracks}, {totals['clips']} clips, {hours:.2f} hours"
 
 
-def count_bad(tables: "Iterable[PlanTable]") -> int:
-    """Return the number of rows that cannot be used."""
-    return sum(len(table.report.skipped) for table in tables)
-
-
 def describe_bad(tables: "Iterable[PlanTable]") -> str:
     """Return how many rows cannot be used, and why."""
     reasons = Counter[str]()
     for table in tables:
         reasons.update(row["reason"] for row in table.report.skipped)
     listed = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    return f"{reasons.total()} bad rows ({listed})" if reasons else "no bad row"
+    return f"{reasons.total()} bad rows ({listed}), see bad.jsonl" if reasons else "no bad row"
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ EXTRAS = {
     "judge": "json_repair openai tenacity",
     "wheels": "openpyxl",
     "quantize": "bitsandbytes",
+    "remote": "aiohttp gcsfs s3fs",
 }
 """Extra of the package -> the modules that it installs, separated by spaces."""
 

@@ -26,7 +26,8 @@ DISTRIBUTIONS = {
 ALTERNATIVES = {"pytorch_lightning": "lightning", "lmms_eval": "evaluate"}
 """Module -> a declared distribution that stands for it: the other Lightning; lmms-eval is installed by hand."""
 
-WITHOUT_IMPORT = {"tensorboard": "conf/logger/tensorboard.yaml"}
+CLIENTS = dict.fromkeys(("aiohttp", "gcsfs", "s3fs"), "src/omnihuman/data/shards.py")
+WITHOUT_IMPORT = {"tensorboard": "conf/logger/tensorboard.yaml"} | CLIENTS
 """Distribution -> the file that needs it, through another package."""
 
 

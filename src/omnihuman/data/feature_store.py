@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save  # to bytes: its files would be readable for the owner alone
 
+from omnihuman.data.shards import parse_member
 from omnihuman.types import Features
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,12 @@ class FeatureStore:
         self._saves = 0
 
     def hash_content(self, file: Path) -> str:
-        """Return the SHA-256 of a file or folder; not computed again while path, size and time stay the same."""
+        """Return the SHA-256 of a file or folder; not computed again while path, size and time stay the same.
+
+        Of a member of a shard, whose path has a checksum, it is that of the path.
+        """
+        if parse_member(file) is not None:
+            return hashlib.sha256(str(file).encode()).hexdigest()
         files = sorted(path for path in file.rglob("*") if path.is_file()) if file.is_dir() else [file]
         stats = []
         for path in files:

@@ -33,6 +33,7 @@ from omnihuman.data.decode.riff import has_open_end
 from omnihuman.data.decode.sampling import Sampling
 from omnihuman.data.decode.streams import choose_streams, is_decodable, list_streams, select_streams
 from omnihuman.data.record import BadSample, Record, Span
+from omnihuman.data.shards import open_local, parse_member
 from omnihuman.modality import SAMPLE_RATE as SAMPLE_RATE
 
 FORMATS = (
@@ -87,8 +88,9 @@ def probe(path: Path, timeout: float = 60.0, max_pixels: int = MAX_PIXELS) -> He
         return Header(has_video=True, num_frames=len(list_images(path)))
     try:
         stat = path.stat()
-    except OSError:  # which opening explains
-        return _probe.__wrapped__(path, timeout, max_pixels)
+    except OSError:  # which opening explains; or a member of a shard
+        with open_local(path, timeout) as local:
+            return _probe.__wrapped__(local, timeout, max_pixels)
     return _probe(path, timeout, max_pixels, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
@@ -167,6 +169,9 @@ def read_file(
     """Decode one file as ``read`` does, and return what ``take`` makes of its frames, its gaps and its scale."""
     if not num_frames and (path.is_dir() or header.is_still):
         return Clip()
+    if parse_member(path) is not None:
+        with open_local(path, timeout) as local:
+            return read_file(local, num_frames, num_samples, span, header, timeout, sampling, take)
     if path.is_dir():
         steps, times, scale = read_folder(path, num_frames, span, header.fps, sampling, take)
         return Clip(times=tuple(times), num_first=len(steps), scale=scale, steps=tuple(steps))

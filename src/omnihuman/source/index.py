@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from omnihuman.data import shards
 from omnihuman.data.plan.fingerprint import hash_values
 from omnihuman.data.plan.record_tables import read_entries, read_manifest
 from omnihuman.data.plan.tables import PlanTable
@@ -17,13 +18,26 @@ class IndexSource(Source):
     Args:
         path: the folder of the index.
         root: ``None``: the index knows the paths of its media.
+        cache: folder of a cache of clips from shards, on a disk of the machine; ``None`` for no cache.
+        cache_gb: 10^9 bytes of this folder.
 
     Raises:
-        ValueError: there is a root.
+        ValueError: there is a root, or the size of the cache is not above 0.
     """
 
-    def __init__(self, path: str | Path, root: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        root: str | Path | None = None,
+        *,
+        cache: str | None = None,
+        cache_gb: int | float = 100,
+    ) -> None:
         self.path = Path(path).expanduser()
+        if not cache_gb > 0:
+            raise ValueError(f"data.source.cache_gb={cache_gb}: expected the size of the cache, above 0.")
+        if cache is not None:  # of the process and of its workers, which are forked
+            shards.cache = shards.ClipCache(Path(cache).expanduser(), round(cache_gb * 1e9))
         if root is not None:
             raise ValueError(f"data.root={root}: an index knows the paths of its media; leave data.root out.")
 

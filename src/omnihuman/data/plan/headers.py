@@ -59,6 +59,10 @@ class HeaderStore:
             self.flush()
         return stored | outcomes
 
+    def add(self, file: Path, outcome: Outcome) -> None:
+        """Note the header of a file that holds the same as another one."""
+        self.pending[file] = (stat_file(file), outcome)
+
     def flush(self) -> None:
         """Write the new headers."""
         if not self.pending:

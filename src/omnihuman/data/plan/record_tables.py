@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from omnihuman.data import media
 from omnihuman.data.bad_sample import BadSample
 from omnihuman.data.exclusion import identify
 from omnihuman.data.plan.headers import HeaderStore, Outcome
+from omnihuman.data.plan.pack_shards import ShardWriter
 from omnihuman.data.plan.planned import Planned, PlanReport
 from omnihuman.data.plan.planning import CHUNK, add_source, describe_missing
 from omnihuman.data.plan.tables import PlanTable, TableWriter
@@ -23,7 +25,11 @@ BAD_ROWS = "bad.jsonl"
 
 
 def write_records(
-    writer: TableWriter, entries: Iterable[Entry], headers: HeaderStore, key: Mapping[str, Any]
+    writer: TableWriter,
+    entries: Iterable[Entry],
+    headers: HeaderStore,
+    key: Mapping[str, Any],
+    shards: ShardWriter | None = None,
 ) -> PlanReport:
     """Write records whose files can be used to tables, and return a report with the others.
 
@@ -32,6 +38,7 @@ def write_records(
         entries: in order.
         headers: of the media files.
         key: what decides the records.
+        shards: packs the media, ``None`` to leave them where they are.
     """
     report, first = PlanReport(), 0
     remaining = iter(entries)
@@ -44,13 +51,16 @@ def write_records(
             usable = list[Planned]()
             for row, entry in enumerate(chunk, first):
                 try:
-                    usable.append(_join_header(entry, outcomes))
+                    planned = _join_header(entry, outcomes)
+                    usable.append(planned if shards is None else _pack(planned, outcomes, headers, shards))
                 except BadSample as bad:
                     name, file = identify(entry)
                     skipped = {"row": row, "id": name, "file": file, "reason": bad.reason, "message": str(bad)}
                     report.skipped.append(skipped | describe_missing(entry, bad))
             writer.add(usable)
             first += len(chunk)
+        if shards is not None:
+            shards.finish()
     finally:
         headers.flush()  # also of an index that is interrupted
     writer.finish(report, (), key)
@@ -69,6 +79,22 @@ def _join_header(entry: Entry, outcomes: Mapping[Path, Outcome]) -> Planned:
         return Planned(entry, media.merge_headers(entry, outcomes), {}, {}, 0, 0)
     except BadSample as bad:
         raise add_source(bad, entry) from bad
+
+
+def _pack(planned: Planned, outcomes: Mapping[Path, Outcome], headers: HeaderStore, shards: ShardWriter) -> Planned:
+    """Return a record whose files are members of shards, with their headers.
+
+    Raises:
+        BadSample: a file can no longer be read.
+    """
+    record = planned.record
+    try:
+        packed = shards.pack(record)
+    except BadSample as bad:
+        raise add_source(bad, record) from bad
+    for file, member in zip(record.files, packed.files, strict=True):
+        headers.add(member, outcomes[file])
+    return replace(planned, record=packed)
 
 
 def read_entries(table: PlanTable) -> Iterator[Entry]:
