@@ -23,8 +23,9 @@ DISTRIBUTIONS = {
 }
 """Module -> distribution, where the names differ by more than a dash."""
 
-ALTERNATIVES = {"pytorch_lightning": "lightning", "lmms_eval": "evaluate"}
-"""Module -> a declared distribution that stands for it: the other Lightning; lmms-eval is installed by hand."""
+ALTERNATIVES = {"pytorch_lightning": "lightning", "lmms_eval": "evaluate", "decord": "av"}
+"""Module -> a declared distribution that stands for it: the other Lightning. Installed by hand are lmms-eval, and the
+reader of videos of the official code, which ``bench`` measures where it is."""
 
 CLIENTS = dict.fromkeys(("aiohttp", "gcsfs", "s3fs"), "src/omnihuman/data/shards.py")
 WITHOUT_IMPORT = {"tensorboard": "conf/logger/tensorboard.yaml"} | CLIENTS
