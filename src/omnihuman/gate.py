@@ -106,6 +106,7 @@ KINDS = (
     Kind("logger.*", "swanlab.integration.pytorch_lightning", "omnihuman.pl.Logger"),
     Kind("validation.metrics.*", "omnihuman.metric", "builtins.object"),
     Kind("benchmark", "omnihuman.benchmark", "omnihuman.benchmark.base.Benchmark"),
+    Kind("pipeline.operators.*", "omnihuman.operator", "omnihuman.operator.base.Operator"),
     Kind("judge", "omnihuman.judge", "omnihuman.judge.base.Judge"),
     Kind("judge.groups", "omnihuman.metric.open_vocabulary", "types.FunctionType"),
 )

@@ -27,6 +27,7 @@ PATH_KEYS = ("run", "base", "variant")
 """Keys whose value may be a folder with ``=`` in its name, as sweeps and ``base=`` create them."""
 
 EXTRAS = {
+    "curate": "scenedetect",
     "serve": "fastapi gradio prometheus_client pydantic starlette uvicorn",
     "eval": "cn2an ijson jiwer nltk pydantic rapidfuzz scipy sklearn whisper_normalizer zhconv",
     "faces": "cv2 mediapipe",

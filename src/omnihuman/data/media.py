@@ -97,7 +97,7 @@ def probe(path: Path, timeout: float = 60.0, max_pixels: int = MAX_PIXELS) -> He
 @lru_cache(maxsize=1 << 14)
 def _probe(path: Path, timeout: float, max_pixels: int, *version: int) -> Header:
     """Read the header of a file; ``version`` tells apart files that had the same path."""
-    with _open(path, timeout, max_pixels) as (container, check):
+    with open_media(path, timeout, max_pixels) as (container, check):
         if _is_image(container):
             height, width = _decode_still(path, container, max_pixels, check).shape[-2:]
             return Header(has_video=True, is_still=True, num_frames=1, size=(height, width))
@@ -179,10 +179,10 @@ def read_file(
         return Clip(times=(0.0,), num_first=1, steps=(take(show_image(_read_still(path, timeout))),))
     lead = header.audio_within(*span)[0] - header.audio[0]
     read_streams = partial(_read_streams, path, header, span, (num_frames, num_samples), sampling, take)
-    with _open(path, timeout) as (container, check):
+    with open_media(path, timeout) as (container, check):
         clip = read_streams(container, lead, check)
     if clip is None:
-        with _open(path, timeout) as (container, check):
+        with open_media(path, timeout) as (container, check):
             clip = read_streams(container, None, check)
     assert clip is not None
     return clip
@@ -375,7 +375,7 @@ def _take_second(take: Take, size: tuple[int, int], frame: DecodedFrame) -> Any:
 
 
 @contextmanager
-def _open(path: Path, timeout: float, max_pixels: int = MAX_PIXELS) -> Iterator[tuple[Any, Check]]:
+def open_media(path: Path, timeout: float, max_pixels: int = MAX_PIXELS) -> Iterator[tuple[Any, Check]]:
     """Open a container, with a timeout check to call between packets; errors of FFmpeg become a ``BadSample``.
 
     Raises:
@@ -430,7 +430,7 @@ def _read_still(path: Path, timeout: float) -> UInt8[Tensor, "3 H W"]:
         is_heif = file.read(8)[4:] == b"ftyp"
     if not is_heif:
         return read_image(path)
-    with _open(path, timeout) as (container, check):
+    with open_media(path, timeout) as (container, check):
         return _decode_still(path, container, MAX_PIXELS, check)
 
 

@@ -57,7 +57,7 @@ class FolderSource(AnnotationSource):
     def annotations(self) -> Iterator[Annotation]:
         if not self.path.is_dir():
             raise ValueError(f"path={self.path}: there is no such folder.")
-        files = self._list_files()
+        files = self.list_files()
         has_splits = bool(files) and all(file.parts[0].lower() in SPLIT_NAMES for file in files)
         num_folders = 1 + has_splits
         for file in files:
@@ -71,7 +71,7 @@ class FolderSource(AnnotationSource):
             kind = _find_kind(self.path / file)
             yield Annotation(place, file.parts[num_folders - 1], {kind: name}, split=split)
 
-    def _list_files(self) -> list[Path]:
+    def list_files(self) -> list[Path]:
         """Return the paths of all files that can be clips, relative to the folder; other files are a note."""
         files, skipped = list[Path](), Counter[str]()
         for path in sorted(self.path.rglob("*")):

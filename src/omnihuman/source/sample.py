@@ -38,12 +38,12 @@ class SampleSource(Source):
         return str(self.root / f"{self.split}.json")
 
     def fingerprint(self) -> Mapping[str, Any]:
-        return self._write().fingerprint()
+        return self.open().fingerprint()
 
     def records(self) -> Iterator[Entry]:
-        return self._write().records()
+        return self.open().records()
 
-    def _write(self) -> JsonSource:
+    def open(self) -> JsonSource:
         """Return the records of the split, whose corpus is written if it is missing."""
         if not is_complete(self.root, self.seed):
             self.root.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,171 @@
+"""Make training data of clips by a pipeline: ``omnihuman curate pipeline=clips source=folder path=... out=...``."""
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from omnihuman.config_files import list_choices
+from omnihuman.verb import program, verb
+
+if TYPE_CHECKING:
+    from omnihuman.curation.pipeline import Pipeline
+
+ACTIONS = ("status", "retry", "gc")
+"""First words of a command line that is no run."""
+
+
+@verb("curate", "path", "out", "root")
+def run(config: DictConfig) -> None:
+    """Run a pipeline, or look after the folder of one.
+
+    Raises:
+        ValueError: a key is wrong, or the pipeline cannot go on.
+    """
+    from omnihuman.curation.account import print_account
+    from omnihuman.curation.folder import read_state, remove_old, retry
+
+    out = Path(config.out).expanduser()
+    if config.action == "run":
+        run_curation(config, out)
+    elif config.action == "status":
+        print_account(out)
+    elif config.action == "gc":
+        removed = remove_old(out)
+        print("\n".join([*removed, f"{out}: {len(removed)} folders of earlier runs removed"]))
+    elif config.action == "retry":
+        if config.why is None:
+            raise ValueError(f"why has no value: add why=timeout, a reason of omnihuman curate status out={out}.")
+        num_rows = retry(out, str(config.why))
+        command = " ".join(read_state(out).command)
+        print(f"{num_rows} rows failed so; they are worked on again by: omnihuman curate {command}")
+    else:
+        raise ValueError(f"action={config.action}: choose run, {', '.join(ACTIONS)}.")
+
+
+def run_curation(config: DictConfig, out: Path) -> None:
+    """Run the partitions of this slice that are missing, and print the account.
+
+    Raises:
+        ValueError: see ``run``.
+    """
+    from omnihuman.curation.account import print_account, write_account
+    from omnihuman.curation.backend import run_pipeline
+    from omnihuman.curation.folder import check_out, write_state
+
+    number, num_slices = parse_slice(config.slice)
+    num_workers = read_workers(config.workers)
+    pipeline = prepare(config, out)
+    check_out(out, pipeline.name)
+    if config.dry_run:
+        print_plan(pipeline)
+        return
+    write_state(pipeline, HydraConfig.get().overrides.task)
+    try:
+        run_pipeline(pipeline, range(number, pipeline.num_parts, num_slices), num_workers, float(config.wait))
+    finally:
+        write_account(out)
+    print_account(out)
+
+
+def prepare(config: DictConfig, out: Path) -> "Pipeline":
+    """Return the pipeline of a config, with its source listed and its columns checked.
+
+    Raises:
+        ValueError: a key is wrong, the source is empty, or nobody writes a column that an operator reads.
+    """
+    from omnihuman.build import build
+    from omnihuman.curation.listing import list_source
+    from omnihuman.curation.pipeline import build_pipeline, select_operators
+
+    if config.pipeline is None:
+        raise ValueError(
+            f"pipeline has no value: add pipeline=clips, or another of {', '.join(list_choices('pipeline'))}."
+        )
+    for key in ("partition_size", "batch_size"):
+        if config[key] < 1:
+            raise ValueError(f"{key}={config[key]}: expected a whole number of at least 1.")
+    nodes = select_operators(config.pipeline)
+    paths = [None if value is None else Path(value).expanduser() for value in (config.path, config.root)]
+    listing = list_source(build(config.source), *paths, config.partition_size)
+    options = {"batch_size": config.batch_size, "max_failed": float(config.max_failed)}
+    return build_pipeline(config.pipeline.name, nodes, listing, out, **options)
+
+
+def print_plan(pipeline: "Pipeline") -> None:
+    """Print the partitions of each operator that are there and that are missing."""
+    from omnihuman.curation.listing import Listing
+
+    listing = pipeline.levels[0].operator
+    assert isinstance(listing, Listing)
+    print(f"{pipeline.name}: {len(listing.entries)} clips in {pipeline.num_parts} partitions")
+    for level in pipeline.levels:
+        missing = sum(not level.file(part).is_file() for part in range(pipeline.num_parts))
+        wants = level.operator.wants
+        needs = f"{wants.cpus:g} cores, {wants.gpus:g} GPUs, {wants.calls:g} calls a row"
+        print(f"  {level.folder.name}: {missing} of {pipeline.num_parts} partitions to do; {needs}")
+
+
+def parse_slice(text: str | None) -> tuple[int, int]:
+    """Return the index of a slice, from 0, and the number of slices.
+
+    Raises:
+        ValueError: it is no slice.
+
+    >>> parse_slice("3/8")
+    (2, 8)
+    """
+    if text is None:
+        return 0, 1
+    match = re.fullmatch(r"(\d+)/(\d+)", str(text))
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise ValueError(f"slice={text}: expected the number of a share and of all, from 1/8 to 8/8.")
+    return int(match[1]) - 1, int(match[2])
+
+
+def read_workers(value: int | None) -> int:
+    """Return the number of worker processes.
+
+    Raises:
+        ValueError: it is no whole number.
+    """
+    if value is None:
+        return os.cpu_count() or 1
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"workers={value}: expected a whole number; 0 does the work in this process.")
+    return value
+
+
+def complete_arguments(arguments: Sequence[str]) -> list[str]:
+    """Return a command line with its first word as a key, and with the size of the built-in corpus.
+
+    ``+pipeline=`` is ``pipeline=``, because it reads like ``+experiment=`` of ``train``.
+
+    >>> complete_arguments(["status", "out=a"]), complete_arguments(["source=sample", "out=a"])
+    (['action=status', 'out=a'], ['source=sample', 'out=a', 'size=nano'])
+    """
+    completed = [
+        argument.removeprefix("+") if argument.startswith("+pipeline=") else argument for argument in arguments
+    ]
+    if completed and completed[0] in ACTIONS:
+        completed[0] = f"action={completed[0]}"
+    has_size = any(argument.startswith("size=") for argument in completed)
+    if "source=sample" in completed and not has_size:
+        completed.append("size=nano")
+    return completed
+
+
+@program("curate")
+def main(arguments: Sequence[str]) -> int:
+    """Run a pipeline, or show, repair or tidy the folder of one."""
+    run(complete_arguments(arguments))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

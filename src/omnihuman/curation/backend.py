@@ -1,0 +1,158 @@
+"""The embedded backend: spawned workers that run partitions, or this process alone."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context, parent_process
+
+from omnihuman.curation.pipeline import Level, Pipeline
+from omnihuman.curation.run import decide, run_partition
+from omnihuman.operator.base import Global, Operator
+
+POLL_SECONDS = 1.0
+
+
+class Worker:
+    """Runs partitions of a pipeline in one process; each operator is set up when its first partition comes."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self._ready: dict[str, Operator] = {}
+
+    def get(self, level: Level) -> Operator:
+        """Return the operator of a level, set up; a global one is set up once for both of its levels."""
+        if level.name not in self._ready:
+            level.folder.mkdir(parents=True, exist_ok=True)
+            level.operator.setup(level.folder)
+            self._ready[level.name] = level.operator
+        return self._ready[level.name]
+
+    def run(self, numbers: Sequence[int], part: int) -> None:
+        """Run a partition through levels."""
+        for number in numbers:
+            run_partition(self.pipeline, number, part, self.get)
+
+    def decide(self, number: int) -> None:
+        """Write the decision of a global operator."""
+        operator = self.get(self.pipeline.levels[number])
+        assert isinstance(operator, Global)
+        decide(self.pipeline, number, operator)
+
+
+_worker: Worker | None = None
+
+
+def _start(pipeline: Pipeline) -> None:
+    """Prepare a worker process, which ends with the process that has started it."""
+    global _worker
+    _worker = Worker(pipeline)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)  # a killed parent leaves no orphans
+
+
+def _run(numbers: Sequence[int], part: int) -> None:
+    assert _worker is not None
+    _worker.run(numbers, part)
+
+
+def _decide(number: int) -> None:
+    assert _worker is not None
+    _worker.decide(number)
+
+
+Task = tuple[Callable[..., None], tuple[object, ...]]
+Execute = Callable[[Iterable[Task]], None]
+"""Runs tasks, in any order; the first error ends the others."""
+
+
+@contextmanager
+def open_workers(pipeline: Pipeline, num_workers: int) -> Iterator[Execute]:
+    """Start worker processes, or none: then the tasks run in this process.
+
+    Raises:
+        ValueError: a worker has been killed, as by a machine without enough memory.
+    """
+    if num_workers == 0:
+        worker = Worker(pipeline)
+        methods: dict[Callable[..., None], Callable[..., None]] = {_run: worker.run, _decide: worker.decide}
+
+        def execute_here(tasks: Iterable[Task]) -> None:
+            for function, arguments in tasks:
+                methods[function](*arguments)
+
+        yield execute_here
+        return
+    # a forked child of a process with threads may hang
+    pool = ProcessPoolExecutor(num_workers, get_context("spawn"), _start, (pipeline,))
+
+    def execute(tasks: Iterable[Task]) -> None:
+        futures: list[Future[None]] = [pool.submit(function, *arguments) for function, arguments in tasks]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BrokenProcessPool as error:
+            raise ValueError(
+                "a worker has been killed, perhaps for memory: give the same command with fewer workers=; finished "
+                "partitions stay."
+            ) from error
+
+    try:
+        yield execute
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def run_pipeline(pipeline: Pipeline, parts: Sequence[int], num_workers: int, wait: float) -> None:
+    """Run the partitions of this slice through all levels.
+
+    Args:
+        pipeline: to run.
+        parts: numbers of the partitions of this slice.
+        num_workers: processes; 0: this one.
+        wait: seconds for which a global operator waits for partitions of other slices.
+
+    Raises:
+        ValueError: too many rows fail, a worker is killed, the disk is full, or partitions of other slices are missing.
+    """
+    with open_workers(pipeline, num_workers) as execute:
+        for segment in pipeline.segments:
+            first = segment[0]
+            if first.is_decision and not first.decision.is_file():
+                wait_for_parts(pipeline, first, wait)
+                execute([(_decide, (first.number,))])
+            tasks: list[Task] = []
+            for part in parts:
+                numbers = [level.number for level in segment if not level.file(part).is_file()]
+                if numbers:
+                    tasks.append((_run, (numbers, part)))
+            execute(tasks)
+
+
+def wait_for_parts(pipeline: Pipeline, level: Level, seconds: float) -> None:
+    """Wait until all partitions that a global operator decides on are there.
+
+    Raises:
+        ValueError: some are still missing in the end.
+    """
+    above = pipeline.levels[level.number - 1]
+    end = time.monotonic() + seconds
+    while True:
+        missing = [part for part in range(pipeline.num_parts) if not above.file(part).is_file()]
+        if not missing:
+            return
+        if time.monotonic() >= end:
+            raise ValueError(
+                f"{level.name} decides on all {pipeline.num_parts} partitions, and other slices have not finished "
+                f"{len(missing)} of them: give the same command when they have, or wait=3600 seconds for them."
+            )
+        time.sleep(min(POLL_SECONDS, max(0.0, end - time.monotonic())))
