@@ -10,7 +10,19 @@ from omegaconf import DictConfig, OmegaConf
 import omnihuman
 from omnihuman.build import config_dir
 
-GROUPS = ("encoder", "projector", "fusion", "llm", "model", "data", "source", "metric", "benchmark", "objective")
+GROUPS = (
+    "encoder",
+    "projector",
+    "fusion",
+    "llm",
+    "model",
+    "data",
+    "source",
+    "metric",
+    "benchmark",
+    "objective",
+    "operator",
+)
 """Groups of parts, each with a package of the same name."""
 ONE_CLASS = {"model": "omni", "data": "module"}
 """Groups whose yamls are variants of one class, and the module of that class."""

@@ -100,22 +100,22 @@ def list_source(factory: Callable[..., Any], path: Path | None, root: Path | Non
     """
     kind = getattr(factory, "func", factory)
     if kind is SampleSource:
-        root = path or CORPUS
+        root = (path or CORPUS).resolve()
         entries = _list_records(_read_sample(factory, root), root)
     elif path is None:
         raise ValueError("path has no value: add path=videos/ (the folder of the media files, or the records).")
     elif kind is FolderSource:
-        root = root or path
+        root = (root or path).resolve()
         entries = _list_folder(path, root)
     elif kind is RecordsSource:
-        root = root or find_media_root(path)
+        root = (root or find_media_root(path)).resolve()
         entries = _list_records(_read_files(factory, path, root), root)
     else:
         name = kind.__module__.rpartition(".")[2]
         raise ValueError(f"source={name}: choose folder, records or sample; make records first: omnihuman records.")
     if not entries:
         raise ValueError(f"path={path}: there is no media file in it.")
-    return Listing(root.resolve(), sorted(entries, key=_order), partition_size)
+    return Listing(root, sorted(entries, key=_order), partition_size)
 
 
 def _order(entry: Row) -> tuple[str, float, float]:
@@ -130,7 +130,7 @@ def _list_folder(path: Path, root: Path) -> list[Row]:
     if not path.is_dir():
         raise ValueError(f"path={path}: there is no such folder.")
     files = FolderSource(path, root).list_files()
-    return [_build_entry((path / file).relative_to(root).as_posix(), 0.0, None, None) for file in files]
+    return [_build_entry((path.resolve() / file).relative_to(root).as_posix(), 0.0, None, None) for file in files]
 
 
 Parsed = tuple[str | None, str, Any, Entry]

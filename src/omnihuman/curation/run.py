@@ -156,9 +156,9 @@ def _read_rows(pipeline: Pipeline, level: Level, part: int) -> list[Row]:
 def _show(row: Row) -> Row:
     """Return a row as an operator sees it: a file that an operator has written is opened from its beginning."""
     media = row.get("media")
-    opened = {"file": row["root"] / (media or row["source"])}
+    opened = {"file": (row["root"] / (media or row["source"])).absolute()}
     if media:
-        opened |= {"start": 0.0, "end": None, "source_start": row["start"], "source_end": row["end"]}
+        opened |= {"start": 0.0, "end": None, "source_start": row["start"]}
     return row | opened
 
 

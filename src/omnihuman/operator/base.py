@@ -12,8 +12,8 @@ Row = dict[str, Any]
 """Columns of a clip.
 
 Besides the columns that an operator reads it has ``file``, ``start`` and ``end``: the media file and the span of it to
-open, in seconds; ``end`` is ``None`` for the end of the file. Of a file that an operator has written, ``source_start`` and
-``source_end`` are the span in its source."""
+open, in seconds; ``end`` is ``None`` for the end of the file. A file that an operator has written is opened from its
+beginning; ``source_start`` is then the second of its source at which it begins."""
 
 Columns = Mapping[str, pa.DataType]
 """Name -> type. Among the columns that an operator reads, ``None`` stands for any type."""

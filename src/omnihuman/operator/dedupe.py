@@ -1,0 +1,144 @@
+"""Dedupe: near-duplicates among the clips of all partitions."""
+
+import io
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from omnihuman.operator.base import FRAMES, Dropped, Global, Outcome, Row, columns
+from omnihuman.types import Signal
+
+MAX_ROUNDS = 10
+MAX_PAIRS = 4096
+"""Rows of a cell that are compared at once."""
+
+
+class Dedupe(Global):
+    """Frames -> an embedding; of clips that are near-duplicates of each other, the one with the most pixels stays.
+
+    The embedding is the mean and the deviation of the encoder's tokens, centred over all clips. Clips are compared
+    within the cells of a k-means, each in its nearest cells, so that the pairs stay few.
+
+    Reference: SemDeDup (Abbas et al., 2023) §3. Differs from it: a clip is compared with those that stay, in an order
+    that content alone decides, and files with equal bytes and spans are dropped first.
+
+    Args:
+        encoder: of frames, called without arguments; one of conf/encoder.
+        threshold: cosine above which two clips are near-duplicates.
+        cell_size: clips of a cell, on average.
+        num_probes: cells in which a clip is compared.
+        seed: of the k-means.
+        batch_size: frames of a forward pass.
+    """
+
+    reads = columns(frames=FRAMES, width=pa.int64(), height=pa.int64(), seconds=pa.float64())
+    writes = columns(embedding=pa.list_(pa.float32()))
+    decides = columns(duplicate_of=pa.string())
+
+    def __init__(
+        self,
+        encoder: Callable[[], Any],
+        threshold: float = 0.95,
+        cell_size: int = 1000,
+        num_probes: int = 2,
+        seed: int = 0,
+        batch_size: int = 32,
+    ) -> None:
+        self.encoder, self.threshold, self.batch_size = encoder, threshold, batch_size
+        self.cell_size, self.num_probes, self.seed = cell_size, num_probes, seed
+
+    def setup(self, folder: Path) -> None:
+        import transformers
+
+        transformers.utils.logging.set_verbosity_error()  # the encoders check their weights themselves
+        transformers.utils.logging.disable_progress_bar()
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = self.encoder().eval().requires_grad_(False).to(self.device)
+
+    def apply(self, rows: Sequence[Row]) -> Iterable[Outcome]:
+        for row in rows:
+            yield {"embedding": self.embed([frame["jpeg"] for frame in row["frames"]]).tolist()}
+
+    def embed(self, jpegs: Sequence[bytes]) -> Float[Tensor, " E"]:
+        """Return mean and deviation of the tokens of all frames ``[2 D]``."""
+        frames = []
+        for jpeg in jpegs:
+            pixels = torch.from_numpy(np.array(Image.open(io.BytesIO(jpeg)).convert("RGB"))).permute(2, 0, 1)
+            frames.append(self.model.transform(pixels[None])[0])
+        tokens = []
+        for batch in torch.stack(frames).split(self.batch_size):
+            mask = torch.ones(1, len(batch), dtype=torch.bool, device=self.device)
+            with torch.inference_mode():
+                features = self.model(Signal(batch[None].to(self.device), mask))
+            tokens.append(features.tokens[0].flatten(0, 1).float().cpu())
+        joined = torch.cat(tokens)
+        return torch.cat((joined.mean(0), joined.std(0, correction=0)))
+
+    def decide(self, rows: Sequence[Row]) -> Sequence[Outcome]:
+        if not rows:
+            return []
+        vectors = torch.tensor([row["embedding"] for row in rows], dtype=torch.float64)
+        vectors = normalize(vectors - vectors.mean(0), dim=1)
+        order = sorted(range(len(rows)), key=lambda number: _rank(rows[number]))
+        originals = self.find_originals(vectors[order])
+        outcomes: list[Outcome] = [{} for _ in rows]
+        copies: dict[str, str] = {}
+        for place, number in enumerate(order):
+            row = rows[number]
+            original = originals[place]
+            if row["id"] in copies:
+                outcomes[number] = Dropped("copy", f"the same bytes as {copies[row['id']]}")
+            elif original is not None:
+                twin = rows[order[original[0]]]
+                outcomes[number] = Dropped("near_duplicate", f"of {twin['id']}, cosine {original[1]:.3f}")
+            copies.setdefault(row["id"], row["source"])
+        return outcomes
+
+    def find_originals(self, vectors: Float[Tensor, "N E"]) -> list[tuple[int, float] | None]:
+        """Return for each vector the first earlier one that stays and is nearer than the threshold, and their cosine.
+
+        Args:
+            vectors: of unit length, in the order in which they stay.
+        """
+        cells = self._assign_cells(vectors)
+        originals: list[tuple[int, float] | None] = [None] * len(vectors)
+        members: dict[int, list[int]] = {}
+        for number, places in enumerate(cells.tolist()):
+            candidates = sorted({other for cell in places for other in members.get(cell, ())})
+            if candidates:
+                cosines = vectors[candidates] @ vectors[number]
+                best = int(cosines.argmax())
+                if cosines[best] > self.threshold:
+                    originals[number] = candidates[best], float(cosines[best])
+            if originals[number] is None:
+                for cell in places:
+                    members.setdefault(cell, []).append(number)
+        return originals
+
+    def _assign_cells(self, vectors: Float[Tensor, "N E"]) -> Int[Tensor, "N P"]:
+        """Return the nearest cells of each vector, of a spherical k-means."""
+        num_cells = max(1, round(len(vectors) / self.cell_size))
+        if num_cells == 1:
+            return torch.zeros(len(vectors), 1, dtype=torch.long)
+        generator = torch.Generator().manual_seed(self.seed)
+        centers = vectors[torch.randperm(len(vectors), generator=generator)[:num_cells]]
+        for _ in range(MAX_ROUNDS):
+            nearest = torch.cat([(block @ centers.T).argmax(1) for block in vectors.split(MAX_PAIRS)])
+            sums = torch.zeros_like(centers).index_add_(0, nearest, vectors)
+            is_empty = torch.bincount(nearest, minlength=num_cells) == 0
+            centers = torch.where(is_empty[:, None], centers, normalize(sums, dim=1))
+        num_probes = min(self.num_probes, num_cells)
+        return torch.cat([(block @ centers.T).topk(num_probes, dim=1).indices for block in vectors.split(MAX_PAIRS)])
+
+
+def _rank(row: Row) -> tuple[float, float, str, str]:
+    """Return a key of which the smallest belongs to the clip that stays: most pixels, then the longest."""
+    return float(-row["width"] * row["height"]), -row["seconds"], row["id"], row["source"]

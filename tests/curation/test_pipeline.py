@@ -1,0 +1,58 @@
+"""A pipeline is checked as a whole before anything runs."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from omnihuman.build import compose_config, config_dir
+from omnihuman.curation.pipeline import select_operators
+from tests.curation.conftest import build_on, compose_operator
+
+
+def test_a_column_that_nobody_writes_is_named(clips: Path, tmp_path: Path) -> None:
+    nodes = {"size": compose_operator("filter", conditions=[{"column": "short_side", "least": 1}])}
+    with pytest.raises(ValueError, match=r"operators\.size .*column short_side.* source"):
+        build_on(clips, nodes, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_column_that_two_operators_write_is_named(clips: Path, tmp_path: Path) -> None:
+    nodes = {"probe": compose_operator("probe"), "again": compose_operator("probe")}
+    with pytest.raises(ValueError, match=r"operators\.again writes kind.*probe"):
+        build_on(clips, nodes, tmp_path)
+
+
+def test_a_missing_package_has_a_cure(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omnihuman.curation.pipeline.find_spec", lambda module: None)
+    nodes = {"probe": compose_operator("probe"), "scenes": compose_operator("scenes")}
+    with pytest.raises(ValueError, match=r"operators\.scenes: .*pip install .omnihuman\[curate\]"):
+        build_on(clips, nodes, tmp_path)
+
+
+def test_a_detector_needs_its_file(clips: Path, tmp_path: Path) -> None:
+    detector = {"_target_": "omnihuman.data.face.YuNet", "model": "nothing.onnx"}
+    nodes = {"faces": compose_operator("faces", detector=detector)}
+    with pytest.raises(ValueError, match=r"nothing\.onnx.*YuNet"):
+        build_on(clips, nodes, tmp_path)
+    with pytest.raises(ValueError, match=r"boxes=detector.*boxes=truth"):
+        build_on(clips, {"faces": compose_operator("faces")}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("order", "message"), [(["probe", "other"], "other .*probe, scenes"), (["probe", "probe"], "probe .*twice")]
+)
+def test_order_names_operators_once(order: list[str], message: str) -> None:
+    config = OmegaConf.create({"operators": {"probe": {}, "scenes": {}}, "order": order})
+    with pytest.raises(ValueError, match=message):
+        select_operators(config)
+
+
+@pytest.mark.parametrize("size", ["nano", "7b"])
+@pytest.mark.parametrize("name", sorted(path.stem for path in (Path(config_dir()) / "pipeline").glob("*.yaml")))
+def test_every_pipeline_fits_together(clips: Path, tmp_path: Path, name: str, size: str) -> None:
+    config = compose_config([f"pipeline={name}", f"size={size}", "out=x"], "curate").pipeline
+    nodes = select_operators(config)
+    if "scenes" in nodes:
+        pytest.importorskip("scenedetect")
+    assert config.name == name and build_on(clips, nodes, tmp_path).levels[-1].name == config.order[-1]
