@@ -13,8 +13,17 @@ LOG: list[dict[str, Any]] = []
 LOCK = threading.Lock()
 
 
+def read_text(turn: dict[str, Any]) -> str:
+    """Return the text of a message, which may have media before it."""
+    content = turn["content"]
+    text: str = content if isinstance(content, str) else content[-1]["text"]
+    return text
+
+
 def build_reply(system: str, user: str) -> dict[str, Any]:
     """Return a reply that depends on the prompt, so that a mix-up is visible."""
+    if user.startswith("What is it"):
+        return {"text": user}
     if user.startswith("Question:"):
         return {"score": int(re.findall(r"\d+", user)[-1]) % 6}
     if "Events:" in user:
@@ -67,7 +76,7 @@ class Handler(BaseHTTPRequestHandler):
     def fail_request(self, model: str, body: dict[str, Any], tries: int) -> bool:
         """Send an error if the model has one; return whether it has."""
         response_format = body.get("response_format", {}).get("type", "text")
-        prompt = body["messages"][1]["content"]
+        prompt = read_text(body["messages"][1])
         key = self.headers["Authorization"]
         revocation = (503, "later")
         if "answer 9" in prompt:
@@ -101,7 +110,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         if model.startswith("slow"):
             time.sleep(1.0 if model == "slow" else 0.05)
-        valid = json.dumps(build_reply(*(turn["content"] for turn in body["messages"])))
+        valid = json.dumps(build_reply(*(read_text(turn) for turn in body["messages"])))
         texts = {
             "garbage": "As a language model I would rather not say.",
             "wrong": '{"verdict": "fine"}',

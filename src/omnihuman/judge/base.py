@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
+from omnihuman.judge.media import Media, Show
+
 Item = Mapping[str, Any]
-"""Values of the placeholders in a protocol's prompt: texts and lists."""
+"""Values of the placeholders in a protocol's prompt: texts and lists; and media, or lists of them, which precede it."""
 
 UNSUPPORTED_KEYS = {"title", "description", "default", "minimum", "maximum", "minItems", "maxItems"}
 """Keys that some endpoints reject in a strict schema (Azure rejects limits). The prompt states the limits, and replies
@@ -36,12 +38,23 @@ class Protocol:
     schema: type[BaseModel]
     check: Callable[[Any, Item], Any] | None = None
 
-    def build_messages(self, item: Item) -> list[dict[str, str]]:
-        """Build the chat for an item; lists are formatted as JSON."""
-        values = {}
+    def build_messages(self, item: Item, show: Show = Media.build_part) -> list[dict[str, Any]]:
+        """Build the chat for an item; lists are formatted as JSON, and media are parts before the text.
+
+        Args:
+            item: values of the prompt.
+            show: makes the part of each media.
+        """
+        values, parts = dict[str, str](), list[dict[str, Any]]()
         for key, value in item.items():
-            values[key] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        return [{"role": "system", "content": self.system}, {"role": "user", "content": self.user.format(**values)}]
+            media = list_media(value)
+            if media:
+                parts += map(show, media)
+            else:
+                values[key] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        text = self.user.format(**values)
+        content = [*parts, {"type": "text", "text": text}] if parts else text
+        return [{"role": "system", "content": self.system}, {"role": "user", "content": content}]
 
     def json_schema(self) -> dict[str, Any]:
         """Build the reply's schema for strict endpoints."""
@@ -161,6 +174,13 @@ class Judge(ABC):
             items: to judge.
             repeat: number of the repeat; each has its own sample.
         """
+
+
+def list_media(value: Any) -> list[Media]:
+    """Return the media of an item's value, none of a text or a list of texts."""
+    if isinstance(value, Media):
+        return [value]
+    return [entry for entry in value if isinstance(entry, Media)] if isinstance(value, list | tuple) else []
 
 
 def _strip_schema(node: Any) -> Any:

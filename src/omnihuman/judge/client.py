@@ -1,5 +1,6 @@
 """Requests to an OpenAI-compatible endpoint: response formats, retries and fatal errors."""
 
+import itertools
 import logging
 import os
 import re
@@ -69,7 +70,8 @@ class Client:
 
     Args:
         model: name at the endpoint.
-        base_url: of the endpoint; ``None``: OpenAI's.
+        base_url: of the endpoint, or of several that take the requests in turn; ``None``: OpenAI's. One that cannot be
+            connected to leaves, as long as another is left.
         api_key_env: environment variable of the API key; ``None``: the endpoint requires none.
         timeout: seconds per request.
         max_retries: after 408, 409, 429, 5xx, broken connections and invalid replies.
@@ -81,7 +83,7 @@ class Client:
     def __init__(
         self,
         model: str,
-        base_url: str | None,
+        base_url: str | Sequence[str] | None,
         api_key_env: str | None,
         timeout: float,
         max_retries: int,
@@ -103,11 +105,13 @@ class Client:
                     f"judge {model}: the environment variable {api_key_env} is empty; set it to the endpoint's key, or "
                     "set api_key_env=null if the endpoint requires none."
                 )
-        self._api = self._connect()
+        addresses: list[str | None] = [*list_addresses(base_url)]
+        self._apis = [self._connect(address) for address in addresses or [None]]
+        self._turn = itertools.count()
 
     def request(
         self,
-        messages: Sequence[Mapping[str, str]],
+        messages: Sequence[Mapping[str, Any]],
         name: str,
         schema: Mapping[str, Any],
         seed: int | None,
@@ -144,12 +148,12 @@ class Client:
             raise NoReplyError(str(error)) from None
         return judgement
 
-    def _connect(self) -> "openai.OpenAI":
+    def _connect(self, address: str | None) -> "openai.OpenAI":
         import openai
 
         logging.getLogger("httpx").setLevel(logging.WARNING)  # a line per request would hide our warnings
         # Retries are counted here, because the library does not check the form of a reply.
-        return openai.OpenAI(api_key=self._key or "none", base_url=self.base_url, timeout=self.timeout, max_retries=0)
+        return openai.OpenAI(api_key=self._key or "none", base_url=address, timeout=self.timeout, max_retries=0)
 
     def _wait_seconds(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
@@ -188,11 +192,14 @@ class Client:
         import openai
 
         usage.calls += 1
+        apis = self._apis
+        api = apis[next(self._turn) % len(apis)]
         try:
-            completion: ChatCompletion = self._api.chat.completions.create(**body)
+            completion: ChatCompletion = api.chat.completions.create(**body)
         except openai.APITimeoutError:
             raise RetryableError(f"no reply in {self.timeout:g} s") from None
         except openai.APIConnectionError as error:
+            self._leave(api)
             raise RetryableError(f"no connection ({type(error.__cause__).__name__})") from None
         except openai.APIStatusError as error:
             self._raise_for_status(error)
@@ -202,6 +209,13 @@ class Client:
         except (openai.APIError, ValueError) as error:
             raise RetryableError(f"no chat completion ({type(error).__name__})") from None
         return completion
+
+    def _leave(self, api: "openai.OpenAI") -> None:
+        """Send no more requests to an endpoint that cannot be connected to, unless it is the last one."""
+        remaining = [other for other in self._apis if other is not api]
+        if remaining and len(remaining) < len(self._apis):
+            logger.warning("judge %s: %s cannot be connected to; it gets no more requests", self.model, api.base_url)
+            self._apis = remaining
 
     def _raise_for_status(self, error: "openai.APIStatusError") -> None:
         """Raise if the error is fatal or retryable; other errors may concern the response format or the text."""
@@ -245,6 +259,17 @@ class Client:
 
     def _hide_key(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
+
+
+def list_addresses(base_url: str | Sequence[str] | None) -> list[str]:
+    """Return the addresses of endpoints: several, one, or none for OpenAI's.
+
+    >>> list_addresses("http://localhost:8000/v1"), list_addresses(None)
+    (['http://localhost:8000/v1'], [])
+    """
+    if base_url is None:
+        return []
+    return [base_url] if isinstance(base_url, str) else list(base_url)
 
 
 def build_sampling(

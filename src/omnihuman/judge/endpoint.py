@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from omnihuman.judge.base import Item, Judge, Protocol, Verdict
 from omnihuman.judge.cache import Cache, Judgement, canonical_json
-from omnihuman.judge.client import Client, NoReplyError, Usage, build_sampling
+from omnihuman.judge.client import Client, NoReplyError, Usage, build_sampling, list_addresses
+from omnihuman.judge.media import Delivery, Media
 from omnihuman.judge.rule import RuleJudge
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ class EndpointJudge(Judge):
 
     Args:
         model: name at the endpoint; a snapshot rather than an alias.
-        base_url: of the endpoint; ``None``: OpenAI's.
+        base_url: of the endpoint, or of several that share the requests; ``None``: OpenAI's.
         api_key_env: environment variable of the API key; ``None``: the endpoint requires none.
         mode: for items that are not in the cache: ``live`` requests them, ``cache_only`` leaves them missing,
             ``offline`` raises.
@@ -46,6 +47,8 @@ class EndpointJudge(Judge):
         reasoning: True for a reasoning model; ``None``: derived from the model's name.
         extra_body: further arguments of the request.
         prices: model -> dollars per million tokens [in, out].
+        media: ``data``: images, videos and audio are in the requests; ``file``: their paths, for a server that may read
+            them.
 
     >>> EndpointJudge("gpt-4o-2024-11-20", mode="offline", cache=None).id
     'gpt-4o-2024-11-20, T=0, seed 0'
@@ -54,7 +57,7 @@ class EndpointJudge(Judge):
     def __init__(
         self,
         model: str,
-        base_url: str | None = None,
+        base_url: str | Sequence[str] | None = None,
         api_key_env: str | None = "OPENAI_API_KEY",
         mode: Literal["live", "cache_only", "offline"] = "live",
         cache: str | None = "judgements.sqlite",
@@ -70,6 +73,7 @@ class EndpointJudge(Judge):
         reasoning: bool | None = None,
         extra_body: Mapping[str, Any] | None = None,
         prices: Prices | None = None,
+        media: Delivery = "data",
     ) -> None:
         super().__init__()
         if mode == "cache_only" and cache is None:
@@ -79,15 +83,16 @@ class EndpointJudge(Judge):
                 f"judge {model}: got max_concurrency={max_concurrency}, repeats={repeats}, max_retries={max_retries}, "
                 f"backoff={list(backoff)}; expected at least 1, 1, 0, and two numbers of seconds."
             )
-        if base_url is not None and not base_url.startswith(("http://", "https://")):
-            raise ValueError(
-                f"judge {model}: base_url={base_url} must begin with http:// or https://, as in "
-                "http://localhost:8000/v1."
-            )
+        for address in list_addresses(base_url):
+            if not address.startswith(("http://", "https://")):
+                raise ValueError(
+                    f"judge {model}: base_url={address} must begin with http:// or https://, as in "
+                    "http://localhost:8000/v1."
+                )
         self.model, self.mode, self.repeats, self.seed = model, mode, repeats, seed
         self.max_concurrency, self.max_failures, self.prices = max_concurrency, max_failures, prices or {}
         self.sampling = build_sampling(model, temperature, max_tokens, reasoning)
-        self.extra_body = dict(extra_body or {})
+        self.extra_body, self.media = dict(extra_body or {}), media
         self.id = self._build_id()
         read_only = mode == "cache_only" or (mode == "offline" and cache is not None and Path(cache).is_file())
         self.cache = None if cache is None else Cache(cache, read_only)
@@ -115,7 +120,7 @@ class EndpointJudge(Judge):
             "model": self.model,
             "sampling": self.sampling | self.extra_body,
             "seed": seed,
-            "messages": protocol.build_messages(item),
+            "messages": protocol.build_messages(item, Media.describe),  # never their base64
             "schema": protocol.json_schema(),
         }
         return hashlib.sha256(canonical_json(content).encode(errors="surrogatepass")).hexdigest()
@@ -206,7 +211,8 @@ class EndpointJudge(Judge):
         if self._num_failures >= self.max_failures:
             raise NoReplyError(f"skipped after {self.max_failures} consecutive failures")
         parse = partial(protocol.parse_reply, item=item)
-        messages, schema = protocol.build_messages(item), protocol.json_schema()
+        messages = protocol.build_messages(item, partial(Media.build_part, delivery=self.media))
+        schema = protocol.json_schema()
         try:
             judgement = client.request(messages, protocol.name, schema, self._repeat_seed(repeat), parse, usage)
         except NoReplyError:
@@ -302,9 +308,18 @@ class _DryRunJudge(RuleJudge):
             if key in cached or key in self.uncached:
                 continue
             self.uncached.add(key)
-            self.characters_in += len(schema) + sum(len(turn["content"]) for turn in protocol.build_messages(item))
+            self.characters_in += len(schema) + _count_characters(protocol, item)
             self.characters_out += len(verdict.text) if verdict else 0
         return verdicts
+
+
+def _count_characters(protocol: Protocol, item: Item) -> int:
+    """Return the length of a prompt's texts; media are not counted, because servers differ in their tokens."""
+    num_characters = 0
+    for turn in protocol.build_messages(item, Media.describe):
+        content = turn["content"]
+        num_characters += len(content if isinstance(content, str) else content[-1]["text"])
+    return num_characters
 
 
 def _price(prices: Prices, model: str, tokens_in: int, tokens_out: int) -> float | None:
