@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from omnihuman.config_files import list_choices
 from omnihuman.verb import program, verb
@@ -83,13 +83,16 @@ def prepare(config: DictConfig, out: Path) -> "Pipeline":
     from omnihuman.curation.listing import list_source
     from omnihuman.curation.pipeline import build_pipeline, select_operators
 
-    if config.pipeline is None:
+    if config.get("pipeline") is None:
         raise ValueError(
             f"pipeline has no value: add pipeline=clips, or another of {', '.join(list_choices('pipeline'))}."
         )
     for key in ("partition_size", "batch_size"):
         if config[key] < 1:
             raise ValueError(f"{key}={config[key]}: expected a whole number of at least 1.")
+    if config.get("captioner") is not None:
+        with open_dict(config):
+            config.captioner["_partial_"] = True  # built by the workers
     nodes = select_operators(config.pipeline)
     paths = [None if value is None else Path(value).expanduser() for value in (config.path, config.root)]
     listing = list_source(build(config.source), *paths, config.partition_size)
@@ -144,14 +147,15 @@ def read_workers(value: int | None) -> int:
 def complete_arguments(arguments: Sequence[str]) -> list[str]:
     """Return a command line with its first word as a key, and with the size of the built-in corpus.
 
-    ``+pipeline=`` is ``pipeline=``, because it reads like ``+experiment=`` of ``train``.
+    ``captioner=`` is the judge of this name; ``+pipeline=`` is ``pipeline=``, as it reads like ``+experiment=``.
 
-    >>> complete_arguments(["status", "out=a"]), complete_arguments(["source=sample", "out=a"])
-    (['action=status', 'out=a'], ['source=sample', 'out=a', 'size=nano'])
+    >>> complete_arguments(["status", "out=a"]), complete_arguments(["source=sample", "captioner=scripted"])
+    (['action=status', 'out=a'], ['source=sample', 'judge@captioner=scripted', 'size=nano'])
     """
-    completed = [
-        argument.removeprefix("+") if argument.startswith("+pipeline=") else argument for argument in arguments
-    ]
+    completed = []
+    for argument in arguments:
+        name = argument.removeprefix("+") if argument.startswith("+pipeline=") else argument
+        completed.append(f"judge@{name}" if name.startswith("captioner=") else name)
     if completed and completed[0] in ACTIONS:
         completed[0] = f"action={completed[0]}"
     has_size = any(argument.startswith("size=") for argument in completed)

@@ -16,7 +16,14 @@ from tests.curation.conftest import clips as clips
 
 NAMES = sorted(path.stem for path in (Path(config_dir()) / "operator").glob("*.yaml"))
 
+CAPTIONER = {
+    "_target_": "omnihuman.judge.scripted.ScriptedJudge",
+    "_partial_": True,
+    "replies": {"brief": {"caption": {"tasks": ["caption", "body"]}}},
+}
+
 OPTIONS: dict[str, dict[str, Any]] = {
+    "ask": {"captioner": CAPTIONER},
     "filter": {"conditions": [{"column": "short_side", "most": 64}]},
     "sample": {"size": 2, "strata": ["short_side"]},
     "faces": {"boxes": "truth"},
@@ -86,6 +93,7 @@ def test_a_decision_is_one_outcome_a_row(name: str, rows: list[Row], tmp_path: P
     if not isinstance(operator, Global):
         return
     operator.setup(tmp_path)
+    assert set(operator.compares) <= {*operator.reads, *operator.writes}
     ready = []
     for row, outcome in zip(rows, operator.apply(rows), strict=True):
         assert isinstance(outcome, dict)

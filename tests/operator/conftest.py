@@ -10,7 +10,7 @@ from tests.curation.conftest import clips as clips
 def build_row(file: Path, **fields: Any) -> Row:
     """Return a row of a file of 64 x 48 pixels and a second, with the columns that most operators read."""
     row = {"id": file.stem, "source": file.name, "file": file, "start": 0.0, "end": None, "records": [], "split": None}
-    sizes = {"width": 64, "height": 48, "fps": 25.0, "seconds": 1.0, "kind": "video", "faces": None}
+    sizes = {"width": 64, "height": 48, "fps": 25.0, "seconds": 1.0, "kind": "video", "faces": None, "has_sound": False}
     return row | sizes | fields
 
 

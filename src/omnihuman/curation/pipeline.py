@@ -100,7 +100,7 @@ def select_operators(config: DictConfig) -> dict[str, dict[str, Any]]:
 
 
 def build_pipeline(
-    name: str, nodes: Mapping[str, Mapping[str, Any]], listing: Listing, out: Path, **options: Any
+    name: str, nodes: Mapping[str, Mapping[str, Any]], listing: Listing, out: Path, **settings: Any
 ) -> Pipeline:
     """Build the operators of a pipeline, check their columns, and name their folders.
 
@@ -109,7 +109,7 @@ def build_pipeline(
         nodes: name -> config of each operator, in order.
         listing: of the source.
         out: folder of the results.
-        options: of ``Pipeline``.
+        settings: of ``Pipeline``.
 
     Raises:
         ValueError: an option is wrong, a package is missing, or nobody writes a column that an operator reads.
@@ -120,7 +120,8 @@ def build_pipeline(
     levels = [Level(0, "source", listing, out / f"00-source-{listing.fingerprint[:12]}")]
     fingerprint = listing.fingerprint
     for key, operator in operators.items():
-        content = [key, dict(nodes[key]), operator.version, dict(operator.identity()), fingerprint]
+        options = {option: value for option, value in nodes[key].items() if option not in operator.incidental}
+        content = [key, options, operator.version, dict(operator.identity()), fingerprint]
         text = json.dumps(content, sort_keys=True, default=str)
         fingerprint = hashlib.sha256(text.encode()).hexdigest()
         phases = ("", f"_{DECISION}") if isinstance(operator, Global) else ("",)
@@ -128,7 +129,7 @@ def build_pipeline(
             number = len(levels)
             folder = out / f"{number:02d}-{key}{phase}-{fingerprint[:12]}"
             levels.append(Level(number, key, operator, folder, is_decision=bool(phase)))
-    return Pipeline(name, levels, listing.root, out, listing.num_parts, **options)
+    return Pipeline(name, levels, listing.root, out, listing.num_parts, **settings)
 
 
 def check_modules(operators: Mapping[str, Operator]) -> None:

@@ -39,12 +39,12 @@ def run_partition(pipeline: Pipeline, number: int, part: int, get: Callable[[Lev
     if target.is_file():
         return
     wall, cpu = time.perf_counter(), time.process_time()
-    rows = _read_rows(pipeline, level, part)
+    rows = _read_rows(pipeline, level, part, () if level.is_decision else level.operator.reads)
     live = [row for row in rows if row["status"] == "live"]
+    operator = level.operator if level.is_decision else get(level)
     if level.is_decision:
         outcomes = _read_decision(level, part)
     else:
-        operator = get(level)
         outcomes = apply_batches(operator, [_show(row) for row in live], pipeline.batch_size)
     check_failures(level.name, part, live, outcomes, pipeline.max_failed)
     columns = level.operator.writes
@@ -55,6 +55,8 @@ def run_partition(pipeline: Pipeline, number: int, part: int, get: Callable[[Lev
     cost = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu, "rows": float(len(live))}
     if level.operator.opens_media and not level.is_decision:
         cost["bytes_read"] = float(sum(_measure(row) for row in live))
+    if not level.is_decision:
+        cost |= operator.take_cost()
     write_partition(target, table, cost)
 
 
@@ -66,7 +68,8 @@ def decide(pipeline: Pipeline, number: int, operator: Global) -> None:
     wall, cpu = time.perf_counter(), time.process_time()
     rows = []
     for part in range(pipeline.num_parts):
-        live = [row for row in _read_rows(pipeline, level, part) if row["status"] == "live"]
+        rows_of_part = _read_rows(pipeline, level, part, operator.compares)
+        live = [row for row in rows_of_part if row["status"] == "live"]
         for order, row in enumerate(live):
             rows.append(_show(row) | {"part": part, "order": order})
     rows.sort(key=lambda row: (row["id"], row["source"]))
@@ -139,15 +142,12 @@ def check_failures(name: str, part: int, rows: Sequence[Row], outcomes: Sequence
         )
 
 
-def _read_rows(pipeline: Pipeline, level: Level, part: int) -> list[Row]:
+def _read_rows(pipeline: Pipeline, level: Level, part: int, columns: Iterable[str]) -> list[Row]:
     """Return the rows that a level works on, with the media file and the span to open."""
     if isinstance(level.operator, Listing):
         rows = [row | {"status": "live", "parent": None} for row in level.operator.rows(part)]
     else:
-        columns = list(level.operator.reads)
-        if level.is_decision:
-            columns += level.operator.writes
-        rows = read_partition(pipeline.files(level.number - 1, part), columns).to_pylist()
+        rows = read_partition(pipeline.files(level.number - 1, part), list(columns)).to_pylist()
     for row in rows:
         row["root"] = pipeline.out if row.get("media") else pipeline.root
     return rows

@@ -114,6 +114,7 @@ class Operator(ABC):
         wants: of a worker.
         modules: that it imports beyond the dependencies of the package, separated by spaces.
         opens_media: it reads the file of every row.
+        incidental: options that do not decide the rows, so that they can change without computing them anew.
     """
 
     reads: Columns = columns()
@@ -122,6 +123,7 @@ class Operator(ABC):
     wants: ClassVar[Wants] = Wants()
     modules: str = ""
     opens_media: ClassVar[bool] = False
+    incidental: Sequence[str] = ("timeout", "batch_size")
 
     def setup(self, folder: Path) -> None:
         """Load models and open clients, once a worker.
@@ -135,6 +137,10 @@ class Operator(ABC):
     def apply(self, rows: Sequence[Row]) -> Iterable[Outcome]:
         """Yield one outcome a row, in order; what it raises becomes a failed row."""
 
+    def take_cost(self) -> Mapping[str, float]:
+        """Return the calls, tokens, dollars and GPU seconds since it was last called."""
+        return {}
+
     def identity(self) -> Mapping[str, Any]:
         """Return plain values that decide the rows besides the options, such as the digest of a model file."""
         return {}
@@ -144,9 +150,12 @@ class Global(Operator):
     """An operator that decides on the rows of all partitions at once, by the columns that ``apply`` has written.
 
     Attributes:
+        compares: columns that it decides by, of those that it reads and writes; narrow ones, because all rows are in
+            memory at once.
         decides: columns that every row of its decision has.
     """
 
+    compares: Columns = columns()
     decides: Columns = columns()
 
     def apply(self, rows: Sequence[Row]) -> Iterable[Outcome]:

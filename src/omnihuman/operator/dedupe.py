@@ -41,6 +41,7 @@ class Dedupe(Global):
 
     reads = columns(frames=FRAMES, width=pa.int64(), height=pa.int64(), seconds=pa.float64())
     writes = columns(embedding=pa.list_(pa.float32()))
+    compares = columns(embedding=None, width=None, height=None, seconds=None)
     decides = columns(duplicate_of=pa.string())
 
     def __init__(
@@ -74,7 +75,7 @@ class Dedupe(Global):
             pixels = torch.from_numpy(np.array(Image.open(io.BytesIO(jpeg)).convert("RGB"))).permute(2, 0, 1)
             frames.append(self.model.transform(pixels[None])[0])
         tokens = []
-        for batch in torch.stack(frames).split(self.batch_size):
+        for batch in torch.split(torch.stack(frames), self.batch_size):
             mask = torch.ones(1, len(batch), dtype=torch.bool, device=self.device)
             with torch.inference_mode():
                 features = self.model(Signal(batch[None].to(self.device), mask))
@@ -131,12 +132,14 @@ class Dedupe(Global):
         generator = torch.Generator().manual_seed(self.seed)
         centers = vectors[torch.randperm(len(vectors), generator=generator)[:num_cells]]
         for _ in range(MAX_ROUNDS):
-            nearest = torch.cat([(block @ centers.T).argmax(1) for block in vectors.split(MAX_PAIRS)])
+            nearest = torch.cat([(block @ centers.T).argmax(1) for block in torch.split(vectors, MAX_PAIRS)])
             sums = torch.zeros_like(centers).index_add_(0, nearest, vectors)
             is_empty = torch.bincount(nearest, minlength=num_cells) == 0
             centers = torch.where(is_empty[:, None], centers, normalize(sums, dim=1))
         num_probes = min(self.num_probes, num_cells)
-        return torch.cat([(block @ centers.T).topk(num_probes, dim=1).indices for block in vectors.split(MAX_PAIRS)])
+        return torch.cat(
+            [(block @ centers.T).topk(num_probes, dim=1).indices for block in torch.split(vectors, MAX_PAIRS)]
+        )
 
 
 def _rank(row: Row) -> tuple[float, float, str, str]:

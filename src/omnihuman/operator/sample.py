@@ -33,7 +33,7 @@ class Sample(Global):
         if size < 1 or keep not in ("all", "drawn"):
             raise ValueError(f"sample: got size={size}, keep={keep}; expected at least 1, and all or drawn.")
         self.size, self.name, self.strata, self.keep, self.seed = size, name, list(strata), keep, seed
-        self.reads = dict.fromkeys(self.strata)
+        self.reads = self.compares = dict.fromkeys(self.strata)
 
     decides = columns(subset=pa.string())
 

@@ -28,16 +28,33 @@ class Write(Global):
     that parses records for the training has parsed all of them.
 
     Args:
-        tasks: of the records that are written; empty: all.
+        tasks: of the source's records that are written; empty: all; ``null``: none of them.
+        instructions: records made of columns, ``[{task: caption, question: Why?, answer: brief_caption}]``; an empty
+            answer makes none.
+        faces: the records get the tracks of ``faces`` as boxes; without it, the source's records have their own boxes.
         follow_links: accept links in the root that lead out of it.
     """
 
-    reads = columns(records=pa.list_(pa.string()), kind=pa.string(), faces=TRACKS)
+    reads = columns(records=pa.list_(pa.string()), kind=pa.string(), has_sound=pa.bool_())
     writes = columns(written=pa.list_(pa.string()))
+    compares = columns(written=None, kind=None)
     decides = columns(num_records=pa.int64())
 
-    def __init__(self, tasks: Sequence[str] = (), follow_links: bool = False) -> None:
-        self.tasks, self.follow_links = list(tasks), follow_links
+    def __init__(
+        self,
+        tasks: Sequence[str] | None = (),
+        instructions: Sequence[Mapping[str, str]] = (),
+        faces: bool = True,
+        follow_links: bool = False,
+    ) -> None:
+        self.tasks, self.follow_links = tasks, follow_links
+        self.instructions = [dict(entry) for entry in instructions]
+        for number, entry in enumerate(self.instructions):
+            if set(entry) != {"task", "question", "answer"}:
+                raise ValueError(f"write: instructions[{number}] is {entry}; expected task, question and answer.")
+        answers = [entry["answer"] for entry in self.instructions]
+        tracks = {"faces": TRACKS} if faces else {}
+        self.reads = dict(self.reads) | dict.fromkeys(answers, pa.string()) | tracks
 
     def apply(self, rows: Sequence[Row]) -> Iterable[Outcome]:
         for row in rows:
@@ -45,10 +62,7 @@ class Write(Global):
 
     def _build(self, row: Row) -> Outcome:
         written = []
-        for text in row["records"]:
-            raw = json.loads(text)
-            if self.tasks and raw.get("task") not in self.tasks:
-                continue
+        for raw in [*self._select(row), *self._make(row)]:
             record = replace_clip(raw, row)
             try:
                 self._check(record, row)
@@ -58,6 +72,26 @@ class Write(Global):
         if not written:
             return Dropped("no_record", "the source has no record of it that is wanted")
         return {"written": written}
+
+    def _select(self, row: Row) -> list[dict[str, Any]]:
+        """Return the source's records that are wanted."""
+        if self.tasks is None:
+            return []
+        records = [json.loads(text) for text in row["records"]]
+        return [record for record in records if not self.tasks or record.get("task") in self.tasks]
+
+    def _make(self, row: Row) -> list[dict[str, Any]]:
+        """Return the records that are made of columns."""
+        tags = {"video": "<video>\n", "image": "<image>\n", "audio": ""}[row["kind"]]
+        if row["has_sound"]:
+            tags += "<audio>\n"
+        records = []
+        for entry in self.instructions:
+            answer = row[entry["answer"]]
+            if answer:
+                chat = [{"from": "human", "value": tags + entry["question"]}, {"from": "gpt", "value": answer}]
+                records.append({"id": f"{row['id']}_{entry['task']}", "task": entry["task"], "conversations": chat})
+        return records
 
     def _check(self, record: Mapping[str, Any], row: Row) -> Record:
         """Return the record as the training parses it.
@@ -107,12 +141,14 @@ class Write(Global):
 
 def replace_clip(raw: Mapping[str, Any], row: Row) -> dict[str, Any]:
     """Return a record about the clip of the row, still without its file."""
-    record = {key: value for key, value in raw.items() if key not in (*KINDS, "start", "end", "faces")}
+    record = {key: value for key, value in raw.items() if key not in (*KINDS, "start", "end")}
     if row["start"]:
         record["start"] = row["start"]
     if row["end"] is not None:
         record["end"] = row["end"]
-    if row["faces"] is not None:
+    if row.get("media"):  # a file of its own, whose seconds are others
+        record.pop("faces", None)
+    if row.get("faces") is not None:
         record["faces"] = _list_boxes(row["faces"], row.get("source_start") or 0.0)
     return record
 

@@ -1,0 +1,27 @@
+"""Replies from the records of a clip."""
+
+import json
+
+import pytest
+from pydantic import BaseModel
+
+from omnihuman.judge.base import Protocol
+from omnihuman.judge.scripted import ScriptedJudge
+
+
+class Reply(BaseModel):
+    text: str
+    score: int
+
+
+PROTOCOL = Protocol("look", "1", "JSON", "What?", Reply)
+
+
+def test_the_first_task_that_a_clip_has() -> None:
+    judge = ScriptedJudge({"look": {"text": {"tasks": ["a", "b"]}, "score": {"value": 3}}})
+    records = [json.dumps({"task": task, "conversations": [{"value": "?"}, {"value": task * 2}]}) for task in "cba"]
+    verdicts = judge.query(PROTOCOL, [{"records": records}, {"records": records[:2]}, {"records": records[:1]}])
+    assert [verdict and verdict.reply.text for verdict in verdicts] == ["aa", "bb", None]
+    assert judge.ledger.num_judged == 2 and judge.ledger.missing
+    with pytest.raises(ValueError, match=r"look.*other"):
+        ScriptedJudge({"other": {}}).query(PROTOCOL, [])
