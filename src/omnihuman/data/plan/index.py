@@ -80,12 +80,14 @@ class Index:
         oldest = time.time() - self.max_days * 86400
         for folder in self.folder.glob("*/*/"):
             manifest = folder / MANIFEST
-            is_plan = manifest.is_file() or folder.suffix == ".partial"
-            newest = max((entry.stat().st_mtime for entry in folder.iterdir()), default=folder.stat().st_mtime)
-            if is_plan and newest < oldest:
-                log.info("%s: nothing has opened it for %g days: deleted", folder, self.max_days)
-                manifest.unlink(missing_ok=True)  # first, so that nothing takes the rest for a plan
-                shutil.rmtree(folder, ignore_errors=True)
+            if not manifest.is_file() and folder.suffix != ".partial":
+                continue
+            with suppress(FileNotFoundError):  # another process deletes it, too
+                newest = max(entry.stat().st_mtime for entry in (folder, *folder.iterdir()))
+                if newest < oldest:
+                    log.info("%s: nothing has opened it for %g days: deleted", folder, self.max_days)
+                    manifest.unlink(missing_ok=True)  # first, so that nothing takes the rest for a plan
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def find(self, key: Key, quarantine_file: Path | None = None) -> PlanTable | None:
         """Return the newest plan of a key whose media are unchanged and that no passing state of the disk decides."""

@@ -410,7 +410,7 @@ def describe_missing(entry: Entry, bad: BadSample) -> dict[str, Any]:
     """Return the state of the files of a sample that lacks one: it is looked at again when that changes."""
     if bad.reason != "missing_file":
         return {}
-    files = entry.files if isinstance(entry, Record) else filter(None, [bad.file])
+    files: Iterable[Path] = entry.files if isinstance(entry, Record) else filter(None, [bad.file])
     return {"state": [[str(file), *stat_file(file)] for file in files]}
 
 
