@@ -137,8 +137,9 @@ def load_stacked(path: Path, header: media.Header, num_frames: int) -> Any:
     planes: list[Tensor] = []
 
     def take(frame: Any) -> Tensor:
-        planes.append(frame.image.contiguous())
-        return planes[-1]
+        image: Tensor = frame.image.contiguous()
+        planes.append(image)
+        return image
 
     clip = media.read_file(path, num_frames, header.num_samples(), (0.0, None), header, 60.0, "midpoints", take)
     frames = pad_to_square(torch.stack(clip.steps))

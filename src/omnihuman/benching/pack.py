@@ -1,6 +1,7 @@
 """Padding and balance of packed steps, beside those of samples that are padded in the order in which they come."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,10 +57,8 @@ def measure(config: DictConfig, overrides: Sequence[str]) -> Iterator[Table]:
             order = shuffled = shuffle_indices(len(drawn_lengths), int(config.seed), 0)
             if window > 1:
                 order = sort_windows(shuffled, drawn_lengths, batch_size, window, int(config.seed), 0)
-            num_targets = np.ones_like(drawn_lengths)
-            plan = EpochPlan(
-                drawn_lengths, num_targets, order, batch_size=batch_size, max_tokens=max_tokens, world=num_ranks
-            )
+            limits: dict[str, Any] = {"batch_size": batch_size, "max_tokens": max_tokens, "world": num_ranks}
+            plan = EpochPlan(drawn_lengths, np.ones_like(drawn_lengths), order, **limits)
             figures = measure_steps(plan, shuffled, count_flops(model, drawn_lengths))
             table.rows.append((num_ranks, window, batch_size, *figures))
     yield table

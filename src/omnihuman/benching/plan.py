@@ -24,7 +24,8 @@ from omnihuman.data.decode.header import Header, Track
 PER_CLIP = 6
 """Instructions of a clip, as in HumanOmni's data."""
 
-HEADER = Header(True, (0.0, 6.5), num_frames=162, videos=(Track(num_frames=162),), audios=(Track((0.0, 6.5)),))
+VIDEO, AUDIO = Track(num_frames=162), Track((0.0, 6.5))
+HEADER = Header(True, (0.0, 6.5), num_frames=162, videos=(VIDEO,), audios=(AUDIO,))
 """Of every clip: a probe depends on the disk and the clips."""
 
 WORDS = "the woman in the middle smiles and looks at the man who talks about what happened before".split()  # noqa: SIM905
