@@ -4,6 +4,7 @@ import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -102,8 +103,7 @@ def list_ways() -> dict[str, Way]:
 
 def load_official(pixels: Any, mel: Any, path: Path, header: media.Header, num_frames: int) -> Any:
     """HumanOmni: decord, Pillow's square with grey, SigLIP's processor, decord's audio, Whisper's extractor."""
-    import decord
-
+    decord: Any = import_module("decord")  # no dependency of ours
     reader = decord.VideoReader(str(path), num_threads=1)
     frames = reader.get_batch(uniform_indices(len(reader), num_frames)).asnumpy()
     squares = []
