@@ -29,6 +29,8 @@ VERBS = ("report", "study", "train")
         ("omnihuman train data.records=tr", []),
         ("omnihuman study favchat", ["favchat_ablation "]),
         ("omnihuman train --config", ["--config-dir "]),
+        ("omnihuman curate st", ["status "]),
+        ("omnihuman curate pipeline=cl", ["pipeline=clips "]),
     ],
 )
 def test_words(line: str, words: list[str]) -> None:

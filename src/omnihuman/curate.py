@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from omnihuman.curation.pipeline import Pipeline
 
 ACTIONS = ("status", "retry", "gc")
-"""First words of a command line that is no run."""
+"""What a first word asks for in place of a run."""
 
 
-@verb("curate", "path", "out", "root")
+@verb("curate", "path", "out", "root", word="action")
 def run(config: DictConfig) -> None:
     """Run a pipeline, or look after the folder of one.
 
@@ -145,19 +145,17 @@ def read_workers(value: int | None) -> int:
 
 
 def complete_arguments(arguments: Sequence[str]) -> list[str]:
-    """Return a command line with its first word as a key, and with the size of the built-in corpus.
+    """Return a command line with the groups that its keys stand for, and with the size of the built-in corpus.
 
     ``captioner=`` is the judge of this name; ``+pipeline=`` is ``pipeline=``, as it reads like ``+experiment=``.
 
-    >>> complete_arguments(["status", "out=a"]), complete_arguments(["source=sample", "captioner=scripted"])
-    (['action=status', 'out=a'], ['source=sample', 'judge@captioner=scripted', 'size=nano'])
+    >>> complete_arguments(["+pipeline=clips"]), complete_arguments(["source=sample", "captioner=scripted"])
+    (['pipeline=clips'], ['source=sample', 'judge@captioner=scripted', 'size=nano'])
     """
     completed = []
     for argument in arguments:
         name = argument.removeprefix("+") if argument.startswith("+pipeline=") else argument
         completed.append(f"judge@{name}" if name.startswith("captioner=") else name)
-    if completed and completed[0] in ACTIONS:
-        completed[0] = f"action={completed[0]}"
     has_size = any(argument.startswith("size=") for argument in completed)
     if "source=sample" in completed and not has_size:
         completed.append("size=nano")

@@ -54,7 +54,7 @@ def test_the_model_decides_and_the_address_does_not() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"captioner": None}, "judge@captioner=endpoint"),
+        ({"captioner": None}, "captioner=endpoint"),
         ({"protocol": {**PROTOCOL, "reply": {"a": {"kind": "word"}}}}, r"reply\.a\.kind=word.*texts"),
     ],
 )

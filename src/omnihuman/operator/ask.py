@@ -50,7 +50,7 @@ class Ask(Operator):
         columns: Mapping[str, str] | None = None,
     ) -> None:
         if captioner is None:
-            raise ValueError(f"ask: {name} needs a captioner: judge@captioner=endpoint captioner.base_url=<address>.")
+            raise ValueError(f"ask: {name} needs a captioner: captioner=endpoint captioner.base_url=<address>.")
         self.name, self.captioner = name, captioner
         self.protocol = dict(protocol)
         self.fields = {key: dict(field) for key, field in protocol["reply"].items()}

@@ -1,0 +1,59 @@
+"""The files of a source, and the records that cannot be worked on."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omnihuman.curation.listing import Listing, list_source
+from omnihuman.operator.base import Failed
+from omnihuman.source.folder import FolderSource
+from omnihuman.source.records import RecordsSource
+from omnihuman.source.table import TableSource
+
+CHAT = [{"from": "human", "value": "<video>\nWho?"}, {"from": "gpt", "value": "She."}]
+
+
+def read(listing: Listing) -> list[Any]:
+    return list(listing.apply(listing.rows(0)))
+
+
+def test_files_of_a_folder_without_side_files(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    for name in ("b/1.mp4", "a.mp4", "notes.txt"):
+        (tmp_path / name).write_bytes(name.encode())
+    listing = list_source(partial(FolderSource), tmp_path, None, 1)
+    assert [entry["source"] for entry in listing.entries] == ["a.mp4", "b/1.mp4"] and listing.num_parts == 2
+    assert read(listing)[0]["records"] == []
+    (tmp_path / "a.mp4").write_bytes(b"other")
+    assert list_source(partial(FolderSource), tmp_path, None, 1).fingerprint != listing.fingerprint
+
+
+def test_records_about_one_span_are_one_row(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    spans: list[dict[str, float]] = [{}, {}, {"start": 1.0}]
+    records: list[dict[str, Any]] = [{"video": "a.mp4", "conversations": CHAT, **span} for span in spans]
+    (tmp_path / "train.json").write_text(json.dumps(records))
+    listing = list_source(partial(RecordsSource), tmp_path, None, 10)
+    assert [(entry["start"], len(entry["records"]), entry["split"]) for entry in listing.entries] == [
+        (0.0, 2, "train"),
+        (1.0, 1, "train"),
+    ]
+
+
+def test_records_that_cannot_be_used_are_failed_rows(tmp_path: Path) -> None:
+    text = [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "She."}]
+    records = [{"video": "gone.mp4", "conversations": CHAT}, {"conversations": text}, {"conversations": []}]
+    (tmp_path / "all.json").write_text(json.dumps(records))
+    outcomes = read(list_source(partial(RecordsSource), tmp_path / "all.json", None, 10))
+    assert len(outcomes) == 3 and all(isinstance(outcome, Failed) for outcome in outcomes)
+    assert {outcome.why for outcome in outcomes} >= {"missing_file", "no_media"}
+
+
+def test_other_sources_and_empty_ones_raise(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"source=table.*folder, records or sample"):
+        list_source(partial(TableSource), tmp_path, None, 10)
+    with pytest.raises(ValueError, match="no media file"):
+        list_source(partial(FolderSource), tmp_path, None, 10)
