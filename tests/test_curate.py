@@ -73,7 +73,7 @@ def test_a_dry_run_writes_nothing(clips: Path, tmp_path: Path, capsys: pytest.Ca
 
 
 def test_the_first_word_is_an_action() -> None:
-    assert verb.complete_arguments(["gc", "out=a"]) == ["action=gc", "out=a"]
+    assert name_word(["gc", "out=a"], "action") == ["action=gc", "out=a"]
     assert verb.complete_arguments(["+pipeline=clips", "source=sample", "size=7b"]) == [
         "pipeline=clips",
         "source=sample",
