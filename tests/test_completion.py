@@ -9,7 +9,7 @@ import pytest
 
 from omnihuman.completion import SCRIPTS, complete
 
-VERBS = ("report", "study", "train")
+VERBS = ("curate", "report", "study", "train")
 
 
 @pytest.mark.parametrize(

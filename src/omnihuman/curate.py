@@ -94,8 +94,8 @@ def prepare(config: DictConfig, out: Path) -> "Pipeline":
         with open_dict(config):
             config.captioner["_partial_"] = True  # built by the workers
     nodes = select_operators(config.pipeline)
-    paths = [None if value is None else Path(value).expanduser() for value in (config.path, config.root)]
-    listing = list_source(build(config.source), *paths, config.partition_size)
+    path, root = (None if value is None else Path(value).expanduser() for value in (config.path, config.root))
+    listing = list_source(build(config.source), path, root, config.partition_size)
     options = {"batch_size": config.batch_size, "max_failed": float(config.max_failed)}
     return build_pipeline(config.pipeline.name, nodes, listing, out, **options)
 

@@ -18,6 +18,7 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "cv2": "opencv-contrib-python",
     "hydra": "hydra-core",
+    "scenedetect": "scenedetect-headless",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }

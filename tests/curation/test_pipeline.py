@@ -1,4 +1,4 @@
-"""A pipeline is checked as a whole before anything runs."""
+"""A pipeline is checked as a config before anything runs."""
 
 from pathlib import Path
 
@@ -51,11 +51,11 @@ def test_order_names_operators_once(order: list[str], message: str) -> None:
 @pytest.mark.parametrize("size", ["nano", "7b"])
 @pytest.mark.parametrize("name", sorted(path.stem for path in (Path(config_dir()) / "pipeline").glob("*.yaml")))
 def test_every_pipeline_fits_together(clips: Path, tmp_path: Path, name: str, size: str) -> None:
-    whole = compose_config([f"pipeline={name}", f"size={size}", "out=x", "judge@captioner=scripted"], "curate")
-    with open_dict(whole):
-        whole.captioner["_partial_"] = True
-    config = whole.pipeline
-    nodes = select_operators(config)
+    config = compose_config([f"pipeline={name}", f"size={size}", "out=x", "judge@captioner=scripted"], "curate")
+    with open_dict(config):
+        config.captioner["_partial_"] = True
+    pipeline = config.pipeline
+    nodes = select_operators(pipeline)
     if "scenes" in nodes:
         pytest.importorskip("scenedetect")
-    assert config.name == name and build_on(clips, nodes, tmp_path).levels[-1].name == config.order[-1]
+    assert pipeline.name == name and build_on(clips, nodes, tmp_path).levels[-1].name == pipeline.order[-1]

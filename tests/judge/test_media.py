@@ -48,12 +48,12 @@ def test_the_key_has_digest_and_cut(tmp_path: Path) -> None:
         return judge.cache_key(PROTOCOL, {"frames": list(media), "name": "Ann"})
 
     assert key(IMAGE) == key(Media("image", b"other bytes", digest="d1", cut={"time": 0.5}, suffix=".png"))
-    others = [
+    variants = [
         Media("image", b"jpeg", digest="d2", cut={"time": 0.5}),
         Media("image", b"jpeg", digest="d1", cut={"time": 1.0}),
         Media("image", b"jpeg"),
     ]
-    assert len({key(IMAGE), *map(key, others), key(IMAGE, IMAGE)}) == 5
+    assert len({key(IMAGE), *map(key, variants), key(IMAGE, IMAGE)}) == 5
     file = tmp_path / "a.jpg"
     file.write_bytes(b"jpeg")
     assert key(Media("image", path=file)) == key(Media("image", b"jpeg"))

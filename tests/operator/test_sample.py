@@ -16,8 +16,8 @@ def draw(operator: Sample, rows: list[dict[str, str]] = ROWS) -> set[str]:
 
 
 def test_every_stratum_has_its_rows() -> None:
-    drawn = draw(Sample(7, strata=["label"]))
-    assert Counter(row["label"] for row in ROWS if row["id"] in drawn) == {"sad": 7, "happy": 7}
+    ids = draw(Sample(7, strata=["label"]))
+    assert Counter(row["label"] for row in ROWS if row["id"] in ids) == {"sad": 7, "happy": 7}
     assert len(draw(Sample(7))) == 7 and len(draw(Sample(1000))) == 100
 
 

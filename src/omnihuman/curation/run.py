@@ -1,7 +1,7 @@
 """Run one operator on one partition: the only work that a backend hands out."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,6 @@ from omnihuman.data.record import BadSample
 from omnihuman.operator.base import IDENTITY, SPAN, Dropped, Failed, Global, Operator, Outcome, Row
 
 MAX_REASONS = 3
-END = {Dropped: "dropped", Failed: "failed"}
-"""Outcome that ends a row -> its status."""
-
-Place = Mapping[str, Any]
-"""Columns of every row."""
 
 
 def run_partition(pipeline: Pipeline, number: int, part: int, get: Callable[[Level], Operator]) -> None:
@@ -168,16 +163,20 @@ def _read_decision(level: Level, part: int) -> list[Outcome]:
     outcomes: list[Outcome] = []
     for row in rows:
         status, why, detail = (row.pop(key) for key in ("status", "why", "detail"))
-        ends = {"dropped": Dropped, "failed": Failed}
-        outcomes.append(ends[status](why, detail) if status in ends else row)
+        if status == "dropped":
+            outcomes.append(Dropped(why, detail))
+        elif status == "failed":
+            outcomes.append(Failed(why, detail))
+        else:
+            outcomes.append({name: row[name] for name in row if name not in ("part", "order")})
     return outcomes
 
 
 def _end(outcome: Outcome) -> Row:
     """Return the columns of a row that has come to its end, or those that an operator gives it."""
-    for kind, status in END.items():
-        if isinstance(outcome, kind):
-            return {"status": status, "why": outcome.why, "detail": outcome.detail}
+    if isinstance(outcome, Dropped | Failed):
+        status = "dropped" if isinstance(outcome, Dropped) else "failed"
+        return {"status": status, "why": outcome.why, "detail": outcome.detail}
     assert isinstance(outcome, dict)
     return {"status": "live"} | outcome
 
@@ -199,7 +198,7 @@ def _join(rows: Sequence[Row], outcomes: Sequence[Outcome], name: str) -> Iterab
                 ended["operator"] = name
             joined = base | ended
             if set(SPAN) & set(ended) or "digest" in ended:
-                joined["id"] = make_id(joined["digest"], joined["start"], joined["end"], joined["track"])
+                joined["id"] = make_id(str(joined["digest"]), joined["start"], joined["end"], joined["track"])
             yield joined
 
 

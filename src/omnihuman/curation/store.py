@@ -97,11 +97,11 @@ def read_partition(files: Sequence[Path], columns: Sequence[str]) -> pa.Table:
     remaining = [name for name in dict.fromkeys(columns) if name not in fixed]
     index = None
     for file in reversed(files):
-        here = [name for name in remaining if name in pq.read_schema(file).names]
-        part = pq.read_table(file, columns=[*here, "parent"])
+        names = [name for name in remaining if name in pq.read_schema(file).names]
+        part = pq.read_table(file, columns=[*names, "parent"])
         if index is not None:
             part = part.take(index)
-        for name in here:
+        for name in names:
             result = result.append_column(part.schema.field(name), part[name])
             remaining.remove(name)
         index = part["parent"]

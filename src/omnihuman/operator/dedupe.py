@@ -113,7 +113,10 @@ class Dedupe(Global):
         originals: list[tuple[int, float] | None] = [None] * len(vectors)
         members: dict[int, list[int]] = {}
         for number, places in enumerate(cells.tolist()):
-            candidates = sorted({other for cell in places for other in members.get(cell, ())})
+            near = set[int]()
+            for cell in places:
+                near.update(members.get(cell, ()))
+            candidates = sorted(near)
             if candidates:
                 cosines = vectors[candidates] @ vectors[number]
                 best = int(cosines.argmax())

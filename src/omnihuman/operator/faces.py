@@ -120,9 +120,7 @@ class Faces(Operator):
         listed = []
         for number, track in enumerate(tracks):
             listed.append({"track": number, "times": track.times, "boxes": track.boxes, "scores": []})
-        return {
-            "faces": listed,
-            "num_faces": len(tracks),
-            "face_share": num_with_face / len(frames) if frames else 0.0,
-            "face_area_min": smallest if frames else 0.0,
-        }
+        if not frames:
+            smallest = 0.0
+        share = num_with_face / max(1, len(frames))
+        return {"faces": listed, "num_faces": len(tracks), "face_share": share, "face_area_min": smallest}
