@@ -9,6 +9,7 @@ import pytest
 from omnihuman import curate as verb
 from omnihuman.build import compose_config
 from omnihuman.curation.folder import check_out
+from omnihuman.verb import name_word
 from tests.curation.conftest import clips as clips
 from tests.programs import run_program
 

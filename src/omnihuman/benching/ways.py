@@ -206,8 +206,8 @@ def compute_padded_loss(model: OmniModel, batch: Batch) -> Tensor:
     embeds, mask, _ = model.embed(batch)
     bounds, _, (embeds, labels) = drop_positions(mask, batch.bounds, embeds, batch.labels)
     lengths = [end - start for start, end in pairwise(bounds)]
-    rows = pad_sequence(torch.split(embeds[0], lengths), batch_first=True)
-    targets = pad_sequence(torch.split(labels[0], lengths), batch_first=True, padding_value=IGNORE_INDEX)
+    rows = pad_sequence(list(torch.split(embeds[0], lengths)), batch_first=True)
+    targets = pad_sequence(list(torch.split(labels[0], lengths)), batch_first=True, padding_value=IGNORE_INDEX)
     longest = torch.arange(max(lengths), device=rows.device)
     valid = longest < torch.tensor(lengths, device=rows.device)[:, None]
     logits = model.llm.model(inputs_embeds=rows, attention_mask=valid.long(), use_cache=False).logits
