@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from omnihuman.curation.pipeline import Pipeline
 
 ACTIONS = ("status", "retry", "gc")
-"""What a first word asks for in place of a run."""
+"""First words that ask for something else than a run."""
 
 
 @verb("curate", "path", "out", "root", word="action")

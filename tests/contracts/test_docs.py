@@ -85,8 +85,8 @@ def test_commands_name_verbs() -> None:
 def write_folders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Enter a folder with those of records that commands name: ``data=mine/``."""
     monkeypatch.chdir(folder)
-    for name in ("mine", "other"):
-        Path(name).mkdir()
+    for name in ("mine", "other", "curated/sample/records"):
+        Path(name).mkdir(parents=True)
         Path(name, "train.json").touch()
 
 
