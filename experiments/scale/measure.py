@@ -7,6 +7,7 @@ python experiments/scale/measure.py [experiment ... | costs] [out=runs/scale]
 
 import csv
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -163,7 +164,7 @@ def _first_turn(record: dict[str, Any]) -> str:
 def run(cell: Cell, strategy: str, num_ranks: int, out: Path) -> dict[str, Any]:
     """Train a cell and return its losses with what its ranks have measured; ``error`` if it fails."""
     corpus = out / "corpus"
-    runs = out / cell.name.replace(", ", "-").replace(" ", "_") / f"{strategy}{num_ranks}"
+    runs = out / re.sub(r"\W+", "_", cell.name) / f"{strategy}{num_ranks}"
     shutil.rmtree(runs, ignore_errors=True)
     overrides = [
         f"+experiment={cell.experiment}",
