@@ -13,7 +13,7 @@ from omnihuman.verb import EXTRAS, PLUGINS, verb
 from tests.programs import run_program
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
-MODULES = {"scikit-learn": "sklearn", "opencv-contrib-python": "cv2"}
+MODULES = {"scikit-learn": "sklearn", "opencv-contrib-python": "cv2", "scenedetect-headless": "scenedetect"}
 """Package -> its module where the names differ."""
 INDIRECT = {"starlette"}
 """Modules of the table that come with another package of their extra."""

@@ -38,6 +38,8 @@ TRAINING_OPTIONS = {
     "seed",
     "source",
     "features",
+    "features_gb",
+    "budgets",
     "path",
     "augment",
     "exact",

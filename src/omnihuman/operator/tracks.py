@@ -34,7 +34,8 @@ def join_boxes(
         least_overlap: intersection over union below which boxes are of two tracks.
         max_gap: seconds after which a track that had no box ends.
 
-    >>> [track.times for track in join_boxes([(0.0, [(0, 0, 4, 4)]), (0.2, [(1, 0, 5, 4), (9, 9, 12, 12)])])]
+    >>> first, second, other = (0.0, 0.0, 4.0, 4.0), (1.0, 0.0, 5.0, 4.0), (9.0, 9.0, 12.0, 12.0)
+    >>> [track.times for track in join_boxes([(0.0, [first]), (0.2, [second, other])])]
     [[0.0, 0.2], [0.2]]
     """
     from scipy.optimize import linear_sum_assignment
