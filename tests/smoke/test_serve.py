@@ -263,7 +263,7 @@ def test_body_of_known_length_is_rejected_at_once(server: Server) -> None:
     assert response.status == 413 and json.loads(response.read())["error"]["code"] == "too_large"
 
 
-@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("stream", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_files_are_deleted_when_the_client_leaves(server: Server, stream: bool) -> None:
     body = {"messages": [{"role": "user", "content": "Who?"}], "max_tokens": 2000, "stream": stream}
     connection = http.client.HTTPConnection("127.0.0.1", server.port)
