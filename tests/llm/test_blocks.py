@@ -28,18 +28,24 @@ def run(llm: CausalLM, *lengths: int) -> Result:
     return (loss, *torch.autograd.grad(loss, [embeds, *weights], allow_unused=True, materialize_grads=True))
 
 
-@pytest.mark.parametrize(("share", "num_recomputed"), [(False, 0), (0.25, 1), (0.5, 2), (0.6, 2), (1, 4), (True, 4)])
-@pytest.mark.parametrize("is_frozen", [False, True])
-def test_share_of_the_blocks_is_recomputed(
-    tokenizer_folder: str, monkeypatch: pytest.MonkeyPatch, share: float, num_recomputed: int, is_frozen: bool
-) -> None:
-    calls: list[Any] = []
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Return the inputs of the blocks that are recomputed from now on."""
+    inputs: list[Any] = []
 
     def count(*args: Any, **kwargs: Any) -> Any:
-        calls.append(args[1])
+        inputs.append(args[1])
         return torch.utils.checkpoint.checkpoint(*args, **kwargs)
 
     monkeypatch.setattr(blocks, "checkpoint", count)
+    return inputs
+
+
+@pytest.mark.parametrize(("share", "num_recomputed"), [(False, 0), (0.25, 1), (0.5, 2), (0.6, 2), (1, 4), (True, 4)])
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_share_of_the_blocks_is_recomputed(
+    tokenizer_folder: str, calls: list[Any], share: float, num_recomputed: int, is_frozen: bool
+) -> None:
     plain, llm = build(tokenizer_folder), build(tokenizer_folder, activation_checkpointing=share)
     for model in (plain, llm):
         model.train(not is_frozen).requires_grad_(not is_frozen)  # as a frozen part is
@@ -51,16 +57,7 @@ def test_share_of_the_blocks_is_recomputed(
     assert len(calls) == num_recomputed
 
 
-def test_a_share_that_a_training_chooses_takes_the_place_of_none(
-    tokenizer_folder: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[Any] = []
-
-    def count(*args: Any, **kwargs: Any) -> Any:
-        calls.append(args[1])
-        return torch.utils.checkpoint.checkpoint(*args, **kwargs)
-
-    monkeypatch.setattr(blocks, "checkpoint", count)
+def test_a_share_that_a_training_chooses_takes_the_place_of_none(tokenizer_folder: str, calls: list[Any]) -> None:
     llm = build(tokenizer_folder, activation_checkpointing=blocks.AUTO)
     expected = run(llm, 7, 3)
     for share, num_recomputed in ((0.5, 2), (1.0, 4), (0.0, 0)):
