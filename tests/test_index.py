@@ -48,6 +48,20 @@ def test_a_data_file_becomes_an_index(folder: Path, capsys: pytest.CaptureFixtur
     assert len(list(data.sources[0].source.records())) == 6
 
 
+def test_a_records_folder_has_its_validation_in_the_index(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "mine").mkdir()
+    for name, number in (("train", 3), ("val", 2)):
+        write_records(folder / "a.jsonl", number)
+        records = [json.loads(line) for line in Path("a.jsonl").read_text().splitlines()]
+        (folder / "mine" / f"{name}.json").write_text(json.dumps(records))
+    index("records=mine", "shards=shards")
+    assert "index/val: 2 records" in (output := capsys.readouterr().out) and "val_records" not in output
+    config = compose_config(["data=index", "data.index=index"])
+    assert config.data.val_records == "index/val" and len(list(IndexSource("index/val").records())) == 2
+    assert compose_config(["data=index", "data.index=index/val"]).data.val_records is None
+    assert len(list(Path("shards").iterdir())) == 1
+
+
 def test_the_same_command_again_leaves_the_tables(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index()
     first = Path("index/index.json").read_text()

@@ -24,7 +24,7 @@ from omnihuman.config_files import config_dir as config_dir
 from omnihuman.gate import MODEL_KEYS, SPECIAL_KEYS, check_node
 from omnihuman.overrides import Override, apply_values, parse_overrides
 from omnihuman.plugins import list_config_folders
-from omnihuman.source.root import read_records_folder
+from omnihuman.source.root import find_validation_index, read_records_folder
 
 PART_GROUPS = ("encoders", "projectors", "early_fusions", "fusions")
 WIRING = {"reads": "encoders", "projector_inputs": "projectors", "conditions": "projectors"}
@@ -34,12 +34,14 @@ WIRING = {"reads": "encoders", "projector_inputs": "projectors", "conditions": "
 def register_resolvers() -> None:
     """Register the resolvers of the configs.
 
-    They are ``${foundation:llm}`` (weights in the package), ``${hub:id}`` (null where weights are random) and
-    ``${records_folder:mine,val}`` (a file of a records folder, null without it; the folder itself may be null, too).
+    They are ``${foundation:llm}`` (weights in the package), ``${hub:id}`` (null where weights are random),
+    ``${records_folder:mine,val}`` (a file of a records folder, null without it; the folder itself may be null, too) and
+    ``${validation_index:idx}`` (the index of the validation in an index, null without it).
     """
     OmegaConf.register_new_resolver("foundation", _resolve_foundation, replace=True)
     OmegaConf.register_new_resolver("hub", _resolve_hub, replace=True)
     OmegaConf.register_new_resolver("records_folder", _resolve_records_folder, replace=True)
+    OmegaConf.register_new_resolver("validation_index", _resolve_validation_index, replace=True)
 
 
 class PluginSearchPath(SearchPathPlugin):
@@ -91,6 +93,11 @@ def _resolve_hub(name: str, random_name: str | None = None, *, _root_: Any) -> s
 def _resolve_records_folder(path: str | None, field: str) -> str | None:
     value = None if path is None else getattr(read_records_folder(path), field)
     return None if value is None else str(value)
+
+
+def _resolve_validation_index(index: str) -> str | None:
+    folder = find_validation_index(index)
+    return None if folder is None else str(folder)
 
 
 def compose_config(overrides: Sequence[str], root: str | None = "train") -> DictConfig:

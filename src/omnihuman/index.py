@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, ListConfig
 
 from omnihuman.build import build
+from omnihuman.source.root import VALIDATION_INDEX, read_records_folder
 from omnihuman.verb import verb
 
 if TYPE_CHECKING:
@@ -39,17 +40,30 @@ def main(config: DictConfig) -> None:
     out = Path(config.out).expanduser()
     check_out(out)
     paths = list(config.records) if isinstance(config.records, ListConfig) else [config.records]
+    splits = {out: paths}
+    val = find_validation(paths)
+    if val is not None:
+        splits[out / VALIDATION_INDEX] = [val]
     factory = build(config.source)
-    sources = [factory(path, config.root) for path in paths]
     num_processes = config.processes or len(os.sched_getaffinity(0))
     shards = open_shards(config, out)
     with ProcessPoolExecutor(num_processes, multiprocessing.get_context("fork")) as pool:
-        tables = [write_source(source, out, pool, float(config.timeout), shards) for source in sources]
-    if not sum(map(len, tables)):
-        raise ValueError(f"{', '.join(map(str, paths))}: no record can be used: {describe_bad(tables)}.")
-    write_manifest(out, sources, tables)
-    print(f"{out}: {describe(tables)}; {describe_bad(tables)}")
-    print(f"Next: omnihuman train +experiment=finetune base=<folder> data=index data.index={out}")
+        for folder, names in splits.items():
+            sources = [factory(name, config.root) for name in names]
+            tables = [write_source(source, folder, pool, float(config.timeout), shards) for source in sources]
+            if not sum(map(len, tables)):
+                raise ValueError(f"{', '.join(map(str, names))}: no record can be used: {describe_bad(tables)}.")
+            write_manifest(folder, sources, tables)
+            print(f"{folder}: {describe(tables)}; {describe_bad(tables)}")
+    more = "" if val else " data.val_records=<index of the validation>"
+    print(f"Next: omnihuman train +experiment=finetune base=<folder> data=index data.index={out}{more}")
+
+
+def find_validation(paths: Sequence[Any]) -> Path | None:
+    """Return the file of the validation records, if the only path is a folder of ``omnihuman records`` that has one."""
+    if len(paths) != 1 or not Path(paths[0]).is_dir():
+        return None
+    return read_records_folder(paths[0]).val
 
 
 def check_out(out: Path) -> None:

@@ -14,6 +14,9 @@ REPORT = "report.json"
 """File of ``omnihuman records`` beside the records."""
 
 SPLITS = ("train", "val", "test")
+VALIDATION_INDEX = "val"
+"""Folder in an index (``omnihuman index``) with the index of its validation records."""
+
 SUFFIXES = (".json", ".jsonl", ".parquet")
 TABLE_SUFFIXES = (".csv", ".tsv", ".xls", ".xlsx", ".ods")
 """Suffixes of tables, of which ``omnihuman records`` makes records."""
@@ -36,6 +39,12 @@ class RecordsFolder:
     test: Path | None
     root: Path
     person: str | None
+
+
+def find_validation_index(index: str | Path) -> Path | None:
+    """Return the index of the validation records in an index, ``None`` without one."""
+    folder = Path(index).expanduser() / VALIDATION_INDEX
+    return folder if (folder / "index.json").is_file() else None
 
 
 def read_records_folder(path: str | Path) -> RecordsFolder:
