@@ -156,7 +156,7 @@ def test_a_full_disk_is_one_line(clips: Path, tmp_path: Path, monkeypatch: pytes
 
     pipeline = build_on(clips, list_nodes(), tmp_path / "out")
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(ValueError, match=r"part-00000.parquet: the disk is full"):
+    with pytest.raises(ValueError, match=r"part-00000\.parquet: .*disk is full"):
         run_here(pipeline)
     assert not list((tmp_path / "out").rglob("*part*"))
 
