@@ -23,6 +23,9 @@ from omnihuman.plugins import GROUP, list_plugins
 RESOLVERS = ("foundation", "hub", "oc.select")
 """Resolvers that a config of somebody else may use: none of them reads the environment or a file."""
 
+PACKAGE_RESOLVERS = ("foundation", "hub")
+"""Those of them whose values depend on where the package is, and on whether weights are random."""
+
 SPECIAL_KEYS = ("_target_", "_partial_")
 """Keys of a node that are no arguments. Hydra's ``_args_``, ``_convert_`` and ``_recursive_`` do not exist here."""
 
@@ -217,12 +220,13 @@ def check_config(location: str, value: Any, place: str = "") -> None:
         raise ValueError(f"{location} is {value!r:.80}; expected a plain value.")
 
 
-def read_config(file: Path, folder: Path | None = None) -> DictConfig:
+def read_config(file: Path, folder: Path | None = None, *, is_portable: bool = False) -> DictConfig:
     """Return the config in a file that somebody else may have written, checked, with all interpolations resolved.
 
     Args:
         file: ``config.yaml`` of a run folder, a model folder or an evaluation.
         folder: value of the config's key ``folder``, which its paths may begin with.
+        is_portable: leave interpolations of ``PACKAGE_RESOLVERS``, for a config that becomes part of another one.
 
     Raises:
         ValueError: it is no config, it interpolates more than its own keys, or ``check_config`` refuses it.
@@ -231,11 +235,14 @@ def read_config(file: Path, folder: Path | None = None) -> DictConfig:
         config = OmegaConf.load(file)
         if not isinstance(config, DictConfig):
             raise ValueError(f"{file} is no config: it has no keys.")
-        _check_resolvers(f"{file}: ", OmegaConf.to_container(config))
+        raw = OmegaConf.to_container(config)
+        _check_resolvers(f"{file}: ", raw)
         if folder is not None:
             config.folder = str(folder)
         plain = OmegaConf.to_container(config, resolve=True)
         check_config(f"{file}: config", plain)
+        if is_portable:
+            plain = _restore_interpolations(plain, raw)
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError) as error:
         reason = " ".join(str(error).partition("\n    full_key")[0].split())
         raise ValueError(f"{file} is no config of omnihuman: {reason}") from error
@@ -258,6 +265,19 @@ def _check_resolvers(location: str, value: Any) -> None:
                     f"{location.removesuffix('.')} is {value!r:.80}: a config that is read from a folder may refer to "
                     f"its own keys, not to ${{{name}:}}; write the value."
                 )
+
+
+def _restore_interpolations(plain: Any, raw: Any) -> Any:
+    """Return resolved values, with the interpolations of ``PACKAGE_RESOLVERS`` that they come from."""
+    if isinstance(raw, dict):
+        return {key: _restore_interpolations(value, raw.get(key)) for key, value in plain.items()}
+    if isinstance(raw, list):
+        return [_restore_interpolations(value, source) for value, source in zip(plain, raw, strict=True)]
+    if isinstance(raw, str):
+        names = [*iterate_resolvers(raw)]
+        if names and {*names} <= {*PACKAGE_RESOLVERS} and len(names) == raw.count("${"):
+            return raw
+    return plain
 
 
 def iterate_resolvers(text: str) -> Iterator[str]:

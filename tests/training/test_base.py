@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from omnihuman.build import compose_config
+from omnihuman.cost.forecast import build_meta_model
 from omnihuman.training.base import rebase
 from omnihuman.training.chain import Chain, list_stages, resolve_chain
 from omnihuman.training.model_folder import build_with_weights, load_model
@@ -125,6 +126,19 @@ def test_size_is_the_bases(tmp_path: Path) -> None:
     chain = resolve("omni_emotion_stage2", base)
     assert chain.config.size == "7b" and chain.run.folder == Path("runs/7b/omni_emotion_stage2/base=base")
     assert resolve("omni_emotion_stage2", base, "size=nano").config.size == "nano"
+
+
+@pytest.mark.parametrize("size", ["nano", "7b"])
+def test_weights_of_the_package_and_the_hub_stay_names(tmp_path: Path, size: str) -> None:
+    """A run that starts from a base is read on another machine; with random weights, nothing of the hub is loaded."""
+    base = write_base(tmp_path / "base", "humanomni_stage1", f"size={size}")
+    config = resolve("humanomni_stage1", base, "random_weights=true").config
+    for node in (config.model.llm, config.model.encoders.video):
+        assert OmegaConf.is_interpolation(node, "weights"), "as in a run without a base"
+    assert (config.model.llm.weights is None) == (size == "7b")
+    model = build_meta_model(config)
+    assert model.llm.hidden_size == (3584 if size == "7b" else 192)
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
 
 
 def test_base_without_a_part_of_the_stage_raises(tmp_path: Path) -> None:

@@ -205,9 +205,7 @@ class Forecaster:
         levels = [getattr(width, "levels", ()) for width in kwargs.get("dims", {}).values()]
         key = json.dumps([name, config, kwargs, levels])
         if key not in self._parts:
-            # transformers cannot load weights onto the meta device
-            has_foundation_weights = "/foundation/" in str(config.get("weights"))
-            with torch.device("cpu" if has_foundation_weights else "meta"):
+            with torch.device("meta"):
                 part = build(config)
                 if kwargs:
                     part = part(**kwargs)

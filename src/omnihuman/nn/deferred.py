@@ -310,6 +310,8 @@ def active_recording() -> Recording | None:
 def load_pretrained(load: Callable[..., Any], weights: str, dtype: torch.dtype, **options: Any) -> Any:
     """Return what a ``from_pretrained`` of transformers returns; while a model is recorded, its files are only mapped.
 
+    On the meta device, where transformers loads nothing, the shapes of the files are all that stays of them.
+
     Args:
         load: the method.
         weights: folder or hub id.
@@ -317,6 +319,11 @@ def load_pretrained(load: Callable[..., Any], weights: str, dtype: torch.dtype, 
         options: of the method.
     """
     recording = active_recording()
+    if torch.get_default_device() == META:
+        with torch.device("cpu"):
+            result = load(weights, dtype="auto", **options)
+        _select_model(result).to(META, dtype)
+        return result
     if recording is None:
         return load(weights, dtype=dtype, **options)
     token = _active.set(None)
@@ -324,8 +331,14 @@ def load_pretrained(load: Callable[..., Any], weights: str, dtype: torch.dtype, 
         result = load(weights, dtype="auto", **options)
     finally:
         _active.reset(token)
-    recording.defer(result[0] if isinstance(result, tuple) else result, weights, dtype)
+    recording.defer(_select_model(result), weights, dtype)
     return result
+
+
+def _select_model(result: Any) -> nn.Module:
+    """Return the model of a result that may have a report beside it."""
+    model: nn.Module = result[0] if isinstance(result, tuple) else result
+    return model
 
 
 def find_owners(module: nn.Module) -> dict[int, tuple[nn.Parameter, list[tuple[nn.Module, str]]]]:

@@ -52,7 +52,7 @@ def rebase(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
             raise ValueError(f"+experiment={config.name} trains the model of base=: add base=<model folder>.")
         return config
     folder = Path(str(config.base)).expanduser()
-    base: Any = OmegaConf.to_container(read_config(folder), resolve=True)
+    base: Any = OmegaConf.to_container(read_config(folder, is_portable=True))
     keys = [override.key for override in parse_overrides(overrides)]
     rebased = config.copy()
     if has_model(config.name):

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
 from omnihuman.build import build
+from omnihuman.cost.forecast import build_meta_model
 from omnihuman.data.ceiling import summarize_reasons
 from omnihuman.data.media import SAMPLE_RATE
 from omnihuman.data.module import OmniData
@@ -33,10 +33,7 @@ def print_dry_run(config: DictConfig, chain: Chain, console: Console) -> None:
         console.print(f"starts from {parent.run.weights} ({status})")
     if config.chain:
         check_parents(chain, console)
-    config = config.copy()
-    with torch.device("cpu" if config.size == "nano" else "meta"):
-        config.random_weights = config.size != "nano"
-        model: OmniModel = build(config.model)
+    model = build_meta_model(config)
     print_parts(model, set_trainable(model, read_trainable(config)), console)
     for title, amounts in (
         (f"{config.frames} frames, 10 s of audio", {"frames": config.frames, "waveform": 10 * SAMPLE_RATE}),

@@ -144,15 +144,19 @@ def check_model_folder(folder: Path) -> None:
     raise ValueError(f"{message}.")
 
 
-def read_config(folder: Path) -> DictConfig:
+def read_config(folder: Path, *, is_portable: bool = False) -> DictConfig:
     """Return the config of a model folder, checked and resolved; its key ``folder`` is the folder's path.
+
+    Args:
+        folder: of a finished run or a converted checkpoint.
+        is_portable: leave the interpolations that stand for weights of the package and of the hub.
 
     Raises:
         ValueError: the folder contains no finished run and no converted checkpoint, or the gate refuses its config.
     """
     check_model_folder(folder)
     register_resolvers()  # the config contains interpolations of them
-    config = gate.read_config(folder / "config.yaml", folder.absolute())
+    config = gate.read_config(folder / "config.yaml", folder.absolute(), is_portable=is_portable)
     if "model" not in config or "data" not in config:
         raise ValueError(f"{folder / 'config.yaml'} has no keys model and data: {folder} is no model folder.")
     return config
