@@ -11,11 +11,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from omnihuman.data.feature_store import FeatureStore
-from omnihuman.hub.export import save_adapter
+from omnihuman.hub.export import open_folder, save_adapter
 from omnihuman.official import checkpoint as checkpoint_reader
 from omnihuman.official.checkpoint import open_checkpoint
 from omnihuman.training.safetensors_writer import Header, order_reads, write_safetensors, write_sharded
 from omnihuman.training.shards import has_weights
+from omnihuman.training.state import write_state
 from omnihuman.types import Features
 from tests.official.folders import write_files
 
@@ -39,16 +40,17 @@ def test_files_have_the_mode_of_the_umask(umask: int, tmp_path: Path) -> None:
     before = os.umask(umask)
     try:
         write_safetensors(tmp_path / "weights.safetensors", make_headers(), STATE.__getitem__)
-        save_adapter({"r": 2}, {"a": torch.zeros(2)}, tmp_path / "adapter")
+        with open_folder(tmp_path / "export") as staging:
+            save_adapter({"r": 2}, {"a": torch.zeros(2)}, staging / "adapter")
+        (tmp_path / "state").mkdir()
+        write_state(tmp_path / "state", {}, {"a": torch.zeros(2)})
         features = Features.of(torch.zeros(1, 1, 2, 3), torch.ones(1, 1, dtype=torch.bool))
         FeatureStore(tmp_path / "features").save("abc", features, [0.0])
     finally:
         os.umask(before)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(files) >= 4
-    assert {file.name: oct(file.stat().st_mode & 0o777) for file in files} == dict.fromkeys(
-        [file.name for file in files], oct(0o666 & ~umask)
-    )
+    assert len(files) >= 6
+    assert {oct(file.stat().st_mode & 0o777) for file in files} == {oct(0o666 & ~umask)}
 
 
 def test_safetensors_reads_the_file(tmp_path: Path) -> None:

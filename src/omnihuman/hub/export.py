@@ -110,6 +110,7 @@ def open_folder(out: Path) -> Iterator[Path]:
     staging.mkdir(parents=True)
     try:
         yield staging
+        apply_umask(staging)
         if out.exists():
             out.rmdir()
         staging.rename(out)
@@ -255,4 +256,3 @@ def save_adapter(options: Mapping[str, Any], tensors: Mapping[str, Tensor], out:
 
     LoraConfig(**options, task_type="CAUSAL_LM", inference_mode=True).save_pretrained(out)
     save_file(dict(tensors), out / "adapter_model.safetensors", metadata={"format": "pt"})
-    apply_umask(out)

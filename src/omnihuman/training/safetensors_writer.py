@@ -132,10 +132,10 @@ def order_reads(headers: Mapping[str, Header], max_shard_size: int = MAX_SHARD_S
 
 
 def apply_umask(folder: Path) -> None:
-    """Give the safetensors files of a folder the mode of other new files; their library writes for the owner alone."""
+    """Give the safetensors files below a folder the mode of new files; their library writes for the owner alone."""
     umask = os.umask(0)
     os.umask(umask)
-    for file in folder.glob("*.safetensors"):
+    for file in folder.rglob("*.safetensors"):
         file.chmod(0o666 & ~umask)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
 from omnihuman.training.checkpoint import STATE, TENSORS, delete_old, seal
+from omnihuman.training.safetensors_writer import apply_umask
 
 TENSOR, TUPLE, ITEMS = "$tensor", "$tuple", "$items"
 """Keys of what JSON does not have: a tensor by its name, a tuple, and a mapping whose keys are not all texts."""
@@ -60,6 +61,7 @@ def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 def write_state(folder: Path, plain: Any, tensors: Mapping[str, Tensor]) -> None:
     """Write an encoded state into a folder."""
     save_file(dict(tensors), folder / TENSORS)
+    apply_umask(folder)
     (folder / STATE).write_text(json.dumps(plain))
 
 
