@@ -35,7 +35,15 @@ def test_the_argument_is_that_of_the_kind_of_file() -> None:
     assert [part.split("=")[0] for part in ask(build_record("", None, kind="text"))] == ["instruction"]
 
 
-KEYS = {"name": "one", "size": "7b", "runs": "runs", "variant": None, "next": None, "validation": {"metrics": {}}}
+KEYS = {
+    "name": "one",
+    "size": "7b",
+    "runs": "runs",
+    "base": None,
+    "variant": None,
+    "next": None,
+    "validation": {"metrics": {}},
+}
 
 
 def test_the_model_is_asked_before_the_next_stage() -> None:
@@ -44,7 +52,10 @@ def test_the_model_is_asked_before_the_next_stage() -> None:
     ask_line, train_line = build_next_command(config, record).splitlines()
     assert ask_line.startswith("omnihuman generate run=one size=7b video=a.mp4 ")
     assert train_line == "omnihuman train +experiment=two size=7b"
-    config.variant, config.next = "recipe.lr=1e-3", None
+    config.runs, config.base = "my runs", "models/a"
+    train_line = build_next_command(config, record).splitlines()[1]
+    assert train_line == "omnihuman train +experiment=two size=7b 'runs=my runs' base=models/a", "the parent is there"
+    config.runs, config.variant, config.next = "runs", "recipe.lr=1e-3", None
     assert " run=runs/7b/one/recipe.lr=1e-3 " in build_next_command(config, record)
 
 

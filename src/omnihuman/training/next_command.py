@@ -24,7 +24,9 @@ def build_next_command(config: DictConfig, record: Record) -> str:
     if path and (test := read_records_folder(path).test):
         commands.append(f"omnihuman evaluate {run} benchmark=records benchmark.path={shlex.quote(str(test))}")
     if config.next:
-        commands.append(f"omnihuman train +experiment={config.next}{size}")
+        usual = {"size": "nano", "runs": "runs", "base": None}
+        options = [f"{key}={config[key]}" for key, value in usual.items() if config[key] != value]
+        commands.append(shlex.join(["omnihuman", "train", f"+experiment={config.next}", *options]))
     return "\n".join(commands)
 
 
