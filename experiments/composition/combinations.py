@@ -95,8 +95,16 @@ def preset_of_each_class(group: str) -> list[str]:
     """Return one preset of each class of a group; presets that differ in options are swapped, not multiplied."""
     first: dict[str, str] = {}
     for preset in presets(group):
-        first.setdefault(part(group, preset)["_target_"], preset)
+        first.setdefault(find_target(group, preset), preset)
     return list(first.values())
+
+
+def find_target(group: str, preset: str) -> str:
+    """Return the class of a preset, its own or that of the preset of its group which it begins with."""
+    node = OmegaConf.load(Path(config_dir(), group, f"{preset}.yaml"))
+    if "_target_" in node:
+        return str(node["_target_"])
+    return find_target(group, next(entry for entry in node["defaults"] if entry in presets(group)))
 
 
 def derive_wiring(fusion: type[Fusion]) -> dict[str, Any]:

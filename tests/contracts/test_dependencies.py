@@ -5,9 +5,8 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 from omnihuman.verb import EXTRAS, PLUGINS
 
@@ -46,6 +45,7 @@ def find_distribution(module: str) -> str:
     return DISTRIBUTIONS.get(module) or ALTERNATIVES.get(module) or module.replace("_", "-")
 
 
+@cache
 def find_imports() -> dict[str, set[Path]]:
     """Return the third-party modules that the package imports, anywhere in its files, with these files."""
     modules: dict[str, set[Path]] = {}
@@ -61,22 +61,19 @@ def find_imports() -> dict[str, set[Path]]:
     return {name: files for name, files in modules.items() if name not in {*sys.stdlib_module_names, "omnihuman"}}
 
 
-IMPORTS = find_imports()
-
-
-@pytest.mark.parametrize("module", IMPORTS)
-def test_an_imported_module_is_declared(module: str) -> None:
-    declared = set(CORE)
-    for extra, modules in EXTRAS.items():
-        if module in modules.split():
-            declared |= OPTIONAL[extra]
-    if all("integrations" in path.parts for path in IMPORTS[module]):
-        declared |= OPTIONAL["lmms-eval"]
-    assert find_distribution(module) in declared, [str(path) for path in IMPORTS[module]]
+def test_an_imported_module_is_declared() -> None:
+    for module, files in find_imports().items():
+        declared = set(CORE)
+        for extra, modules in EXTRAS.items():
+            if module in modules.split():
+                declared |= OPTIONAL[extra]
+        if all("integrations" in path.parts for path in files):
+            declared |= OPTIONAL["lmms-eval"]
+        assert find_distribution(module) in declared, f"{module} of {[str(path) for path in files]}"
 
 
 def test_a_declared_package_is_used() -> None:
-    used = {find_distribution(module) for module in IMPORTS}
+    used = {find_distribution(module) for module in find_imports()}
     declared = CORE.union(*(OPTIONAL[extra] for extra in EXTRAS))
     assert declared - used == set(WITHOUT_IMPORT)
     assert all((ROOT / file).is_file() for file in WITHOUT_IMPORT.values())
