@@ -23,7 +23,7 @@ from omnihuman.encoder.base import Encoder
 from omnihuman.modality import View
 from omnihuman.model.streams import encode
 from omnihuman.source.jsonl import JsonlSource
-from omnihuman.training.precision import AutocastPrecision, ParameterPrecision
+from omnihuman.training.precision import AutocastPrecision, ParameterPrecision, build_precision
 from omnihuman.types import Batch, Batches, Features, Layout, Signal
 
 from .conftest import CHATML, WITH_FACES, count_tokens, write_clip
@@ -83,6 +83,7 @@ def build_data(root: Path, tokenizer: Any) -> BuildData:
         encoder: nn.Module | None = None,
         reads_levels: bool = True,
         use_cache: bool = True,
+        trainer: Any = None,
         **options: Any,
     ) -> OmniData:
         if records is None:
@@ -95,6 +96,7 @@ def build_data(root: Path, tokenizer: Any) -> BuildData:
             "face": (VideoEncoder(1), False),
         }
         data.connect(WITH_FACES, count_tokens, tokenizer, CHATML, frozen)
+        data.trainer = trainer
         data.setup()
         return data
 
@@ -126,6 +128,20 @@ def test_cached_features_equal_the_encoders_output(build_data: BuildData, root: 
     assert not cached.features["face"].levels, "no part reads them"
     moved = cached.to("meta").features["video"]
     assert moved.tokens.is_meta and moved.mask.is_meta and moved.levels[0].tokens.is_meta
+
+
+def test_a_short_run_encodes_the_clips_of_its_steps_alone(build_data: BuildData, root: Path) -> None:
+    files = [write_records(root / f"{name}.jsonl", 3, name, start=start) for name, start in (("a", 0.0), ("b", 0.5))]
+    strategy = SimpleNamespace(precision_plugin=build_precision("32-true", "cpu"), root_device=torch.device("cpu"))
+    options = {"batch_size": 1, "views": ["V"], "val_records": files[1]}
+    for max_steps, limit, expected in ((1, 0, 1), (6, 0, 4), (0, 1, 1), (0, 1.0, 2), (-1, 0, 4)):
+        trainer = SimpleNamespace(
+            max_steps=max_steps, limit_val_batches=limit, world_size=1, global_rank=0, strategy=strategy
+        )
+        data = build_data(files, trainer=trainer, **options)
+        assert len(list_keys(root)) == expected, (max_steps, limit)
+        shutil.rmtree(root / "features")
+        assert load_batch(data).signals or max_steps != 1, "what is not cached is decoded"
 
 
 def test_each_clip_is_encoded_once_for_all_its_questions(build_data: BuildData, root: Path) -> None:

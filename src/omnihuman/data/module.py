@@ -189,24 +189,32 @@ class OmniData:
         self._connected = (transforms, layouts, chat)
 
     def setup(self) -> None:
-        """Cache features of all planned samples before training, each rank a share."""
+        """Cache features of all samples that the trainer uses before training, each rank a share."""
         if self.features and self._feature_cache is None:
-            for samples in (self.train_samples, self.val_samples):
-                self.cache_features(samples)
+            max_steps = getattr(self.trainer, "max_steps", -1)
+            is_short = 0 <= max_steps < self.steps_per_epoch
+            indices = self.order(0)[: max_steps * self.batch_size].tolist() if is_short else None
+            self.cache_features(self.train_samples, indices)
+            max_steps = getattr(self.trainer, "limit_val_batches", None)
+            is_short = isinstance(max_steps, int)  # a float is a share of all
+            indices = range(len(self.val_samples))[: max_steps * self.batch_size] if is_short else None
+            self.cache_features(self.val_samples, indices)
 
-    def cache_features(self, samples: Samples, indices: Sequence[int] | None = None) -> None:
+    def cache_features(
+        self, samples: Samples, indices: Sequence[int] | None = None, share: tuple[int, int] | None = None
+    ) -> None:
         """Compute features of frozen encoders that the cache lacks; from then on samples read the cache.
 
         Args:
             samples: planned samples.
-            indices: samples of this process alone; without them, each rank takes a share of all.
+            indices: of the samples; ``None``: of all.
+            share: number of processes that compute them, and the number of this one; ``None``: all ranks.
         """
         if not self.features or not self._frozen:
             return
         if self._feature_cache is None:
             self._feature_cache = FeatureCache.open(self.features, self.features_gb, self._frozen, self.trainer)
-        share = (1, 0) if indices else self._world_and_rank()
-        self._feature_cache.fill(samples, self._build_loader, share, indices)
+        self._feature_cache.fill(samples, self._build_loader, share or self._world_and_rank(), indices)
 
     # ------------------------------------------------------------------------------------------------------- training
 
@@ -391,7 +399,7 @@ class OmniData:
             self._cache[key] = self.plans.plan(name, self.val_source, select, choice, build)
         samples = self._cache[key]
         indices = range(rank, len(samples), world)
-        self.cache_features(samples, indices)
+        self.cache_features(samples, indices, share=(1, 0))
         for start in range(0, len(indices), batch_size):
             yield samples[MicroBatch(tuple(indices[start : start + batch_size]), 0)]
 
