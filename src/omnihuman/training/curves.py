@@ -17,6 +17,9 @@ FLOOR = "floor/"
 SMOOTHING = 0.05
 """Share of the training losses that a running mean covers."""
 
+PANEL = (5.0, 3.6)
+"""Inches of a panel, with its share of the margins."""
+
 
 def draw_curves(rows: Rows, file: Path, title: str) -> None:
     """Write a PNG with the metrics of a run, whose tasks have names in any script."""
@@ -41,8 +44,9 @@ def build_figure(rows: Rows, title: str) -> Any:
     panels = _group_metrics(rows)
     num_columns = min(4, len(panels))
     num_rows = math.ceil(len(panels) / num_columns)
-    figure = Figure(figsize=(5 * num_columns, 3.6 * num_rows), layout="constrained")
-    grid = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
+    figure = Figure(figsize=(PANEL[0] * num_columns, PANEL[1] * num_rows))
+    places = _place_panels(num_columns, num_rows)
+    grid = list(figure.subplots(num_rows, num_columns, squeeze=False, gridspec_kw=places).flat)
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
     for axes, (kind, names) in zip(grid, panels.items(), strict=False):
@@ -57,6 +61,22 @@ def build_figure(rows: Rows, title: str) -> Any:
         axes.legend(fontsize=9)
     figure.suptitle(make_drawable(title).text)
     return figure
+
+
+def _place_panels(num_columns: int, num_rows: int) -> dict[str, float]:
+    """Return the margins of a figure and the gaps of its panels: a layout by their contents draws all of it twice."""
+    left, right, bottom, top, column_gap, row_gap = 0.6, 0.2, 0.5, 0.7, 0.75, 0.95  # inches
+    width, height = PANEL[0] * num_columns, PANEL[1] * num_rows
+    axes_width = (width - left - right - column_gap * (num_columns - 1)) / num_columns
+    axes_height = (height - bottom - top - row_gap * (num_rows - 1)) / num_rows
+    return {
+        "left": left / width,
+        "right": 1 - right / width,
+        "bottom": bottom / height,
+        "top": 1 - top / height,
+        "wspace": column_gap / axes_width,
+        "hspace": row_gap / axes_height,
+    }
 
 
 def _draw_training(axes: Any, rows: Rows, name: str, label: str, color: str) -> None:
