@@ -62,9 +62,9 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def compose_operator(name: str, **options: Any) -> dict[str, Any]:
+def compose_operator(part: str, **options: Any) -> dict[str, Any]:
     """Return the config of an operator at nano size, with options of a test."""
-    node: Any = OmegaConf.to_container(compose_part("operator", name), resolve=True)
+    node: Any = OmegaConf.to_container(compose_part("operator", part), resolve=True)
     return {**node, **options}
 
 

@@ -5,6 +5,8 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,10 @@ import pytest
 from omnihuman.judge.endpoint import EndpointJudge
 
 
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    """Start a server and return its address."""
-    command = [sys.executable, str(Path(__file__).with_name("server.py"))]
+@contextmanager
+def open_server(port: int = 0, version: str = "2024") -> Iterator[str]:
+    """Start a server that serves this version of every model, and return its address."""
+    command = [sys.executable, str(Path(__file__).with_name("server.py")), str(port), version]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -25,16 +27,25 @@ def endpoint() -> Iterator[str]:
             process.terminate()
 
 
+def read_log(endpoint: str, model: str) -> list[dict[str, Any]]:
+    """Return the requests that a server got for a model, in order."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(endpoint) as answer:
+        return [entry for entry in json.load(answer) if entry["body"]["model"] == model]
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    """Start a server and return its address."""
+    with open_server() as address:
+        yield address
+
+
 @pytest.fixture
 def log(endpoint: str) -> Callable[[str], list[dict[str, Any]]]:
     """Return a function: model -> the requests that the server got for it, in order."""
 
-    def read(model: str) -> list[dict[str, Any]]:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(endpoint) as answer:
-            return [entry for entry in json.load(answer) if entry["body"]["model"] == model]
-
-    return read
+    return partial(read_log, endpoint)
 
 
 @pytest.fixture

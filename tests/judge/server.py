@@ -1,9 +1,14 @@
-"""A small OpenAI-compatible server, run as a process of its own; the model's name selects its behaviour."""
+"""A small OpenAI-compatible server, run as a process of its own: ``server.py <port> <version>``.
+
+The model's name selects its behaviour.
+"""
 
 import json
 import re
+import sys
 import threading
 import time
+import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import groupby
 from operator import itemgetter
@@ -120,12 +125,14 @@ class Handler(BaseHTTPRequestHandler):
             "mood": valid if tries else "Let me see.",
             "mute": None,
         }
+        if model == "nonsense" and zlib.crc32(json.dumps(body["messages"]).encode()) % 20 == 0:
+            model = "garbage"  # for a twentieth of the prompts, however often they are sent
         message = {"role": "assistant", "content": texts.get(model, valid)}
         completion = {
             "id": "1",
             "object": "chat.completion",
             "created": 1,
-            "model": f"{body['model']}-2024",
+            "model": f"{body['model']}-{sys.argv[2]}",
             "system_fingerprint": "fp",
             "usage": {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12},
             "choices": [{"index": 0, "finish_reason": "length" if model == "cut" else "stop", "message": message}],
@@ -134,7 +141,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
     server.daemon_threads = True
     print(server.server_address[1], flush=True)
     server.serve_forever()

@@ -3,7 +3,10 @@
 import pytest
 from tenacity import RetryCallState, Retrying
 
+from omnihuman.judge.base import Missing
 from omnihuman.judge.client import Client, RetryableError, build_sampling
+
+MISSING = Missing("server_error", "status 500")
 
 
 @pytest.mark.parametrize(
@@ -34,10 +37,10 @@ def retry_state(attempt: int, error: Exception) -> RetryCallState:
 def test_waits_double_with_jitter_up_to_a_limit_and_respect_retry_after() -> None:
     client = Client("m", "http://127.0.0.1:9/v1", None, 1.0, 5, (1.0, 8.0), {}, {})
     for attempt, longest in ((1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0), (9, 8.0)):
-        waits = [client._wait_seconds(retry_state(attempt, RetryableError("x"))) for _ in range(50)]
+        waits = [client._wait_seconds(retry_state(attempt, RetryableError(MISSING))) for _ in range(50)]
         assert 0.5 <= min(waits) < max(waits) <= longest
-    assert client._wait_seconds(retry_state(1, RetryableError("x", retry_after=5.0))) == 5.0
-    assert client._wait_seconds(retry_state(1, RetryableError("x", retry_after=3600.0))) == 8.0
+    assert client._wait_seconds(retry_state(1, RetryableError(MISSING, retry_after=5.0))) == 5.0
+    assert client._wait_seconds(retry_state(1, RetryableError(MISSING, retry_after=3600.0))) == 8.0
 
 
 def test_an_empty_key_raises(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,9 +26,13 @@ def script(**fields: Any) -> Any:
 
 def test_fields_are_columns(tmp_path: Path) -> None:
     operator = Ask("a", PROTOCOL, script(), columns={"label": "emotion"})
-    assert set(operator.reads) == {"emotion", "records"} and list(operator.writes) == ["a_label", "a_score"]
+    assert set(operator.reads) == {"emotion", "records"} and list(operator.writes) == [
+        "a_label",
+        "a_score",
+        "a_model",
+    ]
     row = build_row(tmp_path / "a.mp4", records=[RECORD], emotion="sad")
-    assert apply_one(operator, tmp_path, row) == {"a_label": "yes", "a_score": 7.0}
+    assert apply_one(operator, tmp_path, row) == {"a_label": "yes", "a_score": 7.0, "a_model": "scripted"}
     assert operator._build_item(row) == {"records": [RECORD], "label": "sad"}
 
 

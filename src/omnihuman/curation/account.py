@@ -13,6 +13,7 @@ from rich.table import Table
 
 from omnihuman.curation.folder import State, read_state
 from omnihuman.curation.store import read_cost, write_whole
+from omnihuman.operator.calls import count_calls
 
 ACCOUNT = "account.json"
 
@@ -28,7 +29,8 @@ class Entry:
         live: rows that are live after it.
         dropped: reason -> rows that it dropped.
         failed: reason -> rows that it failed on.
-        cost: seconds, bytes, calls, tokens and dollars.
+        cost: seconds, bytes, calls, tokens and dollars. ``calls`` are all since the folder is there, and
+            ``calls_in_partitions`` those of the partitions that are there.
     """
 
     name: str
@@ -68,6 +70,9 @@ def count(state: State) -> list[Entry]:
         decision = state.out / folder / "decision.parquet"
         if decision.is_file():
             entry.cost.update(_drop_rows(read_cost(decision)))
+        if num_calls := count_calls(state.out / folder):
+            entry.cost["calls_in_partitions"] = entry.cost["calls"]
+            entry.cost["calls"] = num_calls  # with those of killed runs
     return entries
 
 

@@ -12,7 +12,7 @@ from omnihuman.curation.listing import Listing
 from omnihuman.curation.pipeline import Level, Pipeline
 from omnihuman.curation.store import build_table, make_id, read_partition, write_partition
 from omnihuman.data.record import BadSample
-from omnihuman.operator.base import IDENTITY, SPAN, Dropped, Failed, Global, Operator, Outcome, Row
+from omnihuman.operator.base import IDENTITY, SPAN, Dropped, Failed, Global, Operator, Outcome, Row, SetupError
 
 MAX_REASONS = 3
 
@@ -116,7 +116,7 @@ def _apply_alone(operator: Operator, row: Row) -> Outcome:
 
 def _is_fatal(error: Exception) -> bool:
     """Return true for an error of the machine or the setup, which every other row would meet as well."""
-    return isinstance(error, MemoryError | ModuleNotFoundError) or getattr(error, "is_fatal", False)
+    return isinstance(error, MemoryError | ModuleNotFoundError | SetupError)
 
 
 def check_failures(name: str, part: int, rows: Sequence[Row], outcomes: Sequence[Outcome], max_failed: float) -> None:

@@ -97,6 +97,25 @@ class Verdict:
     model: str = ""
 
 
+@dataclass(frozen=True)
+class Missing:
+    """The reason for which an item has no verdict.
+
+    Attributes:
+        why: a code that is counted: ``timeout``, ``no_connection``, ``server_error``, ``invalid_reply``, ``rejected``,
+            ``skipped``, ``not_cached`` or ``no_reply``.
+        reason: in words.
+        sample: beginning of an invalid reply.
+    """
+
+    why: str
+    reason: str
+    sample: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.sample}" if self.sample else self.reason
+
+
 @dataclass
 class Ledger:
     """Cost and outcome of judging.
@@ -151,6 +170,9 @@ class Judge(ABC):
         offline: True for stand-ins without a language model; comparisons with papers omit their scores.
         repeats: number of judgements per item whose mean is the score.
         ledger: of all queries so far.
+        absences: reasons of the last query's items, in their order; ``None`` for those with a verdict.
+        note_call: called before every request, in the thread that sends it, so that a call is counted that a kill
+            interrupts.
     """
 
     offline: ClassVar[bool] = False
@@ -159,6 +181,8 @@ class Judge(ABC):
 
     def __init__(self) -> None:
         self.ledger = Ledger()
+        self.absences: list[Missing | None] = []
+        self.note_call: Callable[[], None] = lambda: None
 
     @property
     def dollars(self) -> float | None:

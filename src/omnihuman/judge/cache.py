@@ -102,6 +102,8 @@ class Cache:
                     self._connection = self._connect()
                 yield self._connection
             except (sqlite3.DatabaseError, OSError) as error:
+                if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                    raise ValueError(f"cache={self.path}: the disk is full; make room, and try again.") from error
                 raise ValueError(f"cache={self.path}: this is not a readable cache of judgements ({error}).") from error
 
     def _connect(self) -> sqlite3.Connection:

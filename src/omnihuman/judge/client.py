@@ -20,6 +20,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from omnihuman.judge.base import Missing
 from omnihuman.judge.cache import Judgement
 
 if TYPE_CHECKING:
@@ -35,22 +36,33 @@ FATAL = (401, 403, 404)
 """HTTP statuses that every other request would get too."""
 REASONING = re.compile(r"(^|/)(gpt-5|o[134](-|$))")
 """Reasoning models: they reject a temperature and count the reasoning as reply tokens."""
+MAX_SAMPLE = 80
+"""Characters of an invalid reply in its error."""
 
 
 class RetryableError(Exception):
     """A temporary error.
 
     Attributes:
+        missing: the reason.
         retry_after: seconds to wait, as the endpoint requests.
     """
 
-    def __init__(self, reason: str, retry_after: float = 0.0) -> None:
-        super().__init__(reason)
-        self.retry_after = retry_after
+    def __init__(self, missing: Missing, retry_after: float = 0.0) -> None:
+        super().__init__(str(missing))
+        self.missing, self.retry_after = missing, retry_after
 
 
 class NoReplyError(Exception):
-    """The retries of an item are exhausted; other items may succeed."""
+    """The retries of an item are exhausted; other items may succeed.
+
+    Attributes:
+        missing: the reason.
+    """
+
+    def __init__(self, missing: Missing) -> None:
+        super().__init__(str(missing))
+        self.missing = missing
 
 
 @dataclass
@@ -78,6 +90,7 @@ class Client:
         backoff: seconds of the first and of the longest wait; it doubles in between, with jitter.
         sampling: arguments of the request that determine the reply.
         extra_body: further arguments that are not part of OpenAI's interface.
+        note_call: called before every request.
     """
 
     def __init__(
@@ -90,7 +103,9 @@ class Client:
         backoff: Sequence[float],
         sampling: Mapping[str, Any],
         extra_body: Mapping[str, Any],
+        note_call: Callable[[], None] = lambda: None,
     ) -> None:
+        self.note_call = note_call
         self.model, self.base_url, self.timeout = model, base_url, timeout
         self.sampling, self.extra_body = dict(sampling), dict(extra_body)
         self.max_retries, self.max_wait = max_retries, backoff[1]
@@ -145,7 +160,7 @@ class Client:
         try:
             judgement: Judgement = retrying(self._try_formats, body, name, schema, parse, usage)
         except RetryableError as error:
-            raise NoReplyError(str(error)) from None
+            raise NoReplyError(error.missing) from None
         return judgement
 
     def _connect(self, address: str | None) -> "openai.OpenAI":
@@ -169,7 +184,7 @@ class Client:
         usage: Usage,
     ) -> Judgement:
         if self.stopped.is_set():
-            raise NoReplyError("not sent: another request failed for good")
+            raise NoReplyError(Missing("skipped", "not sent: another request failed for good"))
         first = self.format_index
         for index in range(first, len(RESPONSE_FORMATS)):
             response_format = RESPONSE_FORMATS[index]
@@ -191,23 +206,26 @@ class Client:
         """Return the endpoint's completion; ``None`` if it rejects the request and a laxer format is left."""
         import openai
 
+        self.note_call()
         usage.calls += 1
         apis = self._apis
         api = apis[next(self._turn) % len(apis)]
         try:
             completion: ChatCompletion = api.chat.completions.create(**body)
         except openai.APITimeoutError:
-            raise RetryableError(f"no reply in {self.timeout:g} s") from None
+            raise RetryableError(Missing("timeout", f"no reply in {self.timeout:g} s")) from None
         except openai.APIConnectionError as error:
             self._leave(api)
-            raise RetryableError(f"no connection ({type(error.__cause__).__name__})") from None
+            missing = Missing("no_connection", f"no connection ({type(error.__cause__).__name__})")
+            raise RetryableError(missing) from None
         except openai.APIStatusError as error:
             self._raise_for_status(error)
             if is_last:
-                raise NoReplyError(f"rejected: {self._hide_key(str(error.message))[:300]}") from None
+                reason = f"rejected: {self._hide_key(str(error.message))[:300]}"
+                raise NoReplyError(Missing("rejected", reason)) from None
             return None
         except (openai.APIError, ValueError) as error:
-            raise RetryableError(f"no chat completion ({type(error).__name__})") from None
+            raise RetryableError(Missing("invalid_reply", f"no chat completion ({type(error).__name__})")) from None
         return completion
 
     def _leave(self, api: "openai.OpenAI") -> None:
@@ -225,9 +243,8 @@ class Client:
             endpoint = self.base_url or "OpenAI"
             raise ValueError(f"judge {self.model} at {endpoint}: {reason}; correct model, base_url or key.") from None
         if status in RETRYABLE or status >= 500:
-            raise RetryableError(
-                f"status {status}", _parse_seconds(error.response.headers.get("retry-after"))
-            ) from None
+            retry_after = _parse_seconds(error.response.headers.get("retry-after"))
+            raise RetryableError(Missing("server_error", f"status {status}"), retry_after) from None
 
     def _build_judgement(
         self, completion: Any, parse: Callable[[str], Any], usage: Usage, seconds: float, response_format: str
@@ -244,7 +261,8 @@ class Client:
             parsed = parse(text).model_dump_json()
         except ValueError as error:
             logger.debug("judge %s: invalid reply (%s): %.200s", self.model, error, text)
-            raise RetryableError("the reply is invalid") from None
+            sample = " ".join(text.encode(errors="replace").decode().split())[:MAX_SAMPLE]
+            raise RetryableError(Missing("invalid_reply", "the reply is invalid", sample)) from None
         return Judgement(
             text=text,
             parsed=parsed,
@@ -308,9 +326,9 @@ def _format_arguments(response_format: str, name: str, schema: Mapping[str, Any]
 def _read_text(completion: Any) -> str:
     choices = getattr(completion, "choices", None)  # a proxy may reply with a text or a page of HTML, parsed as str
     if not choices or not choices[0].message.content:
-        raise RetryableError("no text in the reply")
+        raise RetryableError(Missing("invalid_reply", "no text in the reply"))
     if choices[0].finish_reason == "length":  # a truncated list could still be repaired to a valid list
-        raise RetryableError("the reply is truncated (max_tokens)")
+        raise RetryableError(Missing("invalid_reply", "the reply is truncated (max_tokens)"))
     return str(choices[0].message.content)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
-from omnihuman.judge.base import Item, Judge, Protocol, Verdict
+from omnihuman.judge.base import Item, Judge, Missing, Protocol, Verdict
 from omnihuman.judge.cache import Cache, Judgement, canonical_json
 from omnihuman.judge.client import Client, NoReplyError, Usage, build_sampling, list_addresses
 from omnihuman.judge.media import Delivery, Media
@@ -151,11 +151,12 @@ class EndpointJudge(Judge):
         uncached = {key: item for key, item in unique_items.items() if key not in verdicts}
         if uncached and self.mode == "offline":
             raise ValueError(self._offline_message(protocol, len(uncached), len(unique_items)))
-        reasons = dict.fromkeys(uncached, "not in the cache")
+        reasons = dict.fromkeys(uncached, Missing("not_cached", "not in the cache"))
         if uncached and self.mode == "live":
             verdicts |= self._judge_items(protocol, uncached, repeat, reasons)
         results = [verdicts.get(key) for key in keys]
-        missing = [reasons[key] for key in keys if key not in verdicts]
+        self.absences = [None if key in verdicts else reasons[key] for key in keys]
+        missing = [absence.reason for absence in self.absences if absence]
         num_requested = sum(key in verdicts for key in uncached)
         self.ledger.add(results)
         for reason in missing:
@@ -174,11 +175,11 @@ class EndpointJudge(Judge):
         return _price(self.prices, self.model, self.ledger.tokens_in, self.ledger.tokens_out)
 
     def _judge_items(
-        self, protocol: Protocol, items: Mapping[str, Item], repeat: int, reasons: dict[str, str]
+        self, protocol: Protocol, items: Mapping[str, Item], repeat: int, reasons: dict[str, Missing]
     ) -> dict[str, Verdict]:
         """Request verdicts concurrently; ``reasons`` gets the error of each failed item."""
         if self._client is None:
-            self._client = Client(self.model, *self._client_args, self.sampling, self.extra_body)
+            self._client = Client(self.model, *self._client_args, self.sampling, self.extra_body, self.note_call)
         self._client.stopped.clear()
         self._num_failures = 0
         verdicts = {}
@@ -193,7 +194,7 @@ class EndpointJudge(Judge):
                 try:
                     judgement = future.result()
                 except NoReplyError as error:
-                    reasons[key] = str(error)
+                    reasons[key] = error.missing
                     continue
                 reply = protocol.parse_reply(judgement.text, items[key])
                 verdicts[key] = Verdict(reply, judgement.text, False, judgement.model)
@@ -209,7 +210,8 @@ class EndpointJudge(Judge):
     ) -> Judgement:
         """Request and cache one judgement; runs in a thread."""
         if self._num_failures >= self.max_failures:
-            raise NoReplyError(f"skipped after {self.max_failures} consecutive failures")
+            reason = f"skipped after {self.max_failures} consecutive failures"
+            raise NoReplyError(Missing("skipped", reason))
         parse = partial(protocol.parse_reply, item=item)
         messages = protocol.build_messages(item, partial(Media.build_part, delivery=self.media))
         schema = protocol.json_schema()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from omnihuman.judge.base import Item, Judge, Protocol, Verdict
+from omnihuman.judge.base import Item, Judge, Missing, Protocol, Verdict
 from omnihuman.judge.cache import canonical_json
 
 
@@ -48,6 +48,8 @@ class ReplayJudge(Judge):
         """
         verdicts = [self._judge(protocol, item) for item in items]
         self.ledger.add(verdicts)
+        missing = Missing("no_reply", "null in the file")
+        self.absences = [missing if verdict is None else None for verdict in verdicts]
         return verdicts
 
     def _judge(self, protocol: Protocol, item: Item) -> Verdict | None:

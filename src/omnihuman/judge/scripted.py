@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from omnihuman.judge.base import Item, Judge, Protocol, Verdict
+from omnihuman.judge.base import Item, Judge, Missing, Protocol, Verdict
 
 Script = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
@@ -29,9 +29,10 @@ class ScriptedJudge(Judge):
             raise ValueError(f"judge scripted: replies has no {protocol.name}; it has {', '.join(self.replies)}.")
         verdicts = [self._reply(protocol, item) for item in items]
         self.ledger.add(verdicts)
-        for verdict in verdicts:
-            if verdict is None:
-                self.ledger.add_missing("no record of the clip has an answer")
+        missing = Missing("no_reply", "no record of the clip has an answer")
+        self.absences = [missing if verdict is None else None for verdict in verdicts]
+        for _ in filter(None, self.absences):
+            self.ledger.add_missing(missing.reason)
         return verdicts
 
     def _reply(self, protocol: Protocol, item: Item) -> Verdict | None:

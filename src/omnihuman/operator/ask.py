@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field, create_model
 
 from omnihuman.judge.base import Item, Judge, Ledger, Protocol
 from omnihuman.judge.media import Media
-from omnihuman.operator.base import FRAMES, Columns, Failed, Operator, Outcome, Row, Wants
+from omnihuman.operator.base import FRAMES, Columns, Failed, Operator, Outcome, Row, SetupError, Wants
+from omnihuman.operator.calls import CallLog, check_model
 
 KINDS: Mapping[str, tuple[Any, pa.DataType]] = {
     "text": (str, pa.string()),
@@ -27,12 +28,15 @@ LIMITS = {"number": {"least": "ge", "most": "le"}, "texts": {"least": "min_lengt
 class Ask(Operator):
     """Columns and frames of a row -> the fields of a language model's reply, as columns ``<name>_<field>``.
 
+    ``<name>_model`` is the model that has replied, according to its endpoint.
+
     Args:
         name: of the columns.
         protocol: ``{name, version, system, user, frames, reply}``, one of conf/protocol; ``user`` has ``{columns}`` in
             braces, ``frames`` says whether the model sees the JPEGs, and ``reply`` names the fields with their kinds.
         captioner: a judge, called without arguments. It gets the records of the clip as well, which are in no prompt.
         columns: placeholder -> column, where their names differ.
+        one_model: stop where the endpoint serves another model than for earlier rows, behind the same name.
 
     Raises:
         ValueError: a field of the reply has an unknown kind, or there is no captioner.
@@ -40,7 +44,7 @@ class Ask(Operator):
 
     wants: ClassVar[Wants] = Wants(cpus=0.1, calls=1)
     modules = "json_repair"
-    incidental = ("captioner",)
+    incidental = ("captioner", "one_model")
 
     def __init__(
         self,
@@ -48,12 +52,15 @@ class Ask(Operator):
         protocol: Mapping[str, Any],
         captioner: Callable[[], Judge] | None = None,
         columns: Mapping[str, str] | None = None,
+        one_model: bool = True,
     ) -> None:
         if captioner is None:
             raise ValueError(f"ask: {name} needs a captioner: captioner=endpoint captioner.base_url=<address>.")
-        self.name, self.captioner = name, captioner
+        self.name, self.captioner, self.one_model = name, captioner, one_model
         self.protocol = dict(protocol)
         self.fields = {key: dict(field) for key, field in protocol["reply"].items()}
+        if "model" in self.fields:
+            raise ValueError(f"ask: protocol.reply.model: {name}_model is the model that replies; rename the field.")
         for key, field in self.fields.items():
             if field.get("kind") not in KINDS:
                 raise ValueError(f"ask: protocol.reply.{key}.kind={field.get('kind')}: choose {', '.join(KINDS)}.")
@@ -63,7 +70,9 @@ class Ask(Operator):
         if protocol.get("frames"):
             reads["frames"] = FRAMES
         self.reads: Columns = reads
-        self.writes: Columns = {f"{name}_{key}": KINDS[field["kind"]][1] for key, field in self.fields.items()}
+        self.writes: Columns = {f"{name}_{key}": KINDS[field["kind"]][1] for key, field in self.fields.items()} | {
+            f"{name}_model": pa.string()
+        }
 
     def identity(self) -> Mapping[str, Any]:
         arguments = getattr(self.captioner, "keywords", {})
@@ -71,20 +80,29 @@ class Ask(Operator):
         return {"captioner": {key: arguments[key] for key in decisive if key in arguments}}
 
     def setup(self, folder: Path) -> None:
+        super().setup(folder)
         self.judge = self.captioner()
+        self.judge.note_call = CallLog(folder).note
         version = str(self.protocol["version"])
         name, system, user = (self.protocol[key] for key in ("name", "system", "user"))
         self.question = Protocol(name, version, system, user, build_schema(name, self.fields))
 
     def apply(self, rows: Sequence[Row]) -> Iterable[Outcome]:
-        verdicts = self.judge.query(self.question, [self._build_item(row) for row in rows])
-        reasons = list(self.judge.ledger.missing)
-        for verdict in verdicts:
+        items = [self._build_item(row) for row in rows]
+        try:
+            verdicts = self.judge.query(self.question, items)
+        except ValueError as error:  # of the endpoint, the key or the cache, not of a row
+            raise SetupError(str(error)) from error
+        if self.one_model:
+            for model in {verdict.model for verdict in verdicts if verdict is not None}:
+                check_model(self.folder, self.name, model, self.judge.id)
+        for verdict, missing in zip(verdicts, self.judge.absences, strict=True):
             if verdict is None:
-                yield Failed("no_reply", "; ".join(reasons[-3:]))
+                assert missing is not None
+                yield Failed(missing.why, str(missing))
                 continue
             reply = verdict.reply.model_dump()
-            yield {f"{self.name}_{key}": reply[key] for key in self.fields}
+            yield {f"{self.name}_{key}": reply[key] for key in self.fields} | {f"{self.name}_model": verdict.model}
 
     def take_cost(self) -> Mapping[str, float]:
         ledger, dollars = self.judge.ledger, self.judge.dollars

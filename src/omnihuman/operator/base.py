@@ -102,6 +102,10 @@ Outcome = Row | list[Row] | Dropped | Failed
 """The columns that an operator writes; several rows in place of one, none of them being a drop; or the row's end."""
 
 
+class SetupError(ValueError):
+    """A mistake that every other row would meet as well: it ends the run, and no row has failed."""
+
+
 class Operator(ABC):
     """A part of a pipeline.
 
