@@ -106,7 +106,7 @@ def print_plan(pipeline: "Pipeline") -> None:
 
     listing = pipeline.levels[0].operator
     assert isinstance(listing, Listing)
-    print(f"{pipeline.name}: {len(listing.entries)} clips in {pipeline.num_parts} partitions")
+    print(f"{pipeline.name}: {listing.num_rows} clips in {pipeline.num_parts} partitions")
     for level in pipeline.levels:
         missing = sum(not level.file(part).is_file() for part in range(pipeline.num_parts))
         wants = level.operator.wants

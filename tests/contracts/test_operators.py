@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from omnihuman.build import build, config_dir
@@ -88,17 +89,12 @@ def test_outcomes_are_the_same_in_any_batch_and_order(name: str, rows: list[Row]
 
 
 @every_operator
-def test_a_decision_is_one_outcome_a_row(name: str, rows: list[Row], tmp_path: Path) -> None:
+def test_a_decision_is_one_outcome_a_row(name: str, clips: Path, rows: list[Row], tmp_path: Path) -> None:
     operator = build_operator(name)
     if not isinstance(operator, Global):
         return
-    operator.setup(tmp_path)
     assert set(operator.compares) <= {*operator.reads, *operator.writes}
-    ready = []
-    for row, outcome in zip(rows, operator.apply(rows), strict=True):
-        assert isinstance(outcome, dict)
-        ready.append(row | outcome)
-    outcomes = operator.decide(ready)
-    assert len(outcomes) == len(rows)
-    for outcome in outcomes:
-        assert isinstance(outcome, Dropped) or set(outcome) <= set(operator.decides)
+    nodes = {key: compose_operator(key, **OPTIONS.get(key, {})) for key in (*ABOVE, name)}
+    pipeline = run_here(build_on(clips, nodes, tmp_path, partition_size=2))
+    decision = pq.read_table(pipeline.levels[-1].decision)
+    assert decision.num_rows == len(rows) and set(operator.decides) <= set(decision.column_names)

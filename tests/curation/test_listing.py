@@ -1,6 +1,7 @@
 """The files of a source, and the records that cannot be worked on."""
 
 import json
+import pickle
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from omnihuman.source.table import TableSource
 CHAT = [{"from": "human", "value": "<video>\nWho?"}, {"from": "gpt", "value": "She."}]
 
 
-def read(listing: Listing) -> list[Any]:
-    return list(listing.apply(listing.rows(0)))
+def read(listing: Listing, folder: Path) -> list[Any]:
+    listing.save(folder)
+    return list(listing.apply(listing.read(0).to_pylist()))
 
 
 def test_files_of_a_folder_without_side_files(tmp_path: Path) -> None:
@@ -26,7 +28,8 @@ def test_files_of_a_folder_without_side_files(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(name.encode())
     listing = list_source(partial(FolderSource), tmp_path, None, 1)
     assert [entry["source"] for entry in listing.entries] == ["a.mp4", "b/1.mp4"] and listing.num_parts == 2
-    assert read(listing)[0]["records"] == []
+    assert read(listing, tmp_path / "out")[0]["records"] == []
+    assert len(pickle.dumps(listing)) < 1000, "rows travel to the workers"
     (tmp_path / "a.mp4").write_bytes(b"other")
     assert list_source(partial(FolderSource), tmp_path, None, 1).fingerprint != listing.fingerprint
 
@@ -47,7 +50,7 @@ def test_records_that_cannot_be_used_are_failed_rows(tmp_path: Path) -> None:
     text = [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "She."}]
     records = [{"video": "gone.mp4", "conversations": CHAT}, {"conversations": text}, {"conversations": []}]
     (tmp_path / "all.json").write_text(json.dumps(records))
-    outcomes = read(list_source(partial(RecordsSource), tmp_path / "all.json", None, 10))
+    outcomes = read(list_source(partial(RecordsSource), tmp_path / "all.json", None, 10), tmp_path / "out")
     assert len(outcomes) == 3 and all(isinstance(outcome, Failed) for outcome in outcomes)
     assert {outcome.why for outcome in outcomes} >= {"missing_file", "no_media"}
 

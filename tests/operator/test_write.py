@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from omnihuman.curation.store import build_table, write_partition
 from omnihuman.data.record import Record
 from omnihuman.operator.base import Dropped, Failed, Row
 from omnihuman.operator.write import Write
@@ -23,8 +24,9 @@ def build_record(**fields: Any) -> str:
 def write(tmp_path: Path, *rows: Row) -> Write:
     operator = Write()
     operator.setup(tmp_path / "out" / "05-write")
-    operator.folder.mkdir(parents=True)
-    operator.decide([row | outcome for row, outcome in zip(rows, operator.apply(rows), strict=True)])  # type: ignore
+    outcomes: list[Any] = [{"status": "live"} | dict(outcome) for outcome in operator.apply(rows)]  # type: ignore
+    write_partition(operator.folder / "part-00000.parquet", build_table(outcomes, operator.writes), {})
+    operator.decide(rows)
     return operator
 
 

@@ -9,8 +9,9 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 
+from omnihuman.curation.listing import Listing
 from omnihuman.curation.pipeline import Level, Pipeline
-from omnihuman.curation.run import decide, run_partition
+from omnihuman.curation.run import decide, is_decided, run_partition
 from omnihuman.operator.base import Global, Operator
 
 POLL_SECONDS = 1.0
@@ -26,8 +27,9 @@ class Worker:
     def get(self, level: Level) -> Operator:
         """Return the operator of a level, set up; a global one is set up once for both of its levels."""
         if level.name not in self._ready:
-            level.folder.mkdir(parents=True, exist_ok=True)
-            level.operator.setup(level.folder)
+            home = self.pipeline.levels[level.number - level.is_decision].folder  # of the rows that it decides on
+            home.mkdir(parents=True, exist_ok=True)
+            level.operator.setup(home)
             self._ready[level.name] = level.operator
         return self._ready[level.name]
 
@@ -124,10 +126,13 @@ def run_pipeline(pipeline: Pipeline, parts: Sequence[int], num_workers: int, wai
     Raises:
         ValueError: too many rows fail, a worker is killed, the disk is full, or partitions of other slices are missing.
     """
+    source = pipeline.levels[0]
+    assert isinstance(source.operator, Listing)
+    source.operator.save(source.folder)
     with open_workers(pipeline, num_workers) as execute:
         for segment in pipeline.segments:
             first = segment[0]
-            if first.is_decision and not first.decision.is_file():
+            if first.is_decision and not is_decided(pipeline, first.number, first.operator):
                 wait_for_parts(pipeline, first, wait)
                 execute([(_decide, (first.number,))])
             tasks: list[Task] = []

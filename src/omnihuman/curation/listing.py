@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from omnihuman.curation.store import make_id
+from omnihuman.curation.store import build_table, make_id, write_table
 from omnihuman.data.record import BadSample, Entry, Record
 from omnihuman.operator.base import Columns, Failed, Operator, Outcome, Row
 from omnihuman.source.files import FileSource
@@ -33,11 +34,13 @@ class Listing(Operator):
         root: folder of the media.
         entries: a row for each span of a file, in the order of the files.
         partition_size: rows of a partition.
+        file: of the entries, a row group for each partition, which the workers read; see ``save``.
     """
 
     root: Path
     entries: Sequence[Row] = field(repr=False)
     partition_size: int
+    file: Path | None = None
 
     writes = RECORDS
     opens_media = True
@@ -46,6 +49,7 @@ class Listing(Operator):
         digest = hashlib.sha256()
         for entry in self.entries:
             digest.update(json.dumps([self._stat(entry), entry], sort_keys=True).encode())
+        self.num_rows = len(self.entries)
         self.fingerprint = hashlib.sha256(f"{self.partition_size} {digest.hexdigest()}".encode()).hexdigest()
 
     def _stat(self, entry: Row) -> list[int]:
@@ -59,16 +63,31 @@ class Listing(Operator):
     @property
     def num_parts(self) -> int:
         """The number of partitions."""
-        return -(-len(self.entries) // self.partition_size)
+        return -(-self.num_rows // self.partition_size)
 
-    def rows(self, part: int) -> list[Row]:
+    def save(self, folder: Path) -> None:
+        """Write the entries to a file, unless it is there, and forget them: a worker gets the numbers of partitions.
+
+        Raises:
+            ValueError: the disk is full, or the folder cannot be written.
+        """
+        file = folder / "listing.parquet"
+        if not file.is_file():
+            write_table(file, (self._build(part) for part in range(self.num_parts)), {})
+        self.file, self.entries = file, ()
+
+    def read(self, part: int) -> pa.Table:
         """Return the rows of a partition, which have no digest yet."""
+        assert self.file is not None
+        return pq.ParquetFile(self.file).read_row_group(part)
+
+    def _build(self, part: int) -> pa.Table:
         begin = part * self.partition_size
         rows = []
         for entry in self.entries[begin : begin + self.partition_size]:
             place = f"source {entry['source']}"  # of a file that cannot be read
-            rows.append(entry | {"id": make_id(place, entry["start"], entry["end"], None)})
-        return rows
+            rows.append(entry | {"id": make_id(place, entry["start"], entry["end"], None), "status": "live"})
+        return build_table(rows, {**RECORDS, "problem": pa.list_(pa.string())})
 
     def apply(self, rows: Sequence[Row]) -> Iterable[Outcome]:
         for row in rows:

@@ -2,11 +2,12 @@
 
 import errno
 import hashlib
+import itertools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,8 +39,12 @@ def make_id(digest: str, start: float | None, end: float | None, track: int | No
     return hashlib.sha256(content.encode()).hexdigest()[:20]
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes | Callable[[IO[bytes]], None]) -> None:
     """Write a file that is whole or absent, whatever stops the program or the machine.
+
+    Args:
+        path: of the file.
+        content: its bytes, or a function that writes them.
 
     Raises:
         ValueError: the disk is full, or the folder cannot be written.
@@ -48,7 +53,10 @@ def write_whole(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            file.write(content)
+            if callable(content):
+                content(file)
+            else:
+                file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(path)
@@ -69,10 +77,25 @@ def write_partition(path: Path, table: pa.Table, cost: Mapping[str, float]) -> N
     Raises:
         ValueError: the disk is full, or the folder cannot be written.
     """
-    table = table.replace_schema_metadata({COST: json.dumps(cost)})
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    write_whole(path, sink.getvalue().to_pybytes())
+    write_table(path, [table], cost)
+
+
+def write_table(path: Path, tables: Iterable[pa.Table], cost: Mapping[str, float]) -> None:
+    """Write tables of one schema, at least one, as the row groups of a file with a cost in its footer.
+
+    Raises:
+        ValueError: the disk is full, or the folder cannot be written.
+    """
+    metadata = {COST: json.dumps({key: round(value, 6) for key, value in cost.items()})}
+
+    def write(file: IO[bytes]) -> None:
+        remaining = iter(tables)
+        first = next(remaining).replace_schema_metadata(metadata)
+        with pq.ParquetWriter(file, first.schema, compression="zstd") as writer:
+            for table in itertools.chain((first,), remaining):
+                writer.write_table(table.replace_schema_metadata(metadata))
+
+    write_whole(path, write)
 
 
 def read_cost(path: Path) -> dict[str, float]:
@@ -91,9 +114,8 @@ def read_partition(files: Sequence[Path], columns: Sequence[str]) -> pa.Table:
         files: of one partition, from the source down.
         columns: besides those of every row.
     """
-    table = pq.read_table(files[-1])
     fixed = [*IDENTITY, *OUTCOME]
-    result = table.select(fixed)
+    result = pq.read_table(files[-1], columns=fixed)
     remaining = [name for name in dict.fromkeys(columns) if name not in fixed]
     index = None
     for file in reversed(files):

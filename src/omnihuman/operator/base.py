@@ -154,8 +154,8 @@ class Global(Operator):
     """An operator that decides on the rows of all partitions at once, by the columns that ``apply`` has written.
 
     Attributes:
-        compares: columns that it decides by, of those that it reads and writes; narrow ones, because all rows are in
-            memory at once.
+        compares: columns that it decides by, of those that it reads and writes; narrow ones, because those of all rows
+            are in memory at once.
         decides: columns that every row of its decision has.
     """
 
@@ -168,4 +168,12 @@ class Global(Operator):
 
     @abstractmethod
     def decide(self, rows: Sequence[Row]) -> Sequence[Outcome]:
-        """Return one outcome for each live row of all partitions, which come in the order of their ids."""
+        """Return one outcome for each live row of all partitions, which come in the order of the source."""
+
+    def is_complete(self, folder: Path) -> bool:
+        """Return true if all is still there that the operator has written besides its decision.
+
+        Args:
+            folder: of its decision.
+        """
+        return True

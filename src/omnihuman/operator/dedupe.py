@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from jaxtyping import Float, Int
 from PIL import Image
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from omnihuman.operator.base import FRAMES, Dropped, Global, Outcome, Row, columns
+from omnihuman.operator.rows import select_columns
 from omnihuman.types import Signal
 
 MAX_ROUNDS = 10
@@ -86,21 +88,23 @@ class Dedupe(Global):
     def decide(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         if not rows:
             return []
-        vectors = torch.tensor([row["embedding"] for row in rows], dtype=torch.float64)
-        vectors = normalize(vectors - vectors.mean(0), dim=1)
-        order = sorted(range(len(rows)), key=lambda number: _rank(rows[number]))
-        originals = self.find_originals(vectors[order])
-        outcomes: list[Outcome] = [{} for _ in rows]
+        table = select_columns(rows, "id", "source", "width", "height", "seconds", "embedding")
+        order = _rank(table)
+        embeddings = table["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        vectors = torch.from_numpy(embeddings.astype(np.float32, copy=False).reshape(len(rows), -1)[order])
+        vectors -= vectors.mean(0, dtype=torch.float64).float()
+        originals = self.find_originals(normalize(vectors, dim=1))
+        ids, sources = (table[name].to_pylist() for name in ("id", "source"))
+        outcomes: list[Outcome] = [{}] * len(rows)
         copies: dict[str, str] = {}
-        for place, number in enumerate(order):
-            row = rows[number]
+        for place, number in enumerate(order.tolist()):
             original = originals[place]
-            if row["id"] in copies:
-                outcomes[number] = Dropped("copy", f"the same bytes as {copies[row['id']]}")
+            if ids[number] in copies:
+                outcomes[number] = Dropped("copy", f"the same bytes as {copies[ids[number]]}")
             elif original is not None:
-                twin = rows[order[original[0]]]
-                outcomes[number] = Dropped("near_duplicate", f"of {twin['id']}, cosine {original[1]:.3f}")
-            copies.setdefault(row["id"], row["source"])
+                twin = ids[order[original[0]]]
+                outcomes[number] = Dropped("near_duplicate", f"of {twin}, cosine {original[1]:.3f}")
+            copies.setdefault(ids[number], sources[number])
         return outcomes
 
     def find_originals(self, vectors: Float[Tensor, "N E"]) -> list[tuple[int, float] | None]:
@@ -145,6 +149,8 @@ class Dedupe(Global):
         )
 
 
-def _rank(row: Row) -> tuple[float, float, str, str]:
-    """Return a key of which the smallest belongs to the clip that stays: most pixels, then the longest."""
-    return float(-row["width"] * row["height"]), -row["seconds"], row["id"], row["source"]
+def _rank(table: pa.Table) -> Any:
+    """Return the numbers of the clips in the order in which they stay: most pixels, then the longest."""
+    area = pc.multiply(table["width"], table["height"])
+    keys = [("area", "descending"), ("seconds", "descending"), ("id", "ascending"), ("source", "ascending")]
+    return pc.sort_indices(table.append_column("area", area), keys).to_numpy()

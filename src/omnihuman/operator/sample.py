@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from omnihuman.operator.base import Dropped, Global, Outcome, Row, columns
+from omnihuman.operator.rows import select_columns
 
 
 class Sample(Global):
@@ -38,11 +39,13 @@ class Sample(Global):
     decides = columns(subset=pa.string())
 
     def decide(self, rows: Sequence[Row]) -> Sequence[Outcome]:
-        order = sorted(range(len(rows)), key=lambda number: (self._draw(rows[number]), number))
+        table = select_columns(rows, "id", *self.strata)
+        draws = [self._draw(row_id) for row_id in table["id"].to_pylist()]
+        strata = [tuple(map(str, row.values())) for row in table.select(self.strata).to_pylist()]
         counts = Counter[tuple[str, ...]]()
-        outcomes: list[Outcome] = [{} for _ in rows]
-        for number in order:
-            stratum = tuple(str(rows[number][column]) for column in self.strata)
+        outcomes: list[Outcome] = [{}] * len(rows)
+        for number in sorted(range(len(rows)), key=lambda number: (draws[number], number)):
+            stratum = strata[number] if self.strata else ()
             counts[stratum] += 1
             if counts[stratum] <= self.size:
                 outcomes[number] = {"subset": self.name}
@@ -52,5 +55,5 @@ class Sample(Global):
                 outcomes[number] = {"subset": None}
         return outcomes
 
-    def _draw(self, row: Row) -> str:
-        return hashlib.sha256(f"{self.seed} {row['id']}".encode()).hexdigest()
+    def _draw(self, row_id: str) -> bytes:
+        return hashlib.sha256(f"{self.seed} {row_id}".encode()).digest()

@@ -1,14 +1,19 @@
 """Write: the records of the rows, checked as the training checks them, with their mixture."""
 
+import errno
 import json
 import os
+import secrets
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import yaml
 
 from omnihuman.data.record import BadSample, Record, parse_record
@@ -17,6 +22,7 @@ from omnihuman.operator.base import TRACKS, Dropped, Failed, Global, Outcome, Ro
 FOLDER = "records"
 """Folder of the records below ``out``: ``data=<out>/records`` trains on them."""
 
+REPORT = "report.json"
 NO_SPLIT = "train"
 KINDS = ("video", "audio", "image")
 
@@ -37,7 +43,7 @@ class Write(Global):
 
     reads = columns(records=pa.list_(pa.string()), kind=pa.string(), has_sound=pa.bool_())
     writes = columns(written=pa.list_(pa.string()))
-    compares = columns(written=None, kind=None)
+    compares = columns(kind=None)
     decides = columns(num_records=pa.int64())
 
     def __init__(
@@ -110,33 +116,99 @@ class Write(Global):
         return self.folder.parent / FOLDER
 
     def decide(self, rows: Sequence[Row]) -> Sequence[Outcome]:
-        splits: dict[str, list[dict[str, Any]]] = {}
-        root = Path(os.path.commonpath([self.target.resolve(), *(row["file"].resolve() for row in rows)]))
-        for row in rows:
-            for text in row["written"]:
-                record = json.loads(text)
-                record[row["kind"]] = os.path.relpath(row["file"].resolve(), root)
-                splits.setdefault(row["split"] or NO_SPLIT, []).append(record)
-        self._write(splits, root)
-        return [{"num_records": len(row["written"])} for row in rows]
+        root = find_root(self.target, rows)
+        counts: list[Outcome] = []
+        with RecordsWriter(self.target, root, self.folder.name) as writer:
+            for row, texts in zip(rows, self._read_written(), strict=True):
+                file = os.path.relpath(row["file"].resolve(), root)
+                for text in texts:
+                    writer.add(row["split"] or NO_SPLIT, json.loads(text) | {row["kind"]: file})
+                counts.append({"num_records": len(texts)})
+        return counts
 
-    def _write(self, splits: Mapping[str, Sequence[Mapping[str, Any]]], root: Path) -> None:
-        """Write all files to a new folder, which takes the place of an older one at the end."""
-        temporary = self.target.with_name(f".{FOLDER}.{os.getpid()}")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        tasks = Counter[str]()
-        for split, records in splits.items():
-            _write_json(temporary / f"{split}.json", records)
-            if split == NO_SPLIT:
-                tasks.update(str(record["task"]) for record in records if record.get("task"))
-        counts = {split: len(records) for split, records in splits.items()}
-        report = {"root": os.path.relpath(root, self.target.resolve()), "records": counts, "tasks": dict(tasks)}
-        _write_json(temporary / "report.json", report)
-        text = yaml.safe_dump({"tasks": dict.fromkeys(sorted(tasks), 1)}, sort_keys=False)
-        (temporary / "mixture.yaml").write_text(text, encoding="utf-8")
-        shutil.rmtree(self.target, ignore_errors=True)
-        temporary.rename(self.target)
+    def _read_written(self) -> Iterator[list[str]]:
+        """Yield the records of each live row, of a partition at a time: those of all need not fit into memory."""
+        for file in list_parts(self.folder):
+            table = pq.read_table(file, columns=["status", "written"])
+            yield from table.filter(pc.equal(table["status"], "live"))["written"].to_pylist()
+
+    def is_complete(self, folder: Path) -> bool:
+        report = folder.parent / FOLDER / REPORT
+        return report.is_file() and json.loads(report.read_bytes()).get("operator") == folder.name
+
+
+class RecordsWriter:
+    """Writes a records folder beside an older one, whose place it takes at the end.
+
+    Args:
+        target: the folder.
+        root: folder that the media paths of the records are relative to.
+        operator: name of the folder of the operator that has made them.
+    """
+
+    def __init__(self, target: Path, root: Path, operator: str) -> None:
+        self.target, self.root, self.operator = target, root, operator
+        self.temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")  # another slice may write as well
+        self.files: dict[str, IO[str]] = {}
+        self.counts, self.tasks = Counter[str](), Counter[str]()
+
+    def __enter__(self) -> "RecordsWriter":
+        self.temporary.mkdir(parents=True)
+        return self
+
+    def add(self, split: str, record: Mapping[str, Any]) -> None:
+        """Write a record to the file of its split."""
+        if split not in self.files:
+            self.files[split] = (self.temporary / f"{split}.json").open("w", encoding="utf-8")
+        file = self.files[split]
+        file.write((",\n" if self.counts[split] else "[\n") + json.dumps(record, indent=1, ensure_ascii=False))
+        self.counts[split] += 1
+        if split == NO_SPLIT and record.get("task"):
+            self.tasks[str(record["task"])] += 1
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        for file in self.files.values():
+            file.write("\n]\n")
+            file.close()
+        if error is None:
+            self._finish()
+        else:
+            shutil.rmtree(self.temporary)
+
+    def _finish(self) -> None:
+        root = os.path.relpath(self.root, self.target.resolve())
+        report = {"root": root, "records": dict(self.counts), "tasks": dict(self.tasks), "operator": self.operator}
+        (self.temporary / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        text = yaml.safe_dump({"tasks": dict.fromkeys(sorted(self.tasks), 1)}, sort_keys=False)
+        (self.temporary / "mixture.yaml").write_text(text, encoding="utf-8")
+        replace_folder(self.temporary, self.target)
+
+
+def find_root(target: Path, rows: Iterable[Row]) -> Path:
+    """Return the nearest folder that has the records and all media in it."""
+    folders = {str(target.resolve())}
+    folders.update(str(row["file"].resolve().parent) for row in rows)
+    return Path(os.path.commonpath(folders))
+
+
+def list_parts(folder: Path) -> list[Path]:
+    """Return the partitions in the folder of an operator, in their order."""
+    return sorted(folder.glob("part-*.parquet"), key=lambda file: int(file.stem.removeprefix("part-")))
+
+
+def replace_folder(temporary: Path, target: Path) -> None:
+    """Put a new folder in the place of an older one, which others may do at the same time."""
+    while True:
+        old = temporary.with_name(f"{temporary.name}.old")
+        with suppress(FileNotFoundError):
+            target.rename(old)
+        shutil.rmtree(old, ignore_errors=True)
+        try:
+            temporary.rename(target)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
 
 
 def replace_clip(raw: Mapping[str, Any], row: Row) -> dict[str, Any]:
@@ -151,10 +223,6 @@ def replace_clip(raw: Mapping[str, Any], row: Row) -> dict[str, Any]:
     if row.get("faces") is not None:
         record["faces"] = _list_boxes(row["faces"], row.get("source_start") or 0.0)
     return record
-
-
-def _write_json(file: Path, content: Any) -> None:
-    file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _list_boxes(tracks: Sequence[Mapping[str, Any]], start: float) -> list[dict[str, Any]]:
