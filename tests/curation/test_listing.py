@@ -12,6 +12,7 @@ from omnihuman.curation.listing import Listing, list_source
 from omnihuman.operator.base import Failed
 from omnihuman.source.folder import FolderSource
 from omnihuman.source.records import RecordsSource
+from omnihuman.source.sample import SampleSource
 from omnihuman.source.table import TableSource
 
 CHAT = [{"from": "human", "value": "<video>\nWho?"}, {"from": "gpt", "value": "She."}]
@@ -60,3 +61,14 @@ def test_other_sources_and_empty_ones_raise(tmp_path: Path) -> None:
         list_source(partial(TableSource), tmp_path, None, 10)
     with pytest.raises(ValueError, match="no media file"):
         list_source(partial(FolderSource), tmp_path, None, 10)
+
+
+def test_clips_of_the_corpus_have_annotations_once(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omnihuman.curation.listing.SPLITS", ("train", "val"))
+    listing = list_source(partial(SampleSource), corpus, None, 1000)
+    with_words = 0
+    for entry in listing.entries:
+        records = [json.loads(text) for text in entry["records"]]
+        assert "words" in records[0] and not any("words" in record for record in records[1:])
+        with_words += bool(records[0]["words"])
+    assert with_words

@@ -24,7 +24,7 @@ from omnihuman.corpus.face import (
     mix_colors,
     smoothstep,
 )
-from omnihuman.corpus.figure import draw_figures, locate_heads
+from omnihuman.corpus.figure import Box, draw_figures, locate_bodies, locate_heads
 from omnihuman.corpus.voice import align_words
 from omnihuman.corpus.world import Identity, Scene
 
@@ -197,18 +197,45 @@ def _has_large_faces(scene: Scene) -> bool:
     return scene.is_portrait or scene.kind == "pair"
 
 
-def compute_face_box(scene: Scene, t: float) -> tuple[float, float, float, float] | None:
-    """Return the bounding box (x0, y0, x1, y1) of the main face in pixels, None if the face is not visible."""
+def compute_face_box(scene: Scene, t: float, speaker: int = 0) -> Box | None:
+    """Return the bounding box of the face of the main person or the partner, None if the face is not visible."""
     if not scene.has_video or scene.from_behind:
         return None
     scene, t = scene.find_shot(t)
     if _has_large_faces(scene):
-        person, x, y, radius = _place_heads(scene, t)[0][:4]
+        person, x, y, radius = _place_heads(scene, t)[speaker][:4]
     else:
-        person, x, y, radius = locate_heads(scene, t)[0]
+        person, x, y, radius = locate_heads(scene, t)[speaker]
     half = person.face_width * radius
-    x0, x1 = max(x - half, 0.0), min(x + half, float(scene.width))
-    y0, y1 = max(y - radius, 0.0), min(y + radius, float(scene.height))
+    return _clip_box((x - half, y - radius, x + half, y + radius), scene)
+
+
+def compute_person_boxes(scene: Scene, t: float) -> list[Box]:
+    """Return the bounding boxes of all people in the picture, without what they hold."""
+    if not scene.has_video:
+        return []
+    scene, t = scene.find_shot(t)
+    boxes = locate_bodies(scene, t)
+    if _has_large_faces(scene):
+        boxes = []
+        for head in _place_heads(scene, t):
+            half = _measure_shoulders(head, float(scene.height))
+            boxes.append((head.x - half, head.y - 1.2 * head.radius, head.x + half, float(scene.height)))
+    clipped = [_clip_box(box, scene) for box in boxes]
+    return [box for box in clipped if box is not None]
+
+
+def _measure_shoulders(head: Head, bottom: float) -> float:
+    """Return half of the width of the shoulders, which are an ellipse that goes on below the frame."""
+    top, end = head.y + 1.08 * head.radius, bottom + head.radius
+    height = max(0.0, (top + end) / 2 - bottom) / ((end - top) / 2)
+    return 1.35 * head.radius * math.sqrt(1 - height**2)
+
+
+def _clip_box(box: Box, scene: Scene) -> Box | None:
+    """Return the part of a box that is in the frame, None without one."""
+    x0, x1 = max(box[0], 0.0), min(box[2], float(scene.width))
+    y0, y1 = max(box[1], 0.0), min(box[3], float(scene.height))
     if x0 >= x1 or y0 >= y1:
         return None
     return round(x0, 1), round(y0, 1), round(x1, 1), round(y1, 1)

@@ -11,6 +11,9 @@ from omnihuman.corpus.face import CLOTH, SKIN, Color, Expression, Pen, draw_face
 from omnihuman.corpus.world import Identity, Scene
 
 Point = tuple[float, float]
+Box = tuple[float, float, float, float]
+"""x0, y0, x1, y1 in pixels of the frame."""
+
 PANTS: tuple[Color, ...] = ((40, 46, 84), (70, 60, 54), (30, 30, 34))
 HEAD, TORSO, LEG, ARM = 0.145, 0.31, 0.38, 0.19  # shares of a body's height; ARM and LEG / 2 are the length of one bone
 
@@ -181,6 +184,22 @@ def locate_heads(scene: Scene, t: float) -> list[tuple[Identity, float, float, f
     return [(person, *body.head, HEAD * body.size * 0.92) for person, body in _place_bodies(scene, t)]
 
 
+def locate_bodies(scene: Scene, t: float) -> list[Box]:
+    """Return the bounding box of every body of a scene of whole bodies, without what they wear on the head or hold."""
+    boxes = []
+    for _, body in _place_bodies(scene, t):
+        size = body.size
+        ends = [(body.head, 1.1 * HEAD * size), (body.hip, 0.1 * size)]
+        for hand, foot, side in ((body.left, body.left_foot, -1), (body.right, body.right_foot, 1)):
+            elbow = _locate_arm(body, hand, side)[1]
+            ends += [(hand, 0.045 * size), (elbow, 0.04 * size), (foot, 0.065 * size)]
+        left = min(x - margin for (x, _), margin in ends)
+        right = max(x + margin for (x, _), margin in ends)
+        top = min(y - margin for (_, y), margin in ends)
+        boxes.append((left, top, right, max(body.left_foot[1], body.right_foot[1])))
+    return boxes
+
+
 def _locate_joint(start: Point, end: Point, bone: float, side: float) -> Point:
     """Return the elbow or knee between two ends of a limb of two equal bones, bent to a side (1 or -1)."""
     dx, dy = end[0] - start[0], end[1] - start[1]
@@ -220,11 +239,16 @@ def _draw_circle(draw: ImageDraw, x: float, y: float, radius: float, color: Colo
     draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
 
 
+def _locate_arm(body: Body, hand: Point, side: int) -> tuple[Point, Point]:
+    """Return the shoulder and the elbow of the arm to a hand."""
+    shoulder = (body.neck[0] + side * 0.1 * body.size, body.neck[1] + 0.035 * body.size)
+    bend = side if hand[1] > shoulder[1] else -side
+    return shoulder, _locate_joint(shoulder, hand, ARM * body.size, float(bend))
+
+
 def _draw_arm(draw: ImageDraw, person: Identity, body: Body, hand: Point, side: int) -> None:
     size = body.size
-    shoulder = (body.neck[0] + side * 0.1 * size, body.neck[1] + 0.035 * size)
-    bend = side if hand[1] > shoulder[1] else -side
-    elbow = _locate_joint(shoulder, hand, ARM * size, float(bend))
+    shoulder, elbow = _locate_arm(body, hand, side)
     sleeve = mix_colors(CLOTH[person.shirt], (0, 0, 0), 0.18)
     _draw_limb(draw, [shoulder, elbow, hand], 0.075 * size, sleeve)
     _draw_circle(draw, *hand, 0.045 * size, SKIN[person.skin])

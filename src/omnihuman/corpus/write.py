@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
+from omnihuman.corpus.annotation import list_times
 from omnihuman.corpus.closeup import build_closeups
 from omnihuman.corpus.conversation import Record, build_conversations
 from omnihuman.corpus.draw import compute_face_box, render_frames
@@ -188,18 +189,9 @@ def _name_media(scene: Scene) -> tuple[str, str]:
 
 def _list_face_boxes(scene: Scene) -> list[dict[str, Any]]:
     """List the bounding boxes of the main face twice a second, without times at which it is not visible."""
-    if not scene.has_video:
-        return []
-    if scene.is_still:
-        box = compute_face_box(scene, scene.duration / 2)
-        return [] if box is None else [{"time": 0.0, "box": list(box)}]
-    times = {step / 2 for step in range(int(scene.duration * 2))}
-    for shot in scene.shots[:-1]:
-        # a box on both sides of a cut, so that interpolation moves no box across it
-        times |= {shot.duration, shot.duration - 1 / scene.fps}
     boxes: list[dict[str, Any]] = []
-    for t in sorted(times):
-        box = compute_face_box(scene, t)
+    for t in list_times(scene):
+        box = compute_face_box(scene, scene.duration / 2 if scene.is_still else t)
         if box is not None:
             boxes.append({"time": t, "box": list(box)})
     return boxes

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from omnihuman.corpus.annotation import annotate_file
 from omnihuman.curation.store import build_table, make_id, write_table
 from omnihuman.data.record import BadSample, Entry, Record
 from omnihuman.operator.base import Columns, Failed, Operator, Outcome, Row
@@ -165,8 +166,15 @@ def _read_files(factory: Callable[..., Any], path: Path, root: Path) -> Iterator
 
 
 def _read_sample(factory: Callable[..., Any], root: Path) -> Iterator[Parsed]:
+    """Yield the records of the corpus; the first one of a clip has the boxes of people and the words as well."""
+    annotated = set[Path]()
     for split in SPLITS:
-        yield from _parse(factory(split, root).open(), split)
+        sample = factory(split, root)
+        for _, place, raw, entry in _parse(sample.open(), split):
+            if isinstance(entry, Record) and entry.file not in annotated:
+                annotated.add(entry.file)
+                raw = raw | annotate_file(entry.file.name, sample.seed)
+            yield split, place, raw, entry
 
 
 def _parse(source: FileSource, split: str | None) -> Iterator[Parsed]:
