@@ -28,6 +28,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "filter": {"conditions": [{"column": "short_side", "most": 64}]},
     "sample": {"size": 2, "strata": ["short_side"]},
     "faces": {"boxes": "truth"},
+    "persons": {"boxes": "truth"},
     "scenes": {"min_seconds": 0.2},
     "trim": {"least_frames": 4, "most_frames": 8},
 }

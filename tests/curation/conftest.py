@@ -56,8 +56,11 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for task, answer in (("emotion", "happy"), ("body", "She waves.")):
             chat = [{"from": "human", "value": "<video>\nWhat is it?"}, {"from": "gpt", "value": answer}]
             faces = [{"time": time, "box": BOX} for time in (0.0, 0.5)]
+            persons = [{"time": 0.0, "box": BOX}]
+            words = [{"word": "yes", "start": 0.2, "end": 0.4, "box": BOX}]
             record = {"id": f"{number}_{task}", "video": f"{number}.mp4", "task": task, "conversations": chat}
-            records.append(record | {"faces": faces, "meta": {"person": number}})
+            annotation = {"faces": faces, "persons": persons, "words": words}
+            records.append(record | annotation | {"meta": {"person": number}})
     (folder / "train.json").write_text(json.dumps(records))
     return folder
 

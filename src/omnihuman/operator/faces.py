@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,10 +11,11 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from omnihuman.data.face import Detector, assign_times
-from omnihuman.data.record import BadSample, Box, parse_faces
+from omnihuman.data.face import Detector
+from omnihuman.data.record import BadSample, Box
 from omnihuman.operator.base import FRAMES, TRACKS, Failed, Operator, Outcome, Row, columns
 from omnihuman.operator.tracks import Track, join_boxes
+from omnihuman.operator.truth import read_boxes
 
 
 class Faces(Operator):
@@ -76,7 +76,7 @@ class Faces(Operator):
 
     def apply(self, rows: Sequence[Row]) -> Iterable[Outcome]:
         for row in rows:
-            frames = self._read_truth(row) if self.boxes == "truth" else self._detect(row)
+            frames = read_boxes(row, "faces") if self.boxes == "truth" else self._detect(row)
             if frames is None:
                 yield Failed("no_boxes", f"{row['source']}: no record of the file has boxes of faces.")
                 continue
@@ -96,17 +96,6 @@ class Faces(Operator):
                 boxes.append((x0 * scale, y0 * scale, x1 * scale, y1 * scale))
             frames.append((frame["time"], boxes))
         return frames
-
-    def _read_truth(self, row: Row) -> list[tuple[float, Sequence[Box]]] | None:
-        """Return seconds and boxes of the first record that has some; ``None`` if none has."""
-        end = row["end"] or row["start"] + row["seconds"]
-        for text in row["records"]:
-            detections = parse_faces(json.loads(text).get("faces"), row["source"])
-            if detections is None:
-                continue
-            timed = assign_times(detections, round(row["fps"] * row["seconds"]), row["fps"] or 25.0)
-            return [(entry.time or 0.0, entry.boxes) for entry in timed if row["start"] <= (entry.time or 0.0) <= end]
-        return None
 
     def _describe(self, tracks: Sequence[Track], frames: Sequence[tuple[float, Sequence[Box]]], row: Row) -> Row:
         area = row["width"] * row["height"]
