@@ -29,6 +29,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "sample": {"size": 2, "strata": ["short_side"]},
     "faces": {"boxes": "truth"},
     "persons": {"boxes": "truth"},
+    "transcribe": {"words": "truth"},
     "scenes": {"min_seconds": 0.2},
     "trim": {"least_frames": 4, "most_frames": 8},
 }

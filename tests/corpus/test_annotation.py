@@ -7,12 +7,12 @@ from omnihuman.corpus.annotation import annotate, annotate_file
 from omnihuman.corpus.draw import SCALE, _draw_background, compute_person_boxes, render_frame
 from omnihuman.corpus.world import Scene, build_scenes
 
-SCENES = {scene.id: scene for scene in build_scenes(0)}
+SCENES = build_scenes(0)
 
 
 def find_scene(kind: str, **fields: object) -> Scene:
-    candidates = [scene for scene in SCENES.values() if scene.kind == kind]
-    return next(scene for scene in candidates if all(getattr(scene, key) == fields[key] for key in fields))
+    (key, value), *_ = [*fields.items(), ("kind", kind)]
+    return next(scene for scene in SCENES if scene.kind == kind and getattr(scene, key) == value)
 
 
 def measure_person(scene: Scene, t: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What is true of a clip of the built-in corpus besides its records: boxes of people, and words with their times."""
+"""Annotations of clips of the built-in corpus, beside their records: boxes of people, and words with their times."""
 
 from __future__ import annotations
 

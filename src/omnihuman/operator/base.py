@@ -53,6 +53,9 @@ TRACKS = pa.list_(
 )
 """Faces or persons through time: their number, and the seconds in the file, boxes and scores of their frames."""
 
+WORDS = pa.list_(pa.struct({"word": pa.string(), "start": pa.float64(), "end": pa.float64()}))
+"""Spoken words, with their seconds in the file."""
+
 FRAMES = pa.list_(pa.struct({"time": pa.float64(), "jpeg": pa.binary()}))
 """Frames of a clip, with their seconds in the file."""
 

@@ -1,7 +1,7 @@
 """Persons: boxes of people through time."""
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ class Persons(Operator):
     Reference: HumanOmni §3 stores the boxes of people; it names no detector.
 
     Args:
-        boxes: ``truth``: those of the records, under ``persons`` in the form of ``faces``; ``detector``: those of a model.
+        boxes: ``truth``: those of the records, under ``persons`` in the form of ``faces``; ``detector``: of a model.
         weights: folder or hub id of a detector of transformers (D-FINE, RF-DETR, RT-DETR, YOLOS), trained on COCO or on
             another set with people.
         label: name of people among the detector's classes.
@@ -85,11 +85,10 @@ class Persons(Operator):
             for row in rows:
                 yield self._read_truth(row)
             return
-        images, widths = [], []
+        frames = []
         for row in rows:
-            images += [Image.open(io.BytesIO(frame["jpeg"])).convert("RGB") for frame in row["frames"]]
-            widths += [row["width"]] * len(row["frames"])
-        detected = iter(self._detect(images, widths))
+            frames += [(row["width"], frame["jpeg"]) for frame in row["frames"]]
+        detected = self._detect(frames)
         for row in rows:
             yield self._describe([(frame["time"], next(detected)) for frame in row["frames"]])
 
@@ -97,23 +96,25 @@ class Persons(Operator):
         frames = read_boxes(row, "persons")
         if frames is None:
             return Failed("no_boxes", f"{row['source']}: no record of the file has boxes of people (persons).")
-        return self._describe([(time, [(box, 1.0) for box in boxes]) for time, boxes in frames])
+        scored: list[tuple[float, list[Scored]]] = []
+        for time, boxes in frames:
+            scored.append((time, [(box, 1.0) for box in boxes]))
+        return self._describe(scored)
 
-    def _detect(self, images: Sequence[Image.Image], widths: Sequence[int]) -> list[list[Scored]]:
-        """Return boxes and scores for each image, in pixels of a file of its width."""
-        results: list[list[Scored]] = []
-        for begin in range(0, len(images), self.batch_size):
-            batch = images[begin : begin + self.batch_size]
-            inputs = self.processor(images=batch, return_tensors="pt").to(self.clock.device)
+    def _detect(self, frames: Sequence[tuple[int, bytes]]) -> Iterator[list[Scored]]:
+        """Yield boxes and scores of JPEGs, in pixels of files of the given widths."""
+        for begin in range(0, len(frames), self.batch_size):
+            widths, jpegs = zip(*frames[begin : begin + self.batch_size], strict=True)
+            images = [Image.open(io.BytesIO(jpeg)).convert("RGB") for jpeg in jpegs]
+            inputs = self.processor(images=images, return_tensors="pt").to(self.clock.device)
             with self.clock.measure():
                 outputs = self.model(**inputs)
-            sizes = [(image.height, image.width) for image in batch]
-            for number, result in enumerate(
-                self.processor.post_process_object_detection(outputs, threshold=self.threshold, target_sizes=sizes)
-            ):
-                scale = widths[begin + number] / batch[number].width
-                results.append(self._select(result, scale))
-        return results
+            sizes = [(image.height, image.width) for image in images]
+            results = self.processor.post_process_object_detection(
+                outputs, threshold=self.threshold, target_sizes=sizes
+            )
+            for result, width, image in zip(results, widths, images, strict=True):
+                yield self._select(result, width / image.width)
 
     def _select(self, result: Mapping[str, Any], scale: float) -> list[Scored]:
         selected: list[Scored] = []
@@ -126,9 +127,10 @@ class Persons(Operator):
 
     def _describe(self, frames: Sequence[tuple[float, Sequence[Scored]]]) -> Row:
         scores: dict[tuple[float, Box], float] = {}
+        boxes: list[tuple[float, list[Box]]] = []
         for time, entries in frames:
             scores |= {(time, box): score for box, score in entries}
-        boxes = [(time, [box for box, _ in entries]) for time, entries in frames]
+            boxes.append((time, [box for box, _ in entries]))
         listed = []
         for number, track in enumerate(join_boxes(boxes, self.least_overlap, self.max_gap)):
             of_track = [scores[key] for key in zip(track.times, track.boxes, strict=True)]

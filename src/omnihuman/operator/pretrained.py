@@ -65,7 +65,7 @@ def check_weights(weights: str | None, place: str, example: str, other: str) -> 
 
 
 def identify_weights(weights: str | None) -> Mapping[str, Any]:
-    """Return what is the same for equal weights in any folder; for weights of the hub, their id."""
+    """Return the digest of a weights folder, the same wherever it is; for weights of the hub, their id."""
     if weights is None or not Path(weights).is_dir():
         return {"weights": weights}
     digest = hashlib.sha256()

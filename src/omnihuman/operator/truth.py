@@ -1,4 +1,4 @@
-"""What the records of a clip say about it: boxes of faces and people, and words with their times."""
+"""Annotations of a clip in its records: boxes of faces and people, and words with their times."""
 
 import json
 from collections.abc import Sequence
