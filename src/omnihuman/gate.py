@@ -110,6 +110,7 @@ KINDS = (
     Kind("validation.metrics.*", "omnihuman.metric", "builtins.object"),
     Kind("benchmark", "omnihuman.benchmark", "omnihuman.benchmark.base.Benchmark"),
     Kind("pipeline.operators.*", "omnihuman.operator", "omnihuman.operator.base.Operator"),
+    Kind("pipeline.operators.*.model", "omnihuman.operator.speaking", "omnihuman.operator.speaking.SpeakerModel"),
     Kind("judge", "omnihuman.judge", "omnihuman.judge.base.Judge"),
     Kind("judge.groups", "omnihuman.metric.open_vocabulary", "types.FunctionType"),
 )

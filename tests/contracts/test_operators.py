@@ -29,13 +29,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "sample": {"size": 2, "strata": ["short_side"]},
     "faces": {"boxes": "truth"},
     "persons": {"boxes": "truth"},
+    "speaking": {"speakers": "truth"},
     "transcribe": {"words": "truth"},
     "scenes": {"min_seconds": 0.2},
     "trim": {"least_frames": 4, "most_frames": 8},
 }
 """Options without a default, and those that tiny clips need."""
 
-ABOVE = ("probe", "extract_frames", "faces")
+ABOVE = ("probe", "extract_frames", "faces", "transcribe")
 """Operators whose columns the others read."""
 
 every_operator = pytest.mark.parametrize("name", NAMES)

@@ -39,9 +39,9 @@ def annotate(scene: Scene) -> dict[str, Any]:
             persons.append({"time": time, "box": list(box)})
     words = []
     for span in align_words(scene) if scene.has_audio else ():
-        box = None if scene.is_still else compute_face_box(scene, (span.start + span.end) / 2, span.speaker)
+        face = compute_face_box(scene, (span.start + span.end) / 2, span.speaker)
         start, end = round(span.start, 3), round(span.end, 3)
-        words.append({"word": span.word, "start": start, "end": end, "box": None if box is None else list(box)})
+        words.append({"word": span.word, "start": start, "end": end, "box": None if face is None else list(face)})
     return {"persons": persons, "words": words}
 
 

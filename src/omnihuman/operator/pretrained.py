@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from omnihuman.encoder.weights import quiet_loading
 from omnihuman.nn.finite import check_parameters
@@ -76,7 +75,7 @@ def identify_weights(weights: str | None) -> Mapping[str, Any]:
     return {"weights": digest.hexdigest()}
 
 
-def load_model(kind: Any, weights: str, clock: GpuClock) -> nn.Module:
+def load_model(kind: Any, weights: str, clock: GpuClock) -> Any:
     """Return a model in eval mode on the device of the clock, with a value for every parameter.
 
     Args:
@@ -94,5 +93,4 @@ def load_model(kind: Any, weights: str, clock: GpuClock) -> nn.Module:
             noun = problem.partition("_")[0]
             raise ValueError(f"weights={weights}: {len(keys)} {noun} parameters, such as {min(map(str, keys))}.")
     check_parameters(weights, model)
-    ready: nn.Module = model.eval().requires_grad_(False).to(clock.device)
-    return ready
+    return model.eval().requires_grad_(False).to(clock.device)

@@ -69,14 +69,14 @@ class Transcribe(Operator):
 
         transformers.utils.logging.set_verbosity_error()  # it warns of its own arguments
         assert self.weights is not None
-        model: Any = load_model(WhisperForConditionalGeneration, self.weights, self.clock)
+        model = load_model(WhisperForConditionalGeneration, self.weights, self.clock)
         config = model.generation_config
         if not getattr(config, "alignment_heads", None):
             raise ValueError(
                 f"transcribe: weights={self.weights}: generation_config.json has no alignment_heads, and words have no "
                 f"times without; take those of {EXAMPLE}."
             )
-        self.options = {"num_beams": 1, "do_sample": False}
+        self.options: dict[str, Any] = {"num_beams": 1, "do_sample": False}
         if getattr(config, "is_multilingual", False):
             self.options |= {"language": self.language, "task": "transcribe"}
         self.recognize = AutomaticSpeechRecognitionPipeline(
