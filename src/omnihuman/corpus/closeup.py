@@ -70,16 +70,16 @@ def _build_turns(scene: Scene, rng: np.random.Generator) -> Iterator[Turn]:
         turn = _build_choice(scene, rng, "attribute", name, labels[name], phrases.ATTRIBUTES[name])
         yield turn._replace(attribute=name)
     if labels:
-        yield from _build_face_qa(scene, rng, 2 if scene.is_portrait else 1)
+        yield from build_face_qa(scene, rng, 2 if scene.is_portrait else 1)
     is_small = not scene.is_portrait
     if scene.has_video and not is_small and not scene.is_still:
-        yield _build_turn(rng, "summary", "summary", _summarize(scene, rng))
+        yield _build_turn(rng, "summary", "summary", summarize_face(scene, rng))
     if scene.has_video and not scene.from_behind and (is_small or not scene.is_still):
-        yield _build_hard_qa(scene, rng)
+        yield build_hard_qa(scene, rng)
     if scene.emotion is not None:
         synonyms = ", ".join(phrases.SYNONYMS[scene.emotion])
         yield Turn("open_emotion", choose(rng, phrases.QUESTIONS["open_emotion"]), synonyms, ())
-        yield _build_reason(scene, rng)
+        yield build_reason(scene, rng)
 
 
 def _build_turn(rng: np.random.Generator, task: str, key: str, answer: str, **names: str) -> Turn:
@@ -101,7 +101,8 @@ def _build_choice(
     return Turn(task, question, label, ("video",), options)
 
 
-def _build_face_qa(scene: Scene, rng: np.random.Generator, count: int) -> list[Turn]:
+def build_face_qa(scene: Scene, rng: np.random.Generator, count: int) -> list[Turn]:
+    """Build ``count`` questions about single features of the face."""
     person, emotion = scene.identity, scene.face_emotion
     answers = {
         "qa_gender": f"The face is that of a {person.gender}.",
@@ -129,7 +130,7 @@ def _list_features(scene: Scene) -> list[str]:
     return [phrases.describe_hair(person), *phrases.list_accessories(person), *phrases.list_clothes(person)]
 
 
-def _summarize(scene: Scene, rng: np.random.Generator) -> str:
+def summarize_face(scene: Scene, rng: np.random.Generator) -> str:
     """Describe the person and the course of the expression in two sentences."""
     person, emotion = scene.identity, scene.face_emotion
     features = phrases.join_phrases([f"{person.skin} skin", *_list_features(scene)])
@@ -140,7 +141,7 @@ def _summarize(scene: Scene, rng: np.random.Generator) -> str:
     return f"{subject} The face is neutral at first, then it {apex} and {describe_ending(scene)}."
 
 
-def _build_hard_qa(scene: Scene, rng: np.random.Generator) -> Turn:
+def build_hard_qa(scene: Scene, rng: np.random.Generator) -> Turn:
     """Build a question that combines facts: a small face and its body, two people, or features and time."""
     if scene.kind == "pair":
         return _build_comparison(scene, rng)
@@ -198,7 +199,7 @@ def _build_comparison(scene: Scene, rng: np.random.Generator) -> Turn:
     return _build_turn(rng, "hard_qa", "hard_pair", f"{subjects[wearers]} {thing}.", thing=thing)
 
 
-def _build_reason(scene: Scene, rng: np.random.Generator) -> Turn:
+def build_reason(scene: Scene, rng: np.random.Generator) -> Turn:
     """Build a question about an emotion and its visual cues, its vocal cues, or both."""
     face, voice = "", ""
     needs: tuple[str, ...] = ("video", "audio")

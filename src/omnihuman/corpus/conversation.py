@@ -49,7 +49,8 @@ def _build_turn(rng: np.random.Generator, task: str, key: str, answer: str, *nee
     return Turn(task, choose(rng, phrases.QUESTIONS[key]), answer, needs)
 
 
-def _build_face_turns(scene: Scene, rng: np.random.Generator) -> list[Turn]:
+def build_face_turns(scene: Scene, rng: np.random.Generator) -> list[Turn]:
+    """Build the questions about the face, about its permanent features alone where it is small."""
     person, emotion = scene.identity, scene.face_emotion
     answers = {
         "face_hair": f"The face has {phrases.describe_hair(person)}.",
@@ -67,7 +68,8 @@ def _build_face_turns(scene: Scene, rng: np.random.Generator) -> list[Turn]:
     return [_build_turn(rng, "face", key, answer, "video") for key, answer in answers.items()]
 
 
-def _build_body_turns(scene: Scene, rng: np.random.Generator) -> list[Turn]:
+def build_body_turns(scene: Scene, rng: np.random.Generator) -> list[Turn]:
+    """Build the questions about clothes, action and pose of the main person."""
     if scene.kind == "pair":
         return []
     gender = scene.identity.gender
@@ -86,7 +88,8 @@ def _build_body_turns(scene: Scene, rng: np.random.Generator) -> list[Turn]:
     return [_build_turn(rng, "body", key, answer, "video") for key, answer in answers.items()]
 
 
-def _build_interaction_turns(scene: Scene, rng: np.random.Generator) -> list[Turn]:
+def build_interaction_turns(scene: Scene, rng: np.random.Generator) -> list[Turn]:
+    """Build the questions about objects, other people and the place."""
     gender = scene.identity.gender
     interaction = f"There is no interaction, the {gender} is alone."
     item = None
@@ -107,7 +110,7 @@ def _build_interaction_turns(scene: Scene, rng: np.random.Generator) -> list[Tur
     return [_build_turn(rng, "interaction", key, answer, "video") for key, answer in answers.items()]
 
 
-def _caption_video(scene: Scene, rng: np.random.Generator, count: int) -> str:
+def caption_video(scene: Scene, rng: np.random.Generator, count: int) -> str:
     """Caption the frames in one or two sentences, with at most ``count`` features of the main person."""
     person = capitalize(describe_person(scene.identity, rng, count, scene.from_behind))
     place = phrases.PLACE_PHRASES[scene.background]
@@ -118,7 +121,7 @@ def _caption_video(scene: Scene, rng: np.random.Generator, count: int) -> str:
     return f"{person} {describe_action(scene)} {place}."
 
 
-def _caption_audio(scene: Scene, speaker: str | None = None) -> str:
+def caption_audio(scene: Scene, speaker: str | None = None) -> str:
     """Caption the audio track in one sentence."""
     if scene.sound is not None:
         return f"{capitalize(phrases.SOUND_CLAUSES[scene.sound])}."
@@ -131,10 +134,10 @@ def _caption_audio(scene: Scene, speaker: str | None = None) -> str:
 
 
 def _build_caption_turns(scene: Scene, rng: np.random.Generator) -> list[Turn]:
-    turns = [_build_turn(rng, "caption", "caption_seen", _caption_video(scene, rng, 3), "video")]
+    turns = [_build_turn(rng, "caption", "caption_seen", caption_video(scene, rng, 3), "video")]
     if scene.has_audio:
-        audio = _caption_audio(scene, f"the {scene.identity.gender}")
-        caption = f"{_caption_video(scene, rng, 1)} {audio}"
+        audio = caption_audio(scene, f"the {scene.identity.gender}")
+        caption = f"{caption_video(scene, rng, 1)} {audio}"
         turns.append(_build_turn(rng, "caption", "caption_both", caption, "video", "audio"))
     return turns
 
@@ -191,7 +194,7 @@ def _build_speech_turns(scene: Scene, rng: np.random.Generator) -> list[Turn]:
     voice = f"The voice is {phrases.VOICE_ADJECTIVES[scene.voice_emotion]}."
     turns = [
         _build_turn(rng, "transcription", "transcription", speech, "audio"),
-        _build_turn(rng, "audio_caption", "audio_caption", _caption_audio(scene), "audio"),
+        _build_turn(rng, "audio_caption", "audio_caption", caption_audio(scene), "audio"),
         _build_turn(rng, "audio_caption", "audio_voice", voice, "audio"),
     ]
     if scene.has_video:
@@ -223,11 +226,11 @@ def _build_sound_turns(scene: Scene, rng: np.random.Generator) -> list[Turn]:
         question = _append_options(question, options)
     return [
         Turn("sound", question, label, ("audio",), options),
-        _build_turn(rng, "audio_caption", "audio_caption", _caption_audio(scene), "audio"),
+        _build_turn(rng, "audio_caption", "audio_caption", caption_audio(scene), "audio"),
     ]
 
 
-def _sample_turns(rng: np.random.Generator, turns: list[Turn], count: int) -> list[Turn]:
+def sample_turns(rng: np.random.Generator, turns: list[Turn], count: int) -> list[Turn]:
     """Sample ``count`` turns without replacement, in their order."""
     return [turns[int(i)] for i in sorted(rng.permutation(len(turns))[:count])]
 
@@ -244,9 +247,9 @@ def _build_turns(scene: Scene, rng: np.random.Generator) -> list[Turn]:
     if scene.has_video:
         turns += _build_video_turns(scene, rng)
     if scene.transcript:
-        turns += _sample_turns(rng, _build_speech_turns(scene, rng), 1 if scene.kind == "talk" else 2)
+        turns += sample_turns(rng, _build_speech_turns(scene, rng), 1 if scene.kind == "talk" else 2)
     elif scene.sound is not None:
-        turns += _sample_turns(rng, _build_sound_turns(scene, rng), 1 if scene.has_video else 2)
+        turns += sample_turns(rng, _build_sound_turns(scene, rng), 1 if scene.has_video else 2)
     return turns
 
 
@@ -258,12 +261,12 @@ def _build_video_turns(scene: Scene, rng: np.random.Generator) -> list[Turn]:
             counts.pop("body" if rng.random() < 0.4 else "interaction")
     if scene.from_behind:
         counts.pop("face")
-    builders = {"face": _build_face_turns, "body": _build_body_turns, "interaction": _build_interaction_turns}
+    builders = {"face": build_face_turns, "body": build_body_turns, "interaction": build_interaction_turns}
     turns: list[Turn] = []
     for task, count in counts.items():
-        turns += _sample_turns(rng, builders[task](scene, rng), count)
+        turns += sample_turns(rng, builders[task](scene, rng), count)
     turns += _build_expression_turns(scene, rng)
-    return turns + _sample_turns(rng, _build_caption_turns(scene, rng), 1)
+    return turns + sample_turns(rng, _build_caption_turns(scene, rng), 1)
 
 
 def build_record(scene: Scene, task: str, turns: list[Turn]) -> Record:
@@ -308,5 +311,5 @@ def build_conversations(scene: Scene, rng: np.random.Generator) -> list[Record]:
     records = [build_record(scene, turn.task, [turn]) for turn in turns]
     open_turns = [turn for turn in turns if not turn.options]
     if len(open_turns) >= 2 and rng.random() < 0.3:
-        records.append(build_record(scene, "general", _sample_turns(rng, open_turns, 2)))
+        records.append(build_record(scene, "general", sample_turns(rng, open_turns, 2)))
     return records
