@@ -17,6 +17,9 @@ from tests.operator.conftest import apply_one
         ({"most": 5}, [4, 5]),
         ({"least": 5, "most": 5}, [5]),
         ({"among": [4, None]}, [4, None]),
+        ({"without": [5]}, [4, 6, None]),
+        ({"least": 5, "without": [None]}, [5, 6]),
+        ({"least": 5, "among": [6, None]}, [6, None]),
     ],
 )
 def test_rows_within_limits_stay(tmp_path: Path, condition: dict[str, Any], values: list[Any]) -> None:
@@ -35,7 +38,14 @@ def test_the_first_broken_condition_is_the_reason(tmp_path: Path) -> None:
     assert set(operator.reads) == {"a", "b"}
 
 
+def test_rows_elsewhere_are_not_looked_at(tmp_path: Path) -> None:
+    operator = Filter([{"column": "share", "least": 0.6}], where=[{"column": "dataset", "without": ["CelebV-HQ"]}])
+    assert set(operator.reads) == {"dataset", "share"}
+    assert apply_one(operator, tmp_path, {"dataset": "CelebV-HQ", "share": None}) == {}
+    assert apply_one(operator, tmp_path, {"dataset": "HMDB51", "share": 0.5}) == Dropped("share", "share=0.5")
+
+
 @pytest.mark.parametrize("condition", [{"least": 1}, {"column": "a"}, {"column": "a", "above": 1}])
 def test_a_condition_without_a_limit_raises(condition: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"conditions\[0\].*least, most or among"):
+    with pytest.raises(ValueError, match=r"conditions\[0\].*least, most, among"):
         Filter([condition])
