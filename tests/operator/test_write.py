@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from omnihuman.curation.store import build_table, write_partition
 from omnihuman.data.record import Record
 from omnihuman.operator.base import Dropped, Failed, Row
@@ -21,12 +23,17 @@ def build_record(**fields: Any) -> str:
     )
 
 
-def write(tmp_path: Path, *rows: Row) -> Write:
-    operator = Write()
+def write(tmp_path: Path, *rows: Row, **options: Any) -> Write:
+    operator = Write(**options)
     operator.setup(tmp_path / "out" / "05-write")
-    outcomes: list[Any] = [{"status": "live"} | dict(outcome) for outcome in operator.apply(rows)]  # type: ignore
+    live: list[Row] = []
+    outcomes: list[Any] = []
+    for row, outcome in zip(rows, operator.apply(rows), strict=True):
+        if isinstance(outcome, dict):
+            live.append(row)
+            outcomes.append({"status": "live"} | outcome)
     write_partition(operator.folder / "part-00000.parquet", build_table(outcomes, operator.writes), {})
-    operator.decide(rows)
+    operator.decide(live)
     return operator
 
 
@@ -61,3 +68,66 @@ def test_rows_without_records_are_dropped_and_invalid_ones_fail(tmp_path: Path) 
     assert isinstance(apply_one(Write(tasks=["face"]), tmp_path / "x", row), Dropped)
     row = build_row(file, records=[build_record(conversations=[])])
     assert isinstance(apply_one(Write(), tmp_path / "x", row), Failed)
+
+
+PAIRS = [{"question": "Who?", "answer": "She."}, {"question": "Where?", "answer": "Here."}]
+
+
+def test_columns_become_instructions(tmp_path: Path) -> None:
+    file = write_clip(tmp_path / "media.mp4", num_frames=5, seconds=0.0)
+    instructions = [
+        {"task": "face", "pairs": "pairs", "needs": ["video"]},
+        {"task": "caption", "question": "What?", "answer": "text", "where": [{"column": "score", "least": 5}]},
+        {"task": "open_emotion", "question": "Which words?", "answer": "labels"},
+    ]
+    rows = [
+        build_row(file, id="a", pairs=PAIRS, text="A.", labels=["sad", "low"], score=5, split="train"),
+        build_row(file, id="b", pairs=None, text="B.", labels=None, score=4),
+        build_row(file, id="c", pairs=None, text="C.", labels=[], score=6),
+    ]
+    operator = write(tmp_path, *rows, tasks=None, instructions=instructions, weights={"face": 2}, faces=False)
+    assert set(operator.reads) == {"pairs", "text", "labels", "score", "records", "kind", "has_sound"}
+    records = list(RecordsSource(tmp_path / "out" / "records").records())
+    assert all(isinstance(record, Record) for record in records)
+    answers = [(record.task, record.needs, record.messages[-1][1]) for record in records if isinstance(record, Record)]
+    assert answers == [
+        ("face", ("video",), "She."),
+        ("face", ("video",), "Here."),
+        ("caption", (), "A."),
+        ("open_emotion", (), "sad, low"),
+        ("caption", (), "C."),
+    ]
+    mixture = (tmp_path / "out" / "records" / "mixture.yaml").read_text()
+    assert mixture == "tasks:\n  caption: 1\n  face: 2\n  open_emotion: 1\n"
+
+
+def test_subsets_are_disjoint_and_have_folders(tmp_path: Path) -> None:
+    file = write_clip(tmp_path / "media.mp4", num_frames=5, seconds=0.0)
+    subsets = [
+        {"name": "hre", "where": [{"column": "subset", "among": ["hre"]}]},
+        {"name": "sre", "where": [{"column": "score", "least": 5}]},
+    ]
+    drawn = [("hre", 9), ("hre", 1), (None, 5), (None, 4)]
+    rows = []
+    for number, (subset, score) in enumerate(drawn):
+        rows.append(build_row(file, records=[build_record(id=str(number))], subset=subset, score=score))
+    operator = write(tmp_path, *rows, subsets=subsets)
+    assert isinstance(list(operator.apply(rows))[3], Dropped)
+    names = {}
+    for part in ("", "hre", "sre"):
+        source = RecordsSource(tmp_path / "out" / "records" / part)
+        names[part] = [record.id for record in source.records() if isinstance(record, Record)]
+    assert names == {"": ["0", "1", "2"], "hre": ["0", "1"], "sre": ["2"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"instructions": [{"task": "a", "answer": "b"}]}, r"instructions\[0\].*question"),
+        ({"instructions": [{"task": "a", "pairs": "b", "where": [{"column": "c"}]}]}, r"instructions\[0\]\.where"),
+        ({"subsets": [{"name": "../x", "where": []}]}, r"subsets\[0\].*name, a word"),
+    ],
+)
+def test_mistakes_name_the_key(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Write(**options)

@@ -50,7 +50,8 @@ class Ask(Operator):
     """Columns and media of a row -> the fields of a language model's reply, as columns ``<name>_<field>``.
 
     ``<name>_model`` is the model that has replied, according to its endpoint. A protocol about faces asks once for each
-    track, with crops of its boxes; its column ``<name>_tracks`` has the number of each track and the fields of its reply.
+    track, with crops of its boxes: its column ``<name>_tracks`` has the number of every track and the fields of its
+    reply.
 
     Args:
         name: of the columns.

@@ -18,12 +18,16 @@ import yaml
 
 from omnihuman.data.record import BadSample, Record, parse_record
 from omnihuman.operator.base import TRACKS, Dropped, Failed, Global, Outcome, Row, columns
+from omnihuman.operator.filter import find_broken, parse_conditions
 
 FOLDER = "records"
 """Folder of the records below ``out``: ``data=<out>/records`` trains on them."""
 
 REPORT = "report.json"
 NO_SPLIT = "train"
+SUBSET = "subset"
+"""Key of the records that names their subset."""
+
 KINDS = ("video", "audio", "image")
 
 
@@ -35,10 +39,19 @@ class Write(Global):
 
     Args:
         tasks: of the source's records that are written; empty: all; ``null``: none of them.
-        instructions: records made of columns, ``[{task: caption, question: Why?, answer: brief_caption}]``; an empty
-            answer makes none.
+        instructions: records made of columns, ``[{task: caption, question: Why?, answer: brief_caption}]``, where an
+            empty answer makes none and several texts are joined by commas; or of questions with their answers,
+            ``[{task: face, pairs: face_instructions_pairs}]``. ``needs: [video]`` is that of the records, and ``where``
+            has the conditions of the rows, as in ``filter``.
+        subsets: parts of the records that have a records folder of their own as well, ``records/<name>``:
+            ``[{name: sre, where: [{column: score, least: 5}]}]``. A row belongs to the first subset whose conditions it
+            fulfils, and is dropped without one.
+        weights: task -> how often its records are used in an epoch, in ``mixture.yaml``; 1 for other tasks.
         faces: the records get the tracks of ``faces`` as boxes; without it, the source's records have their own boxes.
         follow_links: accept links in the root that lead out of it.
+
+    Raises:
+        ValueError: an instruction or a subset has other keys.
     """
 
     reads = columns(records=pa.list_(pa.string()), kind=pa.string(), has_sound=pa.bool_())
@@ -49,18 +62,17 @@ class Write(Global):
     def __init__(
         self,
         tasks: Sequence[str] | None = (),
-        instructions: Sequence[Mapping[str, str]] = (),
+        instructions: Sequence[Mapping[str, Any]] = (),
+        subsets: Sequence[Mapping[str, Any]] = (),
+        weights: Mapping[str, float] | None = None,
         faces: bool = True,
         follow_links: bool = False,
     ) -> None:
-        self.tasks, self.follow_links = tasks, follow_links
+        self.tasks, self.follow_links, self.weights = tasks, follow_links, dict(weights or {})
         self.instructions = [dict(entry) for entry in instructions]
-        for number, entry in enumerate(self.instructions):
-            if set(entry) != {"task", "question", "answer"}:
-                raise ValueError(f"write: instructions[{number}] is {entry}; expected task, question and answer.")
-        answers = [entry["answer"] for entry in self.instructions]
-        tracks = {"faces": TRACKS} if faces else {}
-        self.reads = dict(self.reads) | dict.fromkeys(answers, pa.string()) | tracks
+        self.subsets = [dict(entry) for entry in subsets]
+        read = dict.fromkeys(_parse_instructions(self.instructions) + _parse_subsets(self.subsets))
+        self.reads = read | dict(self.reads) | ({"faces": TRACKS} if faces else {})
 
     def apply(self, rows: Sequence[Row]) -> Iterable[Outcome]:
         for row in rows:
@@ -68,8 +80,13 @@ class Write(Global):
 
     def _build(self, row: Row) -> Outcome:
         written = []
+        matching = [entry["name"] for entry in self.subsets if find_broken(row, entry["where"]) is None]
+        if self.subsets and not matching:
+            return Dropped("no_subset", "it fulfils the conditions of none of the subsets")
         for raw in [*self._select(row), *self._make(row)]:
             record = replace_clip(raw, row)
+            if matching:
+                record[SUBSET] = matching[0]
             try:
                 self._check(record, row)
             except BadSample as bad:
@@ -91,12 +108,15 @@ class Write(Global):
         tags = {"video": "<video>\n", "image": "<image>\n", "audio": ""}[row["kind"]]
         if row["has_sound"]:
             tags += "<audio>\n"
-        records = []
+        records: list[dict[str, Any]] = []
         for entry in self.instructions:
-            answer = row[entry["answer"]]
-            if answer:
-                chat = [{"from": "human", "value": tags + entry["question"]}, {"from": "gpt", "value": answer}]
-                records.append({"id": f"{row['id']}_{entry['task']}", "task": entry["task"], "conversations": chat})
+            if find_broken(row, entry.get("where", ())) is not None:
+                continue
+            for question, answer in _list_pairs(row, entry):
+                chat = [{"from": "human", "value": tags + question}, {"from": "gpt", "value": answer}]
+                record = {"id": f"{row['id']}_{len(records)}_{entry['task']}", "task": entry["task"]}
+                needs = {"needs": entry["needs"]} if "needs" in entry else {}
+                records.append(record | needs | {"conversations": chat})
         return records
 
     def _check(self, record: Mapping[str, Any], row: Row) -> Record:
@@ -118,7 +138,8 @@ class Write(Global):
     def decide(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         root = find_root(self.target, rows)
         counts: list[Outcome] = []
-        with RecordsWriter(self.target, root, self.folder.name) as writer:
+        subsets = [entry["name"] for entry in self.subsets]
+        with RecordsWriter(self.target, root, self.folder.name, self.weights, subsets) as writer:
             for row, texts in zip(rows, self._read_written(), strict=True):
                 file = os.path.relpath(row["file"].resolve(), root)
                 for text in texts:
@@ -138,33 +159,42 @@ class Write(Global):
 
 
 class RecordsWriter:
-    """Writes a records folder beside an older one, whose place it takes at the end.
+    """Writes a records folder beside an older one, whose place it takes at the end, with folders of its subsets.
 
     Args:
         target: the folder.
         root: folder that the media paths of the records are relative to.
         operator: name of the folder of the operator that has made them.
+        weights: task -> how often its records are used; 1 for other tasks.
+        subsets: names of the subsets, each a folder of its own as well.
     """
 
-    def __init__(self, target: Path, root: Path, operator: str) -> None:
-        self.target, self.root, self.operator = target, root, operator
+    def __init__(
+        self, target: Path, root: Path, operator: str, weights: Mapping[str, float], subsets: Sequence[str]
+    ) -> None:
+        self.target, self.root, self.operator, self.weights = target, root, operator, weights
         self.temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")  # another slice may write as well
         self.files: dict[str, IO[str]] = {}
-        self.counts, self.tasks = Counter[str](), Counter[str]()
+        self.counts = {folder: Counter[str]() for folder in ("", *subsets)}
+        self.tasks = {folder: Counter[str]() for folder in ("", *subsets)}
 
     def __enter__(self) -> "RecordsWriter":
-        self.temporary.mkdir(parents=True)
+        for folder in self.counts:
+            (self.temporary / folder).mkdir(parents=True)
         return self
 
     def add(self, split: str, record: Mapping[str, Any]) -> None:
-        """Write a record to the file of its split."""
-        if split not in self.files:
-            self.files[split] = (self.temporary / f"{split}.json").open("w", encoding="utf-8")
-        file = self.files[split]
-        file.write((",\n" if self.counts[split] else "[\n") + json.dumps(record, indent=1, ensure_ascii=False))
-        self.counts[split] += 1
-        if split == NO_SPLIT and record.get("task"):
-            self.tasks[str(record["task"])] += 1
+        """Write a record to the file of its split, and to that of its subset."""
+        text = json.dumps(record, indent=1, ensure_ascii=False)
+        folders = [folder for folder in self.counts if folder in ("", record.get(SUBSET))]
+        for folder in folders:
+            name = os.path.join(folder, f"{split}.json")
+            if name not in self.files:
+                self.files[name] = (self.temporary / name).open("w", encoding="utf-8")
+            self.files[name].write((",\n" if self.counts[folder][split] else "[\n") + text)
+            self.counts[folder][split] += 1
+            if split == NO_SPLIT and record.get("task"):
+                self.tasks[folder][str(record["task"])] += 1
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         for file in self.files.values():
@@ -176,12 +206,59 @@ class RecordsWriter:
             shutil.rmtree(self.temporary)
 
     def _finish(self) -> None:
-        root = os.path.relpath(self.root, self.target.resolve())
-        report = {"root": root, "records": dict(self.counts), "tasks": dict(self.tasks), "operator": self.operator}
-        (self.temporary / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        text = yaml.safe_dump({"tasks": dict.fromkeys(sorted(self.tasks), 1)}, sort_keys=False)
-        (self.temporary / "mixture.yaml").write_text(text, encoding="utf-8")
+        for folder, counts in self.counts.items():
+            tasks = self.tasks[folder]
+            root = os.path.relpath(self.root, self.target.resolve() / folder)
+            report = {"root": root, "records": dict(counts), "tasks": dict(tasks), "operator": self.operator}
+            (self.temporary / folder / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            weights = {task: self.weights.get(task, 1) for task in sorted(tasks)}
+            text = yaml.safe_dump({"tasks": weights}, sort_keys=False)
+            (self.temporary / folder / "mixture.yaml").write_text(text, encoding="utf-8")
         replace_folder(self.temporary, self.target)
+
+
+def _parse_instructions(instructions: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the columns that instructions read.
+
+    Raises:
+        ValueError: one has other keys.
+    """
+    columns = []
+    for number, entry in enumerate(instructions):
+        keys = set(entry) - {"where", "needs"}
+        if keys not in ({"task", "question", "answer"}, {"task", "pairs"}):
+            raise ValueError(
+                f"write: instructions[{number}] is {dict(entry)}; expected task, question and answer, or task and "
+                "pairs, and where or needs."
+            )
+        conditions = parse_conditions(entry.get("where", ()), f"write: instructions[{number}].where")
+        columns += [entry.get("pairs") or entry["answer"], *(condition["column"] for condition in conditions)]
+    return columns
+
+
+def _parse_subsets(subsets: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the columns that subsets read.
+
+    Raises:
+        ValueError: one has other keys, or a name that is no name of a folder.
+    """
+    columns = []
+    for number, entry in enumerate(subsets):
+        if set(entry) != {"name", "where"} or not str(entry["name"]).isidentifier():
+            raise ValueError(f"write: subsets[{number}] is {dict(entry)}; expected name, a word, and where.")
+        conditions = parse_conditions(entry["where"], f"write: subsets[{number}].where")
+        columns += [condition["column"] for condition in conditions]
+    return columns
+
+
+def _list_pairs(row: Row, entry: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the questions and answers that an instruction makes of a row."""
+    if "pairs" in entry:
+        return [(pair["question"], pair["answer"]) for pair in row[entry["pairs"]] or []]
+    answer = row[entry["answer"]]
+    if isinstance(answer, list):
+        answer = ", ".join(answer)
+    return [(entry["question"], answer)] if answer else []
 
 
 def find_root(target: Path, rows: Iterable[Row]) -> Path:
