@@ -39,10 +39,20 @@ def test_a_detector_needs_its_file(clips: Path, tmp_path: Path) -> None:
         build_on(clips, {"faces": compose_operator("faces")}, tmp_path)
 
 
+def test_an_order_has_a_name() -> None:
+    config = {"operators": {"a": {"n": 1}, "b": {"n": 2}}, "order": "paper", "orders": {"paper": ["b", "a"]}}
+    assert list(select_operators(OmegaConf.create(config))) == ["b", "a"]
+
+
 @pytest.mark.parametrize(
-    ("order", "message"), [(["probe", "other"], "other .*probe, scenes"), (["probe", "probe"], "probe .*twice")]
+    ("order", "message"),
+    [
+        (["probe", "other"], "other .*probe, scenes"),
+        (["probe", "probe"], "probe .*twice"),
+        ("paper", "order=paper: .*list of"),
+    ],
 )
-def test_order_names_operators_once(order: list[str], message: str) -> None:
+def test_order_names_operators_once(order: list[str] | str, message: str) -> None:
     config = OmegaConf.create({"operators": {"probe": {}, "scenes": {}}, "order": order})
     with pytest.raises(ValueError, match=message):
         select_operators(config)
@@ -58,4 +68,9 @@ def test_every_pipeline_fits_together(clips: Path, tmp_path: Path, name: str, si
     nodes = select_operators(pipeline)
     if "scenes" in nodes:
         pytest.importorskip("scenedetect")
-    assert pipeline.name == name and build_on(clips, nodes, tmp_path).levels[-1].name == pipeline.order[-1]
+    assert pipeline.name == name
+    for order in [pipeline.order, *pipeline.get("orders", {})]:
+        with open_dict(config):
+            pipeline.order = order
+        nodes = select_operators(pipeline)
+        assert build_on(clips, nodes, tmp_path).levels[-1].name == list(nodes)[-1] == "write" or name == "clips"

@@ -87,11 +87,19 @@ class Pipeline:
 def select_operators(config: DictConfig) -> dict[str, dict[str, Any]]:
     """Return the configs of the operators of a pipeline's config, in its order.
 
+    Args:
+        config: with ``operators`` by name, and ``order``, their names, or the name of one of the lists in ``orders``.
+
     Raises:
-        ValueError: the order names an operator that the pipeline has not.
+        ValueError: there is no such order, or it names an operator that the pipeline has not.
     """
     plain: Any = OmegaConf.to_container(config, resolve=True)
     nodes, names = plain["operators"], plain["order"]
+    if isinstance(names, str):
+        orders = plain.get("orders", {})
+        if names not in orders:
+            raise ValueError(f"pipeline.order={names}: choose {', '.join([*orders, 'a list of operators'])}.")
+        names = orders[names]
     if unknown := [name for name in names if name not in nodes]:
         raise ValueError(f"pipeline.order: {unknown[0]} is no operator of the pipeline; choose {', '.join(nodes)}.")
     if repeated := {name for name in names if names.count(name) > 1}:
