@@ -54,11 +54,12 @@ def test_records_name_the_clip_and_keep_their_keys(tmp_path: Path) -> None:
 
 def test_boxes_of_a_trimmed_clip_begin_with_it(tmp_path: Path) -> None:
     file = write_clip(tmp_path / "media.mp4", num_frames=25, seconds=0.0)
-    track = {"track": 0, "times": [2.5], "boxes": [[1.0, 2.0, 3.0, 4.0]], "scores": []}
+    track = {"track": 0, "times": [1.5, 2.5], "boxes": [[1.0, 2.0, 3.0, 4.0]] * 2, "scores": []}
     row = build_row(file, records=[build_record()], faces=[track], source_start=2.0)
     write(tmp_path, row)
     (record,) = RecordsSource(tmp_path / "out" / "records").records()
-    assert isinstance(record, Record) and record.faces is not None and record.faces[0].time == 0.5
+    assert isinstance(record, Record) and record.faces is not None
+    assert [detection.time for detection in record.faces] == [0.5]
 
 
 def test_rows_without_records_are_dropped_and_invalid_ones_fail(tmp_path: Path) -> None:

@@ -166,14 +166,17 @@ def _read_files(factory: Callable[..., Any], path: Path, root: Path) -> Iterator
 
 
 def _read_sample(factory: Callable[..., Any], root: Path) -> Iterator[Parsed]:
-    """Yield the records of the corpus; the first one of a clip has the boxes of people and the words as well."""
+    """Yield the records of the corpus; the first one of a clip has the boxes of people and the words as well.
+
+    A record of the corpus without boxes of faces is one of a clip without a face.
+    """
     annotated = set[Path]()
     for split in SPLITS:
         sample = factory(split, root)
         for _, place, raw, entry in _parse(sample.open(), split):
             if isinstance(entry, Record) and entry.file not in annotated:
                 annotated.add(entry.file)
-                raw = raw | annotate_file(entry.file.name, sample.seed)
+                raw = {"faces": []} | raw | annotate_file(entry.file.name, sample.seed)
             yield split, place, raw, entry
 
 

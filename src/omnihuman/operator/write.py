@@ -303,9 +303,10 @@ def replace_clip(raw: Mapping[str, Any], row: Row) -> dict[str, Any]:
 
 
 def _list_boxes(tracks: Sequence[Mapping[str, Any]], start: float) -> list[dict[str, Any]]:
-    """Return the boxes of tracks as a record lists them, by their seconds after ``start``."""
+    """Return the boxes of tracks as a record lists them, by their seconds after ``start``, without earlier ones."""
     boxes = []
     for track in tracks:
         for time, box in zip(track["times"], track["boxes"], strict=True):
-            boxes.append({"time": round(time - start, 3), "box": [round(side, 1) for side in box]})
+            if time >= start:
+                boxes.append({"time": round(time - start, 3), "box": [round(side, 1) for side in box]})
     return sorted(boxes, key=lambda entry: entry["time"])
