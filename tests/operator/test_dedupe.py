@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,3 +52,14 @@ def test_cells_miss_few_duplicates() -> None:
     hits = [original is not None and original[0] == number for number, original in enumerate(originals[400:])]
     assert sum(hits) >= 190 and not any(originals[:400])
     assert operator._assign_cells(normalize(vectors, dim=1)).shape == (400, 2)
+
+
+def test_texts_are_compared_by_their_words(tmp_path: Path) -> None:
+    operator = Dedupe(partial(int), text="brief_caption", threshold=0.9)
+    assert set(operator.reads) == {"brief_caption", "width", "height", "seconds"}
+    texts = ["A man waves in a park.", "A woman reads a book.", "a man waves, in a park", "A dog barks.", ""]
+    rows: list[Row] = [{"brief_caption": text} for text in texts]
+    operator.setup(tmp_path)
+    embeddings = [outcome["embedding"] for outcome in operator.apply(rows) if isinstance(outcome, dict)]
+    outcomes = operator.decide(build_rows(torch.tensor(embeddings), [64, 64, 48, 64, 64]))
+    assert [isinstance(outcome, Dropped) for outcome in outcomes] == [False, False, True, False, False]

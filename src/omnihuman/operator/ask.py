@@ -14,7 +14,7 @@ from omnihuman.judge.base import Item, Judge, Ledger, Protocol, Verdict
 from omnihuman.judge.media import Media
 from omnihuman.operator.base import FRAMES, TRACKS, Columns, Failed, Operator, Outcome, Row, SetupError, Wants
 from omnihuman.operator.calls import CallLog, check_model
-from omnihuman.operator.looks import crop_track, rank_tracks, read_sound
+from omnihuman.operator.looks import crop_track, encode_sound, rank_tracks
 
 
 class Pair(BaseModel):
@@ -180,7 +180,7 @@ class Ask(Operator):
             value = row[column]
             item[key] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
         if self.has_sound:
-            item["sound"] = Media("audio", read_sound(row), suffix=".wav")
+            item["sound"] = Media("audio", encode_sound(row), suffix=".wav")
         if self.has_tracks:
             return [item | {"frames": crop_track(row, track)} for track in self._select_tracks(row)]
         if self.look:

@@ -1,7 +1,10 @@
 """Dedupe: near-duplicates among the clips of all partitions."""
 
+import hashlib
 import io
+import re
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +22,27 @@ from omnihuman.operator.rows import select_columns
 from omnihuman.types import Signal
 
 MAX_ROUNDS = 10
+TEXT_SIZE = 512
+"""Width of the embedding of a text."""
+
 MAX_PAIRS = 4096
 """Rows of a cell that are compared at once."""
 
 
 class Dedupe(Global):
-    """Frames -> an embedding; of clips that are near-duplicates of each other, the one with the most pixels stays.
+    """Frames or a text -> an embedding; of clips that are near-duplicates, the one with the most pixels stays.
 
-    The embedding is the mean and the deviation of the encoder's tokens, centred over all clips. Clips are compared
-    within the cells of a k-means, each in its nearest cells, so that the pairs stay few.
+    The embedding is the mean and the deviation of the encoder's tokens, or the words and pairs of words of the text; it is
+    centred over all clips. Clips are compared within the cells of a k-means, each in its nearest cells, so that the pairs
+    stay few.
 
-    Reference: SemDeDup (Abbas et al., 2023) §3. Differs from it: a clip is compared with those that stay, in an order
-    that content alone decides, and files with equal bytes and spans are dropped first.
+    Reference: SemDeDup (Abbas et al., 2023) §3; HumanOmni §3 compares brief captions by a language model. Differs from
+    them: a clip is compared with those that stay, in an order that content alone decides, and files with equal bytes and
+    spans are dropped first; captions are compared by their words.
 
     Args:
         encoder: of frames, called without arguments; one of conf/encoder.
+        text: column that is compared in place of frames; no encoder is loaded.
         threshold: cosine above which two clips are near-duplicates.
         cell_size: clips of a cell, on average.
         num_probes: cells in which a clip is compared.
@@ -41,7 +50,6 @@ class Dedupe(Global):
         batch_size: frames of a forward pass.
     """
 
-    reads = columns(frames=FRAMES, width=pa.int64(), height=pa.int64(), seconds=pa.float64())
     writes = columns(embedding=pa.list_(pa.float32()))
     compares = columns(embedding=None, width=None, height=None, seconds=None)
     decides = columns(duplicate_of=pa.string())
@@ -49,6 +57,7 @@ class Dedupe(Global):
     def __init__(
         self,
         encoder: Callable[[], Any],
+        text: str | None = None,
         threshold: float = 0.95,
         cell_size: int = 1000,
         num_probes: int = 2,
@@ -56,9 +65,13 @@ class Dedupe(Global):
         batch_size: int = 32,
     ) -> None:
         self.encoder, self.threshold, self.batch_size = encoder, threshold, batch_size
-        self.cell_size, self.num_probes, self.seed = cell_size, num_probes, seed
+        self.cell_size, self.num_probes, self.seed, self.text = cell_size, num_probes, seed, text
+        compared = {"frames": FRAMES} if text is None else {text: pa.string()}
+        self.reads = compared | columns(width=pa.int64(), height=pa.int64(), seconds=pa.float64())
 
     def setup(self, folder: Path) -> None:
+        if self.text is not None:
+            return
         import transformers
 
         transformers.utils.logging.set_verbosity_error()  # the encoders check their weights themselves
@@ -68,7 +81,10 @@ class Dedupe(Global):
 
     def apply(self, rows: Sequence[Row]) -> Iterable[Outcome]:
         for row in rows:
-            yield {"embedding": self.embed([frame["jpeg"] for frame in row["frames"]]).tolist()}
+            if self.text is not None:
+                yield {"embedding": embed_text(row[self.text] or "").tolist()}
+            else:
+                yield {"embedding": self.embed([frame["jpeg"] for frame in row["frames"]]).tolist()}
 
     def embed(self, jpegs: Sequence[bytes]) -> Float[Tensor, " E"]:
         """Return mean and deviation of the tokens of all frames ``[2 D]``."""
@@ -147,6 +163,20 @@ class Dedupe(Global):
         return torch.cat(
             [(block @ centers.T).topk(num_probes, dim=1).indices for block in torch.split(vectors, MAX_PAIRS)]
         )
+
+
+def embed_text(text: str) -> Float[Tensor, " E"]:
+    """Return the counts of the words and the pairs of words of a text, each at a place that its digest decides.
+
+    >>> float(torch.cosine_similarity(embed_text("A man waves."), embed_text("a man waves"), dim=0))
+    1.0
+    """
+    words = re.findall(r"\w+", text.lower())
+    embedding = torch.zeros(TEXT_SIZE)
+    for term in [*words, *map(" ".join, pairwise(words))]:
+        digest = int.from_bytes(hashlib.sha256(term.encode()).digest()[:8], "big")
+        embedding[digest % TEXT_SIZE] += 1 if digest >> 63 else -1
+    return embedding
 
 
 def _rank(table: pa.Table) -> Any:

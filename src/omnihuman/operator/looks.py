@@ -7,10 +7,10 @@ from typing import Any
 
 from PIL import Image
 
-from omnihuman.data.media import probe, read
 from omnihuman.judge.media import Media
 from omnihuman.modality import SAMPLE_RATE
 from omnihuman.operator.base import Row
+from omnihuman.operator.sound import read_sound
 
 MARGIN = 0.25
 """Share of the box that is added on every side of a face (FaceXFormer's margin)."""
@@ -61,19 +61,16 @@ def _crop(jpeg: bytes, box: Sequence[float], width: int) -> bytes:
     return buffer.getvalue()
 
 
-def read_sound(row: Row, timeout: float = 60.0) -> bytes:
-    """Return the sound of a clip as a wav file of 16-bit mono samples, empty for a clip without sound.
+def encode_sound(row: Row, timeout: float = 60.0) -> bytes:
+    """Return the sound of a clip as a wav file of 16-bit mono samples, without samples for a clip without sound.
 
     Args:
         row: with ``seconds``, that of the clip.
         timeout: seconds for the file.
     """
-    begin, end = row["start"], row["end"] or row["start"] + row["seconds"]
-    num_samples = probe(row["file"], timeout).num_samples(begin, end)
+    waveform, _ = read_sound(row, timeout)
     samples = b""
-    if num_samples:
-        waveform = read(row["file"], num_samples=num_samples, start=begin, end=end, timeout=timeout)[2]
-        assert waveform is not None
+    if waveform is not None:
         samples = (waveform.clamp(-1, 1) * 32767).round().short().numpy().tobytes()
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:

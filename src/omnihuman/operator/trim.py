@@ -80,7 +80,7 @@ class Trim(Operator):
             video = file.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
             video.height, video.width = (side - side % 2 for side in frames[0].shape[:2])
             video.pix_fmt = "yuv420p"
-            video.options = {"crf": str(self.crf), "x264-params": "mbtree=0:cpu-independent=1"}
+            video.options = {"crf": str(self.crf), "preset": "veryfast", "x264-params": "mbtree=0:cpu-independent=1"}
             video.thread_type = "NONE"
             audio = None if sound is None else file.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
             for pixels in frames:
