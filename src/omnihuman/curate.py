@@ -16,6 +16,9 @@ from omnihuman.verb import program, verb
 if TYPE_CHECKING:
     from omnihuman.curation.pipeline import Pipeline
 
+CAPTIONERS = ("captioner", "brief_captioner", "second_captioner")
+"""Keys of judges: the first one takes the place of the others where they are not named."""
+
 ACTIONS = ("status", "retry", "gc")
 """First words that ask for something else than a run."""
 
@@ -90,9 +93,10 @@ def prepare(config: DictConfig, out: Path) -> "Pipeline":
     for key in ("partition_size", "batch_size"):
         if config[key] < 1:
             raise ValueError(f"{key}={config[key]}: expected a whole number of at least 1.")
-    if config.get("captioner") is not None:
-        with open_dict(config):
-            config.captioner["_partial_"] = True  # built by the workers
+    for key in CAPTIONERS:
+        if config.get(key) is not None:
+            with open_dict(config):
+                config[key]["_partial_"] = True  # built by the workers
     nodes = select_operators(config.pipeline)
     path, root = (None if value is None else Path(value).expanduser() for value in (config.path, config.root))
     listing = list_source(build(config.source), path, root, config.partition_size)
@@ -151,11 +155,16 @@ def complete_arguments(arguments: Sequence[str]) -> list[str]:
 
     >>> complete_arguments(["+pipeline=clips"]), complete_arguments(["source=sample", "captioner=scripted"])
     (['pipeline=clips'], ['source=sample', 'judge@captioner=scripted', 'size=nano'])
+    >>> complete_arguments(["second_captioner=endpoint"])
+    ['+judge@second_captioner=endpoint']
     """
     completed = []
     for argument in arguments:
         name = argument.removeprefix("+") if argument.startswith("+pipeline=") else argument
-        completed.append(f"judge@{name}" if name.startswith("captioner=") else name)
+        key = name.partition("=")[0]
+        if key in CAPTIONERS:
+            name = f"judge@{name}" if key == CAPTIONERS[0] else f"+judge@{name}"
+        completed.append(name)
     has_size = any(argument.startswith("size=") for argument in completed)
     if "source=sample" in completed and not has_size:
         completed.append("size=nano")

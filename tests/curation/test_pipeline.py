@@ -58,6 +58,9 @@ def test_order_names_operators_once(order: list[str] | str, message: str) -> Non
         select_operators(config)
 
 
+PAPERS = ("favchat", "humanomni", "omni_emotion")
+
+
 @pytest.mark.parametrize("size", ["nano", "7b"])
 @pytest.mark.parametrize("name", sorted(path.stem for path in (Path(config_dir()) / "pipeline").glob("*.yaml")))
 def test_every_pipeline_fits_together(clips: Path, tmp_path: Path, name: str, size: str) -> None:
@@ -65,12 +68,25 @@ def test_every_pipeline_fits_together(clips: Path, tmp_path: Path, name: str, si
     with open_dict(config):
         config.captioner["_partial_"] = True
     pipeline = config.pipeline
-    nodes = select_operators(pipeline)
-    if "scenes" in nodes:
-        pytest.importorskip("scenedetect")
     assert pipeline.name == name
     for order in [pipeline.order, *pipeline.get("orders", {})]:
         with open_dict(config):
             pipeline.order = order
         nodes = select_operators(pipeline)
-        assert build_on(clips, nodes, tmp_path).levels[-1].name == list(nodes)[-1] == "write" or name == "clips"
+        if "scenes" in nodes:
+            pytest.importorskip("scenedetect")
+        for node in nodes.values() if size == "7b" else ():  # a user names the models
+            node |= {option: "truth" for option in ("boxes", "words") if option in node}
+        assert build_on(clips, nodes, tmp_path).levels[-1].name == list(nodes)[-1]
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_default_order_drops_more_before_it_asks(name: str) -> None:
+    pipeline = compose_config([f"pipeline={name}", "out=x", "judge@captioner=scripted"], "curate").pipeline
+    saving, paper = pipeline.orders.saving, pipeline.orders.paper
+
+    def count_above(order: list[str]) -> int:
+        """Return the operators above the first request."""
+        return next(place for place, key in enumerate(order) if "protocol" in pipeline.operators[key])
+
+    assert set(paper) <= set(saving) <= set(pipeline.operators) and count_above(saving) > count_above(paper)

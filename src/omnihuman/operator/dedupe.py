@@ -32,13 +32,13 @@ MAX_PAIRS = 4096
 class Dedupe(Global):
     """Frames or a text -> an embedding; of clips that are near-duplicates, the one with the most pixels stays.
 
-    The embedding is the mean and the deviation of the encoder's tokens, or the words and pairs of words of the text; it is
-    centred over all clips. Clips are compared within the cells of a k-means, each in its nearest cells, so that the pairs
-    stay few.
+    The embedding is the mean and the deviation of the encoder's tokens, or the words and pairs of words of the text; it
+    is centred over all clips. Clips are compared within the cells of a k-means, each in its nearest cells, so that the
+    pairs stay few.
 
     Reference: SemDeDup (Abbas et al., 2023) §3; HumanOmni §3 compares brief captions by a language model. Differs from
-    them: a clip is compared with those that stay, in an order that content alone decides, and files with equal bytes and
-    spans are dropped first; captions are compared by their words.
+    them: a clip is compared with those that stay, in an order that content alone decides, and files with equal bytes
+    and spans are dropped first; captions are compared by their words.
 
     Args:
         encoder: of frames, called without arguments; one of conf/encoder.
