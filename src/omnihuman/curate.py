@@ -1,19 +1,19 @@
 """Make training data of clips by a pipeline: ``omnihuman curate pipeline=clips source=folder path=... out=...``."""
 
-import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from omnihuman.config_files import list_choices
 from omnihuman.verb import program, verb
 
 if TYPE_CHECKING:
+    from omnihuman.curation.listing import Listing
     from omnihuman.curation.pipeline import Pipeline
 
 CAPTIONERS = ("captioner", "brief_captioner", "second_captioner")
@@ -60,17 +60,24 @@ def run_curation(config: DictConfig, out: Path) -> None:
     from omnihuman.curation.account import print_account, write_account
     from omnihuman.curation.backend import run_pipeline
     from omnihuman.curation.folder import check_out, write_state
+    from omnihuman.curation.listing import Listing
+    from omnihuman.curation.plan import print_plan
+    from omnihuman.curation.prices import Prices
 
     number, num_slices = parse_slice(config.slice)
     num_workers = read_workers(config.workers)
     pipeline = prepare(config, out)
+    listing = pipeline.levels[0].operator
+    assert isinstance(listing, Listing)
     check_out(out, pipeline.name)
     if config.dry_run:
-        print_plan(pipeline)
+        prices: Any = OmegaConf.to_container(config.prices, resolve=True)
+        print_plan(pipeline, Prices(**prices), listing.num_rows)
         return
     write_state(pipeline, HydraConfig.get().overrides.task)
     try:
-        run_pipeline(pipeline, range(number, pipeline.num_parts, num_slices), num_workers, float(config.wait))
+        parts = range(number, pipeline.num_parts, num_slices)
+        run_pipeline(pipeline, parts, num_workers, float(config.wait), str(config.backend))
     finally:
         write_account(out)
     print_account(out)
@@ -99,23 +106,27 @@ def prepare(config: DictConfig, out: Path) -> "Pipeline":
                 config[key]["_partial_"] = True  # built by the workers
     nodes = select_operators(config.pipeline)
     path, root = (None if value is None else Path(value).expanduser() for value in (config.path, config.root))
-    listing = list_source(build(config.source), path, root, config.partition_size)
+    if config.clips is None:
+        listing = list_source(build(config.source), path, root, config.partition_size)
+    else:
+        listing = imagine(config)
     options = {"batch_size": config.batch_size, "max_failed": float(config.max_failed)}
     return build_pipeline(config.pipeline.name, nodes, listing, out, **options)
 
 
-def print_plan(pipeline: "Pipeline") -> None:
-    """Print the partitions of each operator that are there and that are missing."""
+def imagine(config: DictConfig) -> "Listing":
+    """Return the listing of ``clips=`` clips of a source that is not there.
+
+    Raises:
+        ValueError: it is no number of clips, or the pipeline would run on them.
+    """
     from omnihuman.curation.listing import Listing
 
-    listing = pipeline.levels[0].operator
-    assert isinstance(listing, Listing)
-    print(f"{pipeline.name}: {listing.num_rows} clips in {pipeline.num_parts} partitions")
-    for level in pipeline.levels:
-        missing = sum(not level.file(part).is_file() for part in range(pipeline.num_parts))
-        wants = level.operator.wants
-        needs = f"{wants.cpus:g} cores, {wants.gpus:g} GPUs, {wants.calls:g} calls a row"
-        print(f"  {level.folder.name}: {missing} of {pipeline.num_parts} partitions to do; {needs}")
+    if not config.dry_run or not config.clips >= 1:
+        raise ValueError(f"clips={config.clips}: a number of clips of which dry_run=true tells the cost; leave it out.")
+    listing = Listing(Path(), (), config.partition_size)
+    listing.num_rows = round(config.clips)
+    return listing
 
 
 def parse_slice(text: str | None) -> tuple[int, int]:
@@ -135,14 +146,14 @@ def parse_slice(text: str | None) -> tuple[int, int]:
     return int(match[1]) - 1, int(match[2])
 
 
-def read_workers(value: int | None) -> int:
-    """Return the number of worker processes.
+def read_workers(value: int | None) -> int | None:
+    """Return the number of worker processes, ``None`` where the backend decides it.
 
     Raises:
         ValueError: it is no whole number.
     """
     if value is None:
-        return os.cpu_count() or 1
+        return None
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError(f"workers={value}: expected a whole number; 0 does the work in this process.")
     return value

@@ -35,6 +35,7 @@ EXTRAS = {
     "judge": "json_repair openai tenacity",
     "wheels": "openpyxl",
     "quantize": "bitsandbytes",
+    "ray": "ray",
     "remote": "aiohttp gcsfs s3fs",
 }
 """Extra of the package -> the modules that it installs, separated by spaces."""

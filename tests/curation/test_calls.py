@@ -54,9 +54,16 @@ def write_files(folder: Path, number: int) -> Path:
 
 
 def build_asking(
-    source: Path, out: Path, address: str, model: str, size: int = 10, settings: Any = None, **options: Any
+    source: Path,
+    out: Path,
+    address: str,
+    model: str,
+    size: int = 10,
+    settings: Any = None,
+    least: float | None = None,
+    **options: Any,
 ) -> Pipeline:
-    """Return a pipeline that asks one question about each file; options are those of the captioner."""
+    """Return a pipeline that asks one question about each file, and filters if told so; options are the captioner's."""
     captioner = {
         "_target_": "omnihuman.judge.endpoint.EndpointJudge",
         "_partial_": True,
@@ -70,6 +77,9 @@ def build_asking(
         "timeout": 10.0,
     }
     nodes = {"echo": compose_operator("ask", name="echo", protocol=PROTOCOL, captioner={**captioner, **options})}
+    if least is not None:
+        conditions = [{"column": "start", "most": least, "why": "late"}]
+        nodes["limit"] = compose_operator("filter", conditions=conditions)
     listing = list_source(partial(FolderSource), source, None, size)
     pipeline = build_pipeline("test", nodes, listing, out, **{"max_failed": 1.0, **(settings or {})})
     out.mkdir(exist_ok=True)
@@ -126,6 +136,14 @@ def test_another_model_behind_a_name_ends_the_run(tmp_path: Path) -> None:
         pipeline.levels[1].operator.one_model = False  # type: ignore[attr-defined]
         models = Counter(row["echo_model"] for row in read_rows(run_here(pipeline), "echo_model"))
     assert models == {"alias-2024": 10, "alias-2025": 2}
+
+
+def test_another_threshold_makes_no_call(endpoint: str, tmp_path: Path) -> None:
+    source, out = write_files(tmp_path / "files", 12), tmp_path / "out"
+    for number, least in enumerate((5.0, 6.0)):
+        pipeline = build_asking(source, out, endpoint, "threshold", least=least)
+        assert len(read_rows(run_here(pipeline))) == 12
+        assert len(read_log(endpoint, "threshold")) == 12 and len(list(out.glob("02-limit*"))) == number + 1
 
 
 def test_a_full_disk_is_seen_before_a_call(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

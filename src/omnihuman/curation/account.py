@@ -26,6 +26,7 @@ class Entry:
         name: in the pipeline.
         num_done: partitions that are there.
         rows: of these partitions, those that ended above included.
+        reached: rows that it has worked on.
         live: rows that are live after it.
         dropped: reason -> rows that it dropped.
         failed: reason -> rows that it failed on.
@@ -36,6 +37,7 @@ class Entry:
     name: str
     num_done: int = 0
     rows: int = 0
+    reached: int = 0
     live: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
@@ -61,7 +63,7 @@ def count(state: State) -> list[Entry]:
     for number, (name, folder, is_decision) in enumerate(state.levels):
         if is_decision:  # it continues the line of its operator
             entry = entries[-1]
-            entry.num_done = entry.rows = entry.live = 0
+            entry.num_done = entry.rows = entry.reached = entry.live = 0
         else:
             entry = Entry(name)
             entries.append(entry)
@@ -78,13 +80,16 @@ def count(state: State) -> list[Entry]:
 
 def _add(entry: Entry, file: Path) -> None:
     entry.num_done += 1
-    for row in pq.read_table(file, columns=["status", "operator", "why"]).to_pylist():
-        entry.rows += 1
-        entry.live += row["status"] == "live"
-        if row["operator"] == entry.name:
-            ends = {"dropped": entry.dropped, "failed": entry.failed}[row["status"]]
-            ends[row["why"]] += 1
-    entry.cost.update(_drop_rows(read_cost(file)))
+    table = pq.read_table(file, columns=["status", "operator", "why"])
+    entry.rows += table.num_rows
+    for group in table.group_by(table.column_names).aggregate([([], "count_all")]).to_pylist():
+        entry.live += group["count_all"] * (group["status"] == "live")
+        if group["operator"] == entry.name:
+            ends = {"dropped": entry.dropped, "failed": entry.failed}[group["status"]]
+            ends[group["why"]] += group["count_all"]
+    cost = read_cost(file)
+    entry.reached += int(cost["rows"])
+    entry.cost.update(_drop_rows(cost))
 
 
 def _drop_rows(cost: Mapping[str, float]) -> dict[str, float]:

@@ -1,12 +1,13 @@
-"""The embedded backend: spawned workers that run partitions, or this process alone."""
+"""Backends: workers that run partitions by their numbers, spawned here, on a cluster of Ray, or this process alone."""
 
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 
 from omnihuman.curation.listing import Listing
@@ -72,33 +73,64 @@ def _decide(number: int) -> None:
     _worker.decide(number)
 
 
-Task = tuple[Callable[..., None], tuple[object, ...]]
-Execute = Callable[[Iterable[Task]], None]
-"""Runs tasks, in any order; the first error ends the others."""
+@dataclass(frozen=True)
+class Backend:
+    """Runs partitions by their numbers; rows stay on the disk that all workers share.
+
+    Attributes:
+        run: (levels, parts) -> None: runs the partitions through the levels where their files are missing.
+        decide: (level) -> None: writes the decision of a global operator.
+    """
+
+    run: Callable[[Sequence[Level], Sequence[int]], None]
+    decide: Callable[[Level], None]
+
+
+def open_backend(name: str, pipeline: Pipeline, num_workers: int | None) -> AbstractContextManager[Backend]:
+    """Return a backend by its name, to be used in a ``with`` statement.
+
+    Args:
+        name: ``embedded`` or ``ray``.
+        pipeline: to run.
+        num_workers: processes, of Ray those of an operator; ``None``: one for each core; 0: this process.
+
+    Raises:
+        ValueError: there is no such backend.
+    """
+    if name == "embedded":
+        num_cores = len(os.sched_getaffinity(0))
+        return open_workers(pipeline, num_cores if num_workers is None else num_workers)
+    if name == "ray":
+        from omnihuman.curation.cluster import open_ray
+
+        return open_ray(pipeline, num_workers)
+    raise ValueError(f"backend={name}: choose embedded or ray.")
 
 
 @contextmanager
-def open_workers(pipeline: Pipeline, num_workers: int) -> Iterator[Execute]:
-    """Start worker processes, or none: then the tasks run in this process.
+def open_workers(pipeline: Pipeline, num_workers: int) -> Iterator[Backend]:
+    """Start worker processes, or none: then the partitions run in this process.
 
     Raises:
         ValueError: a worker has been killed, as by a machine without enough memory.
     """
     if num_workers == 0:
         worker = Worker(pipeline)
-        methods: dict[Callable[..., None], Callable[..., None]] = {_run: worker.run, _decide: worker.decide}
 
-        def execute_here(tasks: Iterable[Task]) -> None:
-            for function, arguments in tasks:
-                methods[function](*arguments)
+        def run_here(levels: Sequence[Level], parts: Sequence[int]) -> None:
+            for part in parts:
+                worker.run(list_missing(levels, part), part)
 
-        yield execute_here
+        yield Backend(run_here, lambda level: worker.decide(level.number))
         return
     # a forked child of a process with threads may hang
     pool = ProcessPoolExecutor(num_workers, get_context("spawn"), _start, (pipeline,))
 
-    def execute(tasks: Iterable[Task]) -> None:
-        futures: list[Future[None]] = [pool.submit(function, *arguments) for function, arguments in tasks]
+    def run(levels: Sequence[Level], parts: Sequence[int]) -> None:
+        missing = {part: list_missing(levels, part) for part in parts}
+        wait([pool.submit(_run, numbers, part) for part, numbers in missing.items() if numbers])
+
+    def wait(futures: Sequence[Future[None]]) -> None:
         try:
             for future in as_completed(futures):
                 future.result()
@@ -109,19 +141,27 @@ def open_workers(pipeline: Pipeline, num_workers: int) -> Iterator[Execute]:
             ) from error
 
     try:
-        yield execute
+        yield Backend(run, lambda level: wait([pool.submit(_decide, level.number)]))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def run_pipeline(pipeline: Pipeline, parts: Sequence[int], num_workers: int, wait: float) -> None:
+def list_missing(levels: Sequence[Level], part: int) -> list[int]:
+    """Return the numbers of the levels whose file of a partition is missing."""
+    return [level.number for level in levels if not level.file(part).is_file()]
+
+
+def run_pipeline(
+    pipeline: Pipeline, parts: Sequence[int], num_workers: int | None, wait: float, backend: str = "embedded"
+) -> None:
     """Run the partitions of this slice through all levels.
 
     Args:
         pipeline: to run.
         parts: numbers of the partitions of this slice.
-        num_workers: processes; 0: this one.
+        num_workers: processes; 0: this one; ``None``: one for each core.
         wait: seconds for which a global operator waits for partitions of other slices.
+        backend: ``embedded`` or ``ray``.
 
     Raises:
         ValueError: too many rows fail, a worker is killed, the disk is full, or partitions of other slices are missing.
@@ -129,18 +169,13 @@ def run_pipeline(pipeline: Pipeline, parts: Sequence[int], num_workers: int, wai
     source = pipeline.levels[0]
     assert isinstance(source.operator, Listing)
     source.operator.save(source.folder)
-    with open_workers(pipeline, num_workers) as execute:
+    with open_backend(backend, pipeline, num_workers) as workers:
         for segment in pipeline.segments:
             first = segment[0]
             if first.is_decision and not is_decided(pipeline, first.number, first.operator):
                 wait_for_parts(pipeline, first, wait)
-                execute([(_decide, (first.number,))])
-            tasks: list[Task] = []
-            for part in parts:
-                numbers = [level.number for level in segment if not level.file(part).is_file()]
-                if numbers:
-                    tasks.append((_run, (numbers, part)))
-            execute(tasks)
+                workers.decide(first)
+            workers.run(segment, parts)
 
 
 def wait_for_parts(pipeline: Pipeline, level: Level, seconds: float) -> None:

@@ -125,6 +125,17 @@ class Ask(Operator):
         decisive = ("model", "temperature", "seed", "max_tokens", "reasoning", "extra_body")
         return {"captioner": {key: arguments[key] for key in decisive if key in arguments}}
 
+    @property
+    def model(self) -> str | None:
+        """The model that is asked for, ``None`` where none is: the replies are known."""
+        name: str | None = getattr(self.captioner, "keywords", {}).get("model")
+        return name
+
+    def find_price(self, model: str) -> Sequence[float] | None:
+        """Return the dollars for a million tokens in and out of a model, ``None`` if the captioner has no price."""
+        prices: Mapping[str, Sequence[float]] = getattr(self.captioner, "keywords", {}).get("prices") or {}
+        return prices.get(model)
+
     def setup(self, folder: Path) -> None:
         super().setup(folder)
         self.judge = self.captioner()
