@@ -12,7 +12,6 @@ import pyarrow as pa
 import pytest
 
 from omnihuman.curation import store
-from omnihuman.curation.backend import run_pipeline
 from omnihuman.curation.folder import read_state, remove_old, retry, write_state
 from omnihuman.curation.pipeline import Pipeline
 from omnihuman.curation.run import apply_batches
@@ -72,13 +71,6 @@ def test_slices_give_the_same_rows(clips: Path, tmp_path: Path, expected: list[R
         run_here(pipeline, [1])
     run_here(pipeline, [0, 2])
     run_here(pipeline, [1])
-    assert read_rows(pipeline, *COLUMNS) == expected
-
-
-@pytest.mark.slow
-def test_two_workers_give_the_same_rows(clips: Path, tmp_path: Path, expected: list[Row]) -> None:
-    pipeline = build_on(clips, list_nodes(), tmp_path / "out", 2)
-    run_pipeline(pipeline, range(3), 2, 0.0)
     assert read_rows(pipeline, *COLUMNS) == expected
 
 

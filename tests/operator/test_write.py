@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from omnihuman.build import build, compose_config
 from omnihuman.curation.store import build_table, write_partition
 from omnihuman.data.record import Record
 from omnihuman.operator.base import Dropped, Failed, Row
 from omnihuman.operator.write import Write
+from omnihuman.source.index import IndexSource
 from omnihuman.source.records import RecordsSource
 from tests.data.conftest import write_clip
 from tests.operator.conftest import apply_one, build_row
@@ -69,6 +71,20 @@ def test_rows_without_records_are_dropped_and_invalid_ones_fail(tmp_path: Path) 
     assert isinstance(apply_one(Write(tasks=["face"]), tmp_path / "x", row), Dropped)
     row = build_row(file, records=[build_record(conversations=[])])
     assert isinstance(apply_one(Write(), tmp_path / "x", row), Failed)
+
+
+def test_an_index_with_shards_holds_the_records(tmp_path: Path) -> None:
+    file = write_clip(tmp_path / "media.mp4", num_frames=25, seconds=0.0)
+    rows = [build_row(file, records=[build_record(id=name)], split=name) for name in ("train", "val")]
+    operator = write(tmp_path, *rows, index=True, shard_gb=0.001)
+    index = tmp_path / "out" / "index"
+    for name, folder in (("train", index), ("val", index / "val")):
+        (record,) = IndexSource(folder).records()
+        assert isinstance(record, Record) and record.id == name and ".tar/" in str(record.file)
+        assert build(compose_config(["data=index", f"data.index={folder}"]).data).sources
+    assert operator.is_complete(operator.folder) and not Write(index=True).is_complete(tmp_path / "out" / "06-write")
+    with pytest.raises(ValueError, match=r"shard_gb=1: .*index=true"):
+        Write(shard_gb=1)
 
 
 PAIRS = [{"question": "Who?", "answer": "She."}, {"question": "Where?", "answer": "Here."}]

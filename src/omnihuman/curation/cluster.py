@@ -24,8 +24,15 @@ class Actor:
         self.worker, self.numbers = Worker(pipeline), numbers
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Run the partition with the number in ``row``, and pass it on."""
-        self.worker.run(self.numbers, int(row["part"]))
+        """Run the partition with the number in ``row``, and pass it on, with the message of a mistake.
+
+        An exception would reach the program as a text of many lines, with the traces of Ray.
+        """
+        if not row["error"]:
+            try:
+                self.worker.run(self.numbers, int(row["part"]))
+            except ValueError as error:
+                return row | {"error": str(error)}
         return row
 
 
@@ -55,7 +62,7 @@ def open_ray(pipeline: Pipeline, num_workers: int | None) -> Iterator[Backend]:
     resources = ray.cluster_resources()
 
     def run(levels: Sequence[Level], parts: Sequence[int]) -> None:
-        numbers = [{"part": part} for part in parts if list_missing(levels, part)]
+        numbers = [{"part": part, "error": ""} for part in parts if list_missing(levels, part)]
         if not numbers:
             return
         rows = ray.data.from_items(numbers, override_num_blocks=len(numbers))
@@ -68,13 +75,12 @@ def open_ray(pipeline: Pipeline, num_workers: int | None) -> Iterator[Backend]:
                 compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
                 **share_resources(group[0], resources, len(groups)),
             )
-        with show_cause():
-            rows.materialize()
+        for row in rows.iter_rows():
+            _raise(row["error"])
 
     def decide(level: Level) -> None:
         task = ray.remote(**share_resources(level, resources, 1))(_decide)
-        with show_cause():
-            ray.get(task.remote(pipeline, level.number))
+        _raise(ray.get(task.remote(pipeline, level.number)))
 
     try:
         yield Backend(run, decide)
@@ -96,20 +102,15 @@ def share_resources(level: Level, resources: dict[str, float], num_pools: int) -
     return {"num_cpus": cores, "num_gpus": min(wants.gpus, resources.get("GPU", 0.0))}
 
 
-@contextmanager
-def show_cause() -> Iterator[None]:
-    """Raise the ``ValueError`` that has ended a worker, without the traces of Ray around it."""
+def _raise(message: str) -> None:
+    if message:
+        raise ValueError(message)
+
+
+def _decide(pipeline: Pipeline, number: int) -> str:
+    """Write the decision of a global operator, and return the message of a mistake."""
     try:
-        yield
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            inner = getattr(cause, "cause", None) or cause.__cause__
-            if isinstance(cause, ValueError) and not type(cause).__module__.startswith("ray"):
-                raise ValueError(str(cause)) from error
-            cause = inner
-        raise
-
-
-def _decide(pipeline: Pipeline, number: int) -> None:
-    Worker(pipeline).decide(number)
+        Worker(pipeline).decide(number)
+    except ValueError as error:
+        return str(error)
+    return ""

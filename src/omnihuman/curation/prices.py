@@ -7,7 +7,7 @@ from omnihuman.curation.account import Entry
 from omnihuman.operator.ask import Ask
 from omnihuman.operator.base import Operator
 
-KEYS = {"cores", "gpus", "share", "tokens_in", "tokens_out"}
+KEYS = {"cores", "gpus", "share", "calls", "tokens_in", "tokens_out"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Prices:
         frame_tokens: tokens of the prompt for a second of a clip whose frames a model sees.
         operators: name in a pipeline, or of an operator -> ``{cores: 10, gpus: 200, share: 0.9}``: speed in times real
             time on a core and on a GPU, and the share of rows that are live afterwards.
-        protocols: name -> ``{tokens_in: 1200, tokens_out: 350}`` of a call, without frames.
+        protocols: name -> ``{tokens_in: 1200, tokens_out: 350, calls: 1}`` of a call, without frames, and calls a row.
         other_protocols: the same for those that are not listed.
         models: name -> ``{frames: 1360, text: 1521}``: tokens that a GPU does in a second.
 
@@ -107,16 +107,16 @@ class Prices:
     def _estimate_call(self, name: str, operator: Ask) -> Cost:
         figures = dict(self.protocols.get(operator.protocol["name"], self.other_protocols))
         figures |= self.operators.get(name, {})
-        has_frames = "frames" in operator.reads
-        tokens_in = figures.get("tokens_in", 0.0) + (self.frame_tokens * self.seconds if has_frames else 0.0)
-        tokens_out = figures.get("tokens_out", 0.0)
+        calls, seen = figures.get("calls", 1.0), self.seconds if operator.protocol.get("frames") else 0.0
+        tokens_in = calls * (figures.get("tokens_in", 0.0) + self.frame_tokens * seen)
+        tokens_out = calls * figures.get("tokens_out", 0.0)
         gpu_hours, dollars = self._price_tokens(operator, tokens_in, tokens_out)
         share = figures.get("share", 1.0)
-        return Cost(1.0, tokens_in, tokens_out, gpu_hours=gpu_hours, dollars=dollars, share=share)
+        return Cost(calls, tokens_in, tokens_out, gpu_hours=gpu_hours, dollars=dollars, share=share)
 
     def _price_tokens(self, operator: Ask, tokens_in: float, tokens_out: float) -> tuple[float, float]:
         """Return GPU hours and dollars of a call."""
-        model, has_frames = operator.model, "frames" in operator.reads
+        model, has_frames = operator.model, bool(operator.protocol.get("frames"))
         if model is None:  # no language model is asked
             return 0.0, 0.0
         if model in self.models:

@@ -7,6 +7,7 @@ import secrets
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -16,12 +17,23 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
+from omnihuman.data.plan.pack_shards import ShardWriter
+from omnihuman.data.plan.record_tables import MANIFEST
+from omnihuman.data.plan.write_index import write_index
 from omnihuman.data.record import BadSample, Record, parse_record
 from omnihuman.operator.base import TRACKS, Dropped, Failed, Global, Outcome, Row, columns
 from omnihuman.operator.filter import find_broken, parse_conditions
+from omnihuman.source.records import RecordsSource
+from omnihuman.source.root import VALIDATION_INDEX, read_records_folder
 
 FOLDER = "records"
 """Folder of the records below ``out``: ``data=<out>/records`` trains on them."""
+
+INDEX = "index"
+"""Folder of their index."""
+
+PROBE_SECONDS = 60.0
+"""For the header of a media file."""
 
 REPORT = "report.json"
 NO_SPLIT = "train"
@@ -49,9 +61,11 @@ class Write(Global):
         weights: task -> how often its records are used in an epoch, in ``mixture.yaml``; 1 for other tasks.
         faces: the records get the tracks of ``faces`` as boxes; without it, the source's records have their own boxes.
         follow_links: accept links in the root that lead out of it.
+        index: write an index of the records as well, for ``data=index data.index=<out>/index``.
+        shard_gb: 10^9 bytes of the tar files into which the index packs the media; ``null``: they stay where they are.
 
     Raises:
-        ValueError: an instruction or a subset has other keys.
+        ValueError: an instruction or a subset has other keys, or there are shards without an index.
     """
 
     reads = columns(records=pa.list_(pa.string()), kind=pa.string(), has_sound=pa.bool_())
@@ -67,8 +81,13 @@ class Write(Global):
         weights: Mapping[str, float] | None = None,
         faces: bool = True,
         follow_links: bool = False,
+        index: bool = False,
+        shard_gb: float | None = None,
     ) -> None:
         self.tasks, self.follow_links, self.weights = tasks, follow_links, dict(weights or {})
+        self.index, self.shard_gb = index, shard_gb
+        if shard_gb is not None and not (index and shard_gb > 0):
+            raise ValueError(f"write: shard_gb={shard_gb}: expected a number above 0, and index=true.")
         self.instructions = [dict(entry) for entry in instructions]
         self.subsets = [dict(entry) for entry in subsets]
         read = dict.fromkeys(_parse_instructions(self.instructions) + _parse_subsets(self.subsets))
@@ -145,6 +164,8 @@ class Write(Global):
                 for text in texts:
                     writer.add(row["split"] or NO_SPLIT, json.loads(text) | {row["kind"]: file})
                 counts.append({"num_records": len(texts)})
+        if self.index and any(count["num_records"] for count in counts if isinstance(count, dict)):
+            index_records(self.target, self.folder.parent / INDEX, self.shard_gb)
         return counts
 
     def _read_written(self) -> Iterator[list[str]]:
@@ -155,7 +176,9 @@ class Write(Global):
 
     def is_complete(self, folder: Path) -> bool:
         report = folder.parent / FOLDER / REPORT
-        return report.is_file() and json.loads(report.read_bytes()).get("operator") == folder.name
+        if not report.is_file() or json.loads(report.read_bytes()).get("operator") != folder.name:
+            return False
+        return not self.index or (folder.parent / INDEX / MANIFEST).is_file()
 
 
 class RecordsWriter:
@@ -259,6 +282,28 @@ def _list_pairs(row: Row, entry: Mapping[str, Any]) -> list[tuple[str, str]]:
     if isinstance(answer, list):
         answer = ", ".join(answer)
     return [(entry["question"], answer)] if answer else []
+
+
+def index_records(records: Path, out: Path, shard_gb: float | None) -> None:
+    """Write the index of a records folder, with its validation records in a folder of their own.
+
+    Args:
+        records: the folder.
+        out: folder of the index.
+        shard_gb: 10^9 bytes of a tar file of the media, which lie below the index; ``None``: no tar files.
+
+    Raises:
+        ValueError: no record can be used.
+    """
+    files = read_records_folder(records)
+    shards = None
+    if shard_gb is not None:
+        target = str((out / "media").resolve())
+        shards = ShardWriter(target, target, out / "shards", round(shard_gb * 1e9))
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for folder, file in ((out, files.train), (out / VALIDATION_INDEX, files.val)):
+            if file is not None and file.is_file():
+                write_index([RecordsSource(file)], folder, pool, PROBE_SECONDS, shards)
 
 
 def find_root(target: Path, rows: Iterable[Row]) -> Path:

@@ -1,0 +1,104 @@
+"""An index of records: their tables, the list of bad rows, and the manifest, which ``data=index`` reads."""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from omnihuman.data.plan.fingerprint import PLANNING_CODE, hash_code
+from omnihuman.data.plan.headers import HeaderStore, Outcome
+from omnihuman.data.plan.index import Index
+from omnihuman.data.plan.pack_shards import ShardWriter
+from omnihuman.data.plan.planning import probe_file
+from omnihuman.data.plan.record_tables import BAD_ROWS, MANIFEST, write_records
+from omnihuman.data.plan.source_plans import describe_source, name_headers
+from omnihuman.data.plan.tables import PlanTable, TableWriter
+from omnihuman.data.tasks import RecordSource
+
+FILES_AT_ONCE = 16
+"""Files that a process probes at once."""
+
+
+def write_index(
+    sources: Sequence[RecordSource], out: Path, pool: Executor, timeout: float, shards: ShardWriter | None
+) -> list[PlanTable]:
+    """Write the index of sources and return their tables.
+
+    Args:
+        sources: of the records.
+        out: folder of the index.
+        pool: of processes or threads that probe the media files.
+        timeout: seconds per file.
+        shards: packs the media; ``None``: they stay where they are.
+
+    Raises:
+        ValueError: no record can be used.
+    """
+    tables = [write_source(source, out, pool, timeout, shards) for source in sources]
+    if not sum(map(len, tables)):
+        names = ", ".join(source.location for source in sources)
+        raise ValueError(f"{names}: no record can be used: {describe_bad(tables)}.")
+    write_manifest(out, sources, tables)
+    return tables
+
+
+def write_source(
+    source: RecordSource, out: Path, pool: Executor, timeout: float, shards: ShardWriter | None
+) -> PlanTable:
+    """Return the tables of a source; those that hold still are left as they are."""
+    index = Index(out / "records")
+    key = {"source": describe_source(source), "code": hash_code(*PLANNING_CODE), "shards": shards and shards.url}
+    probe_one = partial(probe_file, timeout=timeout, policy="skip")
+
+    def probe(files: Iterable[Path]) -> dict[Path, Outcome]:
+        files = list(files)
+        return dict(zip(files, pool.map(probe_one, files, chunksize=FILES_AT_ONCE), strict=True))
+
+    def write(writer: TableWriter) -> None:
+        write_records(writer, source.records(), HeaderStore(out / "headers" / name_headers(), probe), key, shards)
+
+    return index.get(key, write)
+
+
+def write_manifest(out: Path, sources: Sequence[RecordSource], tables: Sequence[PlanTable]) -> None:
+    """Write the list of bad rows and the manifest, and delete tables that only the earlier manifest names."""
+    with (out / BAD_ROWS).open("w") as lines:
+        for source, table in zip(sources, tables, strict=True):
+            for row in table.report.skipped:
+                lines.write(json.dumps({"records": source.location, **row}) + "\n")
+    names = [table.folder.relative_to(out).as_posix() for table in tables]
+    manifest: dict[str, Any] = {
+        "tables": names,
+        "records": [source.location for source in sources],
+        "num_records": [len(table) for table in tables],
+    }
+    file = out / MANIFEST
+    earlier = json.loads(file.read_text())["tables"] if file.is_file() else []
+    partial_file = file.with_suffix(".partial")
+    partial_file.write_text(json.dumps(manifest, indent=2) + "\n")
+    partial_file.replace(file)
+    for name in set(earlier) - set(names):
+        shutil.rmtree(out / name, ignore_errors=True)
+
+
+def describe(tables: Iterable[PlanTable]) -> str:
+    """Return what tables hold in words."""
+    totals = Counter[str]()
+    for table in tables:
+        totals.update(table.count_media())
+    hours = totals["seconds"] / 3600
+    tracks = f", {totals['tracks']} with tracks of faces" if totals["tracks"] else ""
+    return f"{totals['records']} records{tracks}, {totals['clips']} clips, {hours:.2f} hours"
+
+
+def describe_bad(tables: Iterable[PlanTable]) -> str:
+    """Return how many rows cannot be used, and why."""
+    reasons = Counter[str]()
+    for table in tables:
+        reasons.update(row["reason"] for row in table.report.skipped)
+    listed = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    return f"{reasons.total()} bad rows ({listed}), see bad.jsonl" if reasons else "no bad row"
