@@ -59,6 +59,7 @@ def run_curation(config: DictConfig, out: Path) -> None:
     """
     from omnihuman.curation.account import print_account, write_account
     from omnihuman.curation.backend import run_pipeline
+    from omnihuman.curation.card import is_finished, write_card
     from omnihuman.curation.folder import check_out, write_state
     from omnihuman.curation.listing import Listing
     from omnihuman.curation.plan import print_plan
@@ -81,6 +82,8 @@ def run_curation(config: DictConfig, out: Path) -> None:
     finally:
         write_account(out)
     print_account(out)
+    if is_finished(pipeline):
+        write_card(pipeline, config.licence)
 
 
 def prepare(config: DictConfig, out: Path) -> "Pipeline":
