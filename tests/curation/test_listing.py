@@ -10,10 +10,13 @@ import pytest
 
 from omnihuman.curation.listing import Listing, list_source
 from omnihuman.operator.base import Failed
+from omnihuman.source.data_juicer import DataJuicerSource
 from omnihuman.source.folder import FolderSource
+from omnihuman.source.nemo_curator import NemoCuratorSource
 from omnihuman.source.records import RecordsSource
 from omnihuman.source.sample import SampleSource
 from omnihuman.source.table import TableSource
+from tests.curation.conftest import clips as clips
 
 CHAT = [{"from": "human", "value": "<video>\nWho?"}, {"from": "gpt", "value": "She."}]
 
@@ -56,8 +59,23 @@ def test_records_that_cannot_be_used_are_failed_rows(tmp_path: Path) -> None:
     assert {outcome.why for outcome in outcomes} >= {"missing_file", "no_media"}
 
 
+def test_clips_of_other_engines_need_no_caption(clips: Path, tmp_path: Path) -> None:
+    texts = ["<__dj__video> <|__dj__eoc|>", "<__dj__video> She waves. <|__dj__eoc|>"]
+    lines = [json.dumps({"videos": [str(clips / f"{number}.mp4")], "text": text}) for number, text in enumerate(texts)]
+    (tmp_path / "a.jsonl").write_text("\n".join([*lines, json.dumps({"videos": [str(clips / "gone.mp4")]})]))
+    listing = list_source(partial(DataJuicerSource), tmp_path / "a.jsonl", clips, 10)
+    assert sorted(len(entry["records"]) for entry in listing.entries if not entry["problem"]) == [0, 1]
+    assert [entry["problem"][0] for entry in listing.entries if entry["problem"]] == ["missing_file"]
+    for folder in ("metas", "clips"):
+        (tmp_path / "out" / folder).mkdir(parents=True)
+    (tmp_path / "out" / "clips" / "0.mp4").write_bytes((clips / "0.mp4").read_bytes())
+    (tmp_path / "out" / "metas" / "0.json").write_text(json.dumps({"clip_location": "s3://bucket/clips/0.mp4"}))
+    (entry,) = list_source(partial(NemoCuratorSource), tmp_path / "out", None, 10).entries
+    assert entry["source"] == "clips/0.mp4" and not entry["records"] and not entry["problem"]
+
+
 def test_other_sources_and_empty_ones_raise(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"source=table.*folder, records or sample"):
+    with pytest.raises(ValueError, match=r"source=table.*data_juicer"):
         list_source(partial(TableSource), tmp_path, None, 10)
     with pytest.raises(ValueError, match="no media file"):
         list_source(partial(FolderSource), tmp_path, None, 10)

@@ -12,10 +12,13 @@ import pyarrow.parquet as pq
 
 from omnihuman.corpus.annotation import annotate_file
 from omnihuman.curation.store import build_table, make_id, write_table
-from omnihuman.data.record import BadSample, Entry, Record
+from omnihuman.data.files import parse_files, parse_kind
+from omnihuman.data.record import BadSample, Entry, Record, parse_record
 from omnihuman.operator.base import Columns, Failed, Operator, Outcome, Row
+from omnihuman.source.data_juicer import DataJuicerSource
 from omnihuman.source.files import FileSource
 from omnihuman.source.folder import FolderSource
+from omnihuman.source.nemo_curator import NemoCuratorSource
 from omnihuman.source.records import RecordsSource
 from omnihuman.source.root import find_media_root, read_records_folder
 from omnihuman.source.sample import SPLITS, SampleSource
@@ -130,9 +133,15 @@ def list_source(factory: Callable[..., Any], path: Path | None, root: Path | Non
     elif kind is RecordsSource:
         root = (root or find_media_root(path)).resolve()
         entries = _list_records(_read_files(factory, path, root), root)
+    elif kind in (DataJuicerSource, NemoCuratorSource):
+        root = (root or (path if path.is_dir() else path.parent)).resolve()
+        entries = _list_records(_read_clips(factory(path, root), root), root)
     else:
         name = kind.__module__.rpartition(".")[2]
-        raise ValueError(f"source={name}: choose folder, records or sample; make records first: omnihuman records.")
+        raise ValueError(
+            f"source={name}: choose folder, records, sample, data_juicer or nemo_curator; of others make records "
+            "first: omnihuman records."
+        )
     if not entries:
         raise ValueError(f"path={path}: there is no media file in it.")
     return Listing(root, sorted(entries, key=_order), partition_size)
@@ -180,6 +189,22 @@ def _read_sample(factory: Callable[..., Any], root: Path) -> Iterator[Parsed]:
             yield split, place, raw, entry
 
 
+def _read_clips(source: FileSource, root: Path) -> Iterator[Parsed]:
+    """Yield the clips of another engine: with a caption they are records, without one files alone."""
+    for place, raw in source.entries():
+        try:
+            if isinstance(raw, BadSample):
+                raise raw
+            if "conversations" in raw:
+                yield None, place, raw, parse_record(raw, place, root, place, **source.options)
+                continue
+            kind = parse_kind(raw, place, False)
+            (file,) = parse_files(raw, kind, root, place, follow_links=False)
+            yield None, place, None, Record(place, file, kind, (), ())
+        except BadSample as bad:
+            yield None, place, raw, (place, bad)
+
+
 def _parse(source: FileSource, split: str | None) -> Iterator[Parsed]:
     for (place, raw), entry in zip(source.entries(), source.records(), strict=True):
         yield split, place, raw, entry
@@ -199,7 +224,8 @@ def _list_records(records: Iterable[Parsed], root: Path) -> list[Row]:
         source = entry.file.relative_to(root).as_posix()
         key = (source, entry.start, entry.end, split)
         row = rows.setdefault(key, _build_entry(*key))
-        row["records"].append(json.dumps(raw, ensure_ascii=False))
+        if raw is not None:
+            row["records"].append(json.dumps(raw, ensure_ascii=False))
     return list(rows.values())
 
 
