@@ -10,12 +10,9 @@ import pytest
 
 from omnihuman.build import compose_part
 from omnihuman.data.chat import (
-    TEXTS_AT_ONCE,
     Chat,
     check_markers,
-    count_each,
     describe_difference,
-    encode_text,
     measure,
 )
 from omnihuman.data.record import BadSample
@@ -288,8 +285,3 @@ def test_pieces_measure_what_is_encoded(tokenizer: Any) -> None:
             pieces = chat.split_prompt(messages, "It is", prompt)
             num_tokens = chat.count_tokens(piece.text for piece in pieces)
             assert measure(pieces, COUNTS, num_tokens) == (len(chat.prompt(messages, COUNTS, "It is", prompt)), 0)
-
-
-def test_many_texts_are_counted_as_single_ones(tokenizer: Any) -> None:
-    texts = [f"{number} men\n  dance,{' la' * number} 好" for number in range(TEXTS_AT_ONCE + 9)]
-    assert count_each(tokenizer, texts) == [len(encode_text(tokenizer, text)) for text in texts]

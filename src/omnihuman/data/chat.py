@@ -1,16 +1,15 @@
 """The one prompt builder: messages -> token ids and labels, for training and for generation."""
 
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 
 from omnihuman.data.record import BadSample
+from omnihuman.data.token_counts import TokenCounter, encode_text
 from omnihuman.modality import PLACEHOLDERS, SLOTS, TAGS
 from omnihuman.template import OWN, Template, render
 from omnihuman.types import IGNORE_INDEX, Sample
@@ -19,9 +18,6 @@ MAX_CACHED_LENGTH = 200
 """Longest text in characters whose ids are cached: longer texts are user text, which does not repeat."""
 
 MAX_CACHED_TEXTS = 10_000
-
-TEXTS_AT_ONCE, MAX_THREADS = 512, 8
-"""Texts whose tokens a thread counts at once, in Rust beside the interpreter, and such threads."""
 
 PROBE = (
     ("user", "Who is in the video?"),
@@ -103,6 +99,10 @@ class Chat:
     instruction: str | Mapping[str, str] = "{question}"
     max_length: int = 2**31
     _cached_ids: dict[str, list[int]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def _counter(self) -> TokenCounter:
+        return TokenCounter(self.tokenizer)
 
     def __post_init__(self) -> None:
         check_markers(self.markers)
@@ -223,8 +223,7 @@ class Chat:
 
     def count_tokens(self, texts: Iterable[str]) -> dict[str, int]:
         """Return the number of tokens of each text, many at once."""
-        new = [text for text in dict.fromkeys(texts) if text]
-        return {"": 0, **dict(zip(new, count_each(self.tokenizer, new), strict=True))}
+        return self._counter.count(texts)
 
     def _begin(self, messages: Sequence[tuple[str, str]], system: str | None) -> str:
         """Return the text before the first turn; all texts are checked."""
@@ -316,38 +315,6 @@ class Chat:
             message = f"no token of an answer is left within data.max_length={self.max_length}."
             raise BadSample("answer_truncated", message)
         return ids, labels
-
-
-def encode_text(tokenizer: Any, text: str) -> list[int]:
-    """Return the ids of a text, without special tokens around it.
-
-    A tokenizer in Rust is called itself: what transformers does around it takes half of the time of a short text.
-    """
-    backend = _find_backend(tokenizer)
-    if backend is None:
-        return list(tokenizer.encode(text, add_special_tokens=False))
-    return list(backend.encode(text, add_special_tokens=False).ids)
-
-
-def count_each(tokenizer: Any, texts: Sequence[str]) -> list[int]:
-    """Return the number of ids of each text, without special tokens around it."""
-    backend = _find_backend(tokenizer)
-    if backend is None or len(texts) < TEXTS_AT_ONCE:
-        return [len(encode_text(tokenizer, text)) for text in texts]
-
-    def count(start: int) -> list[int]:
-        encodings = backend.encode_batch_fast(texts[start : start + TEXTS_AT_ONCE], add_special_tokens=False)
-        return [len(encoding) for encoding in encodings]
-
-    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
-        return list(chain.from_iterable(pool.map(count, range(0, len(texts), TEXTS_AT_ONCE))))
-
-
-def _find_backend(tokenizer: Any) -> Any:
-    """Return the tokenizer in Rust; ``None`` without one, and for one that would cut or fill: ``encode`` does not."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    is_plain = backend is not None and backend.truncation is None and backend.padding is None
-    return backend if is_plain else None
 
 
 def read_texts(meta: Mapping[str, Any]) -> dict[str, Any]:
