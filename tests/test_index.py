@@ -66,7 +66,7 @@ def test_the_same_command_again_leaves_the_tables(folder: Path, monkeypatch: pyt
     index()
     first = Path("index/index.json").read_text()
     with monkeypatch.context() as patch:
-        patch.setattr("omnihuman.data.plan.tables.TableWriter.add", None)
+        patch.setattr("omnihuman.data.plan.table_writer.TableWriter.add", None)
         index()
     assert Path("index/index.json").read_text() == first
     write_records(folder / "a.jsonl", 6)
@@ -79,7 +79,7 @@ def test_the_same_command_again_leaves_the_tables(folder: Path, monkeypatch: pyt
 
 def test_an_interrupted_index_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("omnihuman.data.plan.tables.TableWriter.finish", lambda *_: sys.exit(1))
+        patch.setattr("omnihuman.data.plan.table_writer.TableWriter.finish", lambda *_: sys.exit(1))
         with pytest.raises(SystemExit):
             index()
     assert list(Path("index/headers").rglob("*.arrow")) and not Path("index/index.json").exists()

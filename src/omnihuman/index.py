@@ -1,9 +1,7 @@
 """Check records and probe their media once for all runs: ``omnihuman index records=a.jsonl root=media out=index``."""
 
-import multiprocessing
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,11 +37,10 @@ def main(config: DictConfig) -> None:
     factory = build(config.source)
     num_processes = config.processes or len(os.sched_getaffinity(0))
     shards = open_shards(config, out)
-    with ProcessPoolExecutor(num_processes, multiprocessing.get_context("fork")) as pool:
-        for folder, names in splits.items():
-            sources = [factory(name, config.root) for name in names]
-            tables = write_index(sources, folder, pool, float(config.timeout), shards)
-            print(f"{folder}: {describe(tables)}; {describe_bad(tables)}")
+    for folder, names in splits.items():
+        sources = [factory(name, config.root) for name in names]
+        tables = write_index(sources, folder, num_processes, float(config.timeout), shards)
+        print(f"{folder}: {describe(tables)}; {describe_bad(tables)}")
     more = "" if val else " data.val_records=<index of the validation>"
     print(f"Next: omnihuman train +experiment=finetune base=<folder> data=index data.index={out}{more}")
 

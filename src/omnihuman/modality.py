@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, combinations
 from typing import TYPE_CHECKING
 
@@ -231,8 +232,7 @@ class View:
     @property
     def slots(self) -> tuple[str, ...]:
         """Slots that the modalities fill, in the order of ``SLOTS``."""
-        filled = {modality.slot for modality in self}
-        return tuple(slot for slot in SLOTS if slot in filled)
+        return _find_slots(self.letters)
 
     @property
     def nouns(self) -> tuple[str, ...]:
@@ -241,9 +241,7 @@ class View:
 
     def hidden(self, slots: Iterable[str]) -> tuple[str, ...]:
         """Return the fields that fill one of these slots, too, but are not in the view."""
-        filled = set(slots)
-        outside = [modality for modality in MODALITIES if modality.letter not in self.letters]
-        return tuple(modality.field for modality in outside if modality.slot in filled)
+        return _find_hidden(self.letters, frozenset(slots))
 
     def subviews(self) -> list["View"]:
         """Return all subsets, the largest first and the empty one last.
@@ -257,6 +255,18 @@ class View:
         return views
 
 
+@lru_cache
+def _find_slots(letters: str) -> tuple[str, ...]:
+    filled = {BY_LETTER[letter].slot for letter in letters}
+    return tuple(slot for slot in SLOTS if slot in filled)
+
+
+@lru_cache
+def _find_hidden(letters: str, slots: frozenset[str]) -> tuple[str, ...]:
+    outside = [modality for modality in MODALITIES if modality.letter not in letters]
+    return tuple(modality.field for modality in outside if modality.slot in slots)
+
+
 def fields_of_slot(slot: str) -> tuple[str, ...]:
     """Return the fields of a sample that fill a slot.
 
@@ -266,6 +276,7 @@ def fields_of_slot(slot: str) -> tuple[str, ...]:
     return tuple(modality.field for modality in MODALITIES if modality.slot == slot)
 
 
+@lru_cache
 def tags_of(kind: str) -> tuple[str, ...]:
     """Return the tags that the text of a record of a kind can hold, in their order.
 

@@ -68,6 +68,16 @@ class Template:
         """Text between an answer's end-of-turn token and the next question."""
         return self.assistant_turn.partition(SLOT)[2].removeprefix(self.end_of_turn)
 
+    @cached_property
+    def reserved(self) -> tuple[str, ...]:
+        """Texts that no turn may contain."""
+        return (*self.special_tokens, *self.reserved_texts)
+
+    @cached_property
+    def opening(self) -> str:
+        """Text before the first question's turn of a conversation without a system prompt of its own."""
+        return self.open(self.system)
+
     def open(self, system: str | None) -> str:
         """Return the text before the first question's turn.
 

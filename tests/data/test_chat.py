@@ -16,6 +16,7 @@ from omnihuman.data.chat import (
     measure,
 )
 from omnihuman.data.record import BadSample
+from omnihuman.data.token_counts import TokenCounter
 from omnihuman.modality import SLOTS
 from omnihuman.template import parse_template
 from omnihuman.types import IGNORE_INDEX, Sample
@@ -280,8 +281,8 @@ def test_pieces_measure_what_is_encoded(tokenizer: Any) -> None:
         for prompt in system:
             pieces = chat.split(messages, prompt, num_context=2)
             ids, labels = chat.encode(messages, COUNTS, prompt, num_context=2)
-            num_tokens = chat.count_tokens(piece.text for piece in pieces)
+            num_tokens = TokenCounter(tokenizer).count(piece.text for piece in pieces)
             assert measure(pieces, COUNTS, num_tokens) == (len(ids), len(labels) - labels.count(IGNORE_INDEX))
             pieces = chat.split_prompt(messages, "It is", prompt)
-            num_tokens = chat.count_tokens(piece.text for piece in pieces)
+            num_tokens = TokenCounter(tokenizer).count(piece.text for piece in pieces)
             assert measure(pieces, COUNTS, num_tokens) == (len(chat.prompt(messages, COUNTS, "It is", prompt)), 0)

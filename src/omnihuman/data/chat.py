@@ -3,13 +3,12 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 
 from omnihuman.data.record import BadSample
-from omnihuman.data.token_counts import TokenCounter, encode_text
+from omnihuman.data.token_counts import encode_text
 from omnihuman.modality import PLACEHOLDERS, SLOTS, TAGS
 from omnihuman.template import OWN, Template, render
 from omnihuman.types import IGNORE_INDEX, Sample
@@ -99,10 +98,6 @@ class Chat:
     instruction: str | Mapping[str, str] = "{question}"
     max_length: int = 2**31
     _cached_ids: dict[str, list[int]] = field(default_factory=dict, repr=False)
-
-    @cached_property
-    def _counter(self) -> TokenCounter:
-        return TokenCounter(self.tokenizer)
 
     def __post_init__(self) -> None:
         check_markers(self.markers)
@@ -221,20 +216,15 @@ class Chat:
                 pending = self.template.turn_separator
         return [*pieces, Piece(pending), Piece(prime)]
 
-    def count_tokens(self, texts: Iterable[str]) -> dict[str, int]:
-        """Return the number of tokens of each text, many at once."""
-        return self._counter.count(texts)
-
     def _begin(self, messages: Sequence[tuple[str, str]], system: str | None) -> str:
         """Return the text before the first turn; all texts are checked."""
-        reserved = (*self.template.special_tokens, *self.template.reserved_texts)
         for _, text in (("system", system or ""), *messages):
-            for token in reserved:
+            for token in self.template.reserved:
                 if token in text:
                     message = f"a turn contains {token}, which ends turns: remove it from {text[:80]!r}."
                     raise BadSample("special_token_in_text", message)
         if system is None:
-            return self.template.open(self.template.system)
+            return self.template.opening
         try:
             return self.template.open(system)
         except ValueError as error:

@@ -23,12 +23,12 @@ from omnihuman.data.exclusion import Description, Identity
 from omnihuman.data.face import FaceInput
 from omnihuman.data.features import FeatureIndex
 from omnihuman.data.packing import Budgets, MicroBatch
+from omnihuman.data.plan.clip_headers import add_source
 from omnihuman.data.plan.planned import Plan, PlanList, Planned
 from omnihuman.data.plan.planning import (
     Layouts,
     Planner,
     Policy,
-    add_source,
     describe_place,
     describe_skipped,
     encode_record,

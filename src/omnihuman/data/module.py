@@ -88,6 +88,7 @@ class OmniData:
         features_gb: 10^9 bytes of that folder; features that were used least recently make room. ``None``: no limit.
         index_folder: folder of the tables of planned samples, for all runs; ``None`` plans in memory.
         index_days: tables that nothing has opened for so long are deleted when others are made; ``None``: never.
+        index_processes: that make the tables.
         exact: frames of videos equal those of the official code; false: a little faster, and nearly equal.
 
     Attributes:
@@ -143,6 +144,7 @@ class OmniData:
         features_gb: int | float | None = None,
         index_folder: str | None = None,
         index_days: int | float | None = 90,
+        index_processes: int = 1,
         exact: bool = True,
     ) -> None:
         check_positive(num_frames=num_frames, batch_size=batch_size, max_tokens=max_tokens, sort_window=sort_window)
@@ -154,7 +156,7 @@ class OmniData:
         self.sources, self.val_source = open_sources(records, val_records, partial(build_source, source, root))
         self.batch_size, self.max_tokens, self.seed, self.val_limit = batch_size, max_tokens, seed, val_limit
         self.tasks, self.views = TaskSelection(tasks), [View.parse(view, "data.views") for view in views]
-        self.plans = SourcePlans(index_folder, self.exclusions, self.tasks, index_days)
+        self.plans = SourcePlans(index_folder, self.exclusions, self.tasks, index_days, index_processes)
         self.options = dict[str, Any](num_frames=num_frames, sampling=sampling, time_instruction=time_instruction)
         self.options |= dict(face=face, missing=missing, long_audio=long_audio, policy=on_bad_sample, timeout=timeout)
         self.options |= dict(tiles=parse_tiles(tiles), exact=exact)

@@ -87,13 +87,21 @@ class TaskSelection:
         skipped = list[Description]()
         self.skipped[split][source.location] = skipped
         for entry in source.records():
-            if isinstance(entry, Record) and not self._is_listed(entry.task):
-                skipped.append(describe_unlisted(entry))
-            else:
-                yield entry
+            used, unlisted = self.divide([entry])
+            skipped += unlisted
+            yield from used
 
-    def _is_listed(self, task: str | None) -> bool:
-        return self.tasks is None or task is None or task in self.tasks
+    def divide(self, entries: Iterable[Entry]) -> tuple[list[Entry], list[Description]]:
+        """Return the entries to use, and the descriptions of those that are not."""
+        if self.tasks is None:
+            return list(entries), []
+        used, unlisted = list[Entry](), list[Description]()
+        for entry in entries:
+            if isinstance(entry, Record) and entry.task is not None and entry.task not in self.tasks:
+                unlisted.append(describe_unlisted(entry))
+            else:
+                used.append(entry)
+        return used, unlisted
 
     @property
     def unlisted(self) -> list[Description]:

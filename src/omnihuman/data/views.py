@@ -76,11 +76,14 @@ class ViewSelection:
         """
         available = set()
         for modality in MODALITIES:
-            if self.readers[modality.field].is_available(record, header):
+            is_wanted = modality.slot in record.slots and modality.slot not in available
+            if is_wanted and self.readers[modality.field].is_available(record, header):
                 available.add(modality.slot)
         missing = [slot for slot in record.slots if slot not in available]
+        if not missing:
+            return missing
         is_needed = not {*record.needs, *self.needs}.isdisjoint(missing)
-        if missing and (is_needed or len(missing) == len(record.slots)):
+        if is_needed or len(missing) == len(record.slots):
             message = f"{record.file} has no {' and no '.join(missing)}, which the text names"
             raise BadSample("no_media", f"{record.location} ({record.id}): {message}; remove the tag from the record.")
         return missing

@@ -7,7 +7,6 @@ import secrets
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -300,10 +299,9 @@ def index_records(records: Path, out: Path, shard_gb: float | None) -> None:
     if shard_gb is not None:
         target = str((out / "media").resolve())
         shards = ShardWriter(target, target, out / "shards", round(shard_gb * 1e9))
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for folder, file in ((out, files.train), (out / VALIDATION_INDEX, files.val)):
-            if file is not None and file.is_file():
-                write_index([RecordsSource(file)], folder, pool, PROBE_SECONDS, shards)
+    for folder, file in ((out, files.train), (out / VALIDATION_INDEX, files.val)):
+        if file is not None and file.is_file():
+            write_index([RecordsSource(file)], folder, 1, PROBE_SECONDS, shards)
 
 
 def find_root(target: Path, rows: Iterable[Row]) -> Path:

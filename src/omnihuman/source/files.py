@@ -47,16 +47,24 @@ class FileSource(Source):
         return str(self.path)
 
     def records(self) -> Iterator[Entry]:
+        return map(self.parse_raw, self.read_raw())
+
+    def read_raw(self) -> Iterator[tuple[str, Any]]:
+        """Yield the place and the content of every entry, see ``entries``."""
         self._check_path()
-        for place, raw in self.entries():
-            name = place
-            try:
-                if isinstance(raw, BadSample):
-                    raise raw
-                name = _parse_id(raw, place)
-                yield parse_record(raw, name, self.root, place, **self.options)
-            except BadSample as bad:
-                yield name, bad
+        yield from self.entries()
+
+    def parse_raw(self, raw: tuple[str, Any]) -> Entry:
+        """Return the record of an entry, or its id and its error."""
+        place, content = raw
+        name = place
+        try:
+            if isinstance(content, BadSample):
+                raise content
+            name = _parse_id(content, place)
+            return parse_record(content, name, self.root, place, **self.options)
+        except BadSample as bad:
+            return name, bad
 
     def fingerprint(self) -> Mapping[str, Any]:
         self._check_path()

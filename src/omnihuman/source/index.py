@@ -6,7 +6,7 @@ from typing import Any
 
 from omnihuman.data import shards
 from omnihuman.data.plan.fingerprint import hash_values
-from omnihuman.data.plan.record_tables import read_entries, read_manifest
+from omnihuman.data.plan.record_tables import RawEntry, parse_row, read_manifest, read_rows
 from omnihuman.data.plan.tables import PlanTable
 from omnihuman.data.record import Entry
 from omnihuman.source.base import Source
@@ -51,8 +51,16 @@ class IndexSource(Source):
         return self.path / "headers"
 
     def records(self) -> Iterator[Entry]:
+        return map(self.parse_raw, self.read_raw())
+
+    def read_raw(self) -> Iterator[RawEntry]:
+        """Yield the entries as the tables hold them."""
         for table in self._open_tables():
-            yield from read_entries(table)
+            yield from read_rows(table)
+
+    def parse_raw(self, raw: RawEntry) -> Entry:
+        """Return the record of an entry, or the id of a bad row and its error."""
+        return parse_row(raw)
 
     def fingerprint(self) -> Mapping[str, Any]:
         return {"tables": [[table.content, hash_values(table.report.skipped)] for table in self._open_tables()]}

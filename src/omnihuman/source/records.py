@@ -54,5 +54,13 @@ class RecordsSource(Source):
     def records(self) -> Iterator[Entry]:
         return self.source.records()
 
+    def read_raw(self) -> Iterator[Any]:
+        """Yield the place and the content of every entry."""
+        return self.source.read_raw()
+
+    def parse_raw(self, raw: Any) -> Entry:
+        """Return the record of an entry, or its id and its error."""
+        return self.source.parse_raw(raw)
+
     def fingerprint(self) -> Mapping[str, Any] | None:
         return self.source.fingerprint()

@@ -15,6 +15,7 @@ import pytest
 from omnihuman.data import media
 from omnihuman.data.module import OmniData
 from omnihuman.data.notices import Notices
+from omnihuman.data.plan import source_plans
 from omnihuman.data.plan.tables import PlanTable
 from omnihuman.source.jsonl import JsonlSource
 from tests.data.conftest import write_records
@@ -64,6 +65,24 @@ def test_tables_hold_what_a_plan_in_memory_holds(build_data: Any, build_shared: 
     batches = chain.from_iterable(data.train_dataloader())
     for batch, other in zip(batches, chain.from_iterable(expected.train_dataloader()), strict=True):
         assert batch.meta == other.meta
+
+
+def test_several_processes_make_the_same_tables(
+    build_data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_plans, "BLOCK", 2)
+    records = write_mixture(tmp_path)
+    tables = []
+    for number in (1, 3):
+        data = build_data(records, index_folder=str(tmp_path / f"index{number}"), index_processes=number, **OPTIONS)
+        _ = data.train_samples
+        files = {}
+        for file in (tmp_path / f"index{number}").glob("*/*/*"):
+            if file.parent.parent.name != "headers":
+                files[file.relative_to(tmp_path / f"index{number}")] = file.read_bytes()
+        tables.append(files)
+    assert tables[0] == tables[1] and len(tables[0]) == 4 * 10
+    assert [len(task) for task in data.tasks.skipped["train"].values()] == [0, 0, 0, 2]
 
 
 def test_a_plan_in_tables_is_small_for_a_worker(build_shared: Any) -> None:
@@ -124,7 +143,7 @@ def test_an_interrupted_planning_leaves_headers_and_no_plan(
     build_shared: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("omnihuman.data.plan.tables.TableWriter.finish", _interrupt)
+        patch.setattr("omnihuman.data.plan.table_writer.TableWriter.finish", _interrupt)
         with pytest.raises(KeyboardInterrupt):
             _ = build_shared().train_samples
     assert list((tmp_path / "index").rglob("*.arrow")) == list((tmp_path / "index" / "headers").rglob("*.arrow")) != []

@@ -11,11 +11,13 @@ import pytest
 from omnihuman.data import media
 from omnihuman.data.module import OmniData
 from omnihuman.data.notices import Notices
+from omnihuman.data.plan import record_tables
 from omnihuman.data.plan.headers import HeaderStore
 from omnihuman.data.plan.planning import probe_file
-from omnihuman.data.plan.record_tables import read_entries, read_manifest, write_records
+from omnihuman.data.plan.record_tables import parse_row, read_manifest, read_rows, write_records
 from omnihuman.data.plan.source_plans import name_headers
-from omnihuman.data.plan.tables import PlanTable, TableWriter
+from omnihuman.data.plan.table_writer import TableWriter
+from omnihuman.data.plan.tables import PlanTable
 from omnihuman.source.index import IndexSource
 from omnihuman.source.jsonl import JsonlSource
 from tests.data.conftest import write_records as write_lines
@@ -30,12 +32,12 @@ def probe_all(files: Any) -> Any:
     return {file: probe_file(file, timeout=20.0, policy="skip") for file in files}
 
 
-def write_index(folder: Path, *sources: JsonlSource) -> Path:
+def write_index(folder: Path, *sources: JsonlSource, num_processes: int = 1) -> Path:
     """Write an index as the verb does."""
     headers = HeaderStore(folder / "headers" / name_headers(), probe_all)
     names = [f"tables/{number}" for number in range(len(sources))]
     for name, source in zip(names, sources, strict=True):
-        write_records(TableWriter(folder / name), source.records(), headers, {})
+        write_records(TableWriter(folder / name), source, headers, {}, None, num_processes)
     (folder / "index.json").write_text(json.dumps({"tables": names}))
     return folder
 
@@ -60,6 +62,18 @@ def pair(build_data: Callable[..., OmniData], media_root: Path, tmp_path: Path) 
 def test_an_index_gives_the_entries_of_its_file(pair: Pair) -> None:
     expected, entries = (list(data.sources[0].source.records()) for data in pair)
     assert [str(entry) for entry in entries] == [str(entry) for entry in expected] and len(entries) == 15
+
+
+def test_several_processes_make_the_same_index(
+    pair: Pair, media_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_tables, "BLOCK", 2)
+    write_index(tmp_path / "again", JsonlSource(tmp_path / "all.jsonl", media_root), num_processes=3)
+    files = [
+        {file.name: file.read_bytes() for file in (tmp_path / name / "tables" / "0").iterdir()}
+        for name in ("index", "again")
+    ]
+    assert files[0] == files[1] and len(files[0]) == 10
 
 
 def test_order_is_that_of_the_file_for_any_number_of_ranks_and_workers(pair: Pair) -> None:
@@ -110,7 +124,7 @@ def test_media_that_lack_what_the_record_names_are_bad_rows(media_root: Path, tm
     folder = write_index(tmp_path / "index", source)
     table = PlanTable(folder / read_manifest(folder)["tables"][0])
     assert len(table) == 0 and [skip["row"] for skip in table.report.skipped] == [0, 1, 2]
-    assert {entry[1].reason for entry in read_entries(table)} == {"no_media"}  # type: ignore[index, union-attr]
+    assert {entry[1].reason for entry in map(parse_row, read_rows(table))} == {"no_media"}  # type: ignore[index, union-attr]
 
 
 def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
+from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +25,18 @@ def _to_tuple(values: Any) -> Any:
 
 
 def _to_path(value: Any) -> Any:
-    return None if value is None else Path(value)
+    return None if value is None else to_file(value)
 
+
+to_file = lru_cache(256)(Path)
+"""Returns the path of a name; records of the same clip follow each other."""
 
 RECORD_TYPES: Mapping[str, Callable[[Any], Any]] = {
-    "file": Path,
+    "file": to_file,
     "messages": lambda messages: tuple(map(tuple, messages)),
     "slots": tuple,
     "needs": tuple,
-    "more_images": lambda files: tuple(map(Path, files)),
+    "more_images": lambda files: tuple(map(to_file, files)),
     "hidden": tuple,
     "audio_track": _to_path,
     "audio_track_span": _to_tuple,
@@ -61,13 +66,13 @@ def _list_defaults(kind: type[Any]) -> dict[str, Any]:
 
 
 RECORD_DEFAULTS, HEADER_DEFAULTS, TRACK_DEFAULTS = map(_list_defaults, (Record, Header, Track))
+_GETTERS = {kind: attrgetter(*_list_defaults(kind)) for kind in (Record, Header, Track)}
 
 
 def _select(value: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a dataclass that differ from their defaults."""
     entries = {}
-    for name, default in defaults.items():
-        entry = getattr(value, name)
+    for (name, default), entry in zip(defaults.items(), _GETTERS[type(value)](value), strict=True):
         if entry is not default and entry != default:
             entries[name] = entry
     return entries
@@ -83,8 +88,9 @@ def encode_record(record: Record) -> bytes:
 def decode_record(text: bytes, faces: tuple[FaceDetection, ...] | None) -> Record:
     """Return the record with faces."""
     entries = json.loads(text)
-    for name in RECORD_TYPES.keys() & entries.keys():
-        entries[name] = RECORD_TYPES[name](entries[name])
+    for name, value in entries.items():
+        if name in RECORD_TYPES:
+            entries[name] = RECORD_TYPES[name](value)
     return Record(**entries, faces=faces)
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from omnihuman.data.bad_sample import BadSample
 from omnihuman.data.decode.header import Header
 from omnihuman.data.plan import codec
+from omnihuman.data.plan.arrow import ArrowFile, open_table
 from omnihuman.data.plan.stat import Stat, stat_file
-from omnihuman.data.plan.tables import ArrowFile, open_table
 
 COLUMNS = {"hash": "uint64", "file": "binary", "size": "int64", "mtime_ns": "int64", "header": "binary"}
 """A header is JSON; of a file that cannot be used, reason and message."""

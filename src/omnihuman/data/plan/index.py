@@ -18,7 +18,8 @@ from omnihuman.data.notices import Notices
 from omnihuman.data.plan.fingerprint import hash_values
 from omnihuman.data.plan.headers import MACHINE_REASONS
 from omnihuman.data.plan.stat import stat_file
-from omnihuman.data.plan.tables import MANIFEST, PlanTable, TableWriter
+from omnihuman.data.plan.table_writer import MANIFEST, TableWriter
+from omnihuman.data.plan.tables import PlanTable
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,12 @@ from omnihuman.data.bad_sample import BadSample, explain_unexpected
 from omnihuman.data.chat import Chat, Piece, measure, read_texts
 from omnihuman.data.exclusion import FILE_REASONS, Description, Identity, identify, quarantine
 from omnihuman.data.machine import retry
+from omnihuman.data.plan.clip_headers import ClipHeaders, Headers, add_source
 from omnihuman.data.plan.planned import Planned, PlanReport
 from omnihuman.data.plan.stat import stat_file
 from omnihuman.data.reader.base import Reader
 from omnihuman.data.record import Entry, Record
+from omnihuman.data.token_counts import TokenCounter
 from omnihuman.data.views import ViewSelection
 from omnihuman.modality import BY_FIELD, MODALITIES
 from omnihuman.types import IGNORE_INDEX
@@ -26,24 +28,11 @@ Policy = Literal["raise", "skip", "quarantine"]
 Layouts = Callable[[Mapping[str, int]], Mapping[str, int]]
 """Amounts by field -> tokens by slot."""
 
-Headers = Mapping[Path, media.Header | BadSample]
-"""Header of every file, or what is wrong with it."""
-
 CHUNK = 4096
 """Records that are planned at a time."""
 
-HEADER_FIELDS = (
-    "file",
-    "more_images",
-    "audio_track",
-    "second_clip",
-    "kind",
-    "slots",
-    "video_stream",
-    "audio_stream",
-    "fps",
-)
-"""Fields of a record that decide its header."""
+PLANNED_MODALITIES = tuple(modality for modality in MODALITIES if modality.planned_from == modality.field)
+"""Those whose amounts decide the numbers of tokens."""
 
 MAX_LAYOUTS = 2**16
 """Amounts whose tokens are remembered."""
@@ -118,7 +107,7 @@ class Planner:
         self.report = PlanReport()
         self._counts: dict[Any, Mapping[str, int]] = {}
         self._num_tokens: dict[str, int] = {}
-        self._merged: tuple[Any, media.Header] | None = None
+        self._counter = TokenCounter(chat.tokenizer)
 
     def __call__(self, entries: Iterable[Entry]) -> Iterator[Planned]:
         """Yield the samples of records; ``report`` has those that are skipped.
@@ -132,17 +121,20 @@ class Planner:
             files: dict[Path, None] = {}
             for record in usable:
                 files.update(dict.fromkeys(record.files))
-            headers = self.probe_all(files)
+            headers = ClipHeaders(self.probe_all(files))
             drafts = list[Draft]()
             for entry in chunk:
                 drafts += self._draft_entry(entry, headers)
             self._tokenize(drafts)
             for draft in drafts:
                 yield from self._finish(draft)
-            self._merged = None
         self.report.num_dropped = self.selection.num_dropped
 
-    def _draft_entry(self, entry: Entry, headers: Headers) -> Iterator[Draft]:
+    def forget(self) -> None:
+        """Forget the numbers of tokens that are remembered."""
+        self._num_tokens, self._counter = {}, TokenCounter(self.chat.tokenizer)
+
+    def _draft_entry(self, entry: Entry, headers: ClipHeaders) -> Iterator[Draft]:
         if self._is_excluded(entry):
             yield Draft(entry, excluded=self.excluded[identify(entry)])
             return
@@ -161,7 +153,7 @@ class Planner:
         new = list[str]()
         for draft in drafts:
             new += [piece.text for piece in draft.pieces if piece.text not in self._num_tokens]
-        self._num_tokens |= self.chat.count_tokens(new)
+        self._num_tokens |= self._counter.count(new)
 
     def _finish(self, draft: Draft) -> Iterator[Planned]:
         """Yield the sample of a draft, unless it is excluded or bad."""
@@ -190,7 +182,7 @@ class Planner:
             outcomes = pool.map(partial(probe_file, timeout=self.timeout, policy=self.policy), files)
             return dict(zip(files, outcomes, strict=True))
 
-    def _list_views(self, entry: Entry, headers: Headers) -> tuple[media.Header, list[tuple[Record, list[str]]]]:
+    def _list_views(self, entry: Entry, headers: ClipHeaders) -> tuple[media.Header, list[tuple[Record, list[str]]]]:
         """Return the header of a record, and the record in each view with its fillers.
 
         Raises:
@@ -198,13 +190,7 @@ class Planner:
         """
         if not isinstance(entry, Record):
             raise entry[1]
-        key = tuple(getattr(entry, name) for name in HEADER_FIELDS)
-        if self._merged is None or self._merged[0] != key:  # otherwise it is another instruction on the same clip
-            try:
-                self._merged = key, media.merge_headers(entry, headers)
-            except BadSample as bad:
-                raise add_source(bad, entry) from bad
-        header = self._merged[1]
+        header = headers.merge(entry)
         return header, list(self.selection.select(entry, header))
 
     def _draft_view(self, record: Record, header: media.Header, fillers: Collection[str]) -> Draft:
@@ -255,9 +241,7 @@ class Planner:
     def _count(self, record: Record, header: media.Header, fillers: Collection[str]) -> dict[str, int]:
         """Return the amounts from which tokens are planned, by field."""
         amounts = {}
-        for modality in MODALITIES:
-            if modality.planned_from != modality.field:
-                continue
+        for modality in PLANNED_MODALITIES:
             reader = self.readers[modality.field]
             amount = 0
             if modality.slot in fillers:
@@ -417,8 +401,3 @@ def describe_missing(entry: Entry, bad: BadSample) -> dict[str, Any]:
 def describe_place(record: Record) -> str:
     """Return the place, the id and the file of a record, for messages."""
     return f"{record.location} ({record.id}): {record.file}"
-
-
-def add_source(bad: BadSample, record: Record) -> BadSample:
-    """Return an error with the place and the id of its record."""
-    return BadSample(bad.reason, f"{record.location} ({record.id}): {bad}")

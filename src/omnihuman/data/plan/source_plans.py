@@ -1,7 +1,7 @@
 """Plans of whole sources: from the tables that all runs share, or made in this process."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -11,8 +11,9 @@ import av
 
 from omnihuman.data.ceiling import check_positive
 from omnihuman.data.dataset import Samples
-from omnihuman.data.exclusion import Exclusions
+from omnihuman.data.exclusion import Description, Exclusions
 from omnihuman.data.notices import Notices
+from omnihuman.data.plan.blocks import Block, Read, map_blocks, read_blocks, split_items
 from omnihuman.data.plan.fingerprint import (
     HEADER_CODE,
     PLANNING_CODE,
@@ -24,10 +25,14 @@ from omnihuman.data.plan.fingerprint import (
 )
 from omnihuman.data.plan.headers import HeaderStore
 from omnihuman.data.plan.index import Index, Key, SharedPlans, mark_use
-from omnihuman.data.plan.planning import CHUNK
-from omnihuman.data.plan.tables import PlanTable, TableWriter
+from omnihuman.data.plan.planned import PlanReport
+from omnihuman.data.plan.table_writer import SampleRow, TableWriter, encode_samples
+from omnihuman.data.plan.tables import PlanTable
 from omnihuman.data.record import Entry
 from omnihuman.data.tasks import RecordSource, TaskSelection
+
+BLOCK = 1024
+"""Entries that a process plans at a time."""
 
 
 class SourcePlans:
@@ -38,20 +43,26 @@ class SourcePlans:
         exclusions: of each source.
         tasks: that are used.
         max_days: of a plan that nothing opens, see ``Index``.
+        num_processes: that make a plan of all entries of a source.
 
     Attributes:
         shared: plans of a run of several processes; ``None`` where this process is the only one.
 
     Raises:
-        ValueError: ``max_days`` is not above 0.
+        ValueError: ``max_days`` or ``num_processes`` is not above 0.
     """
 
     def __init__(
-        self, folder: str | None, exclusions: Exclusions, tasks: TaskSelection, max_days: float | None = None
+        self,
+        folder: str | None,
+        exclusions: Exclusions,
+        tasks: TaskSelection,
+        max_days: float | None = None,
+        num_processes: int = 1,
     ) -> None:
-        check_positive(index_days=max_days)
+        check_positive(index_days=max_days, index_processes=num_processes)
         self.index = None if folder is None else Index(Path(folder), max_days)
-        self.exclusions, self.tasks = exclusions, tasks
+        self.exclusions, self.tasks, self.num_processes = exclusions, tasks, num_processes
         self.shared: SharedPlans | None = None
 
     def share(self, file: Path, notices: Notices, *, is_resumed: bool) -> None:
@@ -127,10 +138,14 @@ class SourcePlans:
                 return earlier
 
             def write(writer: TableWriter) -> None:
-                write_plan(writer, samples, select(), open_headers(index.headers, source, samples))
-                unlisted = self.tasks.skipped[split][source.location] if split else ()
-                assert samples.planner is not None
-                writer.finish(samples.planner.report, unlisted, key)
+                headers = open_headers(index.headers, source, samples)
+                if split and choice["limit"] is None:
+                    read, divide = partial(read_blocks, source, BLOCK), self.tasks.divide
+                    report, unlisted = write_plan(writer, samples, read, headers, divide, self.num_processes)
+                else:
+                    report, _ = write_plan(writer, samples, lambda *_: split_items(select(), BLOCK), headers)
+                    unlisted = list(self.tasks.skipped[split][source.location]) if split else []
+                writer.finish(report, unlisted, key)
 
             return index.get(key, write, quarantine_file)
 
@@ -159,29 +174,41 @@ def name_headers() -> str:
     return hash_values([hash_code(*HEADER_CODE), av.__version__])
 
 
-def write_plan(writer: TableWriter, samples: Samples, entries: Iterable[Entry], headers: HeaderStore) -> None:
-    """Plan entries and write their samples to tables.
+def write_plan(
+    writer: TableWriter,
+    samples: Samples,
+    read: Read,
+    headers: HeaderStore,
+    divide: Callable[[Block], tuple[Block, list[Description]]] = lambda block: (block, []),
+    num_processes: int = 1,
+) -> tuple[PlanReport, list[Description]]:
+    """Plan entries, write their samples to tables, and return a report with descriptions of the unlisted entries.
 
     Args:
         writer: of the tables.
         samples: whose options count.
-        entries: in order.
+        read: yields blocks of the entries.
         headers: of the media files.
+        divide: returns the entries of a block that are used, and descriptions of the others.
+        num_processes: that plan.
     """
     planner = samples.planner
     assert planner is not None
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would not survive the fork of a worker
     planner.probe_all = headers
-    try:
-        for chunk in _split(planner(entries)):
-            writer.add(chunk)
-    finally:
-        headers.flush()  # also of a planning that is interrupted
 
+    def plan(block: Block) -> tuple[list[SampleRow], PlanReport, list[Description]]:
+        used, unlisted = divide(block)
+        planner.report, planner.selection.num_dropped = PlanReport(), 0
+        return encode_samples(planner(used)), planner.report, unlisted
 
-def _split(samples: Iterator[Any]) -> Iterator[list[Any]]:
-    while chunk := list(islice(samples, CHUNK)):
-        yield chunk
+    report, unlisted = PlanReport(), list[Description]()
+    for rows, block_report, block_unlisted in map_blocks(read, plan, num_processes, headers.flush):
+        writer.add(rows)
+        report.add(block_report)
+        unlisted += block_unlisted
+    planner.forget()
+    return report, unlisted
 
 
 def describe_source(source: RecordSource) -> Any:

@@ -1,42 +1,23 @@
 """Planned samples as memory-mapped Arrow tables: one copy for all ranks and workers, read row by row."""
 
-import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from omnihuman.data.decode.header import Header
-from omnihuman.data.machine import sync
 from omnihuman.data.plan import codec
+from omnihuman.data.plan.arrow import open_table
 from omnihuman.data.plan.planned import Plan, Planned, PlanReport, TaskColumn
 from omnihuman.data.plan.stat import stat_file
+from omnihuman.data.plan.table_writer import FILE_COLUMNS, FORMAT, MANIFEST
 from omnihuman.data.record import Record
 from omnihuman.types import FrameCount
 
-FORMAT = 1
-"""Version of the tables; those of another version are made again."""
-
-MANIFEST = "plan.json"
-"""File of a folder of tables that names their contents; it is written last."""
-
 IDS_AT_ONCE, ROWS_AT_ONCE = 2**20, 2**12
-
-COLUMN_DTYPES = {"int32": np.int32, "int64": np.int64, "uint64": np.uint64, "double": np.float64}
-
-
-def open_table(file: Path) -> Any:
-    """Return a table whose pages are read when they are needed, and shared by all processes."""
-    import pyarrow
-
-    options = pyarrow.ipc.IpcReadOptions(use_threads=False)  # threads would not survive the fork of a worker
-    return pyarrow.ipc.open_file(pyarrow.memory_map(str(file)), options=options).read_all()
 
 
 class JsonLines(Sequence[dict[str, Any]]):
@@ -106,8 +87,7 @@ class PlanTable(Plan):
         clip, track, text, sizes = (
             self._column("samples", name)[index].as_py() for name in ("clip", "track", "record", "sizes")
         )
-        faces = None if track < 0 else codec.decode_faces(self._column("tracks", "faces")[track].as_py())
-        record = codec.decode_record(text, faces)
+        record = self.decode_row(text, track)
         header = codec.decode_header(self._column("clips", "header")[clip].as_py())
         amounts, counts = json.loads(sizes)
         if record.tiling is not None:
@@ -122,15 +102,17 @@ class PlanTable(Plan):
         totals = {"records": len(self), "tracks": int(num_tracks), "clips": len(seconds) - 1}
         return totals | {"seconds": float(seconds.sum())}
 
-    def iterate_records(self) -> Iterator[Record]:
-        """Yield the records in order, each built when it is reached."""
-        tracks = self._column("tracks", "faces")
+    def iterate_rows(self) -> Iterator[tuple[bytes, int]]:
+        """Yield the records in order as they are stored, each with the row of its faces."""
         for start in range(0, len(self), ROWS_AT_ONCE):
             rows = slice(start, start + ROWS_AT_ONCE)
-            texts, numbers = (self._column("samples", name)[rows].to_pylist() for name in ("record", "track"))
-            for text, track in zip(texts, numbers, strict=True):
-                faces = None if track < 0 else codec.decode_faces(tracks[track].as_py())
-                yield codec.decode_record(text, faces)
+            texts, tracks = (self._column("samples", name)[rows].to_pylist() for name in ("record", "track"))
+            yield from zip(texts, tracks, strict=True)
+
+    def decode_row(self, text: bytes, track: int) -> Record:
+        """Return the record of a row."""
+        faces = None if track < 0 else codec.decode_faces(self._column("tracks", "faces")[track].as_py())
+        return codec.decode_record(text, faces)
 
     def read_ids(self, indices: NDArray[np.int32]) -> list[str]:
         ids = list[str]()

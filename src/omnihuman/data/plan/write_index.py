@@ -4,7 +4,6 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,29 +15,27 @@ from omnihuman.data.plan.pack_shards import ShardWriter
 from omnihuman.data.plan.planning import probe_file
 from omnihuman.data.plan.record_tables import BAD_ROWS, MANIFEST, write_records
 from omnihuman.data.plan.source_plans import describe_source, name_headers
-from omnihuman.data.plan.tables import PlanTable, TableWriter
+from omnihuman.data.plan.table_writer import TableWriter
+from omnihuman.data.plan.tables import PlanTable
 from omnihuman.data.tasks import RecordSource
-
-FILES_AT_ONCE = 16
-"""Files that a process probes at once."""
 
 
 def write_index(
-    sources: Sequence[RecordSource], out: Path, pool: Executor, timeout: float, shards: ShardWriter | None
+    sources: Sequence[RecordSource], out: Path, num_processes: int, timeout: float, shards: ShardWriter | None
 ) -> list[PlanTable]:
     """Write the index of sources and return their tables.
 
     Args:
         sources: of the records.
         out: folder of the index.
-        pool: of processes or threads that probe the media files.
+        num_processes: that check records and probe media files.
         timeout: seconds per file.
         shards: packs the media; ``None``: they stay where they are.
 
     Raises:
         ValueError: no record can be used.
     """
-    tables = [write_source(source, out, pool, timeout, shards) for source in sources]
+    tables = [write_source(source, out, num_processes, timeout, shards) for source in sources]
     if not sum(map(len, tables)):
         names = ", ".join(source.location for source in sources)
         raise ValueError(f"{names}: no record can be used: {describe_bad(tables)}.")
@@ -47,7 +44,7 @@ def write_index(
 
 
 def write_source(
-    source: RecordSource, out: Path, pool: Executor, timeout: float, shards: ShardWriter | None
+    source: RecordSource, out: Path, num_processes: int, timeout: float, shards: ShardWriter | None
 ) -> PlanTable:
     """Return the tables of a source; those that hold still are left as they are."""
     index = Index(out / "records")
@@ -55,11 +52,11 @@ def write_source(
     probe_one = partial(probe_file, timeout=timeout, policy="skip")
 
     def probe(files: Iterable[Path]) -> dict[Path, Outcome]:
-        files = list(files)
-        return dict(zip(files, pool.map(probe_one, files, chunksize=FILES_AT_ONCE), strict=True))
+        return {file: probe_one(file) for file in files}
 
     def write(writer: TableWriter) -> None:
-        write_records(writer, source.records(), HeaderStore(out / "headers" / name_headers(), probe), key, shards)
+        headers = HeaderStore(out / "headers" / name_headers(), probe)
+        write_records(writer, source, headers, key, shards, num_processes)
 
     return index.get(key, write)
 
