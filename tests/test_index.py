@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from omnihuman.build import build, compose_config
+from omnihuman.data.record import Record
 from omnihuman.index import main
 from omnihuman.source.index import IndexSource
 from tests.data.conftest import write_clip, write_records
@@ -95,11 +96,14 @@ def test_an_interrupted_index_goes_on(folder: Path, monkeypatch: pytest.MonkeyPa
         ("out=a.jsonl", "out=a.jsonl is a"),
         ("out=media", "out=media holds other"),
         ("records=b.jsonl", "b.jsonl: there is no"),
+        ("media=pixels", "media=pixels: choose"),
+        ("media=frames", "frames.num_frames=None: "),
+        ("[media=frames,frames.num_frames=4]", "media=frames: .*shards="),
     ],
 )
 def test_mistakes_are_named(folder: Path, override: str, message: str) -> None:
     with pytest.raises(SystemExit, match=f"error: .*{message}"):
-        index(override)
+        index(*override.strip("[]").split(","))
 
 
 def test_no_usable_record_is_an_error(folder: Path) -> None:
@@ -110,9 +114,24 @@ def test_no_usable_record_is_an_error(folder: Path) -> None:
 
 def test_media_are_packed_into_shards(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     index("shards=shards", "shards_url=https://clips.example/a")
+    assert IndexSource("index").stored_frames is None
     records = [entry for entry in IndexSource("index").records() if not isinstance(entry, tuple)]
     assert {str(record.file.parent) for record in records} == {"https:/clips.example/a/00000.tar"}
     assert [file.name for file in Path("shards").iterdir()] == ["00000.tar"]
     for wrong, message in (("shard_gb=0", "shard_gb=0"), ("shards=null", "shards_url: without shards")):
         with pytest.raises(SystemExit, match=f"error: .*{message}"):
             index("shards=shards", "shards_url=https://clips.example/a", wrong)
+
+
+def test_frames_are_stored_for_training(folder: Path) -> None:
+    index("shards=shards", "media=frames", "frames.num_frames=2", "frames.size=16")
+    stored = IndexSource("index").stored_frames
+    assert stored is not None and (stored.num_frames, stored.size) == (2, 16)
+    records = [entry for entry in IndexSource("index").records() if isinstance(entry, Record)]
+    assert len(records) == 4 and {record.file.suffix for record in records} == {".mov"}
+    assert len({record.file for record in records}) == 4, "each span of a clip has a file"
+    assert read_bad()[1]["reason"] == "empty_clip", "it begins where its file ends"
+    Path("media/talk.mp4").touch()
+    manifest = Path("index/index.json").read_text()
+    index("shards=shards", "media=frames", "frames.num_frames=2", "frames.size=16", "frames.quality=50")
+    assert Path("index/index.json").read_text() != manifest

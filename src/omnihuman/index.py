@@ -13,6 +13,8 @@ from omnihuman.verb import verb
 
 if TYPE_CHECKING:
     from omnihuman.data.plan.pack_shards import ShardWriter
+    from omnihuman.data.plan.record_tables import Packing
+    from omnihuman.data.plan.stored_frames import StoredFrames
 
 
 @verb("index", "root", "out")
@@ -36,10 +38,10 @@ def main(config: DictConfig) -> None:
         splits[out / VALIDATION_INDEX] = [val]
     factory = build(config.source)
     num_processes = config.processes or len(os.sched_getaffinity(0))
-    shards = open_shards(config, out)
+    packing = open_packing(config, out)
     for folder, names in splits.items():
         sources = [factory(name, config.root) for name in names]
-        tables = write_index(sources, folder, num_processes, float(config.timeout), shards)
+        tables = write_index(sources, folder, num_processes, float(config.timeout), packing)
         print(f"{folder}: {describe(tables)}; {describe_bad(tables)}")
     more = "" if val else " data.val_records=<index of the validation>"
     print(f"Next: omnihuman train +experiment=finetune base=<folder> data=index data.index={out}{more}")
@@ -82,6 +84,37 @@ def open_shards(config: DictConfig, out: Path) -> "ShardWriter | None":
     target, url = (str(name).rstrip("/") for name in (config.shards, config.shards_url or config.shards))
     target, url = (name if "://" in name else str(Path(name).expanduser().resolve()) for name in (target, url))
     return ShardWriter(target, url, out / "shards", round(config.shard_gb * 1e9))
+
+
+def open_packing(config: DictConfig, out: Path) -> "Packing | None":
+    """Return how media are packed, ``None`` where they stay as and where they are.
+
+    Raises:
+        ValueError: an option is invalid.
+    """
+    from omnihuman.data.plan.record_tables import Packing
+
+    shards, frames = open_shards(config, out), read_frames(config)
+    if shards is None:
+        if frames is not None:
+            raise ValueError("media=frames: say where to write them: shards=<folder or URL>.")
+        return None
+    return Packing(shards, frames, float(config.timeout))
+
+
+def read_frames(config: DictConfig) -> "StoredFrames | None":
+    """Return what is stored of each video for training, ``None`` for the files themselves.
+
+    Raises:
+        ValueError: an option is invalid.
+    """
+    from omnihuman.data.plan.stored_frames import parse_frames
+
+    if config.media not in ("files", "frames"):
+        raise ValueError(f"media={config.media}: choose files, or frames for clips as training reads them.")
+    if config.media == "files":
+        return None
+    return parse_frames(**config.frames)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 import statistics
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
@@ -26,6 +27,7 @@ from omnihuman.data import media
 from omnihuman.data.bad_sample import BadSample
 from omnihuman.data.decode.sampling import uniform_indices
 from omnihuman.data.face import FaceInput
+from omnihuman.data.plan.stored_frames import SUFFIX, StoredFrames
 from omnihuman.data.reader.base import ReadOptions, load_readers
 from omnihuman.data.record import Record
 from omnihuman.data.steps import FrameSteps
@@ -36,6 +38,7 @@ SIDE, BINS, GREY = 384, 128, (127, 127, 127)
 """Pixels of a frame, mel bins of the audio, and the padding: those of the 7B encoders."""
 
 BARE, OFFICIAL, STACKED, OURS = "bare decode of every frame", "official", "stacked", "ours"
+STORED = f"{OURS}, stored frames (media=frames)"
 
 Way = Callable[[Path, media.Header, int], Any]
 
@@ -47,13 +50,15 @@ def measure(config: DictConfig, overrides: Sequence[str]) -> Iterator[Table]:
         ValueError: there is no clip, a file is no video, or what we read differs from what is read in planes.
     """
     clips = list_clips(config)
-    ways = list_ways()
     for num_frames in map(int, config.num_frames):
+        ways = list_ways()
         check_equal(clips, num_frames, ways)
-        seconds = measure_clips(clips, num_frames, int(config.repeats), ways)
-        peaks = {}
-        if config.peak:
-            peaks = {name: measure_peak(way, clips[0], num_frames) for name, way in ways.items()}
+        with tempfile.TemporaryDirectory() as folder:
+            ways[STORED] = partial(load_stored, store_frames(clips, num_frames, Path(folder)))
+            seconds = measure_clips(clips, num_frames, int(config.repeats), ways)
+            peaks = {}
+            if config.peak:
+                peaks = {name: measure_peak(way, clips[0], num_frames) for name, way in ways.items()}
         yield build_table(seconds, num_frames, peaks)
 
 
@@ -130,6 +135,24 @@ def load_ours(path: Path, header: media.Header, num_frames: int, *, exact: bool 
     value = readers["frames"].read(record, clip)
     frames, _ = readers["frames"].to_signal(value, transform, torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8))
     return frames, None if clip.waveform is None else LogMel(BINS)(clip.waveform)
+
+
+def store_frames(clips: Sequence[Path], num_frames: int, folder: Path) -> dict[Path, tuple[Path, media.Header]]:
+    """Write the file of each clip as ``omnihuman index media=frames`` does, and return these with their headers."""
+    stored = {}
+    for number, clip in enumerate(clips):
+        record = Record("1", clip, "video", (), ("video", "audio"))
+        file = folder / f"{number}{SUFFIX}"
+        file.write_bytes(StoredFrames(num_frames, SIDE).encode(record, media.probe(clip), 60.0))
+        stored[clip] = (file, media.probe(file))
+    return stored
+
+
+def load_stored(
+    stored: Mapping[Path, tuple[Path, media.Header]], path: Path, header: media.Header, num_frames: int
+) -> Any:
+    """The same from the stored frames; JPEG changes their values a little."""
+    return load_ours(*stored[path], num_frames)
 
 
 def load_stacked(path: Path, header: media.Header, num_frames: int) -> Any:

@@ -30,6 +30,7 @@ from omnihuman.data.packing import EpochPlan, Indices, MicroBatch, Step, check_l
 from omnihuman.data.plan.planned import JoinedPlan, TaskColumn
 from omnihuman.data.plan.planning import Layouts, Policy
 from omnihuman.data.plan.source_plans import SourcePlans
+from omnihuman.data.plan.stored_frames import check_stored
 from omnihuman.data.reader.base import LongAudio
 from omnihuman.data.record import BadSample, Entry, Record
 from omnihuman.data.resume import build_state, check_state
@@ -247,7 +248,7 @@ class OmniData:
         """Return the samples of all sources, and the parts of the mixture."""
         planned, tasks = list[Samples](), list[TaskColumn]()
         for number, entry in enumerate(self.sources):
-            build = partial(self._plan_samples, views=self.views, augment=self.augment)
+            build = partial(self._plan_source, entry.source, views=self.views, augment=self.augment)
             samples = self.plans.plan_split(f"train/{number}", entry.source, "train", build)
             self._skipped.setdefault(entry.source.location, []).extend(samples.skipped)
             planned.append(samples)
@@ -355,7 +356,7 @@ class OmniData:
         if "val" not in self._cache:
             samples = self._plan_samples(())
             if self.val_source is not None:
-                build = partial(self._plan_samples, views=self.views)
+                build = partial(self._plan_source, self.val_source, views=self.views)
                 samples = self.plans.plan_split("val", self.val_source, "val", build, self.val_limit)
             self._check_skipped(samples, "data.val_records")
             self._cache["val"] = samples
@@ -395,7 +396,7 @@ class OmniData:
         key = (tuple(tasks), view, tuple(needs), limit)
         if key not in self._cache:
             select = partial(select_questions, self.val_source, *key)
-            build = partial(self._plan_samples, views=[view], needs=needs, prompts=True)
+            build = partial(self._plan_source, self.val_source, views=[view], needs=needs, prompts=True)
             choice = {"tasks": list(tasks), "limit": limit}
             name = f"prompts/{','.join(tasks)}/{view}/{','.join(needs)}/{limit}"
             self._cache[key] = self.plans.plan(name, self.val_source, select, choice, build)
@@ -435,6 +436,11 @@ class OmniData:
     def _check_skipped(self, samples: Samples, place: str) -> None:
         cause = summarize_reasons(samples.skipped)
         check_skipped(len(samples), len(samples.skipped), self.max_skipped, place, cause, is_final=True)
+
+    def _plan_source(self, source: RecordSource, records: Iterable[Entry], **options: Any) -> Samples:
+        if self._connected is not None:
+            check_stored(source, self.options, self._connected[0])
+        return self._plan_samples(records, **options)
 
     def _plan_samples(self, records: Iterable[Record | tuple[str, BadSample]], **options: Any) -> Samples:
         if self._connected is None:

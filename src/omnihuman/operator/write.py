@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from omnihuman.data.plan.pack_shards import ShardWriter
-from omnihuman.data.plan.record_tables import MANIFEST
+from omnihuman.data.plan.record_tables import MANIFEST, Packing
 from omnihuman.data.plan.write_index import write_index
 from omnihuman.data.record import BadSample, Record, parse_record
 from omnihuman.operator.base import TRACKS, Dropped, Failed, Global, Outcome, Row, columns
@@ -295,13 +295,13 @@ def index_records(records: Path, out: Path, shard_gb: float | None) -> None:
         ValueError: no record can be used.
     """
     files = read_records_folder(records)
-    shards = None
+    packing = None
     if shard_gb is not None:
         target = str((out / "media").resolve())
-        shards = ShardWriter(target, target, out / "shards", round(shard_gb * 1e9))
+        packing = Packing(ShardWriter(target, target, out / "shards", round(shard_gb * 1e9)))
     for folder, file in ((out, files.train), (out / VALIDATION_INDEX, files.val)):
         if file is not None and file.is_file():
-            write_index([RecordsSource(file)], folder, 1, PROBE_SECONDS, shards)
+            write_index([RecordsSource(file)], folder, 1, PROBE_SECONDS, packing)
 
 
 def find_root(target: Path, rows: Iterable[Row]) -> Path:

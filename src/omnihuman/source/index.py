@@ -7,6 +7,7 @@ from typing import Any
 from omnihuman.data import shards
 from omnihuman.data.plan.fingerprint import hash_values
 from omnihuman.data.plan.record_tables import RawEntry, parse_row, read_manifest, read_rows
+from omnihuman.data.plan.stored_frames import StoredFrames
 from omnihuman.data.plan.tables import PlanTable
 from omnihuman.data.record import Entry
 from omnihuman.source.base import Source
@@ -49,6 +50,12 @@ class IndexSource(Source):
     def headers(self) -> Path:
         """Folder of the headers of its media files."""
         return self.path / "headers"
+
+    @property
+    def stored_frames(self) -> StoredFrames | None:
+        """What the index holds of each video for training, ``None`` where it holds the files themselves."""
+        frames = read_manifest(self.path).get("frames")
+        return None if frames is None else StoredFrames(**frames)
 
     def records(self) -> Iterator[Entry]:
         return map(self.parse_raw, self.read_raw())

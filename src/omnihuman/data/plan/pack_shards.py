@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from omnihuman.data.bad_sample import BadSample
-from omnihuman.data.plan.stat import stat_file
+from omnihuman.data.plan.stat import Stat, stat_file
 from omnihuman.data.record import Record
 from omnihuman.data.shards import to_path
 
@@ -44,11 +44,11 @@ class ShardWriter:
         if log["target"] != self.target:
             return
         self.number = max(self.number, log["number"] + 1)
-        for key, file, size, mtime_ns, offset, num_bytes, crc in log["members"]:
+        for key, name, suffix, file, size, mtime_ns, offset, num_bytes, crc in log["members"]:
             self.key = max(self.key, key + 1)
             if stat_file(file) == (size, mtime_ns):
                 content = (offset, num_bytes, crc)
-                self.members[file] = to_path(self.url, f"{log['number']:05}.tar", key, content, Path(file).suffix)
+                self.members[name] = to_path(self.url, f"{log['number']:05}.tar", key, content, suffix)
 
     def pack(self, record: Record) -> Record:
         """Return a record whose files are members of shards; a folder of images stays where it is.
@@ -68,26 +68,44 @@ class ShardWriter:
 
     def _add(self, file: Path) -> Path:
         name = str(file)
-        if name not in self.members:
-            self.members[name] = file if file.is_dir() else self._append(file)
-        return self.members[name]
-
-    def _append(self, file: Path) -> Path:
-        if self._tar is None:
-            self._begin()
-        assert self._tar is not None
+        if name in self.members:
+            return self.members[name]
+        if file.is_dir():
+            return self.members.setdefault(name, file)
         stat = stat_file(file)
         try:
             content = file.read_bytes()
         except OSError as error:
             raise BadSample("unavailable", f"{file}: cannot be packed ({error}).") from error
-        info = tarfile.TarInfo(f"{self.key:09}{file.suffix}")
+        return self.add(name, content, file.suffix, file, stat)
+
+    def add(self, name: str, content: bytes, suffix: str, file: Path, stat: Stat) -> Path:
+        """Add a member, and return the path that stands for it.
+
+        Args:
+            name: by which it is found again.
+            content: of the member.
+            suffix: of its name.
+            file: that it is made of.
+            stat: of this file before it was read.
+
+        Raises:
+            OSError: the shard cannot be written.
+        """
+        self.members[name] = self._append(name, content, suffix, file, stat)
+        return self.members[name]
+
+    def _append(self, name: str, content: bytes, suffix: str, file: Path, stat: Stat) -> Path:
+        if self._tar is None:
+            self._begin()
+        assert self._tar is not None
+        info = tarfile.TarInfo(f"{self.key:09}{suffix}")
         info.size = len(content)
         offset = self._tar.offset + len(info.tobuf(self._tar.format))
         crc = zlib.crc32(content)
         self._tar.addfile(info, BytesIO(content))
-        member = to_path(self.url, f"{self.number:05}.tar", self.key, (offset, len(content), crc), file.suffix)
-        self._new.append([self.key, str(file), *stat, offset, len(content), crc])
+        member = to_path(self.url, f"{self.number:05}.tar", self.key, (offset, len(content), crc), suffix)
+        self._new.append([self.key, name, suffix, str(file), *stat, offset, len(content), crc])
         self.key += 1
         if self._tar.offset >= self.shard_bytes:
             self.finish()

@@ -1,7 +1,7 @@
 """Tables of checked records with the headers of their media, for ``omnihuman index``; no model decides them."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -9,7 +9,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from omnihuman.data import media
 from omnihuman.data.bad_sample import BadSample
+from omnihuman.data.decode.header import Header
 from omnihuman.data.exclusion import identify
 from omnihuman.data.plan.blocks import Block, map_blocks, read_blocks
 from omnihuman.data.plan.clip_headers import ClipHeaders, add_source
@@ -17,6 +19,8 @@ from omnihuman.data.plan.headers import HeaderStore, Outcome
 from omnihuman.data.plan.pack_shards import ShardWriter
 from omnihuman.data.plan.planned import Planned, PlanReport
 from omnihuman.data.plan.planning import describe_missing
+from omnihuman.data.plan.stat import Stat, stat_file
+from omnihuman.data.plan.stored_frames import SUFFIX, StoredFrames, probe_bytes
 from omnihuman.data.plan.table_writer import SampleRow, TableWriter, encode_samples
 from omnihuman.data.plan.tables import PlanTable
 from omnihuman.data.record import Entry, Record
@@ -37,6 +41,22 @@ RawEntry = tuple[PlanTable, bytes, int] | tuple[str, BadSample]
 
 
 @dataclass(slots=True)
+class Usable:
+    """A usable record of a block whose media are to be packed.
+
+    Attributes:
+        row: place in the block.
+        planned: with its header.
+        stored: its frames and audio for training as a file, with the header and the state of the file that they are
+            of; ``None`` where files are packed as they are, or are packed already.
+    """
+
+    row: int
+    planned: Planned
+    stored: tuple[bytes, Header, Stat] | None = None
+
+
+@dataclass(slots=True)
 class Checked:
     """The entries of a block.
 
@@ -44,15 +64,80 @@ class Checked:
         rows: of the usable records, as bytes.
         skipped: the others, each with its place in the block.
         num_entries: of the block.
-        samples: in place of ``rows``, the places of the usable records and these, where their media are to be packed.
+        usable: in place of ``rows``, the usable records, where their media are to be packed.
         outcomes: headers of the files, then.
     """
 
     rows: list[SampleRow]
     skipped: list[dict[str, Any]]
     num_entries: int
-    samples: list[tuple[int, Planned]] = field(default_factory=list)
+    usable: list[Usable] = field(default_factory=list)
     outcomes: Mapping[Path, Outcome] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How media are packed.
+
+    Attributes:
+        shards: into which.
+        frames: what is stored of each video for training, ``None`` for the files themselves.
+        timeout: seconds per file.
+    """
+
+    shards: ShardWriter
+    frames: StoredFrames | None = None
+    timeout: float = 60.0
+
+    def store(self, usable: Sequence[Usable]) -> Iterator[tuple[int, Record, BadSample]]:
+        """Make the stored files of a block, each once, and yield the records whose files cannot be decoded."""
+        errors: dict[str, BadSample | None] = dict.fromkeys(self.shards.members)
+        for entry in usable:
+            record = entry.planned.record
+            if self.frames is None or not self.frames.can_store(record):
+                continue
+            name = self.frames.name(record)
+            if name not in errors:
+                errors[name] = self._encode(self.frames, entry)
+            bad = errors[name]
+            if bad is not None:
+                yield entry.row, record, add_source(bad, record)
+
+    def _encode(self, frames: StoredFrames, entry: Usable) -> BadSample | None:
+        """Make the stored file of a record; return the error of one that cannot be decoded."""
+        record, stat = entry.planned.record, stat_file(entry.planned.record.file)
+        try:
+            content = frames.encode(record, entry.planned.header, self.timeout)
+            entry.stored = content, probe_bytes(content, self.timeout), stat
+        except BadSample as bad:
+            return bad
+        return None
+
+    def pack(self, checked: Checked, headers: HeaderStore) -> None:
+        """Make rows of the records of a block, whose media become members of shards."""
+        usable = list[Planned]()
+        for entry in checked.usable:
+            record = entry.planned.record
+            try:
+                usable.append(self._pack(entry, checked.outcomes, headers))
+            except BadSample as bad:  # a file can no longer be read
+                checked.skipped.append(_describe(entry.row, record, add_source(bad, record)))
+        checked.rows = encode_samples(usable)
+
+    def _pack(self, entry: Usable, outcomes: Mapping[Path, Outcome], headers: HeaderStore) -> Planned:
+        record = entry.planned.record
+        if self.frames is None or not self.frames.can_store(record):
+            packed = self.shards.pack(record)
+            for file, member in zip(record.files, packed.files, strict=True):
+                headers.add(member, outcomes[file])
+            return replace(entry.planned, record=packed)
+        name = self.frames.name(record)
+        if entry.stored is not None and name not in self.shards.members:  # another process has not made it as well
+            content, header, stat = entry.stored
+            headers.add(self.shards.add(name, content, SUFFIX, record.file, stat), header)
+        member = self.shards.members[name]
+        packed = self.frames.replace_file(record, member)
+        return replace(entry.planned, record=packed, header=media.merge_headers(packed, headers([member])))
 
 
 def write_records(
@@ -60,7 +145,7 @@ def write_records(
     source: RecordSource,
     headers: HeaderStore,
     key: Mapping[str, Any],
-    shards: ShardWriter | None = None,
+    packing: Packing | None = None,
     num_processes: int = 1,
 ) -> PlanReport:
     """Write records whose files can be used to tables, and return a report with the others.
@@ -70,61 +155,49 @@ def write_records(
         source: of the records.
         headers: of the media files.
         key: what decides the records.
-        shards: packs the media, ``None`` to leave them where they are.
+        packing: of the media, ``None`` to leave them where they are.
         num_processes: that check records and read headers.
     """
     report, first = PlanReport(), 0
-    check = partial(_check, headers, is_packed=shards is not None)
+    check = partial(_check, headers, packing)
     try:
         for checked in map_blocks(partial(read_blocks, source, BLOCK), check, num_processes, headers.flush):
-            if shards is not None:
-                _pack(checked, headers, shards)
+            if packing is not None:
+                packing.pack(checked, headers)
             writer.add(checked.rows)
             for skipped in sorted(checked.skipped, key=itemgetter("row")):
                 report.skipped.append({**skipped, "row": first + skipped["row"]})
             first += checked.num_entries
-        if shards is not None:
-            shards.finish()
+        if packing is not None:
+            packing.shards.finish()
     finally:
         headers.flush()  # of packed files, also of an index that is interrupted
     writer.finish(report, (), key)
     return report
 
 
-def _check(headers: HeaderStore, entries: Block, *, is_packed: bool) -> Checked:
+def _check(headers: HeaderStore, packing: Packing | None, entries: Block) -> Checked:
     """Return the entries of a block with their headers."""
     files: dict[Path, None] = {}
     for entry in entries:
         files.update(dict.fromkeys(entry.files if isinstance(entry, Record) else ()))
     outcomes = headers(files)
     clips = ClipHeaders(outcomes)
-    usable, skipped = list[tuple[int, Planned]](), list[dict[str, Any]]()
+    usable, skipped = list[Usable](), list[dict[str, Any]]()
     for row, entry in enumerate(entries):
         try:
             if not isinstance(entry, Record):
                 raise entry[1]
-            usable.append((row, Planned(entry, clips.merge(entry), {}, {}, 0, 0)))
+            usable.append(Usable(row, Planned(entry, clips.merge(entry), {}, {}, 0, 0)))
         except BadSample as bad:
             skipped.append(_describe(row, entry, bad))
-    if is_packed:
-        return Checked([], skipped, len(entries), usable, outcomes)
-    return Checked(encode_samples(planned for _, planned in usable), skipped, len(entries))
-
-
-def _pack(checked: Checked, headers: HeaderStore, shards: ShardWriter) -> None:
-    """Make rows of the records of a block, whose files become members of shards."""
-    usable = list[Planned]()
-    for row, planned in checked.samples:
-        record = planned.record
-        try:
-            packed = shards.pack(record)
-        except BadSample as bad:  # a file can no longer be read
-            checked.skipped.append(_describe(row, record, add_source(bad, record)))
-            continue
-        for file, member in zip(record.files, packed.files, strict=True):
-            headers.add(member, checked.outcomes[file])
-        usable.append(replace(planned, record=packed))
-    checked.rows = encode_samples(usable)
+    if packing is None:
+        return Checked(encode_samples(entry.planned for entry in usable), skipped, len(entries))
+    bad_rows = dict[int, dict[str, Any]]()
+    for row, record, bad in packing.store(usable):
+        bad_rows[row] = _describe(row, record, bad)
+    usable = [entry for entry in usable if entry.row not in bad_rows]
+    return Checked([], [*skipped, *bad_rows.values()], len(entries), usable, outcomes)
 
 
 def _describe(row: int, entry: Entry, bad: BadSample) -> dict[str, Any]:
