@@ -304,3 +304,16 @@ def _first_device(frozen: Frozen) -> torch.device:
         for parameter in encoder.parameters():
             return parameter.device
     return torch.device("cpu")
+
+
+def select_first(order: Sequence[int], steps: float, batch_size: int) -> list[int] | None:
+    """Return the samples of the first steps of an order, ``None`` for all of them and those of other orders.
+
+    Args:
+        order: of samples.
+        steps: their number, an integer; below zero, or a share of all as Lightning's limits have it: all.
+        batch_size: samples of a step.
+    """
+    if isinstance(steps, float) or steps < 0 or steps * batch_size >= len(order):
+        return None
+    return [int(index) for index in order[: steps * batch_size]]

@@ -15,7 +15,7 @@ from omnihuman.data.dataset import Samples, Transforms
 from omnihuman.data.decode.sampling import Sampling
 from omnihuman.data.exclusion import Description, Exclusions
 from omnihuman.data.face import FaceInput
-from omnihuman.data.features import FeatureCache, Frozen
+from omnihuman.data.features import FeatureCache, Frozen, select_first
 from omnihuman.data.loader import Loader
 from omnihuman.data.mixture import (
     MixtureEntry,
@@ -194,14 +194,10 @@ class OmniData:
     def setup(self) -> None:
         """Cache features of all samples that the trainer uses before training, each rank a share."""
         if self.features and self._feature_cache is None:
-            max_steps = getattr(self.trainer, "max_steps", -1)
-            is_short = 0 <= max_steps < self.steps_per_epoch
-            indices = self.order(0)[: max_steps * self.batch_size].tolist() if is_short else None
-            self.cache_features(self.train_samples, indices)
-            max_steps = getattr(self.trainer, "limit_val_batches", None)
-            is_short = isinstance(max_steps, int)  # a float is a share of all
-            indices = range(len(self.val_samples))[: max_steps * self.batch_size] if is_short else None
-            self.cache_features(self.val_samples, indices)
+            steps = getattr(self.trainer, "max_steps", -1)
+            self.cache_features(self.train_samples, select_first(self.order(0), steps, self.batch_size))
+            steps = getattr(self.trainer, "limit_val_batches", 1.0)
+            self.cache_features(self.val_samples, select_first(range(len(self.val_samples)), steps, self.batch_size))
 
     def cache_features(
         self, samples: Samples, indices: Sequence[int] | None = None, share: tuple[int, int] | None = None
@@ -248,7 +244,7 @@ class OmniData:
         """Return the samples of all sources, and the parts of the mixture."""
         planned, tasks = list[Samples](), list[TaskColumn]()
         for number, entry in enumerate(self.sources):
-            build = partial(self._plan_source, entry.source, views=self.views, augment=self.augment)
+            build = partial(self._plan_samples, source=entry.source, views=self.views, augment=self.augment)
             samples = self.plans.plan_split(f"train/{number}", entry.source, "train", build)
             self._skipped.setdefault(entry.source.location, []).extend(samples.skipped)
             planned.append(samples)
@@ -356,7 +352,7 @@ class OmniData:
         if "val" not in self._cache:
             samples = self._plan_samples(())
             if self.val_source is not None:
-                build = partial(self._plan_source, self.val_source, views=self.views)
+                build = partial(self._plan_samples, source=self.val_source, views=self.views)
                 samples = self.plans.plan_split("val", self.val_source, "val", build, self.val_limit)
             self._check_skipped(samples, "data.val_records")
             self._cache["val"] = samples
@@ -396,7 +392,7 @@ class OmniData:
         key = (tuple(tasks), view, tuple(needs), limit)
         if key not in self._cache:
             select = partial(select_questions, self.val_source, *key)
-            build = partial(self._plan_source, self.val_source, views=[view], needs=needs, prompts=True)
+            build = partial(self._plan_samples, source=self.val_source, views=[view], needs=needs, prompts=True)
             choice = {"tasks": list(tasks), "limit": limit}
             name = f"prompts/{','.join(tasks)}/{view}/{','.join(needs)}/{limit}"
             self._cache[key] = self.plans.plan(name, self.val_source, select, choice, build)
@@ -437,15 +433,12 @@ class OmniData:
         cause = summarize_reasons(samples.skipped)
         check_skipped(len(samples), len(samples.skipped), self.max_skipped, place, cause, is_final=True)
 
-    def _plan_source(self, source: RecordSource, records: Iterable[Entry], **options: Any) -> Samples:
-        if self._connected is not None:
-            check_stored(source, self.options, self._connected[0])
-        return self._plan_samples(records, **options)
-
-    def _plan_samples(self, records: Iterable[Record | tuple[str, BadSample]], **options: Any) -> Samples:
+    def _plan_samples(self, records: Iterable[Entry], *, source: RecordSource | None = None, **options: Any) -> Samples:
         if self._connected is None:
             raise RuntimeError("call OmniData.connect first: the number of tokens depends on the model.")
         transforms, layouts, chat = self._connected
+        if source is not None:
+            check_stored(source, self.options, transforms)
         return Samples(records, transforms, layouts, chat, **(self.options | options))
 
     def _build_loader(self, samples: Samples, plan: Callable[[int], Sequence[Step]], **options: Any) -> Loader:
