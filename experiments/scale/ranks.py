@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from omnihuman.build import compose_config
+from omnihuman.data.packing import EpochPlan
 from omnihuman.pl import pl
 from omnihuman.training.saver import Saver
 from omnihuman.training.stage import run_stage
@@ -111,7 +113,9 @@ class Probe(pl.Callback):
         }
 
 
-def train(overrides: Sequence[str], num_ranks: int, folder: Path, timeout: float) -> list[dict[str, Any]]:
+def train(
+    overrides: Sequence[str], num_ranks: int, folder: Path, timeout: float, num_rows: int | None = None
+) -> list[dict[str, Any]]:
     """Train in as many processes and return what each rank has measured.
 
     Args:
@@ -119,6 +123,7 @@ def train(overrides: Sequence[str], num_ranks: int, folder: Path, timeout: float
         num_ranks: processes on this machine, as torchrun starts them.
         folder: of their outputs, ``rank<number>.txt``.
         timeout: seconds after which a training hangs.
+        num_rows: divide a step into the rows of so many ranks, ``None``: of ``num_ranks``.
 
     Raises:
         RuntimeError: a rank fails or hangs; the message has the end of its output.
@@ -130,7 +135,7 @@ def train(overrides: Sequence[str], num_ranks: int, folder: Path, timeout: float
     context = multiprocessing.get_context("fork")
     processes = []
     for rank in range(num_ranks):
-        process = context.Process(target=_run_rank, args=(overrides, rank, num_ranks, port, folder))
+        process = context.Process(target=_run_rank, args=(overrides, rank, num_ranks, port, folder, num_rows))
         process.start()
         processes.append(process)
     with _no_orphans(processes):
@@ -162,7 +167,9 @@ def _read_tail(file: Path) -> str:
     return " | ".join(file.read_text(errors="replace").splitlines()[-12:])
 
 
-def _run_rank(overrides: Sequence[str], rank: int, num_ranks: int, port: int, folder: Path) -> None:
+def _run_rank(
+    overrides: Sequence[str], rank: int, num_ranks: int, port: int, folder: Path, num_rows: int | None
+) -> None:
     output = os.open(folder / f"rank{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(output, stream)
@@ -177,6 +184,20 @@ def _run_rank(overrides: Sequence[str], rank: int, num_ranks: int, port: int, fo
             "GROUP_RANK": "0",
             "TORCHELASTIC_RUN_ID": "scale",
         }
+    if num_rows is not None and num_rows != num_ranks:
+        _divide_rows(num_rows)
     probe = Probe()
     run_stage(compose_config(overrides), overrides, callbacks=[probe])
     (folder / f"rank{rank}.json").write_text(json.dumps(probe.measured()))
+
+
+def _divide_rows(num_ranks: int) -> None:
+    """Let this process divide steps into rows as so many ranks would, and take all of them."""
+    pack = EpochPlan.pack
+
+    def pack_for_ranks(plan: EpochPlan, position: int) -> list[list[int]]:
+        divided = copy(plan)
+        divided.world = num_ranks
+        return pack(divided, position)
+
+    EpochPlan.pack = pack_for_ranks  # type: ignore[method-assign]
