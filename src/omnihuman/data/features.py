@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from omnihuman.data import face, media, steps
 from omnihuman.data.decode import audio, clock, frames, image, packets, riff, streams
 from omnihuman.data.feature_store import FeatureStore, hash_value
-from omnihuman.data.packing import MicroBatch, Step
+from omnihuman.data.packing import Indices, MicroBatch, Step
 from omnihuman.modality import BY_FIELD
 from omnihuman.nn import tiles
 from omnihuman.types import Batch, Batches, Features, Signal
@@ -306,7 +306,7 @@ def _first_device(frozen: Frozen) -> torch.device:
     return torch.device("cpu")
 
 
-def select_first(order: Sequence[int], steps: float, batch_size: int) -> list[int] | None:
+def select_first(order: Sequence[int] | Indices, steps: float, batch_size: int) -> list[int] | None:
     """Return the samples of the first steps of an order, ``None`` for all of them and those of other orders.
 
     Args:

@@ -32,7 +32,7 @@ from omnihuman.data.plan.planning import Layouts, Policy
 from omnihuman.data.plan.source_plans import SourcePlans
 from omnihuman.data.plan.stored_frames import check_stored
 from omnihuman.data.reader.base import LongAudio
-from omnihuman.data.record import BadSample, Entry, Record
+from omnihuman.data.record import Entry, Record
 from omnihuman.data.resume import build_state, check_state
 from omnihuman.data.tasks import RecordSource, Tasks, TaskSelection, count_tasks, explain_no_sample, select_questions
 from omnihuman.data.views import Missing
