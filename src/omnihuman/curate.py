@@ -22,6 +22,9 @@ CAPTIONERS = ("captioner", "brief_captioner", "second_captioner")
 ACTIONS = ("status", "retry", "gc")
 """First words that ask for something else than a run."""
 
+SAMPLE = {"size": "nano", "review": "skip"}
+"""Keys of the built-in corpus: its clips are small, and its truth is known."""
+
 
 @verb("curate", "path", "out", "root", word="action")
 def run(config: DictConfig) -> None:
@@ -163,12 +166,12 @@ def read_workers(value: int | None) -> int | None:
 
 
 def complete_arguments(arguments: Sequence[str]) -> list[str]:
-    """Return a command line with the groups that its keys stand for, and with the size of the built-in corpus.
+    """Return a command line with the groups that its keys stand for, and with the keys of the built-in corpus.
 
     ``captioner=`` is the judge of this name; ``+pipeline=`` is ``pipeline=``, as it reads like ``+experiment=``.
 
     >>> complete_arguments(["+pipeline=clips"]), complete_arguments(["source=sample", "captioner=scripted"])
-    (['pipeline=clips'], ['source=sample', 'judge@captioner=scripted', 'size=nano'])
+    (['pipeline=clips'], ['source=sample', 'judge@captioner=scripted', 'size=nano', 'review=skip'])
     >>> complete_arguments(["second_captioner=endpoint"])
     ['+judge@second_captioner=endpoint']
     """
@@ -179,9 +182,9 @@ def complete_arguments(arguments: Sequence[str]) -> list[str]:
         if key in CAPTIONERS:
             name = f"judge@{name}" if key == CAPTIONERS[0] else f"+judge@{name}"
         completed.append(name)
-    has_size = any(argument.startswith("size=") for argument in completed)
-    if "source=sample" in completed and not has_size:
-        completed.append("size=nano")
+    keys = {argument.partition("=")[0] for argument in completed}
+    if "source=sample" in completed:
+        completed += [f"{key}={value}" for key, value in SAMPLE.items() if key not in keys]
     return completed
 
 

@@ -26,6 +26,7 @@ CAPTIONER = {
 OPTIONS: dict[str, dict[str, Any]] = {
     "ask": {"captioner": CAPTIONER},
     "filter": {"conditions": [{"column": "short_side", "most": 64}]},
+    "review": {"mode": "skip", "edit": {"speech": "text"}, "show": {"faces": "num_faces"}},
     "sample": {"size": 2, "strata": ["short_side"]},
     "faces": {"boxes": "truth"},
     "persons": {"boxes": "truth"},

@@ -14,6 +14,7 @@ from rich.table import Table
 from omnihuman.curation.folder import State, read_state
 from omnihuman.curation.store import read_cost, write_whole
 from omnihuman.operator.calls import count_calls
+from omnihuman.operator.verdicts import FOLDER, read_verdicts, summarize
 
 ACCOUNT = "account.json"
 
@@ -109,9 +110,16 @@ def write_account(out: Path) -> list[Entry]:
         "dropped": sum(sum(entry.dropped.values()) for entry in entries),
         "failed": sum(sum(entry.failed.values()) for entry in entries),
         "operators": [entry.show() for entry in entries],
+        "reviews": summarize_reviews(out),
     }
     write_whole(out / ACCOUNT, (json.dumps(content, indent=1) + "\n").encode())
     return entries
+
+
+def summarize_reviews(out: Path) -> dict[str, Any]:
+    """Return the account of the verdicts of people, by the names of the operators that asked for them."""
+    files = sorted((out / FOLDER).glob("*.jsonl"))
+    return {file.stem: summarize(read_verdicts(file)[0]) for file in files}
 
 
 def print_account(out: Path) -> None:

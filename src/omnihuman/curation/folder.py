@@ -24,6 +24,7 @@ class State:
     Attributes:
         out: the folder.
         pipeline: its name.
+        root: folder of the media of the source.
         num_parts: partitions.
         levels: name, folder, and whether it is the decision of a global operator, in order.
         command: arguments of the last run.
@@ -31,6 +32,7 @@ class State:
 
     out: Path
     pipeline: str
+    root: Path
     num_parts: int
     levels: Sequence[tuple[str, str, bool]]
     command: Sequence[str]
@@ -59,7 +61,13 @@ def check_out(out: Path, name: str) -> None:
 def write_state(pipeline: Pipeline, command: Sequence[str]) -> None:
     """Write which pipeline a folder holds."""
     levels = [(level.name, level.folder.name, level.is_decision) for level in pipeline.levels]
-    content = {"pipeline": pipeline.name, "num_parts": pipeline.num_parts, "levels": levels, "command": list(command)}
+    content = {
+        "pipeline": pipeline.name,
+        "root": str(pipeline.root),
+        "num_parts": pipeline.num_parts,
+        "levels": levels,
+        "command": list(command),
+    }
     write_whole(pipeline.out / STATE, (json.dumps(content, indent=1) + "\n").encode())
 
 
@@ -75,11 +83,20 @@ def read_state(out: Path) -> State:
     try:
         content: dict[str, Any] = json.loads(file.read_bytes())
         levels = [(str(name), str(folder), bool(is_decision)) for name, folder, is_decision in content["levels"]]
-        return State(out, content["pipeline"], content["num_parts"], levels, content["command"])
+        root = Path(content["root"])
+        return State(out, content["pipeline"], root, content["num_parts"], levels, content["command"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{file}: this is not the state of a pipeline ({error}); remove it, and curate again."
         ) from error
+
+
+def remove_from(state: State, number: int) -> None:
+    """Remove the partitions and decisions of a level and of those below it, the lowest first."""
+    for level in reversed(range(number, len(state.levels))):
+        for file in state.files(level):
+            file.unlink()
+        (state.out / state.levels[level][1] / "decision.parquet").unlink(missing_ok=True)
 
 
 def remove_old(out: Path) -> list[str]:

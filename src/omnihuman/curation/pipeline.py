@@ -78,7 +78,7 @@ class Pipeline:
         """The levels in runs that a partition passes without waiting for other partitions."""
         segments: list[list[Level]] = [[]]
         for level in self.levels:
-            if level.is_decision:
+            if level.is_decision or level.operator.is_barrier:
                 segments.append([])
             segments[-1].append(level)
         return segments

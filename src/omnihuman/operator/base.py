@@ -121,6 +121,7 @@ class Operator(ABC):
         wants: of a worker.
         modules: that it imports beyond the dependencies of the package, separated by spaces.
         opens_media: it reads the file of every row.
+        is_barrier: all partitions come to it before it works on the first one.
         incidental: options that do not decide the rows, so that they can change without computing them anew.
     """
 
@@ -130,6 +131,7 @@ class Operator(ABC):
     wants: ClassVar[Wants] = Wants()
     modules: str = ""
     opens_media: ClassVar[bool] = False
+    is_barrier: ClassVar[bool] = False
     incidental: Sequence[str] = ("timeout", "batch_size")
 
     def setup(self, folder: Path) -> None:
