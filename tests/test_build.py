@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
@@ -29,6 +31,12 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
             config = source.load_config("a").config
             assert config.x == value
             config.x = 333
+
+
+def test_plugins_of_hydra_can_be_registered_again() -> None:
+    registry = SourcesRegistry.instance()
+    registry.register(FileConfigSource)  # as submitit does in a job
+    assert registry.resolve("file") is CachedFileSource
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,7 @@ def _load_file(provider: str, folder: str, config_path: str, modified: int, size
 
 
 Plugins.instance().register(PluginSearchPath)
+CachedFileSource.__name__ = FileConfigSource.__name__  # a job of submitit registers Hydra's class again, by its name
 SourcesRegistry.instance().types[FileConfigSource.scheme()] = CachedFileSource
 
 
