@@ -21,6 +21,7 @@ from omnihuman.curation.listing import list_source
 from omnihuman.curation.pipeline import Pipeline, build_pipeline
 from omnihuman.operator.base import Row
 from omnihuman.source.folder import FolderSource
+from tests.curation.conftest import clips as clips
 from tests.curation.conftest import compose_operator, read_rows, run_here
 from tests.judge.conftest import endpoint as endpoint
 from tests.judge.conftest import open_server, read_log
@@ -60,6 +61,7 @@ def build_asking(
     model: str,
     size: int = 10,
     settings: Any = None,
+    probe: bool = False,
     least: float | None = None,
     **options: Any,
 ) -> Pipeline:
@@ -76,7 +78,8 @@ def build_asking(
         "backoff": [0.01, 0.1],
         "timeout": 10.0,
     }
-    nodes = {"echo": compose_operator("ask", name="echo", protocol=PROTOCOL, captioner={**captioner, **options})}
+    nodes = {"probe": compose_operator("probe")} if probe else {}
+    nodes |= {"echo": compose_operator("ask", name="echo", protocol=PROTOCOL, captioner={**captioner, **options})}
     if least is not None:
         conditions = [{"column": "start", "most": least, "why": "late"}]
         nodes["limit"] = compose_operator("filter", conditions=conditions)
@@ -167,6 +170,18 @@ def test_a_twentieth_of_nonsense_is_counted(endpoint: str, tmp_path: Path) -> No
     failed = account["operators"][1]["failed"]
     assert set(failed) == {"invalid_reply"} and 0 < failed["invalid_reply"] == sum(n > 1 for n in log.values()) < 20
     assert account["operators"][1]["cost"]["calls"] == log.total()
+
+
+def test_broken_files_and_nonsense_add_up(endpoint: str, clips: Path, tmp_path: Path) -> None:
+    source = tmp_path / "files"
+    source.mkdir()
+    for number in range(40):  # a twentieth is cut off
+        (source / f"{number:02d}.mp4").hardlink_to(clips / ("4.mp4" if number % 20 == 0 else "0.mp4"))
+    pipeline = build_asking(source, tmp_path / "out", endpoint, "nonsense", 7, probe=True, least=0.0)
+    account = read_account(run_here(pipeline))
+    failed = {entry["operator"]: entry["failed"] for entry in account["operators"]}
+    assert failed["probe"] == {"unreadable": 2} and set(failed["echo"]) <= {"invalid_reply"}
+    assert account["planned"] == 40 and account["written"] == 38 - sum(failed["echo"].values())
 
 
 @pytest.mark.faults
