@@ -11,6 +11,7 @@ import pytest
 from hydra import initialize_config_dir
 
 from omnihuman.build import compose_config, config_dir
+from omnihuman.curate import complete_arguments
 from omnihuman.overrides import expand_sweep, quote_argument
 from omnihuman.source.root import expand_data_paths
 
@@ -106,6 +107,8 @@ def list_overrides(text: str) -> list[str]:
 def test_commands_compose(verb: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_folders(tmp_path, monkeypatch)
     overrides = list_overrides(text)
+    if verb == "curate":
+        overrides = complete_arguments(overrides)
     with initialize_config_dir(config_dir(), version_base="1.3"):
         for cell in expand_sweep(overrides, "-m" in shlex.split(text, comments=True)):
             compose_config(cell, verb)

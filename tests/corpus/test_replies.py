@@ -14,9 +14,10 @@ def write_item(scene: Scene, **fields: object) -> dict[str, object]:
 
 
 def find(**fields: object) -> Scene:
-    return next(
-        scene for scene in SCENES.values() if all(getattr(scene, key) == value for key, value in fields.items())
-    )
+    def matches(scene: Scene) -> bool:
+        return all(getattr(scene, key) == value for key, value in fields.items())
+
+    return next(filter(matches, SCENES.values()))
 
 
 def test_scenes_are_known_by_their_records() -> None:

@@ -39,7 +39,7 @@ def test_the_first_broken_condition_is_the_reason(tmp_path: Path) -> None:
 
 
 def test_rows_elsewhere_are_not_looked_at(tmp_path: Path) -> None:
-    operator = Filter([{"column": "share", "least": 0.6}], where=[{"column": "dataset", "without": ["CelebV-HQ"]}])
+    operator = Filter([{"column": "share", "least": 0.6}], scope=[{"column": "dataset", "without": ["CelebV-HQ"]}])
     assert set(operator.reads) == {"dataset", "share"}
     assert apply_one(operator, tmp_path, {"dataset": "CelebV-HQ", "share": None}) == {}
     assert apply_one(operator, tmp_path, {"dataset": "HMDB51", "share": 0.5}) == Dropped("share", "share=0.5")

@@ -124,9 +124,9 @@ def test_subsets_are_disjoint_and_have_folders(tmp_path: Path) -> None:
         {"name": "hre", "where": [{"column": "subset", "among": ["hre"]}]},
         {"name": "sre", "where": [{"column": "score", "least": 5}]},
     ]
-    drawn = [("hre", 9), ("hre", 1), (None, 5), (None, 4)]
+    scores = [("hre", 9), ("hre", 1), (None, 5), (None, 4)]
     rows = []
-    for number, (subset, score) in enumerate(drawn):
+    for number, (subset, score) in enumerate(scores):
         rows.append(build_row(file, records=[build_record(id=str(number))], subset=subset, score=score))
     operator = write(tmp_path, *rows, subsets=subsets)
     assert isinstance(list(operator.apply(rows))[3], Dropped)

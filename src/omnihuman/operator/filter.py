@@ -19,21 +19,21 @@ class Filter(Operator):
 
     Args:
         conditions: ``[{column: short_side, least: 480}, {column: kind, among: [video], why: no_video}]``.
-        where: conditions of the rows that are looked at; the others stay.
+        scope: conditions of the rows that are looked at; the others stay.
 
     Raises:
         ValueError: a condition names no column or no limit, or has an unknown key.
     """
 
-    def __init__(self, conditions: Sequence[Condition], where: Sequence[Condition] = ()) -> None:
+    def __init__(self, conditions: Sequence[Condition], scope: Sequence[Condition] = ()) -> None:
         self.conditions = parse_conditions(conditions, "filter: conditions")
-        self.where = parse_conditions(where, "filter: where")
-        self.reads = {condition["column"]: None for condition in [*self.where, *self.conditions]}
+        self.scope = parse_conditions(scope, "filter: scope")
+        self.reads = {condition["column"]: None for condition in [*self.scope, *self.conditions]}
 
     def apply(self, rows: Sequence[Row]) -> Iterable[Outcome]:
         for row in rows:
             broken = None
-            if find_broken(row, self.where) is None:
+            if find_broken(row, self.scope) is None:
                 broken = find_broken(row, self.conditions)
             if broken is None:
                 yield {}
