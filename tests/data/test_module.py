@@ -16,6 +16,7 @@ import av
 import pytest
 import torch
 
+from omnihuman.data import media
 from omnihuman.data.ceiling import TooManySkippedError
 from omnihuman.data.module import OmniData
 from omnihuman.data.notices import Notices
@@ -399,3 +400,31 @@ def test_a_template_that_differs_from_the_tokenizer_is_a_warning(
     tokenizer.chat_template = "{{ messages[0]['content'] }}"
     build_data()
     assert re.search(r"chatml differs .*0 tokens", caplog.text)
+
+
+def test_instructions_on_a_clip_share_a_decode(
+    build_data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = write_records(tmp_path / "a.jsonl", 12, start=0.0)
+    options = {"batch_size": 6, "max_tokens": 8000, "sort_window": 2}
+    alone, data = build_data(records, **options), build_data(records, group="clip", **options)
+    decoded = list[str]()
+    read_clip = media.read_clip
+    monkeypatch.setattr(media, "read_clip", lambda record, *args: decoded.append(record.id) or read_clip(record, *args))
+    expected, values = dict[str, torch.Tensor](), dict[str, torch.Tensor]()
+    for source, content in ((alone, expected), (data, values)):
+        for micro_batch in chain.from_iterable(source.plan_epoch(1, 0, 0)):
+            batch = source.train_samples[micro_batch]
+            content |= zip((meta["id"] for meta in batch.meta), batch.signals["video"].values, strict=True)
+    assert values.keys() == expected.keys()
+    assert all(torch.equal(frames, expected[name]) for name, frames in values.items())
+    for world in (1, 2):
+        for epoch in range(3):
+            decoded.clear()
+            steps = [data.plan_epoch(world, rank, epoch) for rank in range(world)]
+            for micro_batch in chain.from_iterable(chain(*steps)):
+                _ = data.train_samples[micro_batch]
+            assert len(decoded) == len(steps[0]) == 2, "the two clips are in a step each"
+    assert sorted(data.order(1).tolist()) == list(range(12))
+    with pytest.raises(ValueError, match=r"data\.group=file: choose clip"):
+        build_data(records, group="file")

@@ -35,6 +35,7 @@ from omnihuman.data.plan.planning import (
 )
 from omnihuman.data.reader.base import LongAudio, ReadOptions, load_readers
 from omnihuman.data.record import Entry, Record
+from omnihuman.data.sharing import select_part
 from omnihuman.data.steps import FrameSteps
 from omnihuman.data.views import Missing, ViewSelection
 from omnihuman.modality import BY_FIELD, INSTRUCTION, View
@@ -110,6 +111,7 @@ class Samples(Dataset[Batch]):
         by_turn = any(field == INSTRUCTION for field, _ in self.transforms.values())
         self.selection = ViewSelection(self.readers, views, needs, missing, by_turn=by_turn, prompts=prompts)
         self.timeout, self.prompts, self.augment = timeout, prompts, augment
+        self._last_clip: tuple[Any, media.Clip] | None = None
         self.cached: FeatureIndex | None = None
         self.planner: Planner | None = Planner(
             self.readers,
@@ -153,7 +155,10 @@ class Samples(Dataset[Batch]):
         return self.planned.report.cut_answers
 
     def __getitem__(self, micro_batch: MicroBatch) -> Batch:
-        """Decode and pack samples; a bad one is skipped and reported, never replaced."""
+        """Decode and pack samples; a bad one is skipped and reported, never replaced.
+
+        Samples of the same part of a clip that follow each other are decoded once.
+        """
         samples, skipped = [], []
         for index in micro_batch.indices:
             planned = self.planned[index]
@@ -162,6 +167,7 @@ class Samples(Dataset[Batch]):
             except BadSample as bad:
                 file, is_question = planned.quarantine_file, self.prompts
                 skipped.append(describe_skipped(self.policy, planned.record, bad, file, is_question=is_question))
+        self._last_clip = None
         cached_blanks = self.cached.blanks if self.cached else None
         return pack(samples, self.blanks, micro_batch.step_targets, skipped, cached_blanks, micro_batch.step_samples)
 
@@ -231,7 +237,12 @@ class Samples(Dataset[Batch]):
         num_samples = self.readers["waveform"].count_in_file(amounts.get("waveform", 0), record, planned.header)
         num_frames = self.readers["frames"].count_in_file(amounts.get("frames", 0), record, planned.header)
         sampling = self.readers["frames"].options.sampling
-        clip = media.read_clip(record, planned.header, num_frames, num_samples, self.timeout, sampling, take)
+        part = (select_part(record), record.faces, record.tiling, num_frames, num_samples, names and tuple(names))
+        if self._last_clip is None or self._last_clip[0] != part:
+            clip = media.read_clip(record, planned.header, num_frames, num_samples, self.timeout, sampling, take)
+            self._last_clip = None if names is None else (part, clip)  # all pixels of a file are not held
+        else:
+            clip = self._last_clip[1]
         values = {}
         for field in BY_FIELD:
             if field in needed | decoded and field not in record.hidden:

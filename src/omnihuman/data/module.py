@@ -26,11 +26,10 @@ from omnihuman.data.mixture import (
     select_epoch,
 )
 from omnihuman.data.notices import Notices
-from omnihuman.data.packing import EpochPlan, Indices, MicroBatch, Step, check_lengths, sort_windows
+from omnihuman.data.packing import EpochPlan, Indices, MicroBatch, Step, arrange_epoch, check_group, check_lengths
 from omnihuman.data.plan.planned import JoinedPlan, TaskColumn
 from omnihuman.data.plan.planning import Layouts, Policy
 from omnihuman.data.plan.source_plans import SourcePlans
-from omnihuman.data.plan.stored_frames import check_stored
 from omnihuman.data.reader.base import LongAudio
 from omnihuman.data.record import Entry, Record
 from omnihuman.data.resume import build_state, check_state
@@ -64,6 +63,8 @@ class OmniData:
         max_tokens: of a packed sequence; a step takes as many micro-batches as that needs.
         budgets: limits of a packed sequence beside its tokens: ``{frames, audio_seconds}``, ``None`` for no limit.
         sort_window: steps whose samples are sorted by length and divided again, see ``sort_windows``; 1: not.
+        group: ``clip``: the samples of a part of a clip are in the same step, where they share one decode; ``None``:
+            each comes at its own place.
         tasks: use only records of these tasks, ``None`` for all; the others are skipped and counted. A mapping also
             says how often each task is used in an epoch (as the weight of a file). A record without a task is always
             used, once.
@@ -115,6 +116,7 @@ class OmniData:
         max_tokens: int,
         budgets: Mapping[str, Any] | None = None,
         sort_window: int = 1,
+        group: str | None = None,
         source: Callable[[str, str], RecordSource] | None = None,
         val_records: str | RecordSource | None = None,
         path: str | None = None,
@@ -150,6 +152,7 @@ class OmniData:
     ) -> None:
         check_positive(num_frames=num_frames, batch_size=batch_size, max_tokens=max_tokens, sort_window=sort_window)
         check_positive(max_length=max_length, timeout=timeout, prefetch_mb=prefetch_mb, features_gb=features_gb)
+        self.group = check_group(group)
         self.budgets, self.max_skipped = check_budgets(budgets or {}), check_share(max_skipped)
         self.path, self.sort_window, self.prefetch_mb = path or index, sort_window, prefetch_mb
         self.augment = select_augment(augment, features, missing)
@@ -244,7 +247,7 @@ class OmniData:
         """Return the samples of all sources, and the parts of the mixture."""
         planned, tasks = list[Samples](), list[TaskColumn]()
         for number, entry in enumerate(self.sources):
-            build = partial(self._plan_samples, source=entry.source, views=self.views, augment=self.augment)
+            build = partial(self._plan_samples, views=self.views, augment=self.augment)
             samples = self.plans.plan_split(f"train/{number}", entry.source, "train", build)
             self._skipped.setdefault(entry.source.location, []).extend(samples.skipped)
             planned.append(samples)
@@ -267,10 +270,8 @@ class OmniData:
     def order(self, epoch: int) -> Indices:
         """Return the indices of an epoch's samples: every source and task by its weight, in shuffled order."""
         order = select_epoch(self.mixture, self.seed, epoch)
-        if self.sort_window == 1:
-            return order
-        lengths = self.train_samples.lengths
-        return sort_windows(order, lengths, self.batch_size, self.sort_window, self.seed, epoch)
+        lengths, groups = self.train_samples.lengths, self._get_groups(self.train_samples)
+        return arrange_epoch(order, lengths, groups, self.batch_size, self.sort_window, self.seed, epoch)
 
     def check_lengths(self) -> None:
         """Check that every training sample fits into a packed sequence.
@@ -340,9 +341,13 @@ class OmniData:
         return self._plan_steps(self.train_samples, self.order(epoch), world, rank, epoch)
 
     def _plan_steps(self, samples: Samples, order: Any, world: int, rank: int, epoch: int = 0) -> EpochPlan:
-        options = {"batch_size": self.batch_size, "max_tokens": self.max_tokens, "world": world, "rank": rank}
-        budgets = samples.limit(self.budgets)
-        return EpochPlan(samples.lengths, samples.targets, order, epoch=epoch, budgets=budgets, **options)
+        options: dict[str, Any] = {"batch_size": self.batch_size, "max_tokens": self.max_tokens}
+        options |= {"world": world, "rank": rank}
+        options |= {"budgets": samples.limit(self.budgets), "groups": self._get_groups(samples)}
+        return EpochPlan(samples.lengths, samples.targets, order, epoch=epoch, **options)
+
+    def _get_groups(self, samples: Samples) -> Any:
+        return None if self.group is None else samples.planned.groups
 
     # ----------------------------------------------------------------------------------------------------- validation
 
@@ -352,7 +357,7 @@ class OmniData:
         if "val" not in self._cache:
             samples = self._plan_samples(())
             if self.val_source is not None:
-                build = partial(self._plan_samples, source=self.val_source, views=self.views)
+                build = partial(self._plan_samples, views=self.views)
                 samples = self.plans.plan_split("val", self.val_source, "val", build, self.val_limit)
             self._check_skipped(samples, "data.val_records")
             self._cache["val"] = samples
@@ -392,7 +397,7 @@ class OmniData:
         key = (tuple(tasks), view, tuple(needs), limit)
         if key not in self._cache:
             select = partial(select_questions, self.val_source, *key)
-            build = partial(self._plan_samples, source=self.val_source, views=[view], needs=needs, prompts=True)
+            build = partial(self._plan_samples, views=[view], needs=needs, prompts=True)
             choice = {"tasks": list(tasks), "limit": limit}
             name = f"prompts/{','.join(tasks)}/{view}/{','.join(needs)}/{limit}"
             self._cache[key] = self.plans.plan(name, self.val_source, select, choice, build)
@@ -433,12 +438,10 @@ class OmniData:
         cause = summarize_reasons(samples.skipped)
         check_skipped(len(samples), len(samples.skipped), self.max_skipped, place, cause, is_final=True)
 
-    def _plan_samples(self, records: Iterable[Entry], *, source: RecordSource | None = None, **options: Any) -> Samples:
+    def _plan_samples(self, records: Iterable[Entry], **options: Any) -> Samples:
         if self._connected is None:
             raise RuntimeError("call OmniData.connect first: the number of tokens depends on the model.")
         transforms, layouts, chat = self._connected
-        if source is not None:
-            check_stored(source, self.options, transforms)
         return Samples(records, transforms, layouts, chat, **(self.options | options))
 
     def _build_loader(self, samples: Samples, plan: Callable[[int], Sequence[Step]], **options: Any) -> Loader:

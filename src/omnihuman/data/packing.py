@@ -69,6 +69,90 @@ def sort_windows(order: Indices, lengths: ArrayLike, batch_size: int, window: in
     return np.concatenate(parts)
 
 
+def check_group(group: object) -> str | None:
+    """Return the option ``data.group``.
+
+    Raises:
+        ValueError: it is invalid.
+    """
+    if group not in (None, "clip"):
+        raise ValueError(f"data.group={group}: choose clip, or null for none.")
+    return None if group is None else str(group)
+
+
+def arrange_epoch(
+    order: Indices, lengths: ArrayLike, groups: ArrayLike | None, batch_size: int, window: int, seed: int, epoch: int
+) -> Indices:
+    """Return the order of an epoch with groups together, and windows sorted.
+
+    Args:
+        order: shuffled.
+        lengths: tokens of each sample.
+        groups: number of the group of each sample, 0 for none; ``None``: samples stay where they are.
+        batch_size: samples of a step.
+        window: steps that are sorted together, see ``sort_windows``; 1: none.
+        seed: of the windows.
+        epoch: its number.
+    """
+    if groups is not None:
+        order = gather_groups(order, groups)
+    if window == 1:
+        return order
+    if groups is not None:
+        lengths = raise_to_longest(lengths, groups)
+    return sort_windows(order, lengths, batch_size, window, seed, epoch)
+
+
+def gather_groups(order: Indices, groups: ArrayLike) -> Indices:
+    """Return the order of an epoch with the samples of a group one after the other, where the first of them was.
+
+    Args:
+        order: shuffled.
+        groups: number of the group of each sample, 0 for a sample without one.
+
+    >>> gather_groups(np.array([3, 0, 2, 1, 4]), [7, 7, 0, 8, 0]).tolist()
+    [3, 0, 1, 2, 4]
+    """
+    numbers = np.asarray(groups)[order]
+    _, firsts, places = np.unique(numbers, return_index=True, return_inverse=True)
+    positions = np.where(numbers == 0, np.arange(len(order)), firsts[places])
+    return order[np.argsort(positions, kind="stable")]
+
+
+def raise_to_longest(lengths: ArrayLike, groups: ArrayLike) -> NDArray[np.int32]:
+    """Return for each sample the length of the longest one of its group, so that sorting leaves groups together.
+
+    >>> raise_to_longest([3, 5, 2, 1], [7, 7, 0, 0]).tolist()
+    [5, 5, 2, 1]
+    """
+    lengths, groups = np.asarray(lengths), np.asarray(groups)
+    _, places = np.unique(groups, return_inverse=True)
+    longest = np.zeros(places.max(initial=0) + 1, np.int32)
+    np.maximum.at(longest, places, lengths)
+    return np.where(groups == 0, lengths, longest[places])
+
+
+def form_units(
+    indices: Sequence[int], loads: Mapping[int, float], groups: Mapping[int, int], limit: float
+) -> list[list[int]]:
+    """Return the samples of a step in lists that stay together: those of a group, up to a load.
+
+    >>> form_units([4, 1, 2, 3], {1: 2, 2: 2, 3: 2, 4: 9}, {1: 7, 2: 7, 3: 7, 4: 0}, limit=4)
+    [[4], [1, 2], [3]]
+    """
+    units: list[list[int]] = []
+    newest: dict[int, list[int]] = {}
+    for index in indices:
+        unit = newest.get(groups[index])
+        if unit is not None and sum(loads[member] for member in unit) + loads[index] <= limit:
+            unit.append(index)
+            continue
+        units.append([index])
+        if groups[index]:
+            newest[groups[index]] = units[-1]
+    return units
+
+
 def check_lengths(lengths: ArrayLike, max_tokens: int) -> None:
     """Check that every sample fits into a packed sequence.
 
@@ -127,6 +211,8 @@ class EpochPlan(Sequence[Step]):
         rank: whose steps.
         epoch: its number.
         budgets: of a micro-batch, by the number of a sample -> what it takes of each.
+        groups: number of the group of each sample, 0 for none: those of a group and step are packed together, as far as
+            they fill half of a micro-batch.
 
     Raises:
         ValueError: a single sample exceeds ``max_tokens``.
@@ -149,7 +235,9 @@ class EpochPlan(Sequence[Step]):
         rank: int = 0,
         epoch: int = 0,
         budgets: Budgets | None = None,
+        groups: ArrayLike | None = None,
     ) -> None:
+        self.groups = None if groups is None else np.asarray(groups)
         self.lengths, self.targets, self.order = np.asarray(lengths), np.asarray(targets), np.asarray(order)
         self.batch_size, self.max_tokens, self.world, self.rank = batch_size, max_tokens, world, rank
         self.epoch, self.budgets = epoch, budgets
@@ -180,10 +268,14 @@ class EpochPlan(Sequence[Step]):
         loads: Mapping[int, float] = lengths
         if self.budgets is not None:
             loads = self.budgets.weigh(indices, lengths, self.max_tokens)
-        bins = _spread(loads, indices, self.world * count)
+        units = [[index] for index in indices]
+        if self.groups is not None:
+            numbers = dict(zip(indices, self.groups[indices].tolist(), strict=True))
+            units = form_units(indices, loads, numbers, self.max_tokens / 2)
+        bins = _spread(loads, units, self.world * count)
         while not all(self._fits(members, lengths) for members in bins):
             count += 1
-            bins = _spread(loads, indices, self.world * count)
+            bins = _spread(loads, units, self.world * count)
         return bins
 
     def _fits(self, members: Sequence[int], lengths: Mapping[int, int]) -> bool:
@@ -196,14 +288,15 @@ class EpochPlan(Sequence[Step]):
         return indices
 
 
-def _spread(loads: Mapping[int, float], indices: Sequence[int], count: int) -> list[list[int]]:
-    """Spread samples over bins, those of the largest load first into the emptiest."""
+def _spread(loads: Mapping[int, float], units: Sequence[list[int]], count: int) -> list[list[int]]:
+    """Spread samples over bins, those of the largest load first into the emptiest; the samples of a unit together."""
     bins: list[list[int]] = [[] for _ in range(count)]
     totals = [(0.0, number) for number in range(count)]  # a heap
-    for index in sorted(indices, key=lambda index: (-loads[index], index)):
+    weighed = [(-sum(loads[index] for index in unit), unit) for unit in units]
+    for negative_load, unit in sorted(weighed):
         total, number = totals[0]
-        bins[number].append(index)
-        heapreplace(totals, (total + loads[index], number))
+        bins[number] += unit
+        heapreplace(totals, (total - negative_load, number))
     return bins
 
 

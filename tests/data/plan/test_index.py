@@ -81,7 +81,7 @@ def test_several_processes_make_the_same_tables(
             if file.parent.parent.name != "headers":
                 files[file.relative_to(tmp_path / f"index{number}")] = file.read_bytes()
         tables.append(files)
-    assert tables[0] == tables[1] and len(tables[0]) == 4 * 10
+    assert tables[0] == tables[1] and len(tables[0]) == 4 * 11
     assert [len(task) for task in data.tasks.skipped["train"].values()] == [0, 0, 0, 2]
 
 

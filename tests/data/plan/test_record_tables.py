@@ -73,7 +73,7 @@ def test_several_processes_make_the_same_index(
         {file.name: file.read_bytes() for file in (tmp_path / name / "tables" / "0").iterdir()}
         for name in ("index", "again")
     ]
-    assert files[0] == files[1] and len(files[0]) == 10
+    assert files[0] == files[1] and len(files[0]) == 11
 
 
 def test_order_is_that_of_the_file_for_any_number_of_ranks_and_workers(pair: Pair) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from omnihuman.data.media import Header
 from omnihuman.data.record import Record
+from omnihuman.data.sharing import hash_part
 
 HASHED_AT_ONCE = 2**16
 """Lines of the digest that are joined before they are hashed."""
@@ -102,6 +103,7 @@ class Plan(Sequence[Planned]):
         lengths: tokens of each sample, int32.
         targets: supervised tokens of each sample, int32.
         tasks: of the samples.
+        groups: of samples of the same part of a clip, uint64, see ``sharing.hash_part``.
         report: what was met while they were planned.
         digest: a hash of the ids, lengths and targets: batches and their order follow from it.
     """
@@ -109,6 +111,7 @@ class Plan(Sequence[Planned]):
     lengths: NDArray[np.int32]
     targets: NDArray[np.int32]
     tasks: TaskColumn
+    groups: NDArray[np.uint64]
     report: PlanReport
     digest: str
 
@@ -150,6 +153,10 @@ class PlanList(Plan):
         self.tasks = TaskColumn.of(planned.record.task for planned in self.samples)
 
     @cached_property
+    def groups(self) -> NDArray[np.uint64]:  # type: ignore[override]
+        return np.array([hash_part(planned.record) for planned in self.samples], np.uint64)
+
+    @cached_property
     def digest(self) -> str:  # type: ignore[override]
         return digest_lines((entry.record.id, entry.length, entry.targets) for entry in self.samples)
 
@@ -184,6 +191,10 @@ class JoinedPlan(Plan):
             places = [numbers.setdefault(name, len(numbers)) for name in part.tasks.names]
             codes.append(np.array(places, np.int32)[part.tasks.codes])
         return TaskColumn(tuple(numbers), np.concatenate(codes))
+
+    @cached_property
+    def groups(self) -> NDArray[np.uint64]:  # type: ignore[override]
+        return np.concatenate([part.groups for part in self.parts])
 
     def read(self, index: int) -> Planned:
         number = int(np.searchsorted(self.starts, index, "right")) - 1

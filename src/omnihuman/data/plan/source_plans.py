@@ -26,6 +26,7 @@ from omnihuman.data.plan.fingerprint import (
 from omnihuman.data.plan.headers import HeaderStore
 from omnihuman.data.plan.index import Index, Key, SharedPlans, mark_use
 from omnihuman.data.plan.planned import PlanReport
+from omnihuman.data.plan.stored_frames import check_stored
 from omnihuman.data.plan.table_writer import SampleRow, TableWriter, encode_samples
 from omnihuman.data.plan.tables import PlanTable
 from omnihuman.data.record import Entry
@@ -122,9 +123,11 @@ class SourcePlans:
         """
         excluded, quarantine_file = self.exclusions.read(source.location), self.exclusions.find_list(source.location)
         build = partial(build, excluded=excluded, quarantine_file=quarantine_file)
+        samples = build(())
+        check_stored(source, samples.readers["frames"].options, samples.transforms)
         if self.index is None:
             return build(select())
-        index, samples = self.index, build(())
+        index = self.index
 
         def make(earlier: PlanTable | None) -> PlanTable:
             key = {

@@ -18,6 +18,7 @@ from omnihuman.data import media
 from omnihuman.data.decode.frames import DecodedFrame
 from omnihuman.data.decode.header import Header
 from omnihuman.data.decode.sampling import Sampling
+from omnihuman.data.reader.base import ReadOptions
 from omnihuman.data.record import Record
 from omnihuman.modality import FRAMES, SAMPLE_RATE
 from omnihuman.nn.frames import Aspect, SquareFrames
@@ -153,12 +154,12 @@ def probe_bytes(content: bytes, timeout: float) -> Header:
         os.close(descriptor)
 
 
-def check_stored(source: Any, options: Mapping[str, Any], transforms: Mapping[str, tuple[str, Any]]) -> None:
+def check_stored(source: Any, options: ReadOptions, transforms: Mapping[str, tuple[str, Any]]) -> None:
     """Check that a run reads what an index with stored frames holds.
 
     Args:
         source: of records; only an index has stored frames.
-        options: of the run's samples: ``num_frames``, ``sampling``, ``time_instruction``.
+        options: of the run's samples.
         transforms: by encoder, the field that it reads and its transform.
 
     Raises:
@@ -169,13 +170,14 @@ def check_stored(source: Any, options: Mapping[str, Any], transforms: Mapping[st
         return
     place = f"{source.location} holds frames for training (media=frames)"
     for name in ("num_frames", "sampling"):
-        if options[name] != getattr(stored, name):
+        value = getattr(options, name)
+        if value != getattr(stored, name):
             key = "frames" if name == "num_frames" else "data.sampling"
             raise ValueError(
-                f"{key}={options[name]}: {place} with {name}={getattr(stored, name)}: choose {key}="
-                f"{getattr(stored, name)}, or write an index with frames.{name}={options[name]}."
+                f"{key}={value}: {place} with {name}={getattr(stored, name)}: choose {key}="
+                f"{getattr(stored, name)}, or write an index with frames.{name}={value}."
             )
-    if options["time_instruction"] is not None:
+    if options.time_instruction is not None:
         raise ValueError(f"data.time_instruction: {place} without their times: leave it out, or index media=files.")
     for name, (field, transform) in transforms.items():
         if field == FRAMES and transform != stored.transform:

@@ -18,8 +18,9 @@ from omnihuman.data.plan import codec
 from omnihuman.data.plan.arrow import ArrowFile
 from omnihuman.data.plan.planned import Planned, PlanReport
 from omnihuman.data.plan.stat import stat_file
+from omnihuman.data.sharing import hash_part, select_part
 
-FORMAT = 1
+FORMAT = 2
 """Version of the tables; those of another version are made again."""
 
 MANIFEST = "plan.json"
@@ -47,6 +48,9 @@ CLIP_COLUMNS = {
     "header": "binary",
 }
 FILE_COLUMNS = {"file": "binary", "size": "int64", "mtime_ns": "int64"}
+COLUMNS = {"lengths": np.int32, "targets": np.int32, "tasks": np.int32, "groups": np.uint64}
+"""Arrays beside the tables, with a number for each sample."""
+
 TRACK_COLUMNS = {"faces": "binary"}
 
 
@@ -75,6 +79,7 @@ class SampleRow(NamedTuple):
         length: tokens.
         targets: supervised tokens.
         task: of the record.
+        group: of samples of the same part of a clip, see ``sharing.hash_part``.
     """
 
     id: bytes
@@ -85,6 +90,7 @@ class SampleRow(NamedTuple):
     length: int
     targets: int
     task: str | None
+    group: int
 
 
 def encode_samples(samples: Iterable[Planned]) -> list[SampleRow]:
@@ -93,6 +99,7 @@ def encode_samples(samples: Iterable[Planned]) -> list[SampleRow]:
     header: Header | None = None
     files: tuple[Path, ...] = ()
     sizes: dict[Any, bytes] = {}
+    part, group = None, 0
     for planned in samples:
         record = planned.record
         if planned.header is not header or record.files != files:  # not another instruction on the clip
@@ -104,7 +111,10 @@ def encode_samples(samples: Iterable[Planned]) -> list[SampleRow]:
         name = record.id.encode(errors="surrogatepass")
         faces = None if record.faces is None else codec.encode_faces(record.faces)
         text = codec.encode_record(record)
-        rows.append(SampleRow(name, text, sizes[amounts], faces, clip, planned.length, planned.targets, record.task))
+        if part != select_part(record):
+            part, group = select_part(record), hash_part(record)
+        numbers = (planned.length, planned.targets, record.task, group)
+        rows.append(SampleRow(name, text, sizes[amounts], faces, clip, *numbers))
     return rows
 
 
@@ -157,7 +167,7 @@ class TableWriter:
         self.clips = _UniqueRows(folder / "clips.arrow", CLIP_COLUMNS)
         self.files = _UniqueRows(folder / "files.arrow", FILE_COLUMNS)
         self.tracks = _UniqueRows(folder / "tracks.arrow", TRACK_COLUMNS)
-        self.columns: dict[str, list[NDArray[np.int32]]] = {"lengths": [], "targets": [], "tasks": []}
+        self.columns: dict[str, list[NDArray[Any]]] = {name: [] for name in COLUMNS}
         self.tasks: dict[str | None, int] = {}
         self._pending = list[SampleRow]()
         self._last_clip: tuple[ClipRow | None, int] = (None, 0)
@@ -186,6 +196,7 @@ class TableWriter:
         self.columns["lengths"].append(np.array([sample.length for sample in samples], np.int32))
         self.columns["targets"].append(np.array([sample.targets for sample in samples], np.int32))
         self.columns["tasks"].append(np.array(codes, np.int32))
+        self.columns["groups"].append(np.array([sample.group for sample in samples], np.uint64))
 
     def _add_clip(self, clip: ClipRow) -> int:
         last, number = self._last_clip
@@ -221,7 +232,7 @@ class TableWriter:
             table.close()
         for name, parts in self.columns.items():
             with (self.folder / f"{name}.npy").open("wb") as file:
-                np.save(file, np.concatenate([np.empty(0, np.int32), *parts]))
+                np.save(file, np.concatenate([np.empty(0, COLUMNS[name]), *parts]))
                 _sync(file)
         facts = asdict(report) | {"stream_notes": list(report.stream_notes)}
         num_skipped = _write_lines(self.folder / "skipped.jsonl", facts.pop("skipped"))

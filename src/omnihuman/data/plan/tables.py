@@ -65,8 +65,8 @@ class PlanTable(Plan):
         self.unlisted = JsonLines(folder / "unlisted.jsonl", manifest["num_unlisted"])
         facts = manifest["report"] | {"stream_notes": dict.fromkeys(manifest["report"]["stream_notes"])}
         self.report = PlanReport(list(JsonLines(folder / "skipped.jsonl", manifest["num_skipped"])), **facts)
-        self.lengths, self.targets, codes = (
-            np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("lengths", "targets", "tasks")
+        self.lengths, self.targets, codes, self.groups = (
+            np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("lengths", "targets", "tasks", "groups")
         )
         self.tasks = TaskColumn(tuple(manifest["tasks"]), codes)
         self._tables: dict[str, Any] = {}
