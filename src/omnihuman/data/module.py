@@ -17,14 +17,7 @@ from omnihuman.data.exclusion import Description, Exclusions
 from omnihuman.data.face import FaceInput
 from omnihuman.data.features import FeatureCache, Frozen, select_first
 from omnihuman.data.loader import Loader
-from omnihuman.data.mixture import (
-    MixtureEntry,
-    MixturePart,
-    build_source,
-    open_sources,
-    plan_mixture,
-    select_epoch,
-)
+from omnihuman.data.mixture import MixtureEntry, MixturePart, build_source, open_sources, plan_mixture, select_epoch
 from omnihuman.data.notices import Notices
 from omnihuman.data.packing import EpochPlan, Indices, MicroBatch, Step, arrange_epoch, check_group, check_lengths
 from omnihuman.data.plan.planned import JoinedPlan, TaskColumn
@@ -166,9 +159,9 @@ class OmniData:
         self.options |= dict(tiles=parse_tiles(tiles), exact=exact)
         self.chat_options = dict[str, Any](markers=markers, separator=separator, instruction=instruction)
         self.chat_options["supervise_newline"] = supervise_newline
-        self.max_length, self.num_workers, self.features = max_length or max_tokens, num_workers, features
+        self.max_length, self.num_workers = max_length or max_tokens, num_workers
+        self.features, self.features_gb = features, features_gb
         self._cache, self._skipped = dict[Any, Samples](), dict[str, list[Description]]()
-        self.features_gb = features_gb
 
     def connect(
         self,
@@ -189,8 +182,7 @@ class OmniData:
         """
         self._frozen, self._feature_cache = dict(frozen or {}), None
         chat = Chat(tokenizer, template, **self.chat_options, max_length=self.max_length)
-        difference = describe_difference(chat)
-        if difference is not None:
+        if (difference := describe_difference(chat)) is not None:
             log.warning(difference)
         self._connected = (transforms, layouts, chat)
 
