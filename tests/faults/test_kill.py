@@ -101,7 +101,11 @@ def kill_and_resume(training: Training, uninterrupted: Training, number: int, se
     moments, moment = random.Random(number), ("any", "save")[number % 2]
     programs = training.start_forked(2)
     if moment == "any":
-        time.sleep(moments.uniform(0.2, 1.0) * seconds)
+        step = moments.choice((0, 2, 4, 6))
+        while step and not training.has_checkpoint(step) and programs[0].process.is_alive():
+            time.sleep(0.01)
+        # how long a step takes changes with the load of the machine: the moments are counted from the last checkpoint
+        time.sleep(moments.uniform(0.0, 1.5) if step else moments.uniform(0.0, 0.6) * seconds)
     else:
         place = training.run.checkpoints / f"{PARTIAL}step={moments.choice((2, 4, 6))}.ckpt"
         while not place.exists() and programs[0].process.is_alive():
