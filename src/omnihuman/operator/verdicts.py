@@ -208,6 +208,6 @@ def compute_kappa(pairs: Sequence[Sequence[str]]) -> float | None:
     import torch
     from torchmetrics.functional.classification import multiclass_cohen_kappa
 
-    numbers = torch.tensor([[VERDICTS.index(verdict) for verdict in pair] for pair in pairs])
-    kappa = float(multiclass_cohen_kappa(numbers[:, 0], numbers[:, 1], num_classes=len(VERDICTS)))
+    first, second = (torch.tensor(list(map(VERDICTS.index, judged))) for judged in zip(*pairs, strict=True))
+    kappa = float(multiclass_cohen_kappa(first, second, num_classes=len(VERDICTS)))
     return round(kappa, 4) if math.isfinite(kappa) else None

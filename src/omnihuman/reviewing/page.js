@@ -98,7 +98,7 @@ function finish(text) {
 }
 
 function showVerdict() {
-  const verdict = row.verdict && row.verdict.verdict;
+  const verdict = row.verdict;
   for (const button of document.querySelectorAll("[data-verdict]")) {
     button.classList.toggle("chosen", button.dataset.verdict === verdict);
   }
@@ -204,6 +204,7 @@ function startEdit() {
   }
   allowEdits();
   areas[0].focus();
+  areas[0].setSelectionRange(areas[0].value.length, areas[0].value.length);
 }
 
 // ----------------------------------------------------------------------------------------------------- the clip and its boxes

@@ -108,23 +108,22 @@ class Page:
     def _describe(self, item: Item, reviewer: str) -> dict[str, Any]:
         """Return what the page shows of a row to a person, with the hidden columns after the first verdict."""
         review, row = self.queue.waiting.review, item.row
-        verdict = self.queue.people.get(item.key, {}).get(reviewer)
-        tracks = [{key: track[key] for key in ("track", "times", "boxes")} for track in row.get("faces") or ()]
-        shift = row.get("source_start") or 0.0
-        return {
+        described = {
             "key": item.key,
             "name": row["source"],
             "start": row["start"],
             "end": row["end"],
-            "shift": shift,
-            "tracks": tracks,
+            "shift": row.get("source_start") or 0.0,
+            "tracks": row.get("faces") or [],
             "show": {title: row[column] for title, column in review.show.items()},
             "edit": [{"column": column, "kind": kind, "value": row[column]} for column, kind in review.edit.items()],
-            "hidden": None if verdict is None else {title: row[column] for title, column in review.hide.items()},
             "num_hidden": len(review.hide),
-            "verdict": None if verdict is None else {"verdict": verdict.verdict, "edits": dict(verdict.edits)},
             "people": self.queue.needs(item.key),
         }
+        if verdict := self.queue.people.get(item.key, {}).get(reviewer):
+            described["hidden"] = {title: row[column] for title, column in review.hide.items()}
+            described["verdict"] = verdict.verdict
+        return described
 
 
 class Door:
