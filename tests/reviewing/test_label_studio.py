@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from omnihuman.operator.verdicts import VERDICTS
+from omnihuman.review import export_tasks, import_annotations
 from omnihuman.reviewing.label_studio import build_form, build_tasks, read_annotations
 from omnihuman.reviewing.queue import Queue
 
@@ -89,3 +90,17 @@ def test_other_files_are_named(queue: Queue, tmp_path: Path, content: str) -> No
 def test_a_choice_that_is_none_is_named(queue: Queue, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"verdict is 'good'.*accept"):
         read(queue, tmp_path, annotate(build_tasks(queue, "")[0], "good"))
+
+
+def test_rows_go_there_and_back(queue: Queue, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    export_tasks(queue, tmp_path / "tasks.json", "")
+    assert ET.parse(tmp_path / "tasks.xml").getroot().tag == "View"
+    tasks = json.loads((tmp_path / "tasks.json").read_text())
+    (tmp_path / "export.json").write_text(json.dumps([annotate(task, "unsure") for task in tasks]))
+    import_annotations(queue, tmp_path / "export.json")
+    import_annotations(queue, tmp_path / "export.json")
+    output = capsys.readouterr().out
+    assert "4 tasks" in output and "4 verdicts imported" in output and "4 of 4 rows judged" in output
+    assert "4 annotations passed over: imported before" in output and "anna@example.org (4)" in output
+    with pytest.raises(ValueError, match=r"file=.*none\.json"):
+        import_annotations(queue, tmp_path / "none.json")

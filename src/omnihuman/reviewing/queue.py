@@ -56,14 +56,14 @@ class Waiting:
 
     Attributes:
         state: of the folder.
-        number: of the operator's level.
+        name: of the operator in the pipeline.
         review: the operator.
         items: one for each content, in the order in which people get them, which the keys draw.
         num_missing: partitions that have not come to it yet.
     """
 
     state: State
-    number: int
+    name: str
     review: Review
     items: Sequence[Item]
     num_missing: int
@@ -90,12 +90,16 @@ def load_waiting(out: Path, name: str | None = None) -> Waiting:
     review = build({"pipeline": {"operators": {name: nodes[name]}}})["pipeline"]["operators"][name]
     if review.mode == "skip":
         raise ValueError(f"{out}: the last run has skipped {name}; give its command again with review=wait first.")
-    number = next(index for index, level in enumerate(state.levels) if level[0] == name)
-    items, num_missing = _read_items(state, number, review)
+    items, num_missing = _read_items(state, find_level(state, name), review)
     if not items:
         command = " ".join(state.command)
         raise ValueError(f"{out}: no row has come to {name} yet; run omnihuman curate {command} first.")
-    return Waiting(state, number, review, items, num_missing)
+    return Waiting(state, name, review, items, num_missing)
+
+
+def find_level(state: State, name: str) -> int:
+    """Return the number of the first level of an operator."""
+    return next(number for number, level in enumerate(state.levels) if level[0] == name)
 
 
 def _read_items(state: State, number: int, review: Review) -> tuple[list[Item], int]:
@@ -188,7 +192,8 @@ class Queue:
     def add(self, verdicts: Sequence[Verdict]) -> None:
         """Append verdicts to the file; what the pipeline has made of earlier ones is removed."""
         append_verdicts(self.file, verdicts)
-        remove_from(self.waiting.state, self.waiting.number)
+        state = read_state(self.waiting.state.out)  # of the last run, which may be a later one
+        remove_from(state, find_level(state, self.waiting.name))
         self.verdicts += verdicts
         for verdict in verdicts:
             people = self.people.setdefault(verdict.key, {})
