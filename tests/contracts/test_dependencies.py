@@ -23,9 +23,15 @@ DISTRIBUTIONS = {
 }
 """Module -> distribution, where the names differ by more than a dash."""
 
-ALTERNATIVES = {"pytorch_lightning": "lightning", "lmms_eval": "evaluate", "decord": "av"}
-"""Module -> a declared distribution that stands for it: the other Lightning. Installed by hand are lmms-eval, and the
-reader of videos of the official code, which ``bench`` measures where it is."""
+ALTERNATIVES = {
+    "pytorch_lightning": "lightning",
+    "lmms_eval": "evaluate",
+    "decord": "av",
+    "facenet_pytorch": "torch",
+}
+"""Module -> a declared distribution that stands for it: the other Lightning. Installed by hand are lmms-eval, a reader
+of videos of the official code, which ``bench`` measures where it is, and the detector MTCNN, whose package asks for
+older releases than it needs."""
 
 CLIENTS = dict.fromkeys(("aiohttp", "gcsfs", "s3fs"), "src/omnihuman/data/shards.py")
 WITHOUT_IMPORT = {"tensorboard": "conf/logger/tensorboard.yaml"} | CLIENTS

@@ -5,13 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from omnihuman.data.chat import Chat
 from omnihuman.data.dataset import Samples
-from omnihuman.data.face import FaceInput, MediaPipe, YuNet, assign_times, select_largest
+from omnihuman.data.face import MTCNN, FaceInput, MediaPipe, YuNet, assign_times, select_largest
 from omnihuman.data.module import OmniData
 from omnihuman.data.packing import MicroBatch
 from omnihuman.data.record import BadSample, FaceDetection, parse_faces, parse_record
@@ -105,6 +106,27 @@ def test_a_detector_runs_only_without_annotated_boxes() -> None:
 def test_a_detector_without_its_model_file_raises(detector: Callable[..., Any], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere\.onnx: .*no such file"):
         detector(str(tmp_path / "nowhere.onnx"))
+
+
+def test_mtcnn_keeps_sure_faces(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match=r"pip install --no-deps facenet-pytorch"):
+        patch.setattr("omnihuman.data.face.find_spec", lambda name: None)
+        MTCNN()
+    sizes: list[Any] = []
+
+    class Net:
+        """Finds a face that is sure and one that is not, but none in a frame that is black."""
+
+        def detect(self, frame: Any) -> Any:
+            sizes.append(frame.shape)
+            if not frame.any():
+                return None, [None]
+            return np.array([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]), np.array([0.95, 0.5])
+
+    monkeypatch.setattr("omnihuman.data.face.find_spec", lambda name: name)
+    monkeypatch.setattr("omnihuman.data.face._mtcnn", lambda least_side: Net())
+    frame = torch.zeros(3, 20, 30, dtype=torch.uint8)
+    assert MTCNN()(frame) == [] and MTCNN()(frame + 1) == [(1.0, 2.0, 3.0, 4.0)] and sizes == [(20, 30, 3)] * 2
 
 
 def test_one_box_per_frame_is_timed_by_the_frame_rate() -> None:

@@ -5,6 +5,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -214,6 +215,36 @@ class MediaPipe:
         return [(box.origin_x, box.origin_y, box.origin_x + box.width, box.origin_y + box.height) for box in boxes]
 
 
+@dataclass(frozen=True)
+class MTCNN:
+    """Detect faces with the MTCNN of facenet-pytorch, which comes with its weights: a frame -> boxes.
+
+    Reference: Zhang et al., 2016; the detector of FaceXFormer's ``inference.py``.
+
+    Attributes:
+        threshold: minimum score of a face.
+        least_side: smallest side of a face in pixels.
+
+    Raises:
+        ValueError: the package is missing.
+    """
+
+    threshold: float = 0.9
+    least_side: int = 20
+
+    def __post_init__(self) -> None:
+        if find_spec("facenet_pytorch") is None:
+            # without its dependencies: it requires older torch and numpy than those it works with
+            raise ValueError("data.face.detector: MTCNN needs its package: pip install --no-deps facenet-pytorch.")
+
+    def __call__(self, frame: UInt8[Tensor, "3 H W"]) -> list[Box]:
+        boxes, scores = _mtcnn(self.least_side).detect(frame.permute(1, 2, 0).contiguous().numpy())
+        if boxes is None:
+            return []
+        pairs = zip(boxes.tolist(), scores.tolist(), strict=True)
+        return [(x0, y0, x1, y1) for (x0, y0, x1, y1), score in pairs if score >= self.threshold]
+
+
 def _check_model(model: str, name: str) -> None:
     if not Path(model).is_file():
         raise ValueError(f"data.face.detector.model={model}: there is no such file; {name} needs its model file.")
@@ -239,3 +270,10 @@ def _mediapipe(model: str, threshold: float) -> Any:
         base_options=python.BaseOptions(model_asset_path=model), min_detection_confidence=threshold
     )
     return python.vision.FaceDetector.create_from_options(options), mediapipe
+
+
+@lru_cache(maxsize=1)
+def _mtcnn(least_side: int) -> Any:
+    import facenet_pytorch
+
+    return facenet_pytorch.MTCNN(keep_all=True, min_face_size=least_side, device="cpu").eval()
