@@ -93,8 +93,8 @@ def test_plugins_are_declared() -> None:
 def test_all_has_every_extra_of_the_verbs() -> None:
     (requirement,) = PROJECT["optional-dependencies"]["all"]
     named = set(requirement.partition("[")[2].rstrip("]").split(","))
-    # the detectors need model files as well
-    assert named == {*EXTRAS, *(extra for _, extra in PLUGINS.values())} - {"faces"}
+    # the detectors need model files as well, and Ray is for clusters
+    assert named == {*EXTRAS, *(extra for _, extra in PLUGINS.values())} - {"faces", "ray"}
 
 
 def show_recipe(*arguments: str) -> str:

@@ -68,7 +68,8 @@ def test_a_smaller_model_before_dedupe(tmp_path: Path) -> None:
     prices = list_prices(operators={**list_prices().operators, "brief": {"share": 2.4 / 10.5}})
     calls = {**CALLS, "brief": ("brief", True, SMALL)}
     lines = plan(imagine(tmp_path, calls), prices, 10_500_000)
-    brief, total = (add([line.cost for line in lines if line.name in names]) for names in (("brief",), CALLS))
+    brief = add([line.cost for line in lines if line.name == "brief"])
+    total = add([line.cost for line in lines if line.name in CALLS])
     assert brief.gpu_hours == pytest.approx(1520, rel=0.01) and total.gpu_hours == pytest.approx(5750, rel=0.01)
     assert [round(line.rows) for line in lines if line.name == "first"] == [NUM_CLIPS_AT_SIZE]
 

@@ -63,3 +63,16 @@ def test_texts_are_compared_by_their_words(tmp_path: Path) -> None:
     embeddings = [outcome["embedding"] for outcome in operator.apply(rows) if isinstance(outcome, dict)]
     outcomes = operator.decide(build_rows(torch.tensor(embeddings), [64, 64, 48, 64, 64]))
     assert [isinstance(outcome, Dropped) for outcome in outcomes] == [False, False, True, False, False]
+
+
+def test_near_clips_of_other_pixels_stay() -> None:
+    rows = build_rows(torch.ones(3, 4) + torch.eye(3, 4) * 1e-4, [64, 64, 64])
+    thumbnails = [bytes(range(0, 144)), bytes(range(0, 144)), bytes(range(144, 0, -1))]
+    for row, thumbnail in zip(rows, thumbnails, strict=True):
+        row["thumbnails"] = [thumbnail] * 3
+    vectors = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    operator = Dedupe(partial(int), pixels="face_frames")
+    is_copy = operator._compare_pixels(rows, torch.arange(3).numpy())
+    assert operator.find_originals(vectors, is_copy) == [None, (0, 1.0), None]
+    assert operator.find_originals(vectors) == [None, (0, 1.0), (0, 1.0)]
+    assert "thumbnails" in operator.writes and "face_frames" in operator.reads

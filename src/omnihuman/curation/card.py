@@ -52,7 +52,8 @@ def is_finished(pipeline: Pipeline) -> bool:
 def _describe_source(pipeline: Pipeline, entries: Sequence[Entry], licence: str | None) -> str:
     planned, rows, written = entries[0].rows, entries[-1].rows, entries[-1].live
     more = f", of which operators made {rows:,} rows" if rows != planned else ""
-    dropped, failed = (sum(sum(getattr(entry, key).values()) for entry in entries) for key in ("dropped", "failed"))
+    dropped = sum(entry.dropped.total() for entry in entries)
+    failed = sum(entry.failed.total() for entry in entries)
     return (
         f"{planned:,} clips{more}: {written:,} are written, {dropped:,} dropped and {failed:,} failed.\n\n"
         f"Licence of the media and their labels: {licence or UNKNOWN}."

@@ -1,7 +1,7 @@
 """The plan of a pipeline: how many rows reach each operator, and what it costs to run what is missing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -10,7 +10,7 @@ from rich.table import Table
 from omnihuman.curation.account import Entry, count
 from omnihuman.curation.folder import STATE, read_state
 from omnihuman.curation.pipeline import Pipeline
-from omnihuman.curation.prices import Cost, Prices
+from omnihuman.curation.prices import AMOUNTS, Cost, Prices
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,10 @@ def print_plan(pipeline: Pipeline, prices: Prices, num_clips: int) -> None:
 
 def add(costs: Sequence[Cost]) -> Cost:
     """Return the sum of costs."""
-    names = ("calls", "tokens_in", "tokens_out", "core_hours", "gpu_hours", "dollars")
-    return Cost(**{name: sum(getattr(cost, name) for cost in costs) for name in names})
+    total = Cost()
+    for cost in costs:
+        total = replace(total, **{name: getattr(total, name) + getattr(cost, name) for name in AMOUNTS})
+    return total
 
 
 def _name_origin(line: Line) -> str:

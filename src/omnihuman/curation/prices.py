@@ -7,6 +7,9 @@ from omnihuman.curation.account import Entry
 from omnihuman.operator.ask import Ask
 from omnihuman.operator.base import Operator
 
+AMOUNTS = ("calls", "tokens_in", "tokens_out", "core_hours", "gpu_hours", "dollars")
+"""Fields of a cost that grow with the rows."""
+
 KEYS = {"cores", "gpus", "share", "calls", "tokens_in", "tokens_out"}
 
 
@@ -36,8 +39,7 @@ class Cost:
 
     def scale(self, rows: float) -> "Cost":
         """Return the cost of a number of rows."""
-        names = ("calls", "tokens_in", "tokens_out", "core_hours", "gpu_hours", "dollars")
-        return replace(self, **{name: rows * getattr(self, name) for name in names})
+        return replace(self, **{name: rows * getattr(self, name) for name in AMOUNTS})
 
 
 class Prices:
@@ -107,8 +109,8 @@ class Prices:
     def _estimate_call(self, name: str, operator: Ask) -> Cost:
         figures = dict(self.protocols.get(operator.protocol["name"], self.other_protocols))
         figures |= self.operators.get(name, {})
-        calls, seen = figures.get("calls", 1.0), self.seconds if operator.protocol.get("frames") else 0.0
-        tokens_in = calls * (figures.get("tokens_in", 0.0) + self.frame_tokens * seen)
+        calls, visible = figures.get("calls", 1.0), self.seconds if operator.protocol.get("frames") else 0.0
+        tokens_in = calls * (figures.get("tokens_in", 0.0) + self.frame_tokens * visible)
         tokens_out = calls * figures.get("tokens_out", 0.0)
         gpu_hours, dollars = self._price_tokens(operator, tokens_in, tokens_out)
         share = figures.get("share", 1.0)

@@ -19,11 +19,15 @@ from torch.nn.functional import normalize
 
 from omnihuman.operator.base import FRAMES, Dropped, Global, Outcome, Row, columns
 from omnihuman.operator.rows import select_columns
+from omnihuman.operator.thumbnails import find_change, make_thumbnails
 from omnihuman.types import Signal
 
 MAX_ROUNDS = 10
 TEXT_SIZE = 512
 """Width of the embedding of a text."""
+
+MAX_COMPARED = 16
+"""Nearest clips whose pixels are compared with those of a clip."""
 
 MAX_PAIRS = 4096
 """Rows of a cell that are compared at once."""
@@ -48,6 +52,9 @@ class Dedupe(Global):
         num_probes: cells in which a clip is compared.
         seed: of the k-means.
         batch_size: frames of a forward pass.
+        pixels: column with a few frames of each second, by which near clips are compared pixel by pixel as well;
+            ``None``: the cosine alone decides.
+        max_change: up to which near clips are copies, see ``find_change``.
     """
 
     writes = columns(embedding=pa.list_(pa.float32()))
@@ -63,11 +70,19 @@ class Dedupe(Global):
         num_probes: int = 2,
         seed: int = 0,
         batch_size: int = 32,
+        pixels: str | None = None,
+        max_change: float = 0.045,
     ) -> None:
         self.encoder, self.threshold, self.batch_size = encoder, threshold, batch_size
         self.cell_size, self.num_probes, self.seed, self.text = cell_size, num_probes, seed, text
-        compared = {"frames": FRAMES} if text is None else {text: pa.string()}
-        self.reads = compared | columns(width=pa.int64(), height=pa.int64(), seconds=pa.float64())
+        sizes = columns(width=pa.int64(), height=pa.int64(), seconds=pa.float64())
+        self.reads = {"frames": FRAMES, **sizes} if text is None else {text: pa.string(), **sizes}
+
+        self.pixels, self.max_change = pixels, max_change
+        if pixels is not None:
+            thumbnails = {"thumbnails": pa.list_(pa.binary())}
+            self.reads = {**self.reads, pixels: FRAMES}
+            self.writes, self.compares = {**self.writes, **thumbnails}, {**self.compares, "thumbnails": None}
 
     def setup(self, folder: Path) -> None:
         if self.text is not None:
@@ -82,9 +97,13 @@ class Dedupe(Global):
     def apply(self, rows: Sequence[Row]) -> Iterable[Outcome]:
         for row in rows:
             if self.text is not None:
-                yield {"embedding": embed_text(row[self.text] or "").tolist()}
+                embedding = embed_text(row[self.text] or "")
             else:
-                yield {"embedding": self.embed([frame["jpeg"] for frame in row["frames"]]).tolist()}
+                embedding = self.embed([frame["jpeg"] for frame in row["frames"]])
+            outcome: Row = {"embedding": embedding.tolist()}
+            if self.pixels is not None:
+                outcome["thumbnails"] = make_thumbnails([frame["jpeg"] for frame in row[self.pixels]])
+            yield outcome
 
     def embed(self, jpegs: Sequence[bytes]) -> Float[Tensor, " E"]:
         """Return mean and deviation of the tokens of all frames ``[2 D]``."""
@@ -109,7 +128,8 @@ class Dedupe(Global):
         embeddings = table["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         vectors = torch.from_numpy(embeddings.astype(np.float32, copy=False).reshape(len(rows), -1)[order])
         vectors -= vectors.mean(0, dtype=torch.float64).float()
-        originals = self.find_originals(normalize(vectors, dim=1))
+        is_copy = None if self.pixels is None else self._compare_pixels(rows, order)
+        originals = self.find_originals(normalize(vectors, dim=1), is_copy)
         ids, sources = (table[name].to_pylist() for name in ("id", "source"))
         outcomes: list[Outcome] = [{}] * len(rows)
         copies: dict[str, str] = {}
@@ -123,29 +143,51 @@ class Dedupe(Global):
             copies.setdefault(ids[number], sources[number])
         return outcomes
 
-    def find_originals(self, vectors: Float[Tensor, "N E"]) -> list[tuple[int, float] | None]:
-        """Return for each vector the first earlier one that stays and is nearer than the threshold, and their cosine.
+    def _compare_pixels(self, rows: Sequence[Row], order: Any) -> Callable[[int, int], bool]:
+        """Return a function that compares the pixels of two rows, given by their places in the order."""
+        thumbnails = select_columns(rows, "thumbnails")["thumbnails"]
+
+        def is_copy(first: int, second: int) -> bool:
+            pair = [thumbnails[int(order[place])].as_py() for place in (first, second)]
+            return find_change(*pair) <= self.max_change
+
+        return is_copy
+
+    def find_originals(
+        self, vectors: Float[Tensor, "N E"], is_copy: Callable[[int, int], bool] | None = None
+    ) -> list[tuple[int, float] | None]:
+        """Return for each vector the nearest earlier one that stays and is a copy of it, and their cosine.
 
         Args:
             vectors: of unit length, in the order in which they stay.
+            is_copy: says of two vectors nearer than the threshold whether they are copies; ``None``: all are.
         """
         cells = self._assign_cells(vectors)
         originals: list[tuple[int, float] | None] = [None] * len(vectors)
         members: dict[int, list[int]] = {}
-        for number, places in enumerate(cells.tolist()):
+        for number, cells_of_vector in enumerate(cells.tolist()):
             near = set[int]()
-            for cell in places:
+            for cell in cells_of_vector:
                 near.update(members.get(cell, ()))
-            candidates = sorted(near)
-            if candidates:
-                cosines = vectors[candidates] @ vectors[number]
-                best = int(cosines.argmax())
-                if cosines[best] > self.threshold:
-                    originals[number] = candidates[best], float(cosines[best])
+            originals[number] = self._find_copy(vectors, number, sorted(near), is_copy)
             if originals[number] is None:
-                for cell in places:
+                for cell in cells_of_vector:
                     members.setdefault(cell, []).append(number)
         return originals
+
+    def _find_copy(
+        self, vectors: Tensor, number: int, candidates: Sequence[int], is_copy: Callable[[int, int], bool] | None
+    ) -> tuple[int, float] | None:
+        """Return the nearest of the candidates of which a vector is a copy, and their cosine."""
+        if not candidates:
+            return None
+        cosines = vectors[candidates] @ vectors[number]
+        for place in cosines.argsort(descending=True)[:MAX_COMPARED].tolist():
+            if not cosines[place] > self.threshold:
+                return None
+            if is_copy is None or is_copy(candidates[place], number):
+                return candidates[place], float(cosines[place])
+        return None
 
     def _assign_cells(self, vectors: Float[Tensor, "N E"]) -> Int[Tensor, "N P"]:
         """Return the nearest cells of each vector, of a spherical k-means."""

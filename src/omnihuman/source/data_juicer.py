@@ -45,12 +45,14 @@ class DataJuicerSource(JsonlSource):
     def _convert(self, place: str, line: Any) -> Any:
         if not isinstance(line, dict):
             return BadSample("malformed_record", f"{place}: expected a line of Data-Juicer, got {type(line).__name__}.")
-        files = [(kind, file) for key, kind in KEYS.items() for file in line.get(key) or ()]
+        files = list[tuple[str, str]]()
+        for key, kind in KEYS.items():
+            files += [(kind, file) for file in line.get(key) or ()]
         if len(files) != 1:
             message = f"{place}: {len(files)} files; expected one in {', '.join(KEYS)}."
             return BadSample("several_files" if files else "no_media", message)
         kind, file = files[0]
-        record = {kind: relate(file, self.path.parent, self.root), "task": "caption"}
+        record: dict[str, Any] = {kind: relate(file, self.path.parent, self.root), "task": "caption"}
         if "__dj__stats__" in line:
             record["meta"] = {"stats": line["__dj__stats__"]}
         text = TOKENS.sub("", str(line.get("text") or "")).strip()

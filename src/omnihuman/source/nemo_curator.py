@@ -1,7 +1,8 @@
 """Clips of NVIDIA's NeMo Curator: a JSON file for each in ``metas/``, and the clip itself in ``clips/``."""
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from omnihuman.source.files import FileSource
 FILTERED = "filtered_clips"
 """Folder of the clips that Curator has filtered out, which are no records."""
 
+METAS = "metas/**/*.json"
 DETAILS = ("source_video", "duration_span", "motion_score", "aesthetic_score")
 
 
@@ -40,7 +42,7 @@ class NemoCuratorSource(FileSource):
 
     def entries(self) -> Iterator[tuple[str, Any]]:
         self._check_path()
-        for file in sorted(self.path.glob("metas/**/*.json")):
+        for file in sorted(self.path.glob(METAS)):
             try:
                 meta = json.loads(file.read_bytes())
                 location = str(meta["clip_location"])
@@ -64,9 +66,11 @@ class NemoCuratorSource(FileSource):
         if not (self.path / "metas").is_dir():
             raise ValueError(f"path={self.path}: expected an output folder of NeMo Curator, with metas/ and clips/.")
 
-    def fingerprint(self) -> None:
-        """Return nothing: the files are not read twice."""
-        return None
+    def fingerprint(self) -> Mapping[str, Any]:
+        digest = hashlib.sha256()
+        for file in sorted(self.path.glob(METAS)):
+            digest.update(file.read_bytes())
+        return {"path": str(self.path), "sha256": digest.hexdigest(), "root": str(self.root.resolve()), **self.options}
 
 
 def read_caption(meta: dict[str, Any]) -> str:
