@@ -186,7 +186,7 @@ def write_report(config: DictConfig, data: "OmniData", preflight: "Preflight") -
     from omnihuman.preflight.run import quarantine_files
 
     options: Any = OmegaConf.to_container(config.data, resolve=True)
-    settings = {"experiment": config.name, "size": config.size, "max_length": data.max_length}
+    settings = {"experiment": config.name, "size": config.size, "max_length": data.chat_options["max_length"]}
     settings |= {key: options[key] for key in SETTINGS}
     settings = {key: value for key, value in settings.items() if value is not None}
     report = preflight.summarize(settings, config.person)

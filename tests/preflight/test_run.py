@@ -26,7 +26,7 @@ def run(build_data: Any, tmp_path: Path) -> Callable[..., tuple[Preflight, Repor
         data = build_data(write_records(tmp_path / "train.jsonl", *entries), **options)
         preflight = Preflight(data, {"train": data.read_entries("train"), "val": data.read_entries("val")}, workers)
         preflight.check()
-        report = preflight.summarize({"max_length": data.max_length})
+        report = preflight.summarize({"max_length": data.chat_options["max_length"]})
         preflight.write(report, tmp_path / "out", num_cards=3)
         return preflight, report
 

@@ -145,11 +145,10 @@ class OmniData:
     ) -> None:
         check_positive(num_frames=num_frames, batch_size=batch_size, max_tokens=max_tokens, sort_window=sort_window)
         check_positive(max_length=max_length, timeout=timeout, prefetch_mb=prefetch_mb, features_gb=features_gb)
-        self.group = check_group(group)
-        self.budgets, self.max_skipped = check_budgets(budgets or {}), check_share(max_skipped)
-        self.path, self.sort_window, self.prefetch_mb = path or index, sort_window, prefetch_mb
-        self.augment = select_augment(augment, features, missing)
-        self.exclusions = Exclusions.for_policy(on_bad_sample, quarantine_folder)
+        self.path, self.features, self.num_workers, self.sort_window = path or index, features, num_workers, sort_window
+        self.max_skipped, self.augment = check_share(max_skipped), select_augment(augment, features, missing)
+        self.budgets, self.features_gb, self.prefetch_mb = check_budgets(budgets or {}), features_gb, prefetch_mb
+        self.exclusions, self.group = Exclusions.for_policy(on_bad_sample, quarantine_folder), check_group(group)
         self.sources, self.val_source = open_sources(records, val_records, partial(build_source, source, root))
         self.batch_size, self.max_tokens, self.seed, self.val_limit = batch_size, max_tokens, seed, val_limit
         self.tasks, self.views = TaskSelection(tasks), [View.parse(view, "data.views") for view in views]
@@ -158,9 +157,7 @@ class OmniData:
         self.options |= dict(face=face, missing=missing, long_audio=long_audio, policy=on_bad_sample, timeout=timeout)
         self.options |= dict(tiles=parse_tiles(tiles), exact=exact)
         self.chat_options = dict[str, Any](markers=markers, separator=separator, instruction=instruction)
-        self.chat_options["supervise_newline"] = supervise_newline
-        self.max_length, self.num_workers = max_length or max_tokens, num_workers
-        self.features, self.features_gb = features, features_gb
+        self.chat_options |= dict(supervise_newline=supervise_newline, max_length=max_length or max_tokens)
         self._cache, self._skipped = dict[Any, Samples](), dict[str, list[Description]]()
 
     def connect(
@@ -181,8 +178,9 @@ class OmniData:
             frozen: frozen encoders, whose features can be cached.
         """
         self._frozen, self._feature_cache = dict(frozen or {}), None
-        chat = Chat(tokenizer, template, **self.chat_options, max_length=self.max_length)
-        if (difference := describe_difference(chat)) is not None:
+        chat = Chat(tokenizer, template, **self.chat_options)
+        difference = describe_difference(chat)
+        if difference is not None:
             log.warning(difference)
         self._connected = (transforms, layouts, chat)
 

@@ -292,7 +292,10 @@ def _spread(loads: Mapping[int, float], units: Sequence[list[int]], count: int) 
     """Spread samples over bins, those of the largest load first into the emptiest; the samples of a unit together."""
     bins: list[list[int]] = [[] for _ in range(count)]
     totals = [(0.0, number) for number in range(count)]  # a heap
-    weighed = [(-sum(loads[index] for index in unit), unit) for unit in units]
+    weighed = []
+    for unit in units:
+        load = sum(loads[index] for index in unit)
+        weighed.append((-load, unit))
     for negative_load, unit in sorted(weighed):
         total, number = totals[0]
         bins[number] += unit

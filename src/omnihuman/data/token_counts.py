@@ -48,7 +48,7 @@ class TokenCounter:
         self.tokenizer = tokenizer
         self.adds_up = adds_up(_find_backend(tokenizer))
         self._firsts: dict[str, int] = {}
-        self._others: dict[str, int] = {}
+        self._inner: dict[str, int] = {}
 
     def count(self, texts: Iterable[str]) -> dict[str, int]:
         """Return the number of tokens of each text, many at once."""
@@ -57,11 +57,11 @@ class TokenCounter:
             return {"": 0, **dict(zip(distinct, self._count_each(distinct), strict=True))}
         words = [split_words(text) for text in distinct]
         self._learn(self._firsts, (parts[0] for parts in words), "")
-        self._learn(self._others, chain.from_iterable(parts[1:] for parts in words), " ")
+        self._learn(self._inner, chain.from_iterable(parts[1:] for parts in words), " ")
         counts = {"": 0}
-        count_other = self._others.__getitem__
-        for text, (first, *others) in zip(distinct, words, strict=True):
-            counts[text] = self._firsts[first] + sum(map(count_other, others))
+        count_inner = self._inner.__getitem__
+        for text, (first, *rest) in zip(distinct, words, strict=True):
+            counts[text] = self._firsts[first] + sum(map(count_inner, rest))
         return counts
 
     def _learn(self, counts: dict[str, int], words: Iterable[str], before: str) -> None:

@@ -53,7 +53,7 @@ class IndexSource(Source):
 
     @property
     def stored_frames(self) -> StoredFrames | None:
-        """What the index holds of each video for training, ``None`` where it holds the files themselves."""
+        """The frames of each video that the index holds for training, ``None`` where it holds the files themselves."""
         frames = read_manifest(self.path).get("frames")
         return None if frames is None else StoredFrames(**frames)
 

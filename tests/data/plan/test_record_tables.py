@@ -69,10 +69,9 @@ def test_several_processes_make_the_same_index(
 ) -> None:
     monkeypatch.setattr(record_tables, "BLOCK", 2)
     write_index(tmp_path / "again", JsonlSource(tmp_path / "all.jsonl", media_root), num_processes=3)
-    files = [
-        {file.name: file.read_bytes() for file in (tmp_path / name / "tables" / "0").iterdir()}
-        for name in ("index", "again")
-    ]
+    files = []
+    for name in ("index", "again"):
+        files.append({file.name: file.read_bytes() for file in (tmp_path / name / "tables" / "0").iterdir()})
     assert files[0] == files[1] and len(files[0]) == 11
 
 

@@ -73,13 +73,13 @@ def test_samples_are_near_to_those_of_the_files(
     loaded = [expected.train_samples.sample(planned) for _, planned in pairs]
     for file in root.iterdir():
         file.unlink()
-    for (planned, other), wanted in zip(pairs, loaded, strict=True):
+    for (planned, other), original in zip(pairs, loaded, strict=True):
         assert planned.length == other.length and planned.record.messages == other.record.messages
         sample = data.train_samples.sample(planned, list(TRANSFORMS))
         frames = data.train_samples.to_packable(planned, sample).signals["video"]
-        difference = (frames.int() - SQUARE(wanted.media["frames"]).int()).abs().float()
+        difference = (frames.int() - SQUARE(original.media["frames"]).int()).abs().float()
         assert difference.mean() < 8 and difference[..., 0, :].max() == 0, "JPEG, and grey bars as they were"
-        assert (sample.media["waveform"] - wanted.media["waveform"]).abs().max() <= 2**-15
+        assert (sample.media["waveform"] - original.media["waveform"]).abs().max() <= 2**-15
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_samples_are_near_to_those_of_the_files(
         ({"time_instruction": "{seconds}"}, SQUARE, "data.time_instruction: "),
         ({}, SquareFrames(32), "encoder video reads .*size=32.*media=files"),
         ({}, SquareFrames(24, "crop"), "encoder video reads .*crop"),
-        ({"field": "faces"}, SQUARE, "encoder video reads faces"),
+        ({"field": "faces"}, SQUARE, "encoder video reads .*faces"),
     ],
 )
 def test_a_run_that_reads_something_else_is_refused(
@@ -119,8 +119,8 @@ def test_options_are_checked(values: dict[str, Any]) -> None:
 
 def test_spans_and_tracks_have_files_of_their_own(clips: Path) -> None:
     record = Record("1", clips / "talk.mp4", "video", (), ("video", "audio"))
-    others = [replace(record, start=0.5), replace(record, end=1.0), replace(record, audio_track=clips / "late.mp4")]
-    names = {STORED.name(entry) for entry in [record, replace(record, id="2"), *others]}
+    changed = [replace(record, start=0.5), replace(record, end=1.0), replace(record, audio_track=clips / "late.mp4")]
+    names = {STORED.name(entry) for entry in [record, replace(record, id="2"), *changed]}
     assert len(names) == 4 and replace(STORED, size=28).name(record) not in names
     content = STORED.encode(replace(record, start=0.5, end=1.0), Header(True, (0.0, 1.5), num_frames=20), 20.0)
     assert len(content) > 1000

@@ -42,11 +42,17 @@ def read_blocks(source: RecordSource, size: int, first: int, step: int) -> Itera
         first: number of the first block.
         step: from a block to the next one.
     """
-    is_raw = isinstance(source, RawSource)
-    entries = source.read_raw() if is_raw else source.records()
-    for number, block in enumerate(split_items(entries, size)):
+    if isinstance(source, RawSource):
+        for block in _select_blocks(source.read_raw(), size, first, step):
+            yield list(map(source.parse_raw, block))
+    else:
+        yield from _select_blocks(source.records(), size, first, step)
+
+
+def _select_blocks(items: Iterable[Item], size: int, first: int, step: int) -> Iterator[list[Item]]:
+    for number, block in enumerate(split_items(items, size)):
         if number % step == first:
-            yield list(map(source.parse_raw, block)) if is_raw else block
+            yield block
 
 
 def split_items(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -77,7 +77,7 @@ class Checked:
 
 @dataclass(frozen=True)
 class Packing:
-    """How media are packed.
+    """Packs media into shards.
 
     Attributes:
         shards: into which.
@@ -194,8 +194,8 @@ def _check(headers: HeaderStore, packing: Packing | None, entries: Block) -> Che
     if packing is None:
         return Checked(encode_samples(entry.planned for entry in usable), skipped, len(entries))
     bad_rows = dict[int, dict[str, Any]]()
-    for row, record, bad in packing.store(usable):
-        bad_rows[row] = _describe(row, record, bad)
+    for row, record, error in packing.store(usable):
+        bad_rows[row] = _describe(row, record, error)
     usable = [entry for entry in usable if entry.row not in bad_rows]
     return Checked([], [*skipped, *bad_rows.values()], len(entries), usable, outcomes)
 

@@ -31,7 +31,7 @@ MAX_FPS_DENOMINATOR = 10_000
 
 @dataclass(frozen=True, slots=True)
 class StoredFrames:
-    """What is stored of each clip.
+    """The part of each clip that is stored.
 
     Attributes:
         num_frames: of a video.
