@@ -13,6 +13,8 @@ from omnihuman.build import compose_config
 from omnihuman.corpus.world import build_scenes
 from omnihuman.corpus.write import MARKER, VERSION, write_scene
 from omnihuman.curate import prepare
+from omnihuman.curation.account import write_account
+from omnihuman.curation.folder import write_state
 from omnihuman.curation.pipeline import Pipeline
 from omnihuman.data.record import Record
 from omnihuman.judge.scripted import ScriptedJudge
@@ -82,6 +84,9 @@ def test_omni_emotion_writes_disjoint_subsets(
     hre, sre = count_records(folder / "hre"), count_records(folder / "sre")
     assert hre["reason"] == hre["open_emotion"] == 3 and sre["reason"] == sre["open_emotion"] >= 2
     assert count_records(folder) == hre + sre
+    write_state(first, [])
+    (*_, last) = write_account(first.out)
+    assert last.live == hre["reason"] + sre["reason"] and last.dropped["no_subset"] == KINDS["talk"] - last.live
     monkeypatch.setattr(ScriptedJudge, "query", None)  # a stricter threshold makes no call
     subsets = "{name:hre,where:[{column:subset,among:[hre]}]},{name:sre,where:[{column:alignment_score,least:8}]}"
     second = run(f"pipeline.operators.write.subsets=[{subsets}]")

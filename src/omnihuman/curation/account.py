@@ -65,6 +65,7 @@ def count(state: State) -> list[Entry]:
         if is_decision:  # it continues the line of its operator
             entry = entries[-1]
             entry.num_done = entry.rows = entry.reached = entry.live = 0
+            entry.dropped, entry.failed = Counter(), Counter()  # rows that it ended above are there once more
         else:
             entry = Entry(name)
             entries.append(entry)
