@@ -79,4 +79,5 @@ def test_the_first_word_is_an_action() -> None:
         "pipeline=clips",
         "source=sample",
         "size=7b",
+        "review=skip",
     ]

@@ -47,7 +47,7 @@ def corpus_slice(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def curate(name: str, corpus: Path, out: Path, *overrides: str) -> Pipeline:
     """Run a pipeline on a corpus in this process, and return it."""
-    source = ["source=sample", f"path={corpus}", "size=nano", "judge@captioner=scripted"]
+    source = ["source=sample", f"path={corpus}", "size=nano", "review=skip", "judge@captioner=scripted"]
     config = compose_config([f"pipeline={name}", f"out={out}", *source, *overrides], "curate")
     return run_here(prepare(config, out))
 
