@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 
 from omnihuman.corpus.draw import compute_face_box, compute_person_boxes
 from omnihuman.corpus.voice import align_words
-from omnihuman.corpus.world import Scene, build_scenes
+from omnihuman.corpus.world import Scene, index_scenes
 
 
 def annotate_file(file: str, seed: int = 0) -> dict[str, Any]:
@@ -18,13 +17,8 @@ def annotate_file(file: str, seed: int = 0) -> dict[str, Any]:
     >>> sorted(annotate_file("media/train_talk_000.mp4"))
     ['persons', 'words']
     """
-    scene = _find_scenes(seed).get(PurePosixPath(file).stem)
+    scene = index_scenes(seed).get(PurePosixPath(file).stem)
     return {} if scene is None else annotate(scene)
-
-
-@lru_cache(maxsize=2)
-def _find_scenes(seed: int) -> dict[str, Scene]:
-    return {scene.id: scene for scene in build_scenes(seed)}
 
 
 def annotate(scene: Scene) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 from zlib import crc32
 
@@ -23,7 +22,7 @@ from omnihuman.corpus.conversation import (
     sample_turns,
 )
 from omnihuman.corpus.description import choose, describe_action
-from omnihuman.corpus.world import Scene, build_scenes
+from omnihuman.corpus.world import Scene, index_scenes
 
 Reply = dict[str, Any]
 Item = Mapping[str, Any]
@@ -78,15 +77,10 @@ def find_scene(records: Iterable[str], seed: int = 0) -> Scene | None:
     for text in records:
         record = json.loads(text)
         match = RECORD_ID.fullmatch(str(record.get("id")))
-        scene = match and _index_scenes(seed).get(match[1])
+        scene = match and index_scenes(seed).get(match[1])
         if scene and record.get("meta", {}).get("identity") == scene.identity.index:
             return scene
     return None
-
-
-@lru_cache(maxsize=2)
-def _index_scenes(seed: int) -> dict[str, Scene]:
-    return {scene.id: scene for scene in build_scenes(seed)}
 
 
 def split_sentences(text: str) -> list[str]:

@@ -242,6 +242,12 @@ def build_scenes(seed: int = 0) -> list[Scene]:
     return scenes
 
 
+@lru_cache(maxsize=2)
+def index_scenes(seed: int = 0) -> dict[str, Scene]:
+    """Return the scenes of the corpus by their ids."""
+    return {scene.id: scene for scene in build_scenes(seed)}
+
+
 def _build_clips(rng: np.random.Generator, split: str, kind: str, count: int, seed: int) -> Iterator[Scene]:
     """Yield ``count`` scenes of one kind, in turn over its topics and over the people of the split."""
     people = cycle(rng.permutation(np.array(_select_people(seed, split), dtype=object)))

@@ -112,7 +112,9 @@ class Ask(Operator):
             reads |= CROPS
         elif self.look:
             reads["frames"] = FRAMES
-        return reads | SOUND if self.has_sound else reads
+        if self.has_sound:
+            reads |= SOUND
+        return reads
 
     def _list_writes(self) -> Columns:
         types = {key: KINDS[field["kind"]][1] for key, field in self.fields.items()}
@@ -213,8 +215,8 @@ def build_schema(name: str, fields: Mapping[str, Mapping[str, Any]]) -> type[Bas
         kind = field["kind"]
         annotation = KINDS[kind][0]
         if among := field.get("among"):
-            choice = Literal[tuple(among)]
-            annotation = list[choice] if kind == "texts" else choice  # type: ignore[valid-type]
+            choice: Any = Literal[tuple(among)]
+            annotation = list[choice] if kind == "texts" else choice
         if field.get("optional"):
             annotation = annotation | None
         limits = {LIMITS[kind][limit]: field[limit] for limit in ("least", "most") if limit in field}
