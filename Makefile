@@ -5,7 +5,7 @@ READY := .venv/.ready
 DEV := .venv/.dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # extras of the package for everything but its development; EXTRAS= installs what training needs
-EXTRAS ?= eval,judge,serve
+EXTRAS ?= eval,judge,serve,curate
 # another package index for torch alone, such as that of its builds without CUDA
 INDEX ?=
 # caches of the libraries stay in the clone

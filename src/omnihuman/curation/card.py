@@ -131,7 +131,7 @@ def draw_card(file: Path, title: str, entries: Sequence[Entry]) -> None:
     reasons = [_join(entry.dropped + entry.failed) if entry.dropped or entry.failed else "" for entry in entries]
     names = [make_drawable(entry.name).text for entry in entries]
     with rc_context(choose_fonts([title, *names, *reasons])):
-        figure = Figure(figsize=(9, 1.4 + 0.36 * len(entries)), layout="constrained")
+        figure = Figure(figsize=(9, 1.0 + 0.21 * len(entries)), layout="constrained")
         axes = figure.subplots()
         heights = list(range(len(entries)))[::-1]
         left = [0] * len(entries)
@@ -142,8 +142,9 @@ def draw_card(file: Path, title: str, entries: Sequence[Entry]) -> None:
         for height, end, entry, reason in zip(heights, left, entries, reasons, strict=True):
             label = f" {entry.live:,}" + (f"   ({reason})" if reason else "")
             axes.text(end, height, make_drawable(label).text, va="center", fontsize=8)
-        axes.set_yticks(heights, names)
-        axes.set_xlim(0, 1.6 * max(1, *left))
+        axes.set_yticks(heights, names, fontsize=8)
+        axes.set_ylim(-0.7, len(entries) - 0.3)
+        axes.set_xlim(0, 1.4 * max(1, *left))
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, loc="lower right", fontsize=8)
         axes.set_title(make_drawable(title).text, fontsize=11)
