@@ -139,7 +139,7 @@ def test_table_of_extras_is_that_of_the_package() -> None:
     extras = tomllib.loads(PYPROJECT.read_text())["project"]["optional-dependencies"]
     installed = set()
     for extra, modules in EXTRAS.items():
-        packages = {re.split(r"[<>=]", requirement)[0] for requirement in extras[extra]}
+        packages = {re.split(r"[<>=\[]", requirement)[0] for requirement in extras[extra]}
         expected = {MODULES.get(package, package.replace("-", "_")) for package in packages}
         assert set(modules.split()) | installed >= expected, extra
         assert set(modules.split()) <= expected, extra

@@ -34,6 +34,8 @@ TRAINING_OPTIONS = {
     "sort_window",
     "index_folder",
     "index_days",
+    "index_processes",
+    "group",
     "index",
     "seed",
     "source",

@@ -33,6 +33,7 @@ def build_overrides(corpus: Path, runs: Path, experiment: str, *more: str) -> li
         "data.val_limit=4",
         "validation.limit=1",
         "init_from=[]",
+        "frames=4",
         f"runs={runs}",
         # small steps: Adam's large first steps amplify rounding, which differs between sizes of a batch
         "recipe.lr=1e-5",

@@ -210,8 +210,8 @@ class Dedupe(Global):
 def embed_text(text: str) -> Float[Tensor, " E"]:
     """Return the counts of the words and the pairs of words of a text, each at a place that its digest decides.
 
-    >>> float(torch.cosine_similarity(embed_text("A man waves."), embed_text("a man waves"), dim=0))
-    1.0
+    >>> bool(torch.equal(embed_text("A man waves."), embed_text("a man waves")))
+    True
     """
     words = re.findall(r"\w+", text.lower())
     embedding = torch.zeros(TEXT_SIZE)
