@@ -18,7 +18,6 @@ import av
 import numpy as np
 import pytest
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ANSWER = "#past article"
 TABS = {"video": "Video", "audio": "Audio", "image": "Image"}
 
@@ -96,19 +95,6 @@ def server(
         assert not list(private.glob("omnihuman-chat-*"))
     finally:
         process.kill()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium to open the page in")
-    pytest.importorskip("playwright", reason="Playwright drives the browser: pip install playwright")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

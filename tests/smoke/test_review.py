@@ -4,7 +4,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,6 @@ from tests.curation.conftest import clips as clips
 from tests.programs import Program, find_port, run_program
 from tests.reviewing.conftest import run
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NEW = "#keys:not(:has(.chosen))"
 """Buttons of a row without a verdict."""
 
@@ -72,19 +70,6 @@ def server(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         assert "rows judged by two people: Cohen's kappa" in program.wait(20).stdout
     finally:
         program.process.kill()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium to open the page in")
-    pytest.importorskip("playwright", reason="Playwright drives the browser: pip install playwright")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
