@@ -1,11 +1,12 @@
 """Data files of any kind, chosen by their suffix."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from omnihuman.build import build, compose_part
+from omnihuman.build import build, compose_part, config_dir
 from omnihuman.source.records import RecordsSource
 
 from .conftest import build_entry, read_entries, write_lines
@@ -42,3 +43,18 @@ def test_folder_has_the_root_of_its_report(tmp_path: Path) -> None:
     source = RecordsSource(folder).source
     assert (source.path, source.root) == (folder / "train.json", tmp_path / "media")
     assert RecordsSource(folder / "train.json", tmp_path).source.root == tmp_path
+
+
+def test_a_missing_folder_of_a_mixture_is_named_with_its_cure(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"records/dfew: .*out=.*records/dfew.*data\.records"):
+        list(RecordsSource(tmp_path / "records" / "dfew").records())
+
+
+@pytest.mark.parametrize("system", ["humanomni", "omni_emotion", "favchat"])
+def test_public_sets_of_a_system_have_the_names_of_their_sources(system: str) -> None:
+    """So that ``omnihuman records source=x out=records/x`` is what ``data=<system> data.path=records`` reads."""
+    sources = {path.stem for path in Path(config_dir(), "source").glob("*.yaml")}
+    sets = set(re.findall(r"data\.path\}/(\w+)", Path(config_dir(), "data", f"{system}.yaml").read_text()))
+    assert sets & sources
+    plain = {name.replace("_", ""): name for name in sources}
+    assert {name: plain.get(name.replace("_", ""), name) for name in sets} == dict(zip(sets, sets, strict=True))

@@ -77,6 +77,11 @@ class FileSource(Source):
         """Yield the place and the content of every entry; a ``BadSample`` in place of content that cannot be parsed."""
 
     def _check_root(self) -> None:
+        if self.root == self.path and not self.root.exists():
+            raise ValueError(
+                f"{self.path}: there is no such records folder; make it (omnihuman records source=... out={self.path}), or "
+                "leave it out of data.records."
+            )
         if not self.root.is_dir():
             raise ValueError(f"data.root={self.root}: there is no such folder; {self.path} names its media below it.")
 
