@@ -50,7 +50,7 @@ def test_a_missing_folder_of_a_mixture_is_named_with_its_cure(tmp_path: Path) ->
         list(RecordsSource(tmp_path / "records" / "dfew").records())
 
 
-@pytest.mark.parametrize("system", ["humanomni", "omni_emotion", "favchat"])
+@pytest.mark.parametrize("system", ["humanomni", "omni_emotion"])
 def test_public_sets_of_a_system_have_the_names_of_their_sources(system: str) -> None:
     """So that ``omnihuman records source=x out=records/x`` is what ``data=<system> data.path=records`` reads."""
     sources = {path.stem for path in Path(config_dir(), "source").glob("*.yaml")}

@@ -79,8 +79,8 @@ class FileSource(Source):
     def _check_root(self) -> None:
         if self.root == self.path and not self.root.exists():
             raise ValueError(
-                f"{self.path}: there is no such records folder; make it (omnihuman records source=... out={self.path}), or "
-                "leave it out of data.records."
+                f"{self.path}: there is no such records folder; make it (omnihuman records out={self.path}), or leave "
+                "it out of data.records."
             )
         if not self.root.is_dir():
             raise ValueError(f"data.root={self.root}: there is no such folder; {self.path} names its media below it.")
